@@ -1,0 +1,224 @@
+//! The JSON records under `_affectmill/`. Each carries `version`; a reader refuses a version it does not know.
+
+use crate::domain::{Fingerprint, FrameIndex, ModelKind, ShardId, VideoKey};
+use crate::spec::Job;
+use serde::{Deserialize, Serialize};
+
+/// Version written into every record.
+pub const RECORD_VERSION: u32 = 1;
+
+/// `job.json`: the resolved job. Create-only; a run whose fingerprint differs is refused.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// Format version.
+    pub version: u32,
+    /// The affectmill version that wrote it.
+    pub affectmill: String,
+    /// Hash of `identity`.
+    pub fingerprint: Fingerprint,
+    /// Everything that can change a label, field by field, so that a refusal can name what differs.
+    pub identity: serde_json::Value,
+    /// The models as found: one entry per `[[models]]`, in job order.
+    pub models: Vec<ModelRecord>,
+    /// The job with absolute paths, as the first run had it.
+    pub job: Job,
+}
+
+/// What is known of a model's weight file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelRecord {
+    /// Column prefix.
+    pub name: String,
+    /// Kind.
+    pub kind: ModelKind,
+    /// SHA-256 of the weight file, hex.
+    pub sha256: String,
+    /// Architecture id, such as `resnet50-fpn256-mean5`.
+    pub architecture: String,
+    /// Preprocessing id: crop recipe, size, filter, mean and std.
+    pub preprocessing: String,
+    /// The weights came from `init-weights`: the labels mean nothing.
+    pub untrained: bool,
+}
+
+/// `plans/NNNNN.json.zst`: shards of videos that no earlier plan covers. Immutable.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Format version.
+    pub version: u32,
+    /// Shards in order of their first video.
+    pub shards: Vec<ShardPlan>,
+}
+
+/// Consecutive videos, in key order, whose frames add up to about the target.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ShardPlan {
+    /// Hash of the shard's content.
+    pub id: ShardId,
+    /// The videos, sorted by key.
+    pub videos: Vec<PlannedVideo>,
+}
+
+impl ShardPlan {
+    /// Estimated frames of the shard.
+    pub fn frames(&self) -> u64 {
+        self.videos.iter().map(|video| video.frames).sum()
+    }
+}
+
+/// A video as it was when it was planned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlannedVideo {
+    /// Key.
+    pub key: VideoKey,
+    /// File or folder of images.
+    pub kind: SourceKind,
+    /// Size in bytes (of all images for a folder); a video whose size differs later is reported, not labelled.
+    pub bytes: u64,
+    /// Identity of the content as the store tells it (modification time in ns on disk, etag on S3).
+    pub etag: String,
+    /// Estimated frames; 0 when unknown.
+    pub frames: u64,
+    /// Estimated duration in microseconds; 0 when unknown.
+    pub duration_us: u64,
+    /// Why the prober could not read it. It is tried again when its shard runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreadable: Option<String>,
+}
+
+/// What kind of thing a video is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceKind {
+    /// One file in a container format.
+    File,
+    /// A folder of images named by number.
+    Images,
+}
+
+/// `commits/<shard>.json`: the shard is done. Create-only; the first writer wins.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CommitRecord {
+    /// Format version.
+    pub version: u32,
+    /// Shard.
+    pub shard: ShardId,
+    /// The fingerprint it was labelled under.
+    pub fingerprint: Fingerprint,
+    /// The part.
+    pub part: PartInfo,
+    /// What became of each video, in key order.
+    pub videos: Vec<VideoOutcome>,
+    /// Where the time went.
+    pub seconds: StageSeconds,
+}
+
+/// Size and checksum of a Parquet part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartInfo {
+    /// Rows.
+    pub rows: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// SHA-256, hex.
+    pub sha256: String,
+}
+
+/// What became of one video.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VideoOutcome {
+    /// Key.
+    pub key: VideoKey,
+    /// Status.
+    pub status: VideoStatus,
+    /// Frames decoded (before sampling).
+    pub frames: u64,
+    /// Rows written.
+    pub rows: u64,
+    /// Rows that carry a face.
+    pub faces: u64,
+    /// Seconds of worker time spent decoding it.
+    pub seconds: f64,
+    /// What was wrong: the first damage, or why it failed. Null for `ok`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Outcome of a video.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VideoStatus {
+    /// Every frame has its row.
+    Ok,
+    /// Damaged: the good frames have their rows.
+    Partial,
+    /// No row.
+    Failed,
+    /// It crashed or hung its worker too often; no row.
+    Quarantined,
+}
+
+impl VideoStatus {
+    /// The text in `videos.parquet`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            VideoStatus::Ok => "ok",
+            VideoStatus::Partial => "partial",
+            VideoStatus::Failed => "failed",
+            VideoStatus::Quarantined => "quarantined",
+        }
+    }
+}
+
+/// A video that must not be opened again, with the reason; travels with a lease.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Quarantined {
+    /// Key.
+    pub key: VideoKey,
+    /// How often and how it took its worker down.
+    pub reason: String,
+    /// Last frame that was reached.
+    pub last_frame: Option<FrameIndex>,
+}
+
+/// Busy seconds of each stage of the pipeline, and of the whole shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StageSeconds {
+    /// Decoding and preparation.
+    pub decode: f64,
+    /// The decoder waited because the model was behind.
+    pub decode_blocked: f64,
+    /// The models.
+    pub infer: f64,
+    /// The models waited for frames.
+    pub infer_blocked: f64,
+    /// Rows and Parquet.
+    pub rows: f64,
+    /// Begin to commit.
+    pub total: f64,
+}
+
+/// `manifest.json`: every part with its rows and checksum.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Format version.
+    pub version: u32,
+    /// Fingerprint of the whole set.
+    pub fingerprint: Fingerprint,
+    /// Rows of all parts.
+    pub rows: u64,
+    /// Parts sorted by path.
+    pub parts: Vec<ManifestPart>,
+}
+
+/// One part of the manifest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ManifestPart {
+    /// Path relative to the output root.
+    pub path: String,
+    /// Shard.
+    pub shard: ShardId,
+    /// Rows, bytes, checksum.
+    #[serde(flatten)]
+    pub info: PartInfo,
+}

@@ -1,0 +1,18 @@
+//! A face in a frame.
+
+use super::Rect;
+
+/// One face of one frame, in pixels of the displayed picture.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Face {
+    /// Index within the frame, largest face first.
+    pub index: i32,
+    /// Identity that lasts while a face is followed; `None` where nothing follows.
+    pub track: Option<i32>,
+    /// Box.
+    pub rect: Rect,
+    /// The detector's score in [0, 1]; `None` where no detector ran.
+    pub score: Option<f32>,
+    /// Five points `x, y`: image-left eye, image-right eye, nose, mouth-left, mouth-right.
+    pub landmarks: Option<[f32; 10]>,
+}

@@ -1,0 +1,119 @@
+//! Names and order of what the models predict.
+
+use serde::{Deserialize, Serialize};
+
+/// Order of the valence–arousal head; both raw, nominally in [−1, 1].
+pub const VALENCE_AROUSAL: [&str; 2] = ["valence", "arousal"];
+
+/// Order of the expression head: the 7 classes of Aff-Wild2 (ABAW2).
+pub const EXPRESSIONS: [&str; 7] = [
+    "Neutral",
+    "Anger",
+    "Disgust",
+    "Fear",
+    "Happiness",
+    "Sadness",
+    "Surprise",
+];
+
+/// Order of the action-unit head: the 12 action units of Aff-Wild2 (ABAW2).
+pub const ACTION_UNITS: [&str; 12] = [
+    "AU1", "AU2", "AU4", "AU6", "AU7", "AU10", "AU12", "AU15", "AU23", "AU24", "AU25", "AU26",
+];
+
+/// One of the paper's three tasks. The order of the variants is the order of the student's outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// Valence and arousal: 2 regression outputs.
+    Va,
+    /// Expression: 7 logits.
+    Expr,
+    /// Action units: 12 independent logits.
+    Au,
+}
+
+impl Task {
+    /// Every task, in output order.
+    pub const ALL: [Task; 3] = [Task::Va, Task::Expr, Task::Au];
+
+    /// Names of the outputs, in order.
+    pub fn outputs(self) -> &'static [&'static str] {
+        match self {
+            Task::Va => &VALENCE_AROUSAL,
+            Task::Expr => &EXPRESSIONS,
+            Task::Au => &ACTION_UNITS,
+        }
+    }
+}
+
+/// What a model is: the multi-task student or a teacher of one task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelKind {
+    /// ResNet-50 feature pyramid with all three heads: 21 outputs.
+    Student,
+    /// The same with the valence–arousal head alone.
+    TeacherVa,
+    /// The same with the expression head alone.
+    TeacherExpr,
+    /// The same with the action-unit head alone.
+    TeacherAu,
+}
+
+impl ModelKind {
+    /// Every kind.
+    pub const ALL: [ModelKind; 4] = [
+        ModelKind::Student,
+        ModelKind::TeacherVa,
+        ModelKind::TeacherExpr,
+        ModelKind::TeacherAu,
+    ];
+
+    /// The tasks this kind predicts, in output order.
+    pub fn tasks(self) -> &'static [Task] {
+        match self {
+            ModelKind::Student => &Task::ALL,
+            ModelKind::TeacherVa => &[Task::Va],
+            ModelKind::TeacherExpr => &[Task::Expr],
+            ModelKind::TeacherAu => &[Task::Au],
+        }
+    }
+
+    /// Number of outputs of one face.
+    pub fn output_count(self) -> usize {
+        self.tasks().iter().map(|task| task.outputs().len()).sum()
+    }
+
+    /// The name used in job files and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            ModelKind::Student => "student",
+            ModelKind::TeacherVa => "teacher_va",
+            ModelKind::TeacherExpr => "teacher_expr",
+            ModelKind::TeacherAu => "teacher_au",
+        }
+    }
+}
+
+/// What became of one sampled frame; the `status` column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowStatus {
+    /// A face was labelled.
+    Ok,
+    /// The frame was decoded and holds no face.
+    NoFace,
+    /// The frame exists but could not be decoded whole; nothing was substituted.
+    DecodeError,
+}
+
+impl RowStatus {
+    /// The text stored in the `status` column.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RowStatus::Ok => "ok",
+            RowStatus::NoFace => "no_face",
+            RowStatus::DecodeError => "decode_error",
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! The words everything else is written in: identities, time, geometry and label names.
+//!
+//! Depends on `std` and `serde` only; holds no behaviour that could fail at run time except the checks in the
+//! constructors.
+
+mod face;
+mod geometry;
+mod ids;
+mod labels;
+mod time;
+
+pub use face::Face;
+pub use geometry::{Orientation, Rect, Size};
+pub use ids::{BadKey, Fingerprint, ShardId, VideoKey};
+pub use labels::{ACTION_UNITS, EXPRESSIONS, ModelKind, RowStatus, Task, VALENCE_AROUSAL};
+pub use time::{FrameIndex, Micros, TimeBase};
