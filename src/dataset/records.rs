@@ -198,6 +198,18 @@ pub struct StageSeconds {
     pub total: f64,
 }
 
+impl StageSeconds {
+    /// Adds another shard's times.
+    pub fn add(&mut self, other: &Self) {
+        self.decode += other.decode;
+        self.decode_blocked += other.decode_blocked;
+        self.infer += other.infer;
+        self.infer_blocked += other.infer_blocked;
+        self.rows += other.rows;
+        self.total += other.total;
+    }
+}
+
 /// `manifest.json`: every part with its rows and checksum.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {

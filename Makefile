@@ -1,0 +1,56 @@
+# Recipes stop at the first failure, and `|` does not hide one.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# rustup puts cargo here, and a shell that was open at the time does not know.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+SETUP := python3 .setup/setup.py
+AFFECTMILL := cargo run --quiet --
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## install what building and running need (quick when nothing is missing)
+	@$(SETUP) build
+
+.PHONY: demo
+demo: ## label two real videos and show the table
+	@$(SETUP) build demo
+	cargo build
+	@mkdir -p .demo/weights
+	@init() { \
+		file=.demo/weights/$$1.safetensors; \
+		if [ ! -e $$file ]; then $(AFFECTMILL) init-weights --kind $$1 --seed $$2 -o $$file; fi; \
+	}; \
+	init student 1; init teacher_va 2; init teacher_expr 3; init teacher_au 4
+	@$(AFFECTMILL) run jobs/demo.toml
+	@$(AFFECTMILL) summary .demo/out
+
+.PHONY: test
+test: ## install what is missing, check format and lints, run every test
+	@$(SETUP) all
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	cargo test
+
+.PHONY: soak
+soak: ## the tests with the long ones: kills and resumes at many random moments
+	@$(SETUP) all
+	AFFECTMILL_SOAK=1 cargo test
+
+.PHONY: fmt
+fmt: ## format the code
+	cargo fmt
+
+.PHONY: lint
+lint: ## the compiler's and clippy's opinion, warnings denied
+	@$(SETUP) build
+	cargo clippy --all-targets -- -D warnings
+
+.PHONY: clean-demo
+clean-demo: ## remove the demo's videos, weights and labels
+	rm -rf .demo

@@ -1,0 +1,50 @@
+//! `affectmill doctor`.
+
+use super::{Failure, exit, print};
+use crate::model::{self, Device};
+use crate::stages::decode;
+use std::path::Path;
+use std::thread::available_parallelism;
+
+/// Decoders that most collections need.
+const DECODERS: [&str; 8] = ["h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg", "png"];
+
+/// Check this machine: FFmpeg, libtorch, devices; say what is missing and how to get it.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+pub fn run(_: Args) -> Result<u8, Failure> {
+    let missing: Vec<_> = DECODERS.into_iter().filter(|name| !decode::has_decoder(name)).collect();
+    let gpus = Device::cuda_count();
+    let driver = Path::new("/proc/driver/nvidia/version").exists();
+    let mut lines = vec![
+        format!("affectmill  {}", env!("CARGO_PKG_VERSION")),
+        format!("libavcodec  {}", decode::ffmpeg_version()),
+        format!("libtorch    {}", model::libtorch_version()),
+        format!("processors  {}", available_parallelism().map_or(1, usize::from)),
+        format!("gpus        {gpus}"),
+    ];
+    let mut problems = Vec::new();
+    if !missing.is_empty() {
+        problems.push(format!(
+            "FFmpeg has no decoder for {}: install a full build of it (Debian: libavcodec59)",
+            missing.join(", ")
+        ));
+    }
+    if driver && gpus == 0 {
+        problems.push(
+            "an NVIDIA driver is loaded but libtorch sees no GPU: build with `TORCH=cuda make setup`, and look at \
+             CUDA_VISIBLE_DEVICES"
+                .into(),
+        );
+    }
+    if let Err(error) = model::self_test() {
+        problems.push(format!("libtorch does not compute: {error}"));
+    }
+    lines.extend(problems.iter().map(|problem| format!("problem     {problem}")));
+    if problems.is_empty() {
+        lines.push("all is well".into());
+    }
+    print(lines.join("\n"));
+    Ok(if problems.is_empty() { exit::OK } else { exit::STOPPED })
+}

@@ -1,0 +1,61 @@
+//! `affectmill import-weights`.
+
+use super::{Failure, exit, print};
+use crate::domain::ModelKind;
+use crate::model;
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
+use std::path::PathBuf;
+
+/// Convert a PyTorch checkpoint (.pt, .pth, Lightning .ckpt) or safetensors file to the weights a job names.
+///
+/// Nothing in the file is executed. Both torchvision key spellings are read; what does not fit is refused by name
+/// and shape.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The checkpoint.
+    source: PathBuf,
+    /// What to make of it; default: what its heads say. `teacher_va` on a student keeps that head.
+    #[arg(long)]
+    kind: Option<Kind>,
+    /// Where to write safetensors.
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+/// A model kind on the command line.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind(pub ModelKind);
+
+impl ValueEnum for Kind {
+    fn value_variants<'a>() -> &'a [Self] {
+        const KINDS: [Kind; 4] = [
+            Kind(ModelKind::Student),
+            Kind(ModelKind::TeacherVa),
+            Kind(ModelKind::TeacherExpr),
+            Kind(ModelKind::TeacherAu),
+        ];
+        &KINDS
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.0.name()))
+    }
+}
+
+pub fn run(args: Args) -> Result<u8, Failure> {
+    let kind = args.kind.map(|kind| kind.0);
+    let imported = model::import_weights(&args.source, kind, &args.output).map_err(Failure::usage)?;
+    if !imported.ignored.is_empty() {
+        print(format!("left out: {}", imported.ignored.join(", ")));
+    }
+    print(format!(
+        "{} with {} tensors from {} {}: {}",
+        imported.kind.name(),
+        imported.tensors,
+        imported.source_format,
+        args.source.display(),
+        args.output.display()
+    ));
+    Ok(exit::OK)
+}

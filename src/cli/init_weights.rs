@@ -1,0 +1,26 @@
+//! `affectmill init-weights`.
+
+use super::import_weights::Kind;
+use super::{Failure, exit, print};
+use crate::model;
+use std::path::PathBuf;
+
+/// Write UNTRAINED weights, for wiring and tests: labels made with them mean nothing.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What kind of model.
+    #[arg(long)]
+    kind: Kind,
+    /// Same seed, same bytes.
+    #[arg(long)]
+    seed: u64,
+    /// Where to write safetensors.
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+pub fn run(args: Args) -> Result<u8, Failure> {
+    model::init_weights(args.kind.0, args.seed, &args.output).map_err(Failure::usage)?;
+    print(format!("UNTRAINED {} weights (seed {}): {}", args.kind.0.name(), args.seed, args.output.display()));
+    Ok(exit::OK)
+}

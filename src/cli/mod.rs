@@ -1,0 +1,123 @@
+//! The command line: one file per subcommand, and the meaning of the exit codes.
+
+mod completions;
+mod doctor;
+mod import_weights;
+mod init_weights;
+mod plan;
+mod run;
+mod schema;
+mod status;
+mod summary;
+mod worker;
+
+use clap::{Parser, Subcommand};
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Exit codes, as the help and the README state them.
+pub mod exit {
+    /// Everything is labelled.
+    pub const OK: u8 = 0;
+    /// The command or the job file is wrong; nothing was begun.
+    pub const USAGE: u8 = 2;
+    /// The run is finished; some videos failed and are listed.
+    pub const VIDEOS_FAILED: u8 = 3;
+    /// The run could not go on; what is committed stays.
+    pub const STOPPED: u8 = 4;
+    /// Drained on SIGTERM: preempted, run again.
+    pub const PREEMPTED: u8 = 75;
+    /// Drained on Ctrl-C.
+    pub const INTERRUPTED: u8 = 130;
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    all labelled
+  2    the command or the job file is wrong; nothing was begun
+  3    finished, some videos failed (they are listed)
+  4    the run could not go on; what is committed stays, run again
+  75   preempted (SIGTERM), run again
+  130  interrupted (Ctrl-C), run again";
+
+/// Labels faces in very large video collections: one trustworthy row per frame and face, in Parquet.
+///
+/// A first job: write JOB.toml (jobs/demo.toml is a commented example), look at what it would do with
+/// `affectmill plan JOB.toml`, then `affectmill run JOB.toml`. Killed or stopped, `run` again goes on where it was.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_CODES, arg_required_else_help = true, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Args),
+    Plan(plan::Args),
+    Status(status::Args),
+    Summary(summary::Args),
+    ImportWeights(import_weights::Args),
+    InitWeights(init_weights::Args),
+    Doctor(doctor::Args),
+    Schema(schema::Args),
+    Completions(completions::Args),
+    Worker(worker::Args),
+}
+
+/// How a command failed: what to print and the exit code.
+#[derive(Debug)]
+pub struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    fn usage(message: impl ToString) -> Self {
+        Self { code: exit::USAGE, message: message.to_string() }
+    }
+
+    fn stopped(message: impl ToString) -> Self {
+        Self { code: exit::STOPPED, message: message.to_string() }
+    }
+}
+
+/// Runs the command.
+pub fn run(cli: Cli) -> ExitCode {
+    let done = match cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Plan(args) => plan::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Summary(args) => summary::run(args),
+        Command::ImportWeights(args) => import_weights::run(args),
+        Command::InitWeights(args) => init_weights::run(args),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Schema(args) => schema::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Worker(args) => worker::run(args),
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            eprintln!("{}: {}", console::style("error").red().bold().for_stderr(), failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Prints to standard output; a reader that went away (`| head`) is no error.
+fn print(text: impl AsRef<str>) {
+    let _ = writeln!(std::io::stdout(), "{}", text.as_ref().trim_end());
+}
+
+/// Prints a value as JSON.
+fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    print(serde_json::to_string_pretty(value).map_err(Failure::stopped)?);
+    Ok(())
+}
+
+/// The coordinator's runtime: one thread, which owns all run state.
+fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::stopped)?;
+    Ok(runtime.block_on(future))
+}

@@ -1,0 +1,53 @@
+//! `affectmill run`.
+
+use super::{Failure, block_on, exit};
+use crate::coordinator::{self, Ended, RunError, Signal};
+use crate::report::{Reporter, Style};
+use crate::spec;
+use std::path::PathBuf;
+
+/// Label a collection; run again to resume, to add new videos, or to learn that nothing is left to do.
+///
+/// The first Ctrl-C or SIGTERM finishes the shards in hand and stops, the second stops at once; both leave a
+/// label set that `run` completes.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The job file.
+    job: PathBuf,
+    /// Override a value of the job file, such as run.workers=2 or models.student.weights=/w/s.safetensors;
+    /// may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// One JSON event a line on standard output instead of progress.
+    #[arg(long)]
+    json: bool,
+    /// Warnings and failures only.
+    #[arg(short, long, conflicts_with = "json")]
+    quiet: bool,
+}
+
+pub fn run(args: Args) -> Result<u8, Failure> {
+    let job = spec::load(&args.job, &args.set).map_err(Failure::usage)?;
+    let mut reporter = Reporter::new(match (args.json, args.quiet) {
+        (true, _) => Style::Json,
+        (_, true) => Style::Quiet,
+        _ => Style::Human,
+    });
+    let ended = block_on(async {
+        let prepared = coordinator::prepare(job, &mut |event| reporter.event(event)).await?;
+        reporter.log_into(&prepared.store);
+        coordinator::run(prepared, &mut |event| reporter.event(event)).await
+    })?
+    .map_err(failure)?;
+    Ok(match ended {
+        Ended::Finished(summary) if summary.failed + summary.quarantined > 0 => exit::VIDEOS_FAILED,
+        Ended::Finished(_) => exit::OK,
+        Ended::Stopped(Signal::Interrupt) => exit::INTERRUPTED,
+        Ended::Stopped(Signal::Terminate) => exit::PREEMPTED,
+    })
+}
+
+/// A wrong job is told from a run that could not go on.
+pub fn failure(error: RunError) -> Failure {
+    if error.is_usage() { Failure::usage(error) } else { Failure::stopped(error) }
+}

@@ -1,0 +1,310 @@
+//! The dispatch loop: worker reports, ends of workers, signals and the clock meet in one `select!`, which alone
+//! changes the state of the run.
+
+use super::process::{Exit, Process, Signal as FromProcess};
+use super::{Prepared, RunError, Signal, Sink, oom};
+use crate::dataset::{VideoOutcome, VideoStatus};
+use crate::domain::{FrameIndex, ShardId, VideoKey};
+use crate::events::Event;
+use crate::queue::local::{LocalQueue, Strike, WorkerId};
+use crate::queue::{Assignment, FromWorker, PROTOCOL, ToWorker};
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, interval, sleep};
+
+/// Workers lost in a row, without a shard committed between, after which the run stops instead of going on to
+/// strike out one video after the other.
+const MAX_LOSSES: usize = 24;
+
+/// Pause before a worker is started again that was lost before its models were loaded.
+const START_BACKOFF: Duration = Duration::from_millis(500);
+
+/// The state of a run.
+pub struct Dispatcher<'a> {
+    prepared: &'a Prepared,
+    sink: Sink<'a>,
+    queue: LocalQueue,
+    workers: HashMap<WorkerId, Worker>,
+    started: usize,
+    /// Workers lost since the last commit.
+    losses: usize,
+    /// The kernel's counter of memory kills when it was last looked at.
+    oom_kills: u64,
+    draining: Option<Signal>,
+    signals: mpsc::Sender<FromProcess>,
+    inbox: mpsc::Receiver<FromProcess>,
+    labelled: Labelled,
+}
+
+struct Worker {
+    process: Process,
+    device: String,
+    ready: bool,
+    holds: Option<ShardId>,
+    video: Option<VideoKey>,
+    last_frame: Option<FrameIndex>,
+    last_sign: Instant,
+    /// Why we killed it.
+    killed: Option<String>,
+}
+
+/// What this run labelled, over all its shards.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Labelled {
+    /// Shards committed.
+    pub shards: usize,
+    /// Frames decoded.
+    pub frames: u64,
+    seconds: crate::dataset::StageSeconds,
+}
+
+impl Labelled {
+    /// One sentence on which side the pipeline waited for.
+    pub fn bottleneck(&self) -> Option<String> {
+        let s = &self.seconds;
+        (s.total > 0.0).then(|| {
+            let share = |seconds: f64| 100.0 * seconds / s.total;
+            let who = if s.infer_blocked > s.decode_blocked { "decoding" } else { "the models" };
+            format!(
+                "{who} set the pace: of the workers' time the models were busy {:.0} % and waited for frames {:.0} %, \
+                 the decoder was busy {:.0} % and waited for the models {:.0} %",
+                share(s.infer),
+                share(s.infer_blocked),
+                share(s.decode),
+                share(s.decode_blocked)
+            )
+        })
+    }
+}
+
+impl<'a> Dispatcher<'a> {
+    /// A dispatcher over the shards without a commit.
+    pub fn new(prepared: &'a Prepared, sink: Sink<'a>) -> Result<Self, RunError> {
+        let todo = prepared.shards.iter().filter(|shard| !prepared.committed.contains(&shard.id)).cloned();
+        let (signals, inbox) = mpsc::channel(256);
+        Ok(Self {
+            prepared,
+            sink,
+            queue: LocalQueue::new(todo.collect(), prepared.record.job.run.max_strikes),
+            workers: HashMap::new(),
+            started: 0,
+            losses: 0,
+            oom_kills: oom::kills(),
+            draining: None,
+            signals,
+            inbox,
+            labelled: Labelled::default(),
+        })
+    }
+
+    /// What was labelled so far.
+    pub fn labelled(&self) -> Labelled {
+        self.labelled
+    }
+
+    /// Runs until every shard is committed (`None`) or a signal has drained the run.
+    pub async fn run(&mut self) -> Result<Option<Signal>, RunError> {
+        let mut interrupts = signal(SignalKind::interrupt()).map_err(RunError::Spawn)?;
+        let mut terminates = signal(SignalKind::terminate()).map_err(RunError::Spawn)?;
+        let mut clock = interval(Duration::from_millis(500));
+        for n in 0..self.prepared.worker_count() {
+            self.start(n).await?;
+        }
+        while self.queue.leased() > 0 || (self.queue.waiting() > 0 && self.draining.is_none()) {
+            tokio::select! {
+                Some(message) = self.inbox.recv() => match message {
+                    FromProcess::Report(worker, report) => self.reported(worker, report).await?,
+                    FromProcess::Ended(worker, exit) => self.lost(worker, exit).await?,
+                },
+                _ = interrupts.recv() => if self.drain(Signal::Interrupt) { break },
+                _ = terminates.recv() => if self.drain(Signal::Terminate) { break },
+                _ = clock.tick() => self.kill_hung(),
+            }
+        }
+        // Dropping a worker closes its standard input, which ends it, even while it is busy.
+        self.workers.clear();
+        Ok(self.draining.filter(|_| self.queue.leased() > 0 || self.queue.waiting() > 0))
+    }
+
+    /// First signal: hand out nothing more. Returns whether to stop at once, which the second one means.
+    fn drain(&mut self, signal: Signal) -> bool {
+        let again = self.draining.is_some();
+        self.draining = Some(signal);
+        self.emit(Event::Draining {
+            signal: signal.name().into(),
+            shards: if again { 0 } else { self.queue.leased() },
+        });
+        again
+    }
+
+    async fn start(&mut self, device: usize) -> Result<(), RunError> {
+        let id = self.started;
+        self.started += 1;
+        let device = self.prepared.device(device);
+        let mut process = Process::start(id, self.signals.clone())?;
+        self.emit(Event::WorkerStarted { worker: id, pid: process.pid, device: device.clone() });
+        let assignment = Assignment {
+            protocol: PROTOCOL,
+            job: self.prepared.record.clone(),
+            input_root: self.prepared.input_root.clone(),
+            device: device.clone(),
+            threads: self.prepared.threads(),
+        };
+        process.send(&ToWorker::Job(Box::new(assignment))).await;
+        self.workers.insert(
+            id,
+            Worker {
+                process,
+                device,
+                ready: false,
+                holds: None,
+                video: None,
+                last_frame: None,
+                last_sign: Instant::now(),
+                killed: None,
+            },
+        );
+        Ok(())
+    }
+
+    async fn reported(&mut self, id: WorkerId, report: FromWorker) -> Result<(), RunError> {
+        let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
+        worker.last_sign = Instant::now();
+        match report {
+            FromWorker::Ready => {
+                worker.ready = true;
+                self.emit(Event::WorkerReady { worker: id });
+                self.lease(id).await;
+            }
+            FromWorker::Opened { video } => {
+                worker.video = Some(video.clone());
+                worker.last_frame = None;
+                self.emit(Event::Opened { worker: id, video });
+            }
+            FromWorker::Progress { frame, frames, rows } => {
+                worker.last_frame = frame;
+                self.emit(Event::Progress { worker: id, frames, rows });
+            }
+            FromWorker::Done { shard, rows, videos, seconds, adopted } => {
+                (worker.holds, worker.video, worker.last_frame) = (None, None, None);
+                self.losses = 0;
+                self.done(id, shard, rows, &videos, adopted);
+                self.labelled.seconds.add(&seconds);
+                self.lease(id).await;
+            }
+            FromWorker::Failed { error, retry: false } => return Err(RunError::Worker { worker: id, error }),
+            FromWorker::Failed { error, retry: true } => {
+                worker.holds = None;
+                self.queue.give_back(id);
+                self.count_loss(&error, Vec::new())?;
+                self.emit(Event::Warning { message: format!("worker {id}: {error}; trying again") });
+                sleep(START_BACKOFF).await;
+                self.lease(id).await;
+            }
+            FromWorker::Probed { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Hands the next shard to an idle worker; with nothing left, the worker ends.
+    async fn lease(&mut self, id: WorkerId) {
+        let lease = if self.draining.is_some() { None } else { self.queue.lease(id) };
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let Some(lease) = lease else {
+            // Another worker may still lose its shard: one idle worker per such shard is cheap to restart then.
+            self.workers.remove(&id);
+            return;
+        };
+        worker.holds = Some(lease.shard.id.clone());
+        let event = Event::Leased {
+            worker: id,
+            shard: lease.shard.id.clone(),
+            videos: lease.shard.videos.len(),
+            frames: lease.shard.frames(),
+        };
+        worker.process.send(&ToWorker::Lease(Box::new(lease))).await;
+        self.emit(event);
+    }
+
+    fn done(&mut self, id: WorkerId, shard: ShardId, rows: u64, videos: &[VideoOutcome], adopted: bool) {
+        let planned_frames = self.queue.done(id, &shard).map_or(0, |plan| plan.frames());
+        let frames = videos.iter().map(|video| video.frames).sum();
+        self.labelled.shards += 1;
+        self.labelled.frames += frames;
+        for video in videos.iter().filter(|video| video.status != VideoStatus::Ok) {
+            self.emit(Event::VideoNotOk {
+                video: video.key.clone(),
+                status: video.status,
+                error: video.error.clone().unwrap_or_default(),
+            });
+        }
+        self.emit(Event::ShardDone { worker: id, shard, planned_frames, frames, rows, adopted });
+    }
+
+    /// A worker process ended. When it was still needed its lease goes back, and its video may be struck.
+    async fn lost(&mut self, id: WorkerId, exit: Exit) -> Result<(), RunError> {
+        let Some(worker) = self.workers.remove(&id) else { return Ok(()) };
+        let outside = self.killed_from_outside(&worker, &exit);
+        let reason = worker.killed.clone().unwrap_or_else(|| match exit.signal() {
+            Some(9) if !outside => "killed by the kernel: out of memory".into(),
+            _ => exit.describe(),
+        });
+        self.emit(Event::WorkerLost {
+            worker: id,
+            reason: reason.clone(),
+            video: worker.video.clone(),
+            last_frame: worker.last_frame,
+            last_words: exit.last_words.clone(),
+        });
+        self.queue.give_back(id);
+        if let (Some(video), false) = (worker.video, outside) {
+            let last_frame = worker.last_frame;
+            let strikes = self.queue.strike(&video, Strike { reason: reason.clone(), last_frame });
+            let of = self.prepared.record.job.run.max_strikes;
+            self.emit(Event::Strike { video, strikes, of });
+        }
+        self.count_loss(&reason, exit.last_words)?;
+        if !worker.ready {
+            sleep(START_BACKOFF).await;
+        }
+        if self.draining.is_none() && self.queue.waiting() > 0 {
+            let device = worker.device.rsplit(':').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+            self.start(device).await?;
+        }
+        Ok(())
+    }
+
+    /// A worker killed by an operator or a scheduler says nothing about the video it held.
+    fn killed_from_outside(&mut self, worker: &Worker, exit: &Exit) -> bool {
+        const OUTSIDE: [i32; 4] = [1, 2, 9, 15];
+        let kills = oom::kills();
+        let starved = kills > self.oom_kills;
+        self.oom_kills = kills;
+        worker.killed.is_none() && !starved && exit.signal().is_some_and(|signal| OUTSIDE.contains(&signal))
+    }
+
+    fn count_loss(&mut self, reason: &str, last_words: Vec<String>) -> Result<(), RunError> {
+        self.losses += 1;
+        if self.losses < MAX_LOSSES {
+            return Ok(());
+        }
+        Err(RunError::WorkersKeepDying { losses: self.losses, reason: reason.into(), last_words })
+    }
+
+    fn kill_hung(&mut self) {
+        let limit = Duration::from_secs_f64(self.prepared.record.job.run.stall_timeout);
+        for worker in self.workers.values_mut() {
+            let waits = worker.ready && worker.holds.is_none();
+            if !waits && worker.killed.is_none() && worker.last_sign.elapsed() >= limit {
+                worker.killed = Some(format!("no progress for {} s (stall_timeout)", limit.as_secs_f64()));
+                worker.process.kill();
+            }
+        }
+    }
+
+    fn emit(&mut self, event: Event) {
+        (self.sink)(&event);
+    }
+}

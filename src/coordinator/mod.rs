@@ -1,0 +1,194 @@
+//! The run: prepare → dispatch → finish. Owns run state; never touches a frame.
+//!
+//! Flows in: a validated job. Flows out: [`Event`]s for `report/`, a finished label set, and how it ended.
+
+mod dispatch;
+mod finish;
+mod oom;
+mod outlook;
+mod prepare;
+mod probe;
+mod process;
+
+pub use outlook::{Outlook, outlook};
+pub use prepare::{Prepared, prepare, read_job};
+
+use crate::commit::CommitError;
+use crate::discover::DiscoverError;
+use crate::events::{Event, Summary, Totals};
+use crate::model::ModelError;
+use crate::plan::PlanError;
+use crate::queue::WireError;
+use crate::stages::rows::RowError;
+use crate::store::StoreError;
+use std::time::Instant;
+
+/// Where events go. Called on the coordinator's only thread, so it must not block for long.
+pub type Sink<'a> = &'a mut dyn FnMut(&Event);
+
+/// How a run ended, when it did not fail.
+#[derive(Debug, PartialEq)]
+pub enum Ended {
+    /// Everything is labelled and the dataset is finished.
+    Finished(Summary),
+    /// A signal asked to stop; run again to go on.
+    Stopped(Signal),
+}
+
+/// The signals that drain a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Ctrl-C.
+    Interrupt,
+    /// Preemption by a scheduler.
+    Terminate,
+}
+
+impl Signal {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Signal::Interrupt => "SIGINT",
+            Signal::Terminate => "SIGTERM",
+        }
+    }
+}
+
+/// Why a run could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The input is missing or empty.
+    #[error(transparent)]
+    Discover(#[from] DiscoverError),
+    /// A weight file is missing or does not fit.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The output belongs to another job.
+    #[error("{output} was labelled by another job; what differs:\n{}\nname another [output] uri, or restore these values", differences.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n"))]
+    OtherFingerprint {
+        /// The output root.
+        output: String,
+        /// One line for each field that differs.
+        differences: Vec<String>,
+    },
+    /// A record in the output cannot be read.
+    #[error("{path}: {cause}; it was written by another version of affectmill or damaged")]
+    Record {
+        /// Its path.
+        path: String,
+        /// What is wrong.
+        cause: String,
+    },
+    /// The output cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A plan cannot be read or written.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A commit cannot be read.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// `videos.parquet` could not be made.
+    #[error(transparent)]
+    Videos(#[from] RowError),
+    /// A worker could not be started.
+    #[error("a worker process could not be started: {0}")]
+    Spawn(#[source] std::io::Error),
+    /// Messages to workers broke in an unexpected place.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// A worker reported trouble that no retry mends.
+    #[error("worker {worker}: {error}")]
+    Worker {
+        /// Which.
+        worker: usize,
+        /// Its report.
+        error: String,
+    },
+    /// Workers die whatever they are given.
+    #[error(
+        "{losses} workers in a row were lost without one shard committed; the last one: {reason}{}\n\
+         nothing was marked as failed; `affectmill doctor` checks this machine, `affectmill run` goes on",
+        last_words.iter().map(|line| format!("\n  | {line}")).collect::<String>()
+    )]
+    WorkersKeepDying {
+        /// How many.
+        losses: usize,
+        /// How the last one ended.
+        reason: String,
+        /// Its last lines on standard error.
+        last_words: Vec<String>,
+    },
+}
+
+impl RunError {
+    /// The command or the job is to blame, rather than the machine: nothing was begun.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, RunError::Discover(_) | RunError::Model(_) | RunError::OtherFingerprint { .. })
+    }
+}
+
+/// Carries a prepared job to its end.
+///
+/// # Errors
+/// [`RunError`] when the run cannot go on. Whatever happens, what is committed stays committed.
+pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> {
+    let began = Instant::now();
+    let totals = prepared.totals();
+    sink(&Event::RunStarted {
+        affectmill: env!("CARGO_PKG_VERSION").into(),
+        pid: std::process::id(),
+        host: hostname(),
+        fingerprint: prepared.record.fingerprint.clone(),
+        output: prepared.store.root().to_owned(),
+        workers: prepared.worker_count(),
+        totals,
+    });
+    for model in prepared.record.models.iter().filter(|model| model.untrained) {
+        sink(&Event::Warning {
+            message: format!(
+                "model `{}` has UNTRAINED weights (made by init-weights): its labels mean nothing; good for tests only",
+                model.name
+            ),
+        });
+    }
+
+    let nothing_to_do = totals.shards == totals.shards_done;
+    let mut labelled = dispatch::Labelled::default();
+    if !nothing_to_do {
+        let mut dispatcher = dispatch::Dispatcher::new(&prepared, sink)?;
+        if let Some(signal) = dispatcher.run().await? {
+            let shards_done = totals.shards_done + dispatcher.labelled().shards;
+            sink(&Event::Stopped { reason: signal.name().into(), shards_done, shards: totals.shards });
+            return Ok(Ended::Stopped(signal));
+        }
+        labelled = dispatcher.labelled();
+    }
+    let (mut summary, changed) = finish::finish(&prepared, sink)?;
+    summary.seconds = began.elapsed().as_secs_f64();
+    summary.frames_this_run = labelled.frames;
+    summary.bottleneck = labelled.bottleneck();
+    sink(&Event::Finished { nothing_to_do: nothing_to_do && !changed, summary: summary.clone() });
+    Ok(Ended::Finished(summary))
+}
+
+impl Prepared {
+    /// Totals over all plans, and what commits cover.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for shard in &self.shards {
+            totals.videos += shard.videos.len();
+            totals.frames += shard.frames();
+            totals.shards += 1;
+            if self.committed.contains(&shard.id) {
+                totals.shards_done += 1;
+                totals.frames_done += shard.frames();
+            }
+        }
+        totals
+    }
+}
+
+fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
+}

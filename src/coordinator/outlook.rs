@@ -1,0 +1,107 @@
+//! What a run would do, without doing it: nothing is written and no device is taken.
+
+use super::prepare::{plan_fresh, resolve};
+use super::RunError;
+use crate::commit;
+use crate::dataset::{JobRecord, ShardPlan};
+use crate::discover;
+use crate::domain::{Fingerprint, VideoKey};
+use crate::plan;
+use crate::spec::{Job, SamplingMode, Values};
+use crate::store::Store;
+use serde::Serialize;
+use std::collections::BTreeSet;
+
+/// The outlook of a job.
+#[derive(Debug, Serialize)]
+pub struct Outlook {
+    /// Videos of all plans, those of this job's new videos included.
+    pub videos: usize,
+    /// Estimated frames.
+    pub frames: u64,
+    /// Estimated playing time in microseconds.
+    pub duration_us: u64,
+    /// Bytes of the videos.
+    pub input_bytes: u64,
+    /// Estimated rows after sampling; a face each.
+    pub rows: u64,
+    /// Upper estimate of the Parquet's size: every stored number uncompressed.
+    pub output_bytes: u64,
+    /// Shards.
+    pub shards: usize,
+    /// Shards that are committed.
+    pub shards_done: usize,
+    /// Models as `name (kind)`, untrained ones marked.
+    pub models: Vec<String>,
+    /// Fingerprint the labels would carry.
+    pub fingerprint: Fingerprint,
+    /// Paths that were passed over, with the reason.
+    pub skipped: Vec<(String, String)>,
+    /// Videos whose header could not be read, with the reason.
+    pub unreadable: Vec<(VideoKey, String)>,
+}
+
+/// Looks at the input and, if it exists, at the output.
+///
+/// # Errors
+/// [`RunError`] as a run would end with before its first lease.
+pub async fn outlook(job: Job) -> Result<Outlook, RunError> {
+    let record = resolve(job)?;
+    let discovery = discover::discover(&record.job.input)?;
+    let (mut shards, commits) = match Store::open_existing(&record.job.output.uri) {
+        Ok(store) => (plan::read_all(&store)?, commit::read_all(&store)?),
+        Err(_) => Default::default(),
+    };
+    let covered: BTreeSet<VideoKey> =
+        shards.iter().flat_map(|shard| &shard.videos).map(|video| video.key.clone()).collect();
+    shards.extend(plan_fresh(&record.job, &discovery, &covered, &mut |_| {}).await?);
+
+    let videos = || shards.iter().flat_map(|shard| &shard.videos);
+    let frames: u64 = shards.iter().map(ShardPlan::frames).sum();
+    let duration_us: u64 = videos().map(|video| video.duration_us).sum();
+    let sampling = &record.job.sampling;
+    let rows = match sampling.mode {
+        SamplingMode::Every => frames,
+        SamplingMode::Stride => frames.div_ceil(sampling.stride.unwrap_or(1).max(1)),
+        SamplingMode::Fps => ((duration_us as f64 / 1e6 * sampling.fps.unwrap_or(0.0)) as u64).min(frames),
+        // Encoders set key frames a few seconds apart at most by default (x264: 250 frames).
+        SamplingMode::Keyframes => frames / 100,
+    };
+    Ok(Outlook {
+        videos: videos().count(),
+        frames,
+        duration_us,
+        input_bytes: videos().map(|video| video.bytes).sum(),
+        rows,
+        output_bytes: rows * bytes_per_row(&record),
+        shards: shards.len(),
+        shards_done: shards.iter().filter(|shard| commits.contains_key(&shard.id)).count(),
+        models: record
+            .models
+            .iter()
+            .map(|model| {
+                let untrained = if model.untrained { ", UNTRAINED" } else { "" };
+                format!("{} ({}{untrained})", model.name, model.kind.name())
+            })
+            .collect(),
+        fingerprint: record.fingerprint.clone(),
+        skipped: discovery
+            .skipped
+            .iter()
+            .map(|skipped| (skipped.path.display().to_string(), skipped.reason.to_string()))
+            .collect(),
+        unreadable: videos()
+            .filter_map(|video| Some((video.key.clone(), video.unreadable.clone()?)))
+            .collect(),
+    })
+}
+
+/// Bytes of a row's numbers: position, box and landmarks, and four for every stored output.
+fn bytes_per_row(record: &JobRecord) -> u64 {
+    let outputs: usize = record.models.iter().map(|model| model.kind.output_count()).sum();
+    let stored = match record.job.output.values {
+        Values::Both => 2 * outputs,
+        _ => outputs,
+    };
+    (8 + 8 + 4 * 5 + 4 * 10 + 4 * stored) as u64
+}

@@ -1,0 +1,203 @@
+//! Before the first lease: check the models, bind the output to the job, discover, probe and plan what is new.
+
+use super::{RunError, Sink, probe};
+use crate::commit;
+use crate::dataset::{JobRecord, ModelRecord, PlannedVideo, RECORD_VERSION, ShardPlan, paths};
+use crate::discover::{self, Discovery, Source};
+use crate::domain::{ShardId, VideoKey};
+use crate::events::Event;
+use crate::model::{self, Device};
+use crate::plan;
+use crate::spec::{self, Job};
+use crate::store::{Put, Store};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+/// Scratch files older than this belong to nobody that lives.
+const ORPHAN_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// A job that is ready to run: bound to its output, with every video planned.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The resolved job.
+    pub record: JobRecord,
+    /// The output.
+    pub store: Store,
+    /// Folder the video keys are relative to.
+    pub input_root: PathBuf,
+    /// The shards of all plans.
+    pub shards: Vec<ShardPlan>,
+    /// Shards whose commit record exists.
+    pub committed: BTreeSet<ShardId>,
+    gpus: usize,
+}
+
+impl Prepared {
+    /// Worker processes this run uses: as the job says, else one per GPU, else one; never more than shards to do.
+    pub fn worker_count(&self) -> usize {
+        let wanted = self.record.job.run.workers.unwrap_or(self.gpus.max(1));
+        wanted.min(self.shards.len() - self.committed.len()).max(1)
+    }
+
+    /// The device of the `n`-th worker: GPUs in turn, else the CPU.
+    pub fn device(&self, n: usize) -> String {
+        if self.gpus == 0 { Device::cpu() } else { Device::cuda(n % self.gpus) }.to_string()
+    }
+
+    /// Threads each worker may keep busy.
+    pub fn threads(&self) -> usize {
+        self.record
+            .job
+            .run
+            .threads
+            .unwrap_or_else(|| (available_parallelism().map_or(1, usize::from) / self.worker_count()).max(1))
+    }
+}
+
+/// Resolves a job: weight files are read and hashed, and everything that can change a label is named.
+pub fn resolve(job: Job) -> Result<JobRecord, RunError> {
+    let mut models = Vec::with_capacity(job.models.len());
+    for spec in &job.models {
+        let info = model::describe(&spec.weights, spec.kind)?;
+        models.push(ModelRecord {
+            name: spec.name.clone(),
+            kind: spec.kind,
+            sha256: info.sha256,
+            architecture: model::ARCHITECTURE.into(),
+            preprocessing: model::PREPROCESSING.into(),
+            untrained: info.untrained,
+        });
+    }
+    let identity = spec::identity(&job, &models, &crate::stages::decode::backend());
+    Ok(JobRecord {
+        version: RECORD_VERSION,
+        affectmill: env!("CARGO_PKG_VERSION").into(),
+        fingerprint: spec::fingerprint(&identity),
+        identity,
+        models,
+        job,
+    })
+}
+
+/// Prepares a run. New videos are probed by worker processes and get a plan of their own.
+///
+/// # Errors
+/// [`RunError`]; nothing is written before models, output and input are known to fit.
+pub async fn prepare(job: Job, sink: Sink<'_>) -> Result<Prepared, RunError> {
+    let record = resolve(job)?;
+    let discovery = discover::discover(&record.job.input)?;
+    let store = Store::open(&record.job.output.uri)?;
+    bind(&store, &record)?;
+    store.sweep_scratch(ORPHAN_AGE)?;
+    warn_skipped(&discovery, sink);
+
+    let mut shards = plan::read_all(&store)?;
+    let covered: BTreeSet<VideoKey> =
+        shards.iter().flat_map(|shard| &shard.videos).map(|video| video.key.clone()).collect();
+    let fresh = plan_fresh(&record.job, &discovery, &covered, sink).await?;
+    if !fresh.is_empty() {
+        plan::append(&store, fresh)?;
+        // Another coordinator may have planned at the same moment: what is on disk counts, not what we made.
+        shards = plan::read_all(&store)?;
+    }
+    let commits = commit::read_all(&store)?;
+    let committed = shards.iter().map(|shard| &shard.id).filter(|id| commits.contains_key(id)).cloned().collect();
+    warn_changed(&discovery, &shards, sink);
+    Ok(Prepared {
+        record,
+        store,
+        input_root: discovery.root,
+        shards,
+        committed,
+        gpus: Device::cuda_count(),
+    })
+}
+
+/// Probes the videos that no plan covers and cuts them into shards; writes nothing.
+pub async fn plan_fresh(
+    job: &Job,
+    discovery: &Discovery,
+    covered: &BTreeSet<VideoKey>,
+    sink: Sink<'_>,
+) -> Result<Vec<ShardPlan>, RunError> {
+    let fresh: Vec<PlannedVideo> = discovery
+        .sources
+        .iter()
+        .filter(|source| !covered.contains(&source.key))
+        .map(unprobed)
+        .collect();
+    if fresh.is_empty() {
+        return Ok(Vec::new());
+    }
+    let probed = probe::probe(fresh, discovery.root.clone(), job.input.image_base, sink).await?;
+    Ok(plan::make(probed, covered, job.output.shard_frames))
+}
+
+fn unprobed(source: &Source) -> PlannedVideo {
+    PlannedVideo {
+        key: source.key.clone(),
+        kind: source.kind,
+        bytes: source.bytes,
+        etag: source.etag.clone(),
+        frames: 0,
+        duration_us: 0,
+        unreadable: None,
+    }
+}
+
+/// Binds the output to the job: the first run writes `job.json`, later ones must have the same fingerprint.
+fn bind(store: &Store, record: &JobRecord) -> Result<(), RunError> {
+    let text = serde_json::to_vec_pretty(record).map_err(|error| RunError::Record {
+        path: store.path(paths::JOB).display().to_string(),
+        cause: error.to_string(),
+    })?;
+    if store.put_new(paths::JOB, &text)? == Put::Created {
+        return Ok(());
+    }
+    let found = read_job(store)?;
+    if found.fingerprint == record.fingerprint {
+        return Ok(());
+    }
+    Err(RunError::OtherFingerprint {
+        output: store.root().display().to_string(),
+        differences: spec::differences(&found.identity, &record.identity),
+    })
+}
+
+/// Reads `job.json`.
+pub fn read_job(store: &Store) -> Result<JobRecord, RunError> {
+    let bad = |cause: String| RunError::Record { path: store.path(paths::JOB).display().to_string(), cause };
+    let bytes = store.get(paths::JOB)?.ok_or_else(|| bad("is missing".into()))?;
+    let record: JobRecord = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
+    if record.version != RECORD_VERSION {
+        return Err(bad(format!("has version {}, this program reads {RECORD_VERSION}", record.version)));
+    }
+    Ok(record)
+}
+
+fn warn_skipped(discovery: &Discovery, sink: Sink<'_>) {
+    for skipped in &discovery.skipped {
+        sink(&Event::Warning {
+            message: format!("{} was skipped: {}", skipped.path.display(), skipped.reason),
+        });
+    }
+}
+
+/// Says which planned videos are gone or have changed. Labels that exist stay; the rest is reported when its
+/// shard runs.
+fn warn_changed(discovery: &Discovery, shards: &[ShardPlan], sink: Sink<'_>) {
+    for video in shards.iter().flat_map(|shard| &shard.videos) {
+        let found = discovery.sources.binary_search_by(|source| source.key.cmp(&video.key));
+        let what = match found {
+            Err(_) => "is gone from the input",
+            Ok(at) if discovery.sources[at].bytes != video.bytes || discovery.sources[at].etag != video.etag => {
+                "changed in the input"
+            }
+            Ok(_) => continue,
+        };
+        let message = format!("{} {what} since it was planned; labels of the earlier file are kept", video.key);
+        sink(&Event::Warning { message });
+    }
+}

@@ -1,0 +1,133 @@
+//! Reads the headers of new videos in worker processes: untrusted bytes meet FFmpeg nowhere else.
+//!
+//! A video that crashes or hangs its prober is planned as unreadable; it gets its fair trial when its shard runs.
+
+use super::process::{Process, Signal};
+use super::{RunError, Sink};
+use crate::dataset::PlannedVideo;
+use crate::discover;
+use crate::events::Event;
+use crate::queue::{FromWorker, ToWorker};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::thread::available_parallelism;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, interval};
+
+/// A header that takes longer is not read to plan with.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Fills in frames and duration of each video, or why it could not be read. The order is kept.
+pub async fn probe(
+    videos: Vec<PlannedVideo>,
+    root: PathBuf,
+    image_base: u64,
+    sink: Sink<'_>,
+) -> Result<Vec<PlannedVideo>, RunError> {
+    let (signals, mut inbox) = mpsc::channel(64);
+    let mut pool = Pool {
+        probed: videos,
+        root,
+        image_base,
+        next: 0,
+        done: 0,
+        started: 0,
+        probers: HashMap::new(),
+        signals,
+    };
+    for _ in 0..available_parallelism().map_or(1, usize::from).min(pool.probed.len()) {
+        pool.start().await?;
+    }
+    let mut clock = interval(Duration::from_secs(1));
+    while pool.done < pool.probed.len() {
+        tokio::select! {
+            Some(signal) = inbox.recv() => pool.take(signal).await?,
+            _ = clock.tick() => {
+                pool.kill_hung();
+                sink(&Event::Probing { done: pool.done, of: pool.probed.len() });
+            }
+        }
+    }
+    Ok(pool.probed)
+}
+
+struct Pool {
+    probed: Vec<PlannedVideo>,
+    root: PathBuf,
+    image_base: u64,
+    next: usize,
+    done: usize,
+    started: usize,
+    probers: HashMap<usize, Prober>,
+    signals: mpsc::Sender<Signal>,
+}
+
+struct Prober {
+    process: Process,
+    /// The video in hand, and since when.
+    holds: Option<(usize, Instant)>,
+}
+
+impl Pool {
+    async fn start(&mut self) -> Result<(), RunError> {
+        let id = self.started;
+        self.started += 1;
+        let process = Process::start(id, self.signals.clone())?;
+        self.probers.insert(id, Prober { process, holds: None });
+        self.order(id).await;
+        Ok(())
+    }
+
+    /// Hands the next video to a prober; one without a video ends.
+    async fn order(&mut self, id: usize) {
+        if self.next == self.probed.len() {
+            self.probers.remove(&id);
+            return;
+        }
+        let Some(prober) = self.probers.get_mut(&id) else { return };
+        let video = self.probed[self.next].clone();
+        let path = discover::source_path(&self.root, &video.key);
+        prober.holds = Some((self.next, Instant::now()));
+        self.next += 1;
+        prober.process.send(&ToWorker::Probe { video, path, image_base: self.image_base }).await;
+    }
+
+    async fn take(&mut self, signal: Signal) -> Result<(), RunError> {
+        match signal {
+            Signal::Report(id, FromWorker::Probed { video }) => {
+                let held = self.probers.get_mut(&id).and_then(|prober| prober.holds.take());
+                if let Some((at, _)) = held {
+                    self.probed[at] = video;
+                    self.done += 1;
+                    self.order(id).await;
+                }
+            }
+            Signal::Report(..) => {}
+            Signal::Ended(id, exit) => {
+                let Some(prober) = self.probers.remove(&id) else { return Ok(()) };
+                if let Some((at, since)) = prober.holds {
+                    let how = if since.elapsed() >= TIMEOUT {
+                        format!("took longer than {} s", TIMEOUT.as_secs())
+                    } else {
+                        exit.describe()
+                    };
+                    self.probed[at].unreadable = Some(format!("reading its header: {how}"));
+                    self.done += 1;
+                }
+                if self.next < self.probed.len() {
+                    self.start().await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn kill_hung(&mut self) {
+        for prober in self.probers.values_mut() {
+            if prober.holds.is_some_and(|(_, since)| since.elapsed() >= TIMEOUT) {
+                prober.process.kill();
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What a run tells the world: the only thing execution says to `report/`.
+//!
+//! One stream of [`Event`]s feeds the bars, the plain lines, `--json` and the event log. The JSON form is
+//! versioned by `affectmill` in `run_started`; fields are added, never renamed.
+
+use crate::dataset::VideoStatus;
+use crate::domain::{Fingerprint, FrameIndex, ShardId, VideoKey};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Something that happened in a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The plan is known; work begins.
+    RunStarted {
+        /// Version of affectmill.
+        affectmill: String,
+        /// Process of the coordinator.
+        pid: u32,
+        /// Host it runs on.
+        host: String,
+        /// Fingerprint of the label set.
+        fingerprint: Fingerprint,
+        /// Output root.
+        output: PathBuf,
+        /// Worker processes.
+        workers: usize,
+        /// Totals over all plans, and what commits cover already.
+        totals: Totals,
+    },
+    /// Something the user ought to know; the run goes on.
+    Warning {
+        /// What and what to do.
+        message: String,
+    },
+    /// Headers are being read to plan new videos.
+    Probing {
+        /// Videos probed.
+        done: usize,
+        /// Videos to probe.
+        of: usize,
+    },
+    /// A worker process was started.
+    WorkerStarted {
+        /// Number of the worker in this run.
+        worker: usize,
+        /// Its process.
+        pid: u32,
+        /// Its device.
+        device: String,
+    },
+    /// Its models are loaded.
+    WorkerReady {
+        /// Worker.
+        worker: usize,
+    },
+    /// A worker process ended while it was needed; its lease went back.
+    WorkerLost {
+        /// Worker.
+        worker: usize,
+        /// Signal, exit code or stall, in words.
+        reason: String,
+        /// The video in hand.
+        video: Option<VideoKey>,
+        /// Last frame reached.
+        last_frame: Option<FrameIndex>,
+        /// The last lines it wrote to standard error.
+        last_words: Vec<String>,
+    },
+    /// The loss counts against the video.
+    Strike {
+        /// The video.
+        video: VideoKey,
+        /// Strikes so far.
+        strikes: usize,
+        /// Strikes that quarantine.
+        of: u32,
+    },
+    /// A shard was handed out.
+    Leased {
+        /// Worker.
+        worker: usize,
+        /// Shard.
+        shard: ShardId,
+        /// Its videos.
+        videos: usize,
+        /// Its estimated frames.
+        frames: u64,
+    },
+    /// A worker opened a video.
+    Opened {
+        /// Worker.
+        worker: usize,
+        /// Video.
+        video: VideoKey,
+    },
+    /// Work goes on.
+    Progress {
+        /// Worker.
+        worker: usize,
+        /// Frames of the shard in hand decoded so far.
+        frames: u64,
+        /// Rows of it labelled so far.
+        rows: u64,
+    },
+    /// A video did not end `ok`.
+    VideoNotOk {
+        /// Video.
+        video: VideoKey,
+        /// Its status.
+        status: VideoStatus,
+        /// Why.
+        error: String,
+    },
+    /// A shard's commit record exists.
+    ShardDone {
+        /// Worker.
+        worker: usize,
+        /// Shard.
+        shard: ShardId,
+        /// Frames its plan expected.
+        planned_frames: u64,
+        /// Frames decoded.
+        frames: u64,
+        /// Rows in its part.
+        rows: u64,
+        /// It was committed or left behind by somebody else.
+        adopted: bool,
+    },
+    /// A signal asked to stop: shards in hand are finished, none are handed out.
+    Draining {
+        /// The signal's name.
+        signal: String,
+        /// Shards still in hand.
+        shards: usize,
+    },
+    /// Every shard is committed and the dataset is finished.
+    Finished {
+        /// Nothing was left to do when the run began.
+        nothing_to_do: bool,
+        /// Totals.
+        summary: Summary,
+    },
+    /// The run ended before that; run again to go on.
+    Stopped {
+        /// Why.
+        reason: String,
+        /// Shards committed, of all shards.
+        shards_done: usize,
+        /// All shards.
+        shards: usize,
+    },
+}
+
+/// Totals over all plans of a label set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Videos.
+    pub videos: usize,
+    /// Estimated frames.
+    pub frames: u64,
+    /// Shards.
+    pub shards: usize,
+    /// Shards that are committed.
+    pub shards_done: usize,
+    /// Estimated frames of committed shards.
+    pub frames_done: u64,
+}
+
+/// What a finished label set holds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Rows of all parts.
+    pub rows: u64,
+    /// Rows that carry a face.
+    pub faces: u64,
+    /// Frames decoded.
+    pub frames: u64,
+    /// Videos of each status.
+    pub ok: usize,
+    /// Damaged, good frames kept.
+    pub partial: usize,
+    /// Without rows.
+    pub failed: usize,
+    /// Given up after strikes.
+    pub quarantined: usize,
+    /// Wall-clock seconds of this run.
+    pub seconds: f64,
+    /// Frames decoded by this run.
+    pub frames_this_run: u64,
+    /// The first videos that did not end `ok`, in key order; all are in `videos.parquet`.
+    pub not_ok: Vec<NotOk>,
+    /// One sentence on where the time of this run's shards went; absent when nothing was labelled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bottleneck: Option<String>,
+}
+
+impl Summary {
+    /// Videos of every status.
+    pub fn videos(&self) -> usize {
+        self.ok + self.partial + self.failed + self.quarantined
+    }
+}
+
+/// A video that did not end `ok`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NotOk {
+    /// Video.
+    pub video: VideoKey,
+    /// Its status.
+    pub status: VideoStatus,
+    /// Why.
+    pub error: String,
+}

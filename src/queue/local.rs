@@ -1,0 +1,146 @@
+//! The embedded queue: leases live in the coordinator's memory.
+//!
+//! A pure state machine: shards to do come in, leases go out, and each end of a lease (done, given back, worker
+//! lost) comes back in. It starts no process and reads no clock.
+
+use super::Lease;
+use crate::dataset::{Quarantined, ShardPlan};
+use crate::domain::{FrameIndex, ShardId, VideoKey};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+/// Number of a worker within a run, counted from 0 and never used twice.
+pub type WorkerId = usize;
+
+/// One time a video took its worker down.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Strike {
+    /// Crash or hang, in words.
+    pub reason: String,
+    /// Last frame that was reached.
+    pub last_frame: Option<FrameIndex>,
+}
+
+/// Shards to do, leases out, and strikes.
+#[derive(Debug)]
+pub struct LocalQueue {
+    waiting: VecDeque<ShardPlan>,
+    leased: HashMap<WorkerId, ShardPlan>,
+    strikes: BTreeMap<VideoKey, Vec<Strike>>,
+    max_strikes: u32,
+}
+
+impl LocalQueue {
+    /// A queue over the shards that have no commit. The longest are handed out first, so that no worker sits idle
+    /// behind a long one at the end.
+    pub fn new(mut shards: Vec<ShardPlan>, max_strikes: u32) -> Self {
+        shards.sort_by(|a, b| b.frames().cmp(&a.frames()).then_with(|| a.id.cmp(&b.id)));
+        Self { waiting: shards.into(), leased: HashMap::new(), strikes: BTreeMap::new(), max_strikes }
+    }
+
+    /// The next lease for this worker, or `None` when nothing waits.
+    pub fn lease(&mut self, worker: WorkerId) -> Option<Lease> {
+        debug_assert!(!self.leased.contains_key(&worker), "a worker holds one lease at a time");
+        let shard = self.waiting.pop_front()?;
+        let quarantined = shard.videos.iter().filter_map(|video| self.quarantined(&video.key)).collect();
+        self.leased.insert(worker, shard.clone());
+        Some(Lease { shard, quarantined })
+    }
+
+    /// The worker committed its shard. Returns the shard, or `None` when it held no such lease.
+    pub fn done(&mut self, worker: WorkerId, shard: &ShardId) -> Option<ShardPlan> {
+        match self.leased.remove(&worker) {
+            Some(plan) if plan.id == *shard => Some(plan),
+            Some(other) => {
+                self.waiting.push_front(other);
+                None
+            }
+            None => None,
+        }
+    }
+
+    /// The worker lost or gave back its lease; the shard waits again, first in line.
+    pub fn give_back(&mut self, worker: WorkerId) -> Option<&ShardPlan> {
+        let shard = self.leased.remove(&worker)?;
+        self.waiting.push_front(shard);
+        self.waiting.front()
+    }
+
+    /// Counts a strike against a video; returns how many it has now.
+    pub fn strike(&mut self, video: &VideoKey, strike: Strike) -> usize {
+        let strikes = self.strikes.entry(video.clone()).or_default();
+        strikes.push(strike);
+        strikes.len()
+    }
+
+    /// The quarantine entry of a video that has used up its strikes.
+    pub fn quarantined(&self, video: &VideoKey) -> Option<Quarantined> {
+        let strikes = self.strikes.get(video)?;
+        let last = strikes.last()?;
+        (strikes.len() >= self.max_strikes as usize).then(|| Quarantined {
+            key: video.clone(),
+            reason: format!("took its worker down {} times; the last time: {}", strikes.len(), last.reason),
+            last_frame: last.last_frame,
+        })
+    }
+
+    /// Shards that wait for a worker.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Shards in a worker's hands.
+    pub fn leased(&self) -> usize {
+        self.leased.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::{PlannedVideo, SourceKind};
+
+    fn shard(name: &str, frames: u64) -> ShardPlan {
+        let key = VideoKey::new(format!("{name}.mp4")).unwrap();
+        let video = PlannedVideo {
+            key,
+            kind: SourceKind::File,
+            bytes: 1,
+            etag: String::new(),
+            frames,
+            duration_us: 0,
+            unreadable: None,
+        };
+        let mut digest = [0; 8];
+        digest[0] = name.as_bytes()[0];
+        ShardPlan { id: ShardId::from_digest(&digest), videos: vec![video] }
+    }
+
+    #[test]
+    fn longest_first_and_each_shard_once() {
+        let mut queue = LocalQueue::new(vec![shard("a", 10), shard("b", 30), shard("c", 20)], 3);
+        let order: Vec<u64> = (0..3).map(|worker| queue.lease(worker).unwrap().shard.frames()).collect();
+        assert_eq!(order, [30, 20, 10]);
+        assert!(queue.lease(3).is_none());
+        assert!(queue.done(0, &shard("b", 30).id).is_some());
+        assert!(queue.done(0, &shard("b", 30).id).is_none(), "a second ack finds nothing");
+        assert_eq!((queue.waiting(), queue.leased()), (0, 2));
+    }
+
+    #[test]
+    fn a_lost_lease_comes_back_and_three_strikes_quarantine_the_video() {
+        let mut queue = LocalQueue::new(vec![shard("a", 10), shard("b", 5)], 3);
+        let video = VideoKey::new("a.mp4").unwrap();
+        for attempt in 1..=3 {
+            let lease = queue.lease(attempt).unwrap();
+            assert_eq!(lease.shard.videos[0].key, video, "a lost shard is first in line again");
+            assert!(lease.quarantined.is_empty());
+            let strike = Strike { reason: "signal 11".into(), last_frame: Some(FrameIndex(7)) };
+            assert_eq!(queue.strike(&video, strike), attempt);
+            queue.give_back(attempt);
+        }
+        let lease = queue.lease(9).unwrap();
+        assert_eq!(lease.quarantined[0].key, video);
+        assert_eq!(lease.quarantined[0].last_frame, Some(FrameIndex(7)));
+        assert!(lease.quarantined[0].reason.contains("3 times"), "{}", lease.quarantined[0].reason);
+    }
+}

@@ -1,0 +1,107 @@
+//! Who works on what: the lease contract and its messages.
+//!
+//! The queue only hints. It delivers at least once, may lose or repeat anything, and is rebuilt at every start
+//! from the plans minus the commits; the commit is the truth. Nothing here opens a video or a store.
+
+pub mod local;
+mod wire;
+
+pub use wire::{WireError, read_message, read_message_async, write_message, write_message_async};
+
+use crate::dataset::{JobRecord, PlannedVideo, Quarantined, ShardPlan, StageSeconds, VideoOutcome};
+use crate::domain::{FrameIndex, ShardId, VideoKey};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Version of the messages; a worker refuses another one.
+pub const PROTOCOL: u32 = 1;
+
+/// What a worker is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ToWorker {
+    /// First message to a labelling worker: load the models of this job and report `Ready`.
+    Job(Box<Assignment>),
+    /// Label this shard, commit it, report `Done` or `Failed`.
+    Lease(Box<Lease>),
+    /// Read the header of this video and report `Probed`. Needs no job and no model.
+    Probe {
+        /// The video; `frames` and `duration_us` are still unknown.
+        video: PlannedVideo,
+        /// Where it lies.
+        path: PathBuf,
+        /// Number of frame 0 in a folder of images.
+        image_base: u64,
+    },
+}
+
+/// Everything a worker needs before its first lease.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// [`PROTOCOL`] of the sender.
+    pub protocol: u32,
+    /// The job, with the models' checksums.
+    pub job: JobRecord,
+    /// Folder the video keys are relative to.
+    pub input_root: PathBuf,
+    /// `cpu` or `cuda:<n>`.
+    pub device: String,
+    /// Threads this worker may keep busy.
+    pub threads: usize,
+}
+
+/// The right, and duty, to label one shard.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The shard.
+    pub shard: ShardPlan,
+    /// Videos of the shard that must not be opened.
+    pub quarantined: Vec<Quarantined>,
+}
+
+/// What a worker reports.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum FromWorker {
+    /// The models are loaded; leases are welcome.
+    Ready,
+    /// The video is about to be opened: from now on it is the video in hand.
+    Opened {
+        /// The video.
+        video: VideoKey,
+    },
+    /// Work goes on. Sent several times a second while it does, and never when it does not.
+    Progress {
+        /// Last frame that was decoded of the video in hand.
+        frame: Option<FrameIndex>,
+        /// Frames of the shard decoded so far.
+        frames: u64,
+        /// Rows of the shard labelled so far.
+        rows: u64,
+    },
+    /// The shard's commit record exists.
+    Done {
+        /// The shard.
+        shard: ShardId,
+        /// Rows in its part.
+        rows: u64,
+        /// Outcome of each video.
+        videos: Vec<VideoOutcome>,
+        /// Where the time went.
+        seconds: StageSeconds,
+        /// Somebody else had committed it, or left a part that was adopted.
+        adopted: bool,
+    },
+    /// The worker cannot go on with this lease, or at all; the videos are not to blame.
+    Failed {
+        /// What happened, with path and remedy.
+        error: String,
+        /// The same lease may succeed later.
+        retry: bool,
+    },
+    /// Answer to [`ToWorker::Probe`].
+    Probed {
+        /// The video with what its header tells, or why it could not be read.
+        video: PlannedVideo,
+    },
+}

@@ -1,0 +1,64 @@
+//! What people see: sinks over the event stream, and views of a label set.
+//!
+//! Flows in: [`Event`]s while a run goes on, or the files of a label set. Flows out: text. Nothing here changes a
+//! run; only this room, `cli/` and `main.rs` print.
+
+mod bars;
+mod json;
+mod log;
+mod plain;
+mod progress;
+pub mod status;
+pub mod summary;
+pub mod text;
+
+use crate::events::Event;
+use crate::store::Store;
+use std::io::IsTerminal;
+
+/// Something that listens to a run.
+trait Sink {
+    /// Takes one event.
+    fn event(&mut self, event: &Event);
+}
+
+/// How a run is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// Bars on a terminal, plain lines elsewhere; on standard error.
+    Human,
+    /// One JSON event a line on standard output.
+    Json,
+    /// Failures and warnings only.
+    Quiet,
+}
+
+/// All sinks of a run.
+pub struct Reporter {
+    sinks: Vec<Box<dyn Sink>>,
+}
+
+impl Reporter {
+    /// The sinks for a style.
+    pub fn new(style: Style) -> Self {
+        let sink: Box<dyn Sink> = match style {
+            Style::Json => Box::new(json::Json),
+            Style::Quiet => Box::new(plain::Plain::quiet()),
+            Style::Human if std::io::stderr().is_terminal() => Box::new(bars::Bars::new()),
+            Style::Human => Box::new(plain::Plain::new()),
+        };
+        Self { sinks: vec![sink] }
+    }
+
+    /// Also keeps the events in the label set's event log. A log that cannot be written is no reason to stop.
+    pub fn log_into(&mut self, store: &Store) {
+        self.sinks.push(Box::new(log::Log::create(store)));
+    }
+
+    /// Passes an event to every sink.
+    pub fn event(&mut self, event: &Event) {
+        for sink in &mut self.sinks {
+            sink.event(event);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Plain lines on standard error, for pipes and logs: what happened, and now and then how far the run is.
+
+use super::progress::Progress;
+use super::{Sink, text};
+use crate::events::Event;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+/// Time between two lines of progress.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Writes lines.
+pub struct Plain {
+    progress: Progress,
+    said: Instant,
+    quiet: bool,
+}
+
+impl Plain {
+    /// Every line.
+    pub fn new() -> Self {
+        Self { progress: Progress::new(), said: Instant::now(), quiet: false }
+    }
+
+    /// Failures and warnings only.
+    pub fn quiet() -> Self {
+        Self { quiet: true, ..Self::new() }
+    }
+
+    fn wanted(&self, event: &Event) -> bool {
+        let trouble = matches!(
+            event,
+            Event::Warning { .. }
+                | Event::WorkerLost { .. }
+                | Event::Strike { .. }
+                | Event::VideoNotOk { .. }
+                | Event::Stopped { .. }
+        );
+        trouble || !self.quiet
+    }
+}
+
+impl Sink for Plain {
+    fn event(&mut self, event: &Event) {
+        self.progress.event(event);
+        let mut err = std::io::stderr();
+        if let Some(line) = text::lines(event).filter(|_| self.wanted(event)) {
+            let _ = writeln!(err, "{line}");
+        }
+        let ticks = matches!(event, Event::Progress { .. } | Event::ShardDone { .. });
+        if ticks && !self.quiet && self.said.elapsed() >= INTERVAL {
+            self.said = Instant::now();
+            let left = self.progress.left().map_or_else(|| "?".into(), text::duration);
+            let _ = writeln!(
+                err,
+                "{} of {}, {:.1}/s, {left} left",
+                text::count(self.progress.frames()),
+                text::plural(self.progress.totals.frames, "frame"),
+                self.progress.rate(),
+            );
+        }
+    }
+}

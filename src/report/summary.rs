@@ -1,0 +1,76 @@
+//! `affectmill summary`: small tables of what is in a label set, made by Polars over the committed parts.
+
+use crate::dataset::{JobRecord, ModelRecord, paths};
+use crate::domain::{EXPRESSIONS, Task};
+use crate::store::Store;
+use polars::prelude::*;
+
+/// Tables of a label set.
+pub struct Tables {
+    /// One row per video: rows, faces, mean valence and arousal of each model that has them.
+    pub videos: DataFrame,
+    /// One row per expression class: the share of labelled faces, one column per model that has expressions.
+    pub expressions: Option<DataFrame>,
+}
+
+/// Reads the tables, in bounded memory: Polars streams the parts.
+///
+/// # Errors
+/// Polars' own, naming the file.
+pub fn read(store: &Store, job: &JobRecord) -> PolarsResult<Tables> {
+    let pattern = store.path(paths::LABELS).join("*.parquet");
+    let labels = LazyFrame::scan_parquet(PlRefPath::new(&pattern.to_string_lossy()), ScanArgsParquet::default())?
+        .with_column(col("video").cast(DataType::String))
+        .with_column(col("status").cast(DataType::String));
+    Ok(Tables { videos: per_video(labels.clone(), &job.models)?, expressions: expressions(labels, &job.models)? })
+}
+
+fn having(models: &[ModelRecord], task: Task) -> impl Iterator<Item = &ModelRecord> {
+    models.iter().filter(move |model| model.kind.tasks().contains(&task))
+}
+
+fn per_video(labels: LazyFrame, models: &[ModelRecord]) -> PolarsResult<DataFrame> {
+    let mut columns = vec![
+        len().alias("rows"),
+        col("face").count().alias("faces"),
+        (col("timestamp_us").max().cast(DataType::Float64) / lit(1e6)).alias("last_s"),
+    ];
+    for model in having(models, Task::Va) {
+        for output in Task::Va.outputs() {
+            columns.push(col(format!("{}_{output}", model.name)).mean());
+        }
+    }
+    labels.group_by([col("video")]).agg(columns).sort(["video"], Default::default()).collect()
+}
+
+fn expressions(labels: LazyFrame, models: &[ModelRecord]) -> PolarsResult<Option<DataFrame>> {
+    let shares: Vec<Expr> = having(models, Task::Expr)
+        .flat_map(|model| {
+            EXPRESSIONS.iter().map(|class| {
+                let column = col(format!("{}_expression", model.name)).cast(DataType::String);
+                let share = column.eq(lit(*class)).mean();
+                share.alias(format!("{}/{class}", model.name))
+            })
+        })
+        .collect();
+    if shares.is_empty() {
+        return Ok(None);
+    }
+    let row = labels.select(shares).collect()?;
+    let mut columns = vec![Column::new("expression".into(), EXPRESSIONS)];
+    for model in having(models, Task::Expr) {
+        let share = |class: &&str| row.column(&format!("{}/{class}", model.name))?.f64()?.get(0).map_or(Ok(None), |v| Ok(Some(v)));
+        let values: Vec<Option<f64>> = EXPRESSIONS.iter().map(share).collect::<PolarsResult<_>>()?;
+        columns.push(Column::new(model.name.as_str().into(), values));
+    }
+    DataFrame::new(EXPRESSIONS.len(), columns).map(Some)
+}
+
+/// The tables as text.
+pub fn render(tables: &Tables) -> String {
+    let mut text = tables.videos.to_string();
+    if let Some(expressions) = &tables.expressions {
+        text += &format!("\nshare of faces by expression\n{expressions}");
+    }
+    text
+}

@@ -1,0 +1,156 @@
+//! Events and figures as people read them.
+
+use crate::events::{Event, Summary};
+use console::style;
+use std::time::Duration;
+
+/// An event as lines of text, or `None` when it is not worth one. Styled; the caller's stream decides whether
+/// colours show.
+pub fn lines(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::RunStarted { output, workers, totals, .. } => {
+            let resumed = match totals.shards_done {
+                0 => String::new(),
+                done => format!(", {done} of {} shards are done already", count(totals.shards as u64)),
+            };
+            format!(
+                "labelling {} of about {} into {} with {}{resumed}",
+                plural(totals.videos as u64, "video"),
+                plural(totals.frames, "frame"),
+                output.display(),
+                plural(*workers as u64, "worker"),
+            )
+        }
+        Event::Warning { message } => format!("{}: {message}", style("warning").yellow().bold()),
+        Event::WorkerLost { worker, reason, video, last_frame, last_words } => {
+            let place = match (video, last_frame) {
+                (Some(video), Some(frame)) => format!(" at frame {frame} of {video}"),
+                (Some(video), None) => format!(" while opening {video}"),
+                (None, _) => String::new(),
+            };
+            let words: String = last_words.iter().map(|line| format!("\n    | {line}")).collect();
+            format!("{}: worker {worker}{place}: {reason}{words}", style("lost").red().bold())
+        }
+        Event::Strike { video, strikes, of } => {
+            let then = if *strikes >= *of as usize { "; quarantined" } else { "" };
+            format!("{}: {video}: strike {strikes} of {of}{then}", style("strike").red())
+        }
+        Event::VideoNotOk { video, status, error } => not_ok(video.as_str(), status.as_str(), error),
+        Event::Draining { signal, shards: 0 } => format!("{signal}: stopping at once; run again to go on"),
+        Event::Draining { signal, shards } => format!(
+            "{signal}: finishing {} in hand, then stopping; once more stops at once",
+            plural(*shards as u64, "shard")
+        ),
+        Event::Finished { nothing_to_do, summary } => finished(*nothing_to_do, summary),
+        Event::Stopped { reason, shards_done, shards } => {
+            format!("stopped by {reason}: {shards_done} of {shards} shards are done; run again to go on")
+        }
+        _ => return None,
+    })
+}
+
+fn not_ok(video: &str, status: &str, error: &str) -> String {
+    let status = match status {
+        "partial" => style(status).yellow(),
+        _ => style(status).red(),
+    };
+    format!("{status}: {video}: {error}")
+}
+
+fn finished(nothing_to_do: bool, summary: &Summary) -> String {
+    let mut text = if nothing_to_do {
+        format!("nothing to do: all {} are labelled", plural(summary.videos() as u64, "video"))
+    } else {
+        format!(
+            "{}: {} in {} ({:.1} frames/s)",
+            style("finished").green().bold(),
+            plural(summary.frames_this_run, "frame"),
+            duration(Duration::from_secs_f64(summary.seconds)),
+            summary.frames_this_run as f64 / summary.seconds.max(1e-3),
+        )
+    };
+    text += &format!(
+        "; {}, {}; videos: {} ok",
+        plural(summary.rows, "row"),
+        plural(summary.faces, "face"),
+        summary.ok
+    );
+    for (number, name) in
+        [(summary.partial, "partial"), (summary.failed, "failed"), (summary.quarantined, "quarantined")]
+    {
+        if number > 0 {
+            text += &format!(", {number} {name}");
+        }
+    }
+    for listed in &summary.not_ok {
+        text += &format!("\n  {}", not_ok(listed.video.as_str(), listed.status.as_str(), &listed.error));
+    }
+    let more = summary.partial + summary.failed + summary.quarantined - summary.not_ok.len();
+    if more > 0 {
+        text += &format!("\n  … and {more} more: see videos.parquet");
+    }
+    if let Some(bottleneck) = &summary.bottleneck {
+        text += &format!("\n{bottleneck}");
+    }
+    text
+}
+
+/// `1 video`, `2,345 videos`.
+pub fn plural(number: u64, noun: &str) -> String {
+    format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
+/// Digits in groups of three.
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Bytes with a binary unit.
+pub fn bytes(number: u64) -> String {
+    let mut value = number as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if value < 1024.0 {
+            return if unit == "B" { format!("{number} B") } else { format!("{value:.1} {unit}") };
+        }
+        value /= 1024.0;
+    }
+    format!("{value:.1} TiB")
+}
+
+/// `3 d 4 h`, `2 h 5 min`, `3 min 20 s`, `4.2 s`.
+pub fn duration(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{:.1} s", time.as_secs_f64()),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_read_well() {
+        assert_eq!(count(0), "0");
+        assert_eq!(count(999), "999");
+        assert_eq!(count(1_234_567), "1,234,567");
+        assert_eq!(plural(1, "row"), "1 row");
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(1_572_864), "1.5 MiB");
+        assert_eq!(duration(Duration::from_millis(4_200)), "4.2 s");
+        assert_eq!(duration(Duration::from_secs(200)), "3 min 20 s");
+        assert_eq!(duration(Duration::from_secs(90_000)), "1 d 1 h");
+    }
+}

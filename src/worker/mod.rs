@@ -1,0 +1,165 @@
+//! One worker process, bound to one device: lease → pipeline → commit → acknowledge.
+//!
+//! Orders come in on standard input, reports go out on standard output (see [`crate::queue`]). Native hangs and
+//! crashes (FFmpeg, libtorch, the driver) stay inside this process; when the coordinator goes, so does the worker.
+
+mod heartbeat;
+mod pipeline;
+
+use crate::commit::{self, Committed};
+use crate::dataset::{CommitRecord, RECORD_VERSION};
+use crate::model::{self, Device};
+use crate::queue::{Assignment, FromWorker, Lease, PROTOCOL, ToWorker, read_message};
+use crate::stages::decode::{self, DecodeOptions};
+use crate::store::Store;
+use heartbeat::Reports;
+use pipeline::Pipeline;
+use std::io;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
+
+/// Why a worker ended before its orders did. Printed to standard error, which the coordinator keeps.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The orders are out of order or of another version.
+    #[error("{0}; workers are started by `affectmill run`, not by hand")]
+    Protocol(String),
+    /// Standard input or output is unusable.
+    #[error("the worker's pipes are unusable: {0}")]
+    Pipe(#[from] io::Error),
+}
+
+/// Serves orders until standard input closes.
+///
+/// # Errors
+/// [`WorkerError`] when the pipes or the orders are unusable. Trouble with a shard is reported, not returned.
+pub fn serve() -> Result<(), WorkerError> {
+    // A library that prints must not break the message stream: reports keep a private copy of standard output,
+    // and descriptor 1 becomes standard error.
+    let reports = Reports::new(rustix::io::dup(io::stdout()).map_err(io::Error::from)?.into());
+    rustix::stdio::dup2_stdout(io::stderr()).map_err(io::Error::from)?;
+
+    let orders = orders()?;
+    let mut labeller = None;
+    while let Ok(order) = orders.recv() {
+        match order {
+            ToWorker::Probe { mut video, path, image_base } => {
+                let options = DecodeOptions { threads: 1, image_base, image_fps: None };
+                match decode::probe(&path, video.kind, &options) {
+                    Ok(probe) => (video.frames, video.duration_us) = (probe.frames, probe.duration_us),
+                    Err(error) => video.unreadable = Some(error.to_string()),
+                }
+                reports.send(&FromWorker::Probed { video });
+            }
+            ToWorker::Job(assignment) => match Labeller::new(*assignment) {
+                Ok(ready) => {
+                    labeller = Some(ready);
+                    reports.send(&FromWorker::Ready);
+                }
+                Err(failure) => reports.send(&failure.into()),
+            },
+            ToWorker::Lease(lease) => {
+                let Some(labeller) = &mut labeller else {
+                    return Err(WorkerError::Protocol("a lease came before a job".into()));
+                };
+                let report = labeller.label(&lease, &reports).unwrap_or_else(FromWorker::from);
+                reports.send(&report);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads orders on a thread of its own, so that the end of the coordinator ends this process at once, even while
+/// a native call hangs.
+fn orders() -> Result<Receiver<ToWorker>, WorkerError> {
+    let (sender, receiver) = sync_channel(1);
+    thread::Builder::new().name("orders".into()).spawn(move || {
+        let mut input = io::stdin().lock();
+        let code = loop {
+            match read_message(&mut input) {
+                Ok(Some(order)) => {
+                    if sender.send(order).is_err() {
+                        break 0;
+                    }
+                }
+                Ok(None) => break 0,
+                Err(error) => {
+                    report_to_stderr(&error.to_string());
+                    break 1;
+                }
+            }
+        };
+        std::process::exit(code)
+    })?;
+    Ok(receiver)
+}
+
+/// Standard error of a worker is read by its coordinator, which shows the last lines when the worker is lost.
+fn report_to_stderr(message: &str) {
+    use io::Write;
+    let _ = writeln!(io::stderr(), "{message}");
+}
+
+/// Trouble that is not a video's fault.
+struct Failure {
+    error: String,
+    retry: bool,
+}
+
+impl Failure {
+    fn final_(error: impl ToString) -> Self {
+        Self { error: error.to_string(), retry: false }
+    }
+}
+
+impl From<Failure> for FromWorker {
+    fn from(failure: Failure) -> Self {
+        FromWorker::Failed { error: failure.error, retry: failure.retry }
+    }
+}
+
+/// The loaded models and the open store of one job.
+struct Labeller {
+    assignment: Assignment,
+    store: Store,
+    pipeline: Pipeline,
+}
+
+impl Labeller {
+    fn new(assignment: Assignment) -> Result<Self, Failure> {
+        if assignment.protocol != PROTOCOL {
+            return Err(Failure::final_(format!(
+                "this worker speaks protocol {PROTOCOL}, the coordinator {}: use one version of affectmill",
+                assignment.protocol
+            )));
+        }
+        model::set_threads(assignment.threads);
+        let device = Device::parse(&assignment.device).map_err(Failure::final_)?;
+        let store = Store::open(&assignment.job.job.output.uri).map_err(Failure::final_)?;
+        let pipeline = Pipeline::new(&assignment, device).map_err(Failure::final_)?;
+        Ok(Self { assignment, store, pipeline })
+    }
+
+    /// Labels and commits one shard.
+    fn label(&mut self, lease: &Lease, reports: &Reports) -> Result<FromWorker, Failure> {
+        let part = self.store.scratch_file(lease.shard.id.as_str()).map_err(Failure::final_)?;
+        let labelled = self.pipeline.label(lease, part.as_file(), reports).map_err(Failure::final_)?;
+        let record = CommitRecord {
+            version: RECORD_VERSION,
+            shard: lease.shard.id.clone(),
+            fingerprint: self.assignment.job.fingerprint.clone(),
+            part: labelled.part,
+            videos: labelled.videos,
+            seconds: labelled.seconds,
+        };
+        let seconds = record.seconds;
+        let (adopted, record) = match commit::commit(&self.store, part, record) {
+            Ok(Committed::New(record)) => (false, record),
+            Ok(Committed::Adopted(record)) => (true, record),
+            Err(error) => return Err(Failure { retry: error.is_transient(), error: error.to_string() }),
+        };
+        let CommitRecord { shard, part, videos, .. } = record;
+        Ok(FromWorker::Done { shard, rows: part.rows, videos, seconds, adopted })
+    }
+}
