@@ -1,0 +1,295 @@
+//! What the tests share: the program, assets that `make setup` fetched, small corpora, and readers of the output.
+
+use arrow::array::{Array, AsArray, Int64Array};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use tempfile::TempDir;
+
+/// The cache that `make setup` fills.
+pub fn cache() -> PathBuf {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("AFFECTMILL_CACHE").unwrap_or_else(|| {
+        let base = set("XDG_CACHE_HOME").unwrap_or_else(|| set("HOME").expect("HOME is set").join(".cache"));
+        base.join("affectmill")
+    })
+}
+
+fn needed(path: PathBuf) -> PathBuf {
+    assert!(path.exists(), "{} is missing: run `make test`, which fetches it", path.display());
+    path
+}
+
+/// A real video that `make setup` fetched.
+pub fn video(name: &str) -> PathBuf {
+    needed(cache().join("videos").join(name))
+}
+
+/// The Python with Polars, PyArrow, DuckDB, Pillow and PySpark.
+pub fn python() -> PathBuf {
+    needed(cache().join("venv/bin/python"))
+}
+
+/// Runs a Python script text with arguments; returns what it printed.
+pub fn run_python<A: AsRef<std::ffi::OsStr>>(script: &str, args: &[A]) -> String {
+    succeed(Command::new(python()).arg("-c").arg(script).args(args))
+}
+
+/// The program under test.
+pub fn affectmill() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_affectmill"))
+}
+
+/// Runs a command that must succeed; returns its standard output.
+pub fn succeed(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{err}", output.status);
+    String::from_utf8(output.stdout).expect("UTF-8 output")
+}
+
+/// Runs ffmpeg, quietly, overwriting.
+pub fn ffmpeg<A: AsRef<std::ffi::OsStr>>(args: &[A]) {
+    succeed(Command::new("ffmpeg").args(["-nostdin", "-v", "error", "-y"]).args(args));
+}
+
+/// A short synthetic video: `frames` frames of moving test pattern, different for each `seed`.
+pub fn synthetic(path: &Path, frames: u32, seed: u32) {
+    let source = format!("testsrc2=size=96x{}:rate=25,hue=h={}", 64 + 2 * seed, 37 * seed);
+    let frames = frames.to_string();
+    ffmpeg(&[
+        "-f", "lavfi", "-i", &source, "-frames:v", &frames, "-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt",
+        "yuv420p", path.to_str().expect("UTF-8 path"),
+    ]);
+}
+
+/// Untrained weights of a kind, made once per test run by the program itself.
+pub fn weights(kind: &str) -> PathBuf {
+    static MADE: OnceLock<std::sync::Mutex<BTreeMap<String, PathBuf>>> = OnceLock::new();
+    let mut made = MADE.get_or_init(Default::default).lock().expect("weights lock");
+    made.entry(kind.to_owned())
+        .or_insert_with(|| {
+            let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{kind}.safetensors"));
+            succeed(affectmill().args(["init-weights", "--seed", "7", "--kind", kind, "-o"]).arg(&path));
+            path
+        })
+        .clone()
+}
+
+/// A folder with videos, a job file and room for outputs.
+pub struct Project {
+    pub dir: TempDir,
+}
+
+impl Project {
+    /// An empty `videos/` and a job with one valence–arousal teacher.
+    pub fn new() -> Self {
+        Self::with_models(&["teacher_va"])
+    }
+
+    pub fn with_models(kinds: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        fs::create_dir(dir.path().join("videos")).expect("videos folder");
+        let models: String = kinds
+            .iter()
+            .map(|kind| {
+                let weights = weights(kind);
+                format!("[[models]]\nname = \"{kind}\"\nkind = \"{kind}\"\nweights = {:?}\n", weights)
+            })
+            .collect();
+        let job = format!("[input]\nuri = \"videos\"\n{models}[output]\nuri = \"out\"\nshard_frames = 30\n");
+        fs::write(dir.path().join("job.toml"), job).expect("job file");
+        Self { dir }
+    }
+
+    /// `count` synthetic videos of `frames` frames.
+    pub fn synthetic(self, count: u32, frames: u32) -> Self {
+        for n in 0..count {
+            synthetic(&self.videos().join(format!("clip{n:02}.mp4")), frames, n);
+        }
+        self
+    }
+
+    pub fn videos(&self) -> PathBuf {
+        self.dir.path().join("videos")
+    }
+
+    pub fn output(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn job(&self) -> PathBuf {
+        self.dir.path().join("job.toml")
+    }
+
+    /// `affectmill run` into the output of that name.
+    pub fn command(&self, output: &str, sets: &[&str]) -> Command {
+        let mut command = affectmill();
+        command.arg("run").arg(self.job());
+        command.arg("--set").arg(format!("output.uri={:?}", self.output(output)));
+        for set in sets {
+            command.args(["--set", set]);
+        }
+        command
+    }
+
+    /// Runs to the end; the exit code must be `code`.
+    pub fn run(&self, output: &str, sets: &[&str], code: i32) -> Output {
+        let done = self.command(output, sets).output().expect("affectmill starts");
+        assert_eq!(done.status.code(), Some(code), "{}", stderr(&done));
+        done
+    }
+
+    /// Starts a run whose events can be watched.
+    pub fn start(&self, output: &str, sets: &[&str]) -> Running {
+        let mut child = self
+            .command(output, sets)
+            .arg("--json")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("affectmill starts");
+        let lines = BufReader::new(child.stdout.take().expect("piped"));
+        Running { child, lines }
+    }
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A run under way.
+pub struct Running {
+    pub child: Child,
+    lines: BufReader<std::process::ChildStdout>,
+}
+
+impl Running {
+    /// The next event, or `None` when the run has ended.
+    pub fn event(&mut self) -> Option<Value> {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).expect("events are readable");
+        (!line.is_empty()).then(|| serde_json::from_str(&line).unwrap_or_else(|e| panic!("{line}: {e}")))
+    }
+
+    /// Waits for an event of this name.
+    pub fn until(&mut self, name: &str) -> Value {
+        loop {
+            let event = self.event().unwrap_or_else(|| panic!("the run ended before `{name}`"));
+            if event["event"] == name {
+                return event;
+            }
+        }
+    }
+
+    /// Sends a signal by name to the coordinator.
+    pub fn signal(&self, name: &str) {
+        signal(self.child.id(), name);
+    }
+
+    /// Drains the events and waits; returns the exit code (`None`: killed by a signal).
+    pub fn wait(mut self) -> Option<i32> {
+        while self.event().is_some() {}
+        self.child.wait().expect("the run ends").code()
+    }
+}
+
+/// Sends a signal; whether the process still exists does not matter.
+pub fn signal(pid: u32, name: &str) {
+    let _ = Command::new("kill").args(["-s", name, &pid.to_string()]).stderr(Stdio::null()).status();
+}
+
+/// Every file under a folder with its bytes, by relative path.
+pub fn tree(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in walkdir::WalkDir::new(root) {
+        let entry = entry.expect("readable folder");
+        if entry.file_type().is_file() {
+            let name = entry.path().strip_prefix(root).expect("inside").to_str().expect("UTF-8").to_owned();
+            files.insert(name, fs::read(entry.path()).expect("readable file"));
+        }
+    }
+    files
+}
+
+/// Asserts that two label folders hold the same files with the same bytes.
+pub fn assert_same_labels(a: &Path, b: &Path) {
+    let (a, b) = (tree(&a.join("labels")), tree(&b.join("labels")));
+    assert!(!a.is_empty(), "labels were written");
+    assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
+    for (name, bytes) in &a {
+        assert!(bytes == &b[name], "{name} differs");
+    }
+}
+
+/// One row, as far as most tests look.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    pub video: String,
+    pub frame: i64,
+    pub timestamp_us: Option<i64>,
+    pub status: String,
+    pub box_: Option<[f32; 4]>,
+}
+
+/// Every row of a label set, parts in name order.
+pub fn rows(output: &Path) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for name in tree(&output.join("labels")).keys() {
+        let file = File::open(output.join("labels").join(name)).expect("part");
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("parquet").build().expect("reader");
+        for batch in reader {
+            let batch = batch.expect("batch");
+            let column = |name: &str| batch.column_by_name(name).unwrap_or_else(|| panic!("column {name}")).clone();
+            let text = |name: &str| cast(&column(name), &DataType::Utf8).expect("text");
+            let (videos, statuses) = (text("video"), text("status"));
+            let (frames, times) = (column("frame"), column("timestamp_us"));
+            let times: &Int64Array = times.as_primitive::<Int64Type>();
+            let boxes = ["box_x", "box_y", "box_w", "box_h"].map(column);
+            for n in 0..batch.num_rows() {
+                let float = |column: &dyn Array| column.as_primitive::<arrow::datatypes::Float32Type>().value(n);
+                rows.push(Row {
+                    video: videos.as_string::<i32>().value(n).to_owned(),
+                    frame: frames.as_primitive::<Int64Type>().value(n),
+                    timestamp_us: times.is_valid(n).then(|| times.value(n)),
+                    status: statuses.as_string::<i32>().value(n).to_owned(),
+                    box_: boxes[0].is_valid(n).then(|| [0, 1, 2, 3].map(|at| float(&boxes[at]))),
+                });
+            }
+        }
+    }
+    rows
+}
+
+/// Reproducible randomness for moments of killing: the seed is printed, so that a failure can be repeated.
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new() -> Self {
+        let seed = std::env::var("AFFECTMILL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |now| now.as_nanos() as u64)
+        });
+        println!("AFFECTMILL_SEED={seed}");
+        Self(seed | 1)
+    }
+
+    /// A number in `0..below` (xorshift64).
+    pub fn roll(&mut self, below: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % below
+    }
+}
+
+/// Whether the long forms of tests are asked for (`make soak`).
+pub fn soak() -> bool {
+    std::env::var_os("AFFECTMILL_SOAK").is_some()
+}

@@ -1,0 +1,8 @@
+//! The test suite: the real program on real input. One binary, so that the big libraries are linked once.
+
+mod bad_input;
+mod common;
+mod kills;
+mod run;
+mod signals;
+mod strikes;

@@ -1,0 +1,60 @@
+//! Videos that take their workers down: struck, quarantined after three, and no other video suffers.
+
+use super::common::*;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// Runs while doing something to every worker that opens the bad video; returns the events.
+fn run_against(project: &Project, bad: &str, signal_name: &str, sets: &[&str]) -> (Vec<Value>, Option<i32>) {
+    let mut run = project.start("out", sets);
+    let mut pids = BTreeMap::new();
+    let mut events = Vec::new();
+    while let Some(event) = run.event() {
+        match event["event"].as_str() {
+            Some("worker_started") => {
+                pids.insert(event["worker"].as_u64(), event["pid"].as_u64().unwrap() as u32);
+            }
+            Some("opened") if event["video"] == bad => signal(pids[&event["worker"].as_u64()], signal_name),
+            _ => {}
+        }
+        events.push(event);
+    }
+    (events, run.wait())
+}
+
+fn assert_quarantined(project: &Project, events: &[Value], code: Option<i32>, reason: &str) {
+    let strikes = events.iter().filter(|event| event["event"] == "strike").count();
+    assert_eq!(strikes, 3);
+    assert_eq!(code, Some(3), "finished, but a video failed");
+    let labelled: BTreeMap<String, usize> =
+        rows(&project.output("out")).into_iter().fold(BTreeMap::new(), |mut counts, row| {
+            *counts.entry(row.video).or_default() += 1;
+            counts
+        });
+    let expected = [("clip00.mp4", 40), ("clip02.mp4", 40), ("clip03.mp4", 40)];
+    let expected: BTreeMap<String, usize> = expected.map(|(name, rows)| (name.to_owned(), rows)).into();
+    assert_eq!(labelled, expected, "every other video has all its rows");
+    let listed = &events.last().unwrap()["summary"]["not_ok"][0];
+    assert_eq!(listed["video"], "clip01.mp4");
+    assert_eq!(listed["status"], "quarantined");
+    assert!(listed["error"].as_str().unwrap().contains(reason), "{listed}");
+
+    // The quarantine lasts, and is told again.
+    let again = project.run("out", &["output.shard_frames=1000"], 3);
+    assert!(stderr(&again).contains("quarantined: clip01.mp4"), "{}", stderr(&again));
+}
+
+#[test]
+fn a_video_that_crashes_its_worker_three_times_is_quarantined() {
+    let project = Project::new().synthetic(4, 40);
+    let (events, code) = run_against(&project, "clip01.mp4", "SEGV", &["output.shard_frames=1000"]);
+    assert_quarantined(&project, &events, code, "SIGSEGV");
+}
+
+#[test]
+fn a_video_that_hangs_its_worker_three_times_is_quarantined() {
+    let project = Project::new().synthetic(4, 40);
+    let sets = ["output.shard_frames=1000", "run.stall_timeout=4.0"];
+    let (events, code) = run_against(&project, "clip01.mp4", "STOP", &sets);
+    assert_quarantined(&project, &events, code, "no progress for 4 s");
+}
