@@ -2,4 +2,5 @@
 
 pub mod dataset;
 pub mod domain;
+pub mod runtime;
 pub mod spec;
