@@ -3,7 +3,7 @@
 //! Understands the part of JSON Schema that is derived from [`super::Job`], so the published schema and the
 //! program cannot disagree. Collects everything that is wrong.
 
-use super::error::{did_you_mean, listed};
+use super::error::{did_you_mean, listed, nearest};
 use super::tree::{Node, Value};
 use super::{Place, Problem};
 use serde_json::Value as Json;
@@ -73,11 +73,14 @@ impl<'a> Checker<'a> {
             return;
         };
         let section = section(path);
+        let mut misspelt = Vec::new();
         for (key, entry) in table {
             if let Some(property) = properties.get(key) {
                 self.node(&entry.node, property, &[path, std::slice::from_ref(key)].concat());
             } else {
-                let hint = did_you_mean(key, properties.keys().map(String::as_str));
+                let meant = nearest(key, properties.keys().map(String::as_str));
+                misspelt.extend(meant);
+                let hint = did_you_mean(meant);
                 let valid = listed(properties.keys());
                 let message = format!("unknown key `{key}` in {section}{hint} (valid keys: {valid})");
                 self.refuse(&entry.key, message);
@@ -88,7 +91,8 @@ impl<'a> Checker<'a> {
             .into_iter()
             .flatten()
             .filter_map(Json::as_str);
-        for key in required.filter(|key| !table.contains_key(*key)) {
+        // A misspelt key is one mistake: that the right one is missing needs no second line.
+        for key in required.filter(|key| !table.contains_key(*key) && !misspelt.contains(key)) {
             let what = match properties
                 .get(key)
                 .map(|property| wanted(self.resolved(property)))
@@ -116,7 +120,7 @@ impl<'a> Checker<'a> {
     fn choice(&mut self, node: &Node, text: &str, schema: &Json, path: &[String]) {
         let choices = choices(schema);
         if !choices.is_empty() && !choices.contains(&text) {
-            let hint = did_you_mean(text, choices.iter().copied());
+            let hint = did_you_mean(nearest(text, choices.iter().copied()));
             let valid = listed(&choices);
             let message = format!("`{}` cannot be {text:?}{hint} (valid: {valid})", path.join("."));
             self.refuse(&node.place, message);

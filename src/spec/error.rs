@@ -93,16 +93,20 @@ impl Place {
     }
 }
 
-/// `; did you mean `x`?` for the nearest of the candidates, or nothing when none is near.
-pub(super) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
+/// The candidate that a word was most likely meant to be, or none when none is near.
+pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let near = |candidate: &&str| strsim::jaro_winkler(&word.to_lowercase(), &candidate.to_lowercase());
     candidates
         .into_iter()
         .max_by(|a, b| near(a).total_cmp(&near(b)))
         .filter(|candidate| near(candidate) > 0.75)
-        .map_or(String::new(), |candidate| {
-            format!("; did you mean `{candidate}`?")
-        })
+}
+
+/// `; did you mean `x`?` for the nearest candidate, or nothing when there is none.
+pub(super) fn did_you_mean(nearest: Option<&str>) -> String {
+    nearest.map_or(String::new(), |candidate| {
+        format!("; did you mean `{candidate}`?")
+    })
 }
 
 /// `a`, `b`, `c`: for the list of what is valid.

@@ -1,6 +1,6 @@
 //! `--set key=value`: changes the tree of a job before it is checked, so that an override meets the same checks.
 
-use super::error::{did_you_mean, listed};
+use super::error::{did_you_mean, listed, nearest};
 use super::tree::{Entry, Node, Value, parse_value};
 use super::{Place, Problem};
 use std::collections::BTreeMap;
@@ -56,7 +56,7 @@ fn set(root: &mut Node, text: &str) -> Result<(), Problem> {
                     .position(|name| name == step)
                     .or_else(|| step.parse().ok());
                 let Some(item) = index.and_then(|index| items.get_mut(index)) else {
-                    let hint = did_you_mean(step, names.iter().map(String::as_str));
+                    let hint = did_you_mean(nearest(step, names.iter().map(String::as_str)));
                     let valid = if names.is_empty() {
                         "none".into()
                     } else {
