@@ -2,8 +2,13 @@
 
 pub mod paths;
 mod records;
+mod schemas;
 
 pub use records::{
-    CommitRecord, JobRecord, Manifest, ManifestPart, ModelRecord, PartInfo, Plan, PlannedVideo, Quarantined,
+    CommitRecord, JobRecord, Manifest, ManifestPart, PartInfo, Plan, PlannedVideo, Quarantined,
     RECORD_VERSION, ShardPlan, SourceKind, StageSeconds, VideoOutcome, VideoStatus,
 };
+pub use schemas::{schema_text, schemas};
+
+/// Re-exported beside the records that hold it; it is made in `spec`, where the fingerprint is.
+pub use crate::spec::ModelRecord;

@@ -1,20 +1,22 @@
 //! The JSON records under `_affectmill/`. Each carries `version`; a reader refuses a version it does not know.
 
-use crate::domain::{Fingerprint, FrameIndex, ModelKind, ShardId, VideoKey};
-use crate::spec::Job;
+use crate::domain::{Fingerprint, FrameIndex, ShardId, VideoKey};
+use crate::spec::{Job, ModelRecord};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Version written into every record.
 pub const RECORD_VERSION: u32 = 1;
 
 /// `job.json`: the resolved job. Create-only; a run whose fingerprint differs is refused.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct JobRecord {
     /// Format version.
     pub version: u32,
     /// The affectmill version that wrote it.
     pub affectmill: String,
     /// Hash of `identity`.
+    #[schemars(with = "String", extend("pattern" = "^[0-9a-f]{64}$"))]
     pub fingerprint: Fingerprint,
     /// Everything that can change a label, field by field, so that a refusal can name what differs.
     pub identity: serde_json::Value,
@@ -24,25 +26,8 @@ pub struct JobRecord {
     pub job: Job,
 }
 
-/// What is known of a model's weight file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ModelRecord {
-    /// Column prefix.
-    pub name: String,
-    /// Kind.
-    pub kind: ModelKind,
-    /// SHA-256 of the weight file, hex.
-    pub sha256: String,
-    /// Architecture id, such as `resnet50-fpn256-mean5`.
-    pub architecture: String,
-    /// Preprocessing id: crop recipe, size, filter, mean and std.
-    pub preprocessing: String,
-    /// The weights came from `init-weights`: the labels mean nothing.
-    pub untrained: bool,
-}
-
 /// `plans/NNNNN.json.zst`: shards of videos that no earlier plan covers. Immutable.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Plan {
     /// Format version.
     pub version: u32,
@@ -51,9 +36,10 @@ pub struct Plan {
 }
 
 /// Consecutive videos, in key order, whose frames add up to about the target.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct ShardPlan {
     /// Hash of the shard's content.
+    #[schemars(with = "String", extend("pattern" = "^[0-9a-f]{16}$"))]
     pub id: ShardId,
     /// The videos, sorted by key.
     pub videos: Vec<PlannedVideo>,
@@ -67,9 +53,10 @@ impl ShardPlan {
 }
 
 /// A video as it was when it was planned.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct PlannedVideo {
     /// Key.
+    #[schemars(with = "String")]
     pub key: VideoKey,
     /// File or folder of images.
     pub kind: SourceKind,
@@ -87,7 +74,7 @@ pub struct PlannedVideo {
 }
 
 /// What kind of thing a video is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceKind {
     /// One file in a container format.
@@ -97,13 +84,15 @@ pub enum SourceKind {
 }
 
 /// `commits/<shard>.json`: the shard is done. Create-only; the first writer wins.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct CommitRecord {
     /// Format version.
     pub version: u32,
     /// Shard.
+    #[schemars(with = "String", extend("pattern" = "^[0-9a-f]{16}$"))]
     pub shard: ShardId,
     /// The fingerprint it was labelled under.
+    #[schemars(with = "String", extend("pattern" = "^[0-9a-f]{64}$"))]
     pub fingerprint: Fingerprint,
     /// The part.
     pub part: PartInfo,
@@ -114,7 +103,7 @@ pub struct CommitRecord {
 }
 
 /// Size and checksum of a Parquet part.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct PartInfo {
     /// Rows.
     pub rows: u64,
@@ -125,9 +114,10 @@ pub struct PartInfo {
 }
 
 /// What became of one video.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct VideoOutcome {
     /// Key.
+    #[schemars(with = "String")]
     pub key: VideoKey,
     /// Status.
     pub status: VideoStatus,
@@ -145,7 +135,7 @@ pub struct VideoOutcome {
 }
 
 /// Outcome of a video.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VideoStatus {
     /// Every frame has its row.
@@ -182,7 +172,7 @@ pub struct Quarantined {
 }
 
 /// Busy seconds of each stage of the pipeline, and of the whole shard.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct StageSeconds {
     /// Decoding and preparation.
     pub decode: f64,
@@ -211,11 +201,12 @@ impl StageSeconds {
 }
 
 /// `manifest.json`: every part with its rows and checksum.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Manifest {
     /// Format version.
     pub version: u32,
     /// Fingerprint of the whole set.
+    #[schemars(with = "String", extend("pattern" = "^[0-9a-f]{64}$"))]
     pub fingerprint: Fingerprint,
     /// Rows of all parts.
     pub rows: u64,
@@ -224,11 +215,12 @@ pub struct Manifest {
 }
 
 /// One part of the manifest.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct ManifestPart {
     /// Path relative to the output root.
     pub path: String,
     /// Shard.
+    #[schemars(with = "String", extend("pattern" = "^[0-9a-f]{16}$"))]
     pub shard: ShardId,
     /// Rows, bytes, checksum.
     #[serde(flatten)]

@@ -1,14 +1,19 @@
 //! The job file's sections, each value with its documented default.
+//!
+//! These types are the one description of the job file: serde reads them, and the JSON Schema derived from them is both
+//! the published `schemas/job.schema.json` and what `check` holds a job file against. So a range, a default or
+//! an explanation stands here and nowhere else. `Default:` in a doc comment is compared with the code by a test.
 
 use crate::domain::ModelKind;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// A job: what to label, how, with which models, and where the rows go.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Job {
-    /// Where the videos are.
+    /// Where the videos are. Required.
     pub input: Input,
     /// Which frames are labelled.
     #[serde(default)]
@@ -16,9 +21,10 @@ pub struct Job {
     /// Where the faces are.
     #[serde(default)]
     pub faces: Faces,
-    /// The models; each adds its columns to every row.
+    /// The models; each adds its columns to every row. At least one.
+    #[schemars(length(min = 1))]
     pub models: Vec<ModelSpec>,
-    /// Where the rows go.
+    /// Where the rows go. Required.
     pub output: Output,
     /// How the run is carried out; nothing here changes a label.
     #[serde(default)]
@@ -26,36 +32,45 @@ pub struct Job {
 }
 
 /// `[input]`: where the videos are.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
-    /// A folder (searched through and through) or one video file; relative to the job file.
+    /// A folder (searched with its subfolders) or one video file, as a path or `file://` uri. A relative path is
+    /// relative to the job file; one given by `--set`, to the current directory. Required.
     pub uri: PathBuf,
-    /// File name extensions taken for videos, without the dot, any case.
+    /// File name extensions taken for videos, without the dot, any case. An image folder needs none.
+    /// Default: `["mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "m2ts", "flv", "wmv", "3gp", "ogv",
+    /// "gif"]`.
     #[serde(default = "default_extensions")]
+    #[schemars(length(min = 1))]
     pub extensions: Vec<String>,
     /// Number in the file name of frame 0 of a folder of numbered images. Aff-Wild2 counts from 1.
+    /// Default: `1`.
     #[serde(default = "default_image_base")]
     pub image_base: u64,
-    /// Frames a second of folders of numbered images; without it their `timestamp_us` is null.
+    /// Frames a second of folders of numbered images, above 0. Default: none; their `timestamp_us` is then null.
     #[serde(default)]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub image_fps: Option<f64>,
 }
 
 /// `[sampling]`: which frames get rows.
-#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Default, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sampling {
-    /// `every`, `stride`, `fps` or `keyframes`.
+    /// `every`, `stride`, `fps` or `keyframes`. Default: `"every"`.
     pub mode: SamplingMode,
-    /// With `mode = "stride"`: frames 0, stride, 2·stride, … are labelled.
+    /// With `mode = "stride"`: frames 0, stride, 2·stride, … are labelled; at least 1. Default: none.
+    #[schemars(range(min = 1))]
     pub stride: Option<u64>,
-    /// With `mode = "fps"`: the first frame at or after each multiple of 1/fps seconds of presentation time.
+    /// With `mode = "fps"`: the first frame at or after each multiple of 1/fps seconds of presentation time; above 0.
+    /// Default: none.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub fps: Option<f64>,
 }
 
 /// How frames are chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SamplingMode {
     /// Every frame.
@@ -70,15 +85,15 @@ pub enum SamplingMode {
 }
 
 /// `[faces]`: where the faces are.
-#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Default, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Faces {
-    /// `full_frame`.
+    /// `full_frame`. Default: `"full_frame"`.
     pub mode: FaceMode,
 }
 
 /// How faces are found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FaceMode {
     /// The whole picture is the face: footage that was cropped before.
@@ -87,33 +102,39 @@ pub enum FaceMode {
 }
 
 /// One `[[models]]` entry.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSpec {
-    /// Prefix of the model's columns; letters, digits and `_`, starting with a letter; unique in the job.
+    /// Prefix of the model's columns; ASCII letters, digits and `_`, starting with a letter; unique in the job, where
+    /// upper and lower case count as the same (DuckDB and Spark do not tell such columns apart). Required.
+    #[schemars(extend("pattern" = "^[A-Za-z][A-Za-z0-9_]*$"))]
     pub name: String,
-    /// `student`, `teacher_va`, `teacher_expr` or `teacher_au`.
+    /// `student`, `teacher_va`, `teacher_expr` or `teacher_au`. Required.
+    #[schemars(schema_with = "model_kinds")]
     pub kind: ModelKind,
-    /// Weights as safetensors (`affectmill import-weights` makes them); relative to the job file.
+    /// Weights as safetensors (`affectmill import-weights` makes them); a path like `input.uri`. Required.
     pub weights: PathBuf,
 }
 
 /// `[output]`: where the rows go and what they hold.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Output {
-    /// A folder, made when missing; relative to the job file.
+    /// A folder, made when missing; a path like `input.uri`, and another one. It may lie inside the input folder:
+    /// nothing in it is taken for a video. Required.
     pub uri: PathBuf,
-    /// `logits`, `probabilities` (columns end in `_p`) or `both`.
+    /// `logits`, `probabilities` (columns end in `_p`) or `both`. Default: `"both"`.
     #[serde(default)]
     pub values: Values,
-    /// Frames a shard (one Parquet part) aims at. Fixed for videos that are planned already.
+    /// Frames a shard (one Parquet part) aims at; at least 1. Fixed for videos that are planned already.
+    /// Default: `5000`.
     #[serde(default = "default_shard_frames")]
+    #[schemars(range(min = 1))]
     pub shard_frames: u64,
 }
 
 /// Which numbers of a head are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Values {
     /// Logits at temperature 1.
@@ -126,20 +147,27 @@ pub enum Values {
 }
 
 /// `[run]`: how the run is carried out; nothing here changes a label.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Run {
-    /// Worker processes; default: one per GPU, else one.
+    /// Worker processes, 1 to 1024. Default: none; one per GPU, else one.
+    #[schemars(range(min = 1, max = 1024))]
     pub workers: Option<usize>,
-    /// `local`: leases live in the coordinator's memory.
+    /// `local`: leases live in the coordinator's memory. Default: `"local"`.
     pub queue: String,
-    /// Faces a model sees at once.
+    /// Faces a model sees at once, 1 to 1024. Default: `32`.
+    #[schemars(range(min = 1, max = 1024))]
     pub batch: usize,
-    /// Threads of one worker; default: the processors divided by the workers.
+    /// Threads of one worker, 1 to 1024. Default: none; the processors divided by the workers.
+    #[schemars(range(min = 1, max = 1024))]
     pub threads: Option<usize>,
-    /// Seconds without progress after which a worker is taken for hung, killed, and its video struck.
+    /// Seconds without progress after which a worker is taken for hung, killed, and its video struck; above 0, at
+    /// most a week. Default: `120.0`.
+    #[schemars(range(max = 604_800), extend("exclusiveMinimum" = 0))]
     pub stall_timeout: f64,
-    /// Strikes (crashes or hangs of a worker with the video in hand) after which a video is quarantined.
+    /// Strikes (crashes or hangs of a worker with the video in hand) after which a video is quarantined, 1 to 1000.
+    /// Default: `3`.
+    #[schemars(range(min = 1, max = 1000))]
     pub max_strikes: u32,
 }
 
@@ -171,4 +199,9 @@ fn default_image_base() -> u64 {
 
 fn default_shard_frames() -> u64 {
     5_000
+}
+
+/// `domain` knows nothing of schemas, so the kinds are listed here from their names.
+pub(super) fn model_kinds(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": ModelKind::ALL.map(ModelKind::name) })
 }

@@ -1,8 +1,90 @@
 //! The job file: TOML in, a validated [`Job`] out, and the fingerprint of everything that can change a label.
 //!
-//! Flows in: the text of a job file and `--set` overrides. Flows out: a [`Job`] whose paths are absolute.
-//! Never opens a video, a model or a device.
+//! Flows in: the path of a job file and `--set` overrides. Flows out: a [`Job`] whose paths are absolute, or a
+//! [`SpecError`] that names file, line, column, key and remedy of everything that is wrong with it. On the way: `tree` (TOML with
+//! the place of each value) → `overrides` → `check` (against the JSON Schema of [`Job`]) → `paths` → `rules` (what a schema
+//! cannot say). `identity` turns a job and its models into the fingerprint.
+//!
+//! Reads the job file and nothing else: never opens a video, a model or a device, and never asks whether they exist.
 
+mod check;
+mod error;
+mod identity;
 mod job;
+mod overrides;
+mod paths;
+mod rules;
+#[cfg(test)]
+mod tests;
+mod tree;
 
+pub use error::{Place, Problem, SpecError};
+pub use identity::{LABELS_VERSION, ModelRecord, differences, fingerprint, identity};
 pub use job::{FaceMode, Faces, Input, Job, ModelSpec, Output, Run, Sampling, SamplingMode, Values};
+
+use std::path::Path;
+
+/// Reads, overrides, checks and resolves a job file.
+///
+/// An override is `key=value`, such as `run.workers=2` or `models.student.weights=new.safetensors`; a `[[models]]`
+/// entry is addressed by its name or its number from 0. The value is read as TOML and, where it is none, taken as text.
+/// Paths of the file are relative to the file's folder, paths of overrides to the current directory; the returned
+/// job holds absolute ones.
+///
+/// # Errors
+/// [`SpecError`] with every problem that was found: the file cannot be read or is no TOML; unknown keys, wrong types,
+/// values out of range, missing keys; combinations that make no sense; what this version does not have.
+pub fn load(path: &Path, overrides: &[String]) -> Result<Job, SpecError> {
+    let text = read(path)?;
+    let mut tree = tree::parse(&text).map_err(|problem| SpecError::at(path, vec![problem]))?;
+    check_and_build(&mut tree, overrides, path).map_err(|problems| SpecError::at(path, problems))
+}
+
+fn check_and_build(tree: &mut tree::Node, overrides: &[String], path: &Path) -> Result<Job, Vec<Problem>> {
+    overrides::apply(tree, overrides)?;
+    check::check(tree, &json_schema())?;
+    // The schema was derived from the type, so what passed it deserialises; were a later rule of serde's stricter,
+    // its words are still better than a panic.
+    let mut job: Job = serde_json::from_value(tree.to_json()).map_err(|error| {
+        vec![Problem::new(
+            Place::START,
+            format!("the job cannot be read: {error}"),
+        )]
+    })?;
+    let mut problems = paths::resolve(&mut job, tree, path);
+    problems.extend(rules::check(&job, tree));
+    if problems.is_empty() {
+        Ok(job)
+    } else {
+        Err(problems)
+    }
+}
+
+fn read(path: &Path) -> Result<String, SpecError> {
+    if path.is_dir() {
+        let remedy = "is a folder, not a job file; name a TOML file in it";
+        return Err(SpecError::unreadable(path, remedy.into()));
+    }
+    let bytes = std::fs::read(path).map_err(|error| {
+        let cause = match error.kind() {
+            std::io::ErrorKind::NotFound => "there is no such job file; check the path".into(),
+            std::io::ErrorKind::PermissionDenied => "cannot be read: permission denied".into(),
+            _ => format!("cannot be read: {error}"),
+        };
+        SpecError::unreadable(path, cause)
+    })?;
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let head = String::from_utf8_lossy(&error.as_bytes()[..valid]).into_owned();
+        let problem = Problem::new(
+            Place::of_offset(&head, valid),
+            "is not UTF-8; save the job file as UTF-8 text",
+        );
+        SpecError::at(path, vec![problem])
+    })
+}
+
+/// The JSON Schema (2020-12) of the job file, with explanations and defaults.
+pub fn json_schema() -> serde_json::Value {
+    schemars::schema_for!(Job).to_value()
+}

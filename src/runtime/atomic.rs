@@ -1,0 +1,138 @@
+//! Files that are either there whole or not there.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use tempfile::Builder;
+
+/// A file that could not be written; whatever was there before still is.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {}: {step}: {cause}{remedy}", path.display(), remedy = remedy(cause.kind()))]
+pub struct WriteError {
+    /// The file that was to be written.
+    pub path: PathBuf,
+    /// What was being done.
+    pub step: &'static str,
+    /// The operating system's answer.
+    #[source]
+    pub cause: io::Error,
+}
+
+fn remedy(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::StorageFull => "; free space on that disk and try again",
+        io::ErrorKind::QuotaExceeded => "; your quota on that disk is used up: free space and try again",
+        io::ErrorKind::PermissionDenied => "; ask for write permission in that folder, or choose another",
+        io::ErrorKind::ReadOnlyFilesystem => "; choose a folder on a disk that is not mounted read-only",
+        io::ErrorKind::NotFound => "; make its folder first",
+        _ => "",
+    }
+}
+
+/// Writes a file so that a reader, or a crash at any moment, sees the old file or the new one and nothing between.
+///
+/// The bytes go to a temporary file in the same folder, are flushed to the disk, and take the name by a rename, which
+/// is flushed too. An existing file is replaced; the usual permissions (`0666` less the umask) apply.
+///
+/// # Errors
+/// [`WriteError`]; the temporary file is gone then.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
+    let fail = |step| {
+        move |cause| WriteError {
+            path: path.into(),
+            step,
+            cause,
+        }
+    };
+    let folder = path
+        .parent()
+        .filter(|parent| *parent != Path::new(""))
+        .unwrap_or(Path::new("."));
+    let mut builder = Builder::new();
+    builder.prefix(".").suffix(".tmp");
+    #[cfg(unix)]
+    {
+        // A file that others shall read must not get the private mode of a temporary file.
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    let mut file = builder
+        .tempfile_in(folder)
+        .map_err(fail("making a temporary file beside it"))?;
+    file.write_all(bytes).map_err(fail("writing its bytes"))?;
+    file.as_file()
+        .sync_all()
+        .map_err(fail("flushing it to the disk"))?;
+    file.persist(path)
+        .map_err(|error| fail("giving it its name")(error.error))?;
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(fail("flushing its folder to the disk"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let name = |entry: io::Result<std::fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+        std::fs::read_dir(folder).unwrap().map(name).collect()
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_and_nothing_is_left_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        write_atomic(&path, b"first, and longer").unwrap();
+        write_atomic(&path, b"second").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"second");
+        assert_eq!(names(folder.path()), ["a.json"]);
+    }
+
+    #[test]
+    fn others_may_read_it_as_far_as_the_umask_lets_them() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let mode = |name: &str| folder.path().join(name).metadata().unwrap().permissions().mode();
+        write_atomic(&folder.path().join("ours"), b"x").unwrap();
+        std::fs::write(folder.path().join("plain"), b"x").unwrap();
+        assert_eq!(mode("ours"), mode("plain"));
+    }
+
+    #[test]
+    fn a_failure_names_the_file_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("no/such/folder/a.json");
+        let error = write_atomic(&missing, b"x").unwrap_err().to_string();
+        assert!(
+            error.contains("no/such/folder/a.json") && error.contains("make its folder first"),
+            "{error}"
+        );
+
+        // The rename fails at the very end: a folder has the name.
+        let taken = folder.path().join("taken");
+        std::fs::create_dir(&taken).unwrap();
+        let error = write_atomic(&taken, b"x").unwrap_err().to_string();
+        assert!(error.contains("taken: giving it its name"), "{error}");
+        assert_eq!(names(folder.path()), ["taken"]);
+    }
+
+    #[test]
+    fn a_full_disk_says_so() {
+        let cause = io::Error::from_raw_os_error(libc::ENOSPC);
+        let error = WriteError {
+            path: "/x/a.json".into(),
+            step: "writing its bytes",
+            cause,
+        }
+        .to_string();
+        assert!(
+            error.starts_with("cannot write /x/a.json: writing its bytes: No space left on device"),
+            "{error}"
+        );
+        assert!(
+            error.ends_with("free space on that disk and try again"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,9 @@
+//! Small services that every room may need: files that appear whole or not at all, and checksums.
+//!
+//! Knows nothing of videos, jobs or label sets.
+
+mod atomic;
+mod sha256;
+
+pub use atomic::{WriteError, write_atomic};
+pub use sha256::{Sha256File, sha256_file, sha256_hex};

@@ -1,0 +1,133 @@
+//! The fingerprint: a hash over everything that can change a label, and nothing else.
+//!
+//! Where things lie and how a run is carried out (`input.uri`, `input.extensions`, `output.uri`, `output.shard_frames`, all of
+//! `[run]`) is left out: a label set may move, and go on with more workers.
+
+use super::{Job, job};
+use crate::domain::{Fingerprint, ModelKind};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Version of the label columns' meaning, part of the fingerprint: raised when the same settings would give other rows.
+pub const LABELS_VERSION: u32 = 1;
+
+/// What is known of a model's weight file.
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
+pub struct ModelRecord {
+    /// Column prefix.
+    pub name: String,
+    /// Kind.
+    #[schemars(schema_with = "job::model_kinds")]
+    pub kind: ModelKind,
+    /// SHA-256 of the weight file, hex.
+    #[schemars(extend("pattern" = "^[0-9a-f]{64}$"))]
+    pub sha256: String,
+    /// Architecture id, such as `resnet50-fpn256-mean5`.
+    pub architecture: String,
+    /// Preprocessing id: crop recipe, size, filter, mean and std.
+    pub preprocessing: String,
+    /// The weights came from `init-weights`: the labels mean nothing.
+    pub untrained: bool,
+}
+
+/// Everything that can change a label, as JSON whose keys follow the job file's.
+///
+/// `models` are the job's models as found, in job order (it is the order of the columns); `decode_backend` names the
+/// decoder with its version, such as `libavcodec 59.37.100`.
+pub fn identity(job: &Job, models: &[ModelRecord], decode_backend: &str) -> Value {
+    let model = |model: &ModelRecord| {
+        json!({
+            "name": model.name,
+            "kind": model.kind,
+            "sha256": model.sha256,
+            "architecture": model.architecture,
+            "preprocessing": model.preprocessing,
+        })
+    };
+    json!({
+        "labels_version": LABELS_VERSION,
+        "input": { "image_base": job.input.image_base, "image_fps": job.input.image_fps },
+        "sampling": job.sampling,
+        "faces": job.faces,
+        "models": models.iter().map(model).collect::<Vec<_>>(),
+        "output": { "values": job.output.values },
+        "decode_backend": decode_backend,
+        "precision": "fp32",
+    })
+}
+
+/// SHA-256 over the canonical text of an identity: JSON in UTF-8 without white space, the keys of every object sorted
+/// by their bytes, strings and numbers as serde_json writes them (shortest text that reads back as the same double).
+pub fn fingerprint(identity: &Value) -> Fingerprint {
+    Fingerprint::from_digest(&Sha256::digest(sorted(identity).to_string()))
+}
+
+/// serde_json keeps keys sorted or in order of insertion, as some crate in the tree may choose; inserting them sorted
+/// gives the same text either way.
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let by_key: BTreeMap<&String, &Value> = map.iter().collect();
+            by_key
+                .into_iter()
+                .map(|(key, value)| (key.clone(), sorted(value)))
+                .collect::<Map<_, _>>()
+                .into()
+        }
+        Value::Array(items) => items.iter().map(sorted).collect(),
+        scalar => scalar.clone(),
+    }
+}
+
+/// What differs between two identities, one line a value, sorted by key: `sampling.stride: was 5, is 10`.
+///
+/// Models are named by their name, as in `models.student.sha256`; `unset` stands for null and for what is not there.
+/// Empty exactly when the identities, and so the fingerprints, are equal.
+pub fn differences(old: &Value, new: &Value) -> Vec<String> {
+    let (mut was, mut is) = (BTreeMap::new(), BTreeMap::new());
+    flatten(old, String::new(), &mut was);
+    flatten(new, String::new(), &mut is);
+    let keys: BTreeSet<&String> = was.keys().chain(is.keys()).collect();
+    let text = |side: &BTreeMap<String, Value>, key: &String| match side.get(key) {
+        None | Some(Value::Null) => "unset".to_string(),
+        Some(value) => value.to_string(),
+    };
+    keys.into_iter()
+        .filter(|key| was.get(*key) != is.get(*key))
+        .map(|key| format!("{key}: was {}, is {}", text(&was, key), text(&is, key)))
+        .collect()
+}
+
+/// Scalars by dotted path. A list of named entries also gives the order of the names, which no single entry holds.
+fn flatten(value: &Value, path: String, into: &mut BTreeMap<String, Value>) {
+    let below = |step: &str| {
+        if path.is_empty() {
+            step.to_string()
+        } else {
+            format!("{path}.{step}")
+        }
+    };
+    match value {
+        Value::Object(map) => map
+            .iter()
+            .for_each(|(key, value)| flatten(value, below(key), into)),
+        Value::Array(items) => {
+            let names: Option<Vec<&str>> = items.iter().map(|item| item["name"].as_str()).collect();
+            for (index, item) in items.iter().enumerate() {
+                let step = names
+                    .as_ref()
+                    .map_or(index.to_string(), |names| names[index].to_string());
+                flatten(item, below(&step), into);
+            }
+            if let Some(names) = names {
+                into.insert(path, names.join(", ").into());
+            }
+        }
+        scalar => {
+            into.insert(path, scalar.clone());
+        }
+    }
+}

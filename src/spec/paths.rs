@@ -1,0 +1,119 @@
+//! Paths of a job: made absolute, `file://` understood, what this version cannot reach refused.
+
+use super::tree::Node;
+use super::{Job, Place, Problem};
+use std::path::{Component, Path, PathBuf};
+
+/// Makes every path of the job absolute: those of the file relative to the folder of `job_file`, those of overrides to
+/// the current directory. Returns what was wrong.
+pub(super) fn resolve(job: &mut Job, tree: &Node, job_file: &Path) -> Vec<Problem> {
+    let mut places = vec![
+        (
+            &mut job.input.uri,
+            "input.uri".to_string(),
+            tree.place_of(&["input", "uri"]),
+        ),
+        (
+            &mut job.output.uri,
+            "output.uri".to_string(),
+            tree.place_of(&["output", "uri"]),
+        ),
+    ];
+    for (index, model) in job.models.iter_mut().enumerate() {
+        let place = tree.place_of(&["models", &index.to_string(), "weights"]);
+        places.push((
+            &mut model.weights,
+            format!("models.{}.weights", model.name),
+            place,
+        ));
+    }
+    let mut problems = Vec::new();
+    for (path, key, place) in places {
+        let base = match &place {
+            Place::Override(_) => Path::new("."),
+            _ => folder_of(job_file),
+        };
+        let written = path.to_string_lossy().into_owned();
+        match absolute(&written, base) {
+            Ok(found) => *path = found,
+            Err(cause) => problems.push(Problem::new(place, format!("`{key}` is {written:?}: {cause}"))),
+        }
+    }
+    problems
+}
+
+fn folder_of(job_file: &Path) -> &Path {
+    job_file
+        .parent()
+        .filter(|parent| *parent != Path::new(""))
+        .unwrap_or(Path::new("."))
+}
+
+fn absolute(written: &str, base: &Path) -> Result<PathBuf, String> {
+    if written.is_empty() {
+        return Err("it is empty; name a path".into());
+    }
+    if written.contains('\0') {
+        return Err("no path holds a NUL character".into());
+    }
+    let path = match written.split_once("://") {
+        Some(("file", rest)) => file_uri(rest)?,
+        Some((scheme, _)) if is_scheme(scheme) => {
+            return Err(format!(
+                "`{scheme}://` is not available in this version; use a path on this machine's disks"
+            ));
+        }
+        _ => PathBuf::from(written),
+    };
+    // The real path of the base has no symbolic links, so going up from it by text is exact; `..` after a named
+    // component is left alone, as that component may be a link.
+    let base = base
+        .canonicalize()
+        .map_err(|error| format!("{} cannot be resolved: {error}", base.display()))?;
+    let mut whole = base.clone();
+    for component in path.components() {
+        match component {
+            Component::ParentDir if base.starts_with(&whole) => {
+                whole.pop();
+            }
+            Component::CurDir => {}
+            // An absolute path's root replaces the base.
+            other => whole.push(other),
+        }
+    }
+    Ok(whole)
+}
+
+/// RFC 3986: a letter, then letters, digits, `+`, `-`, `.`.
+fn is_scheme(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+}
+
+/// What follows `file://` (RFC 8089): an absolute path, percent-encoded, after an empty host or `localhost`.
+fn file_uri(rest: &str) -> Result<PathBuf, String> {
+    let path = rest.strip_prefix("localhost").unwrap_or(rest);
+    if !path.starts_with('/') {
+        return Err("a file uri holds an absolute path: write file:///folder, or a plain path".into());
+    }
+    let bad = || {
+        "it has a `%` that is not followed by the two hex digits of UTF-8 text; write %25 for `%`".to_string()
+    };
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut pieces = path.split('%');
+    bytes.extend(pieces.next().unwrap_or_default().bytes());
+    for piece in pieces {
+        let digits = piece
+            .get(..2)
+            .filter(|two| two.bytes().all(|b| b.is_ascii_hexdigit()))
+            .ok_or_else(bad)?;
+        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| bad())?);
+        bytes.extend(piece[2..].bytes());
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) if !text.contains('\0') => Ok(text.into()),
+        _ => Err(bad()),
+    }
+}

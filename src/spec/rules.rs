@@ -1,0 +1,108 @@
+//! What a schema cannot say about a job: which values go together, and which names clash.
+
+use super::tree::Node;
+use super::{Job, Problem, SamplingMode};
+use std::path::{Path, PathBuf};
+
+/// Everything that is wrong with a job whose types and ranges are right and whose paths are absolute.
+pub(super) fn check(job: &Job, tree: &Node) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut refuse = |path: &[&str], message: String| {
+        problems.push(Problem::new(tree.place_of(path), message));
+    };
+    sampling(job, &mut refuse);
+    extensions(job, &mut refuse);
+    models(job, &mut refuse);
+    if job.run.queue != "local" {
+        let queue = &job.run.queue;
+        let cause = match queue.split_once("://") {
+            Some((scheme, _)) => format!("`{scheme}://` queues are not available in this version"),
+            None => "there is no such queue".into(),
+        };
+        refuse(
+            &["run", "queue"],
+            format!("`run.queue` cannot be {queue:?}: {cause}; write \"local\""),
+        );
+    }
+    if real(&job.input.uri) == real(&job.output.uri) {
+        let place = job.output.uri.display();
+        let message =
+            format!("`output.uri` is the input itself ({place}); choose another folder, such as one in it");
+        refuse(&["output", "uri"], message);
+    }
+    problems
+}
+
+type Refuse<'a> = dyn FnMut(&[&str], String) + 'a;
+
+fn sampling(job: &Job, refuse: &mut Refuse<'_>) {
+    let sampling = &job.sampling;
+    let pairs = [
+        (
+            "stride",
+            SamplingMode::Stride,
+            sampling.stride.is_some(),
+            "stride = 5",
+        ),
+        ("fps", SamplingMode::Fps, sampling.fps.is_some(), "fps = 2.0"),
+    ];
+    for (key, mode, given, example) in pairs {
+        if sampling.mode == mode && !given {
+            let message =
+                format!("`sampling.mode` is \"{key}\", which needs `{key}`; add it, such as {example}");
+            refuse(&["sampling", "mode"], message);
+        }
+        if sampling.mode != mode && given {
+            let message = format!(
+                "`sampling.{key}` has no effect unless `mode` is \"{key}\"; write mode = \"{key}\" or remove it"
+            );
+            refuse(&["sampling", key], message);
+        }
+    }
+}
+
+fn extensions(job: &Job, refuse: &mut Refuse<'_>) {
+    for (index, extension) in job.input.extensions.iter().enumerate() {
+        if extension.is_empty() || !extension.chars().all(char::is_alphanumeric) {
+            let message = format!(
+                "`input.extensions` holds {extension:?}; write the letters and digits after a file name's last dot, \
+                 such as \"mp4\""
+            );
+            refuse(&["input", "extensions", &index.to_string()], message);
+        }
+    }
+}
+
+/// Names make columns: `<name>_valence`, `<name>_expr_Anger_p`, `<name>_AU1` … Names that differ give columns that
+/// differ, because no ending of a column is `_` and another one behind some text (a test holds that); but DuckDB and
+/// Spark fold the case of columns, so names that differ in case alone are taken for equal.
+fn models(job: &Job, refuse: &mut Refuse<'_>) {
+    for (index, model) in job.models.iter().enumerate() {
+        let name = model.name.as_str();
+        let at = &["models", &index.to_string(), "name"];
+        let mut letters = name.chars();
+        let good = letters.next().is_some_and(|first| first.is_ascii_alphabetic())
+            && letters.all(|c| c.is_ascii_alphanumeric() || c == '_');
+        if !good {
+            let rule = "it begins the names of columns: ASCII letters, digits and `_`, a letter first";
+            refuse(at, format!("`models.name` cannot be {name:?}; {rule}"));
+        }
+        let earlier = job.models[..index]
+            .iter()
+            .find(|other| other.name.eq_ignore_ascii_case(name));
+        if let Some(other) = earlier {
+            let other = &other.name;
+            let message = format!(
+                "the model name `{name}` clashes with the earlier `{other}` (upper and lower case count as the same); \
+                 give each model its own name"
+            );
+            refuse(at, message);
+        }
+    }
+}
+
+/// The path with symbolic links followed where it exists, so that two spellings of one folder are equal.
+fn real(path: &Path) -> PathBuf {
+    path.canonicalize()
+        .unwrap_or_else(|_| path.components().collect())
+}

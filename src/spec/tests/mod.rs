@@ -1,0 +1,267 @@
+//! Job files that are right, and what is made of them.
+
+mod identities;
+mod refusals;
+
+use super::*;
+use crate::domain::{ACTION_UNITS, EXPRESSIONS, ModelKind, VALENCE_AROUSAL};
+use serde_json::json;
+use std::path::PathBuf;
+
+const GOOD: &str = r#"[input]
+uri = "videos"
+[[models]]
+name = "student"
+kind = "student"
+weights = "w/student.safetensors"
+[output]
+uri = "out"
+"#;
+
+/// A job file in a folder of its own, whose real path is the second field.
+fn job_file(text: impl AsRef<[u8]>) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().canonicalize().unwrap();
+    std::fs::write(path.join("job.toml"), text).unwrap();
+    (folder, path)
+}
+
+fn load_text(text: &str, overrides: &[&str]) -> Result<Job, String> {
+    let (_keep, folder) = job_file(text);
+    let overrides: Vec<String> = overrides.iter().map(|text| text.to_string()).collect();
+    load(&folder.join("job.toml"), &overrides)
+        .map_err(|error| error.to_string().replace(&format!("{}/", folder.display()), ""))
+}
+
+/// [`GOOD`] with lines put in its `[input]` section, from line 3 on.
+fn with_input(lines: &str) -> String {
+    GOOD.replace("[[models]]", &format!("{lines}\n[[models]]"))
+}
+
+/// [`GOOD`] with more text, from line 9 on.
+fn with(text: &str) -> String {
+    format!("{GOOD}{text}\n")
+}
+
+#[test]
+fn a_minimal_job_has_the_documented_defaults() {
+    let (_keep, folder) = job_file(GOOD);
+    let job = load(&folder.join("job.toml"), &[]).unwrap();
+    let extensions = "mp4 m4v mov mkv webm avi mpg mpeg ts m2ts flv wmv 3gp ogv gif";
+    let expected = Job {
+        input: Input {
+            uri: folder.join("videos"),
+            extensions: extensions.split(' ').map(String::from).collect(),
+            image_base: 1,
+            image_fps: None,
+        },
+        sampling: Sampling {
+            mode: SamplingMode::Every,
+            stride: None,
+            fps: None,
+        },
+        faces: Faces {
+            mode: FaceMode::FullFrame,
+        },
+        models: vec![ModelSpec {
+            name: "student".into(),
+            kind: ModelKind::Student,
+            weights: folder.join("w/student.safetensors"),
+        }],
+        output: Output {
+            uri: folder.join("out"),
+            values: Values::Both,
+            shard_frames: 5_000,
+        },
+        run: Run {
+            workers: None,
+            queue: "local".into(),
+            batch: 32,
+            threads: None,
+            stall_timeout: 120.0,
+            max_strikes: 3,
+        },
+    };
+    assert_eq!(job, expected);
+}
+
+/// `Default: …` in the explanation of each key, which people read, against the default that the code has.
+#[test]
+fn every_documented_default_is_the_codes() {
+    let schema = json_schema();
+    let mut compared = 0;
+    for (section, definition) in schema["$defs"].as_object().unwrap() {
+        let properties = definition["properties"].as_object().into_iter().flatten();
+        for (key, property) in properties {
+            let text = property["description"]
+                .as_str()
+                .unwrap_or_else(|| panic!("{section}.{key}: no text"));
+            let Some(default) = property.get("default") else {
+                assert!(text.ends_with("Required."), "{section}.{key}: {text}");
+                continue;
+            };
+            let (_, documented) = text
+                .split_once("Default: ")
+                .unwrap_or_else(|| panic!("{section}.{key}: {text}"));
+            if default.is_null() {
+                assert!(documented.starts_with("none"), "{section}.{key}: {documented}");
+            } else {
+                let toml = documented
+                    .trim_start_matches('`')
+                    .split('`')
+                    .next()
+                    .unwrap()
+                    .replace('\n', "");
+                let table: toml::Table = toml::from_str(&format!("x = {toml}")).unwrap();
+                assert_eq!(json!(table["x"]), *default, "{section}.{key}");
+            }
+            compared += 1;
+        }
+    }
+    assert_eq!(compared, 15, "keys with a default");
+}
+
+#[test]
+fn every_key_is_read() {
+    let text = r#"
+run = { workers = 2, queue = "local", batch = 8, threads = 3, stall_timeout = 1, max_strikes = 1 }
+[input]
+uri = "/data/in"
+extensions = ["MP4"]
+image_base = 0
+image_fps = 30
+[sampling]
+mode = "fps"
+fps = 2
+[faces]
+mode = "full_frame"
+[[models]]
+name = "b"
+kind = "teacher_au"
+weights = "../b.safetensors"
+[[models]]
+name = "a"
+kind = "teacher_va"
+weights = "file:///w/a%20b.safetensors"
+[output]
+uri = "/data/out/../x"
+values = "logits"
+shard_frames = 1
+"#;
+    let (_keep, folder) = job_file(text);
+    let job = load(&folder.join("job.toml"), &[]).unwrap();
+    let run = Run {
+        workers: Some(2),
+        queue: "local".into(),
+        batch: 8,
+        threads: Some(3),
+        stall_timeout: 1.0,
+        max_strikes: 1,
+    };
+    assert_eq!(job.run, run);
+    assert_eq!(job.input.uri, PathBuf::from("/data/in"));
+    assert_eq!((job.input.image_base, job.input.image_fps), (0, Some(30.0)));
+    assert_eq!(
+        job.sampling,
+        Sampling {
+            mode: SamplingMode::Fps,
+            stride: None,
+            fps: Some(2.0)
+        }
+    );
+    assert_eq!(
+        job.models[0].weights,
+        folder.parent().unwrap().join("b.safetensors")
+    );
+    assert_eq!(job.models[1].weights, PathBuf::from("/w/a b.safetensors"));
+    // `..` after a named folder stays: that folder may be a symbolic link.
+    assert_eq!(job.output.uri, PathBuf::from("/data/out/../x"));
+    assert_eq!((job.output.values, job.output.shard_frames), (Values::Logits, 1));
+}
+
+#[test]
+fn overrides_change_any_value() {
+    let cwd = std::env::current_dir().unwrap().canonicalize().unwrap();
+    let (_keep, folder) = job_file(GOOD);
+    let overrides = [
+        "run.workers=2",
+        "run.queue=local",
+        "sampling.mode=stride",
+        "sampling.stride = 0x10",
+        "input.extensions=['mov', \"mp4\"]",
+        "models.student.weights=new/w.safetensors",
+        "models.0.name=s",
+        "output.uri=/o=ut",
+        "run.workers=3",
+    ];
+    let job = load(&folder.join("job.toml"), &overrides.map(String::from)).unwrap();
+    assert_eq!(job.run.workers, Some(3), "the last one wins");
+    assert_eq!(
+        job.sampling,
+        Sampling {
+            mode: SamplingMode::Stride,
+            stride: Some(16),
+            fps: None
+        }
+    );
+    assert_eq!(job.input.extensions, ["mov", "mp4"]);
+    assert_eq!(job.input.uri, folder.join("videos"), "relative to the file");
+    assert_eq!(
+        job.models[0].weights,
+        cwd.join("new/w.safetensors"),
+        "relative to the current directory"
+    );
+    assert_eq!(job.models[0].name, "s");
+    assert_eq!(job.output.uri, PathBuf::from("/o=ut"));
+}
+
+#[test]
+fn the_output_may_lie_inside_the_input_but_not_be_it() {
+    let job = load_text(&GOOD.replace("\"out\"", "\"videos/out\""), &[]).unwrap();
+    assert!(job.output.uri.starts_with(&job.input.uri));
+
+    let (_keep, folder) = job_file(GOOD.replace("\"out\"", "\"link\""));
+    std::fs::create_dir(folder.join("videos")).unwrap();
+    std::os::unix::fs::symlink("videos", folder.join("link")).unwrap();
+    let message = load(&folder.join("job.toml"), &[]).unwrap_err().to_string();
+    assert!(message.contains("`output.uri` is the input itself"), "{message}");
+}
+
+/// `rules::models` relies on it: with names that differ, two columns are equal only if the ending of one is some text, `_`
+/// and the ending of the other; and a fixed column is none of a model's.
+#[test]
+fn different_model_names_give_different_columns() {
+    let scores = EXPRESSIONS.iter().map(|class| format!("expr_{class}"));
+    let scores: Vec<String> = scores.chain(ACTION_UNITS.map(String::from)).collect();
+    let probabilities = scores.iter().map(|score| format!("{score}_p"));
+    let plain = VALENCE_AROUSAL
+        .iter()
+        .chain(&["expression"])
+        .map(|ending| ending.to_string());
+    let endings: Vec<String> = plain.chain(scores.iter().cloned()).chain(probabilities).collect();
+    assert_eq!(endings.len(), 3 + 2 * 19);
+    let fixed = "video frame timestamp_us status face track box_x box_y box_w box_h face_score landmarks";
+    for ending in &endings {
+        let behind = format!("_{ending}").to_lowercase();
+        for other in endings.iter().map(String::as_str).chain(fixed.split(' ')) {
+            assert!(
+                !other.to_lowercase().ends_with(&behind),
+                "{other} ends in {behind}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_jobs_of_the_repository_load() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs");
+    let mut loaded = 0;
+    for entry in std::fs::read_dir(&folder).expect("the repository has a folder jobs/") {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            load(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+            loaded += 1;
+        }
+    }
+    assert!(loaded > 0, "no *.toml in {}", folder.display());
+}
