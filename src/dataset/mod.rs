@@ -2,6 +2,7 @@
 
 pub mod paths;
 mod records;
+pub mod schema;
 
 pub use records::{
     CommitRecord, JobRecord, Manifest, ManifestPart, ModelRecord, PartInfo, Plan, PlannedVideo, Quarantined,
