@@ -2,12 +2,14 @@
 
 pub mod paths;
 mod records;
+mod schema;
 mod schemas;
 
 pub use records::{
     CommitRecord, JobRecord, Manifest, ManifestPart, PartInfo, Plan, PlannedVideo, Quarantined,
     RECORD_VERSION, ShardPlan, SourceKind, StageSeconds, VideoOutcome, VideoStatus,
 };
+pub use schema::{LabelSchema, landmark_item, videos_schema};
 pub use schemas::{schema_text, schemas};
 
 /// Re-exported beside the records that hold it; it is made in `spec`, where the fingerprint is.

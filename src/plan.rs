@@ -1,0 +1,214 @@
+//! Cuts a collection into shards, and keeps the plans.
+//!
+//! Flows in: videos with estimated frames, and the keys that earlier plans cover. Flows out: shards of consecutive
+//! videos, stored as immutable plans `_affectmill/plans/00001.json.zst`, `00002…`. [`make`] is pure: the same
+//! videos give the same shards. A video belongs to one shard for good; nothing here opens a video or changes a plan
+//! that was written.
+
+use crate::dataset::{Plan, PlannedVideo, RECORD_VERSION, ShardPlan, SourceKind, paths};
+use crate::domain::{ShardId, VideoKey};
+use crate::store::{Put, Store, StoreError};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+/// Most videos of one shard, however short they are.
+pub const MAX_VIDEOS: usize = 512;
+/// Most videos of unknown length (0 frames) in one shard: they count as nothing towards the target.
+pub const MAX_UNKNOWN: usize = 64;
+
+/// Why plans cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A plan is not what was written.
+    #[error("the plan `{}` is damaged: {cause}; restore it from a backup, or label into a new output folder", path.display())]
+    Damaged {
+        /// The plan.
+        path: PathBuf,
+        /// What is wrong.
+        cause: String,
+    },
+    /// A newer affectmill wrote it.
+    #[error("the plan `{}` has version {found}, this affectmill reads {RECORD_VERSION}; use the version that began this label set", path.display())]
+    Version {
+        /// The plan.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+    /// A plan cannot be put into words.
+    #[error("cannot encode a plan: {0}; please report this")]
+    Encode(String),
+}
+
+/// Cuts the videos that are not `covered`, in any order, into shards of consecutive videos in key order.
+///
+/// A shard closes before the video that would take it over `target_frames`; a longer video is a shard of its own.
+/// Videos of unknown length (0 frames) count as 0 frames, at most [`MAX_UNKNOWN`] to a shard; no shard has more than
+/// [`MAX_VIDEOS`].
+pub fn make(
+    mut videos: Vec<PlannedVideo>,
+    covered: &BTreeSet<VideoKey>,
+    target_frames: u64,
+) -> Vec<ShardPlan> {
+    videos.retain(|video| !covered.contains(&video.key));
+    videos.sort_by(|a, b| a.key.cmp(&b.key));
+    let mut shards = Vec::new();
+    let mut shard: Vec<PlannedVideo> = Vec::new();
+    let (mut frames, mut unknown) = (0_u64, 0);
+    for video in videos {
+        let is_unknown = usize::from(video.frames == 0);
+        let full = frames.saturating_add(video.frames) > target_frames
+            || shard.len() == MAX_VIDEOS
+            || unknown + is_unknown > MAX_UNKNOWN;
+        if full && !shard.is_empty() {
+            shards.push(close(std::mem::take(&mut shard)));
+            (frames, unknown) = (0, 0);
+        }
+        frames = frames.saturating_add(video.frames);
+        unknown += is_unknown;
+        shard.push(video);
+    }
+    if !shard.is_empty() {
+        shards.push(close(shard));
+    }
+    shards
+}
+
+/// The keys some shards hold.
+pub fn covered(shards: &[ShardPlan]) -> BTreeSet<VideoKey> {
+    let videos = shards.iter().flat_map(|shard| &shard.videos);
+    videos.map(|video| video.key.clone()).collect()
+}
+
+/// Every shard of every plan, in the order they were planned.
+///
+/// # Errors
+/// The store cannot be read; a plan is damaged, missing among its followers, or of another version.
+pub fn read_all(store: &Store) -> Result<Vec<ShardPlan>, PlanError> {
+    read(store).map(|(shards, _)| shards)
+}
+
+/// Plans the videos that no plan covers yet, and returns every shard of every plan. When another coordinator
+/// appends at the same moment, its plan stands and only what it leaves uncovered is planned.
+///
+/// # Errors
+/// As [`read_all`]; or the plan cannot be written.
+pub fn append(
+    store: &Store,
+    videos: &[PlannedVideo],
+    target_frames: u64,
+) -> Result<Vec<ShardPlan>, PlanError> {
+    loop {
+        let (mut planned, plans) = read(store)?;
+        let shards = make(videos.to_vec(), &covered(&planned), target_frames);
+        if shards.is_empty() {
+            return Ok(planned);
+        }
+        let plan = Plan {
+            version: RECORD_VERSION,
+            shards,
+        };
+        match store.put_new(&paths::plan(plans + 1), &encode(&plan)?)? {
+            Put::Created => {
+                planned.extend(plan.shards);
+                return Ok(planned);
+            }
+            Put::Exists => {}
+        }
+    }
+}
+
+/// Gives a shard its id: a hash over key, kind and size of each video. Not over modification times, which a copy
+/// of the collection changes, nor over estimates, which another prober may see differently: neither changes a
+/// label, and the id is the name of the part.
+fn close(videos: Vec<PlannedVideo>) -> ShardPlan {
+    let id = shard_id(&videos);
+    ShardPlan { id, videos }
+}
+
+fn shard_id(videos: &[PlannedVideo]) -> ShardId {
+    let mut hash = Sha256::new();
+    hash.update(b"affectmill shard 1");
+    for video in videos {
+        let kind = match video.kind {
+            SourceKind::File => 0_u8,
+            SourceKind::Images => 1,
+        };
+        hash.update((video.key.as_str().len() as u64).to_le_bytes());
+        hash.update(video.key.as_str());
+        hash.update([kind]);
+        hash.update(video.bytes.to_le_bytes());
+    }
+    ShardId::from_digest(&hash.finalize())
+}
+
+fn read(store: &Store) -> Result<(Vec<ShardPlan>, u32), PlanError> {
+    let mut shards = Vec::new();
+    let mut seen = BTreeSet::new();
+    let mut plans = 0;
+    for entry in store.list(paths::PLANS)? {
+        let damaged = |cause: String| PlanError::Damaged {
+            path: store.path(&entry.key),
+            cause,
+        };
+        plans += 1;
+        let expected = paths::plan(plans);
+        if entry.key != expected {
+            return Err(damaged(format!(
+                "`{expected}` should come before it and is missing"
+            )));
+        }
+        let bytes = store
+            .get(&entry.key)?
+            .ok_or_else(|| damaged("it vanished while it was read".into()))?;
+        let plan = decode(&bytes, damaged, |found| PlanError::Version {
+            path: store.path(&entry.key),
+            found,
+        })?;
+        for shard in plan.shards {
+            if shard.id != shard_id(&shard.videos) {
+                return Err(damaged(format!(
+                    "shard {} does not hold the videos of its id",
+                    shard.id
+                )));
+            }
+            for video in &shard.videos {
+                if !seen.insert(video.key.clone()) {
+                    return Err(damaged(format!("`{}` is planned twice", video.key)));
+                }
+            }
+            shards.push(shard);
+        }
+    }
+    Ok((shards, plans))
+}
+
+fn encode(plan: &Plan) -> Result<Vec<u8>, PlanError> {
+    let json = serde_json::to_vec(plan).map_err(|error| PlanError::Encode(error.to_string()))?;
+    zstd::encode_all(json.as_slice(), 3).map_err(|error| PlanError::Encode(error.to_string()))
+}
+
+fn decode(
+    bytes: &[u8],
+    damaged: impl Fn(String) -> PlanError,
+    version: impl Fn(u32) -> PlanError,
+) -> Result<Plan, PlanError> {
+    #[derive(Deserialize)]
+    struct Head {
+        version: u32,
+    }
+    let json = zstd::decode_all(bytes).map_err(|error| damaged(error.to_string()))?;
+    let head: Head = serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))?;
+    if head.version != RECORD_VERSION {
+        return Err(version(head.version));
+    }
+    serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+use super::*;
+use std::sync::Barrier;
+
+fn video(key: &str, frames: u64) -> PlannedVideo {
+    PlannedVideo {
+        key: VideoKey::new(key).unwrap(),
+        kind: SourceKind::File,
+        bytes: 10,
+        etag: "1".into(),
+        frames,
+        duration_us: 0,
+        unreadable: None,
+    }
+}
+
+fn keys(shards: &[ShardPlan]) -> Vec<Vec<&str>> {
+    let of = |shard: &'_ ShardPlan| shard.videos.len();
+    assert!(shards.iter().all(|shard| of(shard) > 0));
+    shards
+        .iter()
+        .map(|shard| shard.videos.iter().map(|video| video.key.as_str()).collect())
+        .collect()
+}
+
+#[test]
+fn shards_close_before_the_target_is_exceeded() {
+    let videos = vec![
+        video("d", 10),
+        video("b", 40),
+        video("a", 60),
+        video("c", 500),
+        video("e", 90),
+        video("f", 1),
+    ];
+    let shards = make(videos, &BTreeSet::new(), 100);
+    assert_eq!(
+        keys(&shards),
+        [vec!["a", "b"], vec!["c"], vec!["d", "e"], vec!["f"]]
+    );
+}
+
+#[test]
+fn order_of_discovery_changes_nothing_and_covered_videos_stay_out() {
+    let videos: Vec<_> = (0..50).map(|n| video(&format!("v{n:02}"), n)).collect();
+    let mut reversed = videos.clone();
+    reversed.reverse();
+    let none = BTreeSet::new();
+    assert_eq!(make(videos.clone(), &none, 100), make(reversed, &none, 100));
+    let first = make(videos[..30].to_vec(), &none, 100);
+    let second = make(videos.clone(), &covered(&first), 100);
+    let planned = covered(&second);
+    assert_eq!(
+        planned,
+        videos[30..].iter().map(|video| video.key.clone()).collect()
+    );
+}
+
+#[test]
+fn short_and_unknown_videos_do_not_pile_up_without_end() {
+    let unknown = (0..200).map(|n| video(&format!("u{n:03}"), 0)).collect();
+    let sizes: Vec<_> = make(unknown, &BTreeSet::new(), 5_000)
+        .iter()
+        .map(|shard| shard.videos.len())
+        .collect();
+    assert_eq!(sizes, [64, 64, 64, 8]);
+    let short = (0..1_100).map(|n| video(&format!("s{n:04}"), 1)).collect();
+    let sizes: Vec<_> = make(short, &BTreeSet::new(), 5_000)
+        .iter()
+        .map(|shard| shard.videos.len())
+        .collect();
+    assert_eq!(sizes, [512, 512, 76]);
+    assert_eq!(
+        make(
+            vec![video("a", u64::MAX), video("b", u64::MAX)],
+            &BTreeSet::new(),
+            u64::MAX
+        )
+        .len(),
+        2
+    );
+}
+
+#[test]
+fn the_id_is_the_content() {
+    let id = |videos: Vec<PlannedVideo>| make(videos, &BTreeSet::new(), 1_000).remove(0).id;
+    let base = id(vec![video("a", 5), video("b", 5)]);
+    // SHA-256 by Python's hashlib over b"affectmill shard 1" and, for a and b,
+    // struct.pack("<Q", 1) + key + b"\0" + struct.pack("<Q", 10).
+    assert_eq!(base.as_str(), "0dc872081bf182f2");
+    let mut copied = vec![video("a", 5), video("b", 7)];
+    copied[0].etag = "another time".into();
+    assert_eq!(id(copied), base, "neither times nor estimates are content");
+    let mut grown = vec![video("a", 5), video("b", 5)];
+    grown[1].bytes = 11;
+    let mut kind = vec![video("a", 5), video("b", 5)];
+    kind[0].kind = SourceKind::Images;
+    for other in [grown, kind, vec![video("a", 5)], vec![video("ab", 5)]] {
+        assert_ne!(id(other), base);
+    }
+}
+
+#[test]
+fn plans_are_appended_and_read_back() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::open(root.path()).unwrap();
+    let videos: Vec<_> = (0..10).map(|n| video(&format!("v{n}"), 50)).collect();
+    let first = append(&store, &videos[3..], 100).unwrap();
+    assert_eq!(
+        append(&store, &videos[3..], 100).unwrap(),
+        first,
+        "nothing new, no new plan"
+    );
+    assert_eq!(store.list(paths::PLANS).unwrap().len(), 1);
+    let both = append(&store, &videos, 100).unwrap();
+    assert_eq!(both[..first.len()], first, "earlier shards stay");
+    assert_eq!(read_all(&store).unwrap(), both);
+    assert_eq!(store.list(paths::PLANS).unwrap().len(), 2);
+}
+
+#[test]
+fn coordinators_that_plan_at_once_never_plan_a_video_twice() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::open(root.path()).unwrap();
+    let gate = Barrier::new(6);
+    std::thread::scope(|scope| {
+        for start in 0..6 {
+            let (store, gate) = (&store, &gate);
+            scope.spawn(move || {
+                // Each sees more files than the one before.
+                let videos: Vec<_> = (0..20 + start * 5)
+                    .map(|n| video(&format!("v{n:02}"), 30))
+                    .collect();
+                gate.wait();
+                append(store, &videos, 100).unwrap();
+            });
+        }
+    });
+    let shards = read_all(&store).unwrap();
+    assert_eq!(shards.iter().map(|shard| shard.videos.len()).sum::<usize>(), 45);
+    assert_eq!(covered(&shards).len(), 45);
+}
+
+#[test]
+fn damaged_plans_are_refused_by_name() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::open(root.path()).unwrap();
+    let shards = append(&store, &[video("a", 1), video("b", 1)], 1).unwrap();
+    let refused = |bytes: &[u8], expected: &str| {
+        store.replace(&paths::plan(2), bytes).unwrap();
+        let message = read_all(&store).unwrap_err().to_string();
+        assert!(
+            message.contains(expected) && message.contains("00002.json.zst"),
+            "{message}"
+        );
+    };
+    let packed = |plan: &Plan| encode(plan).unwrap();
+    let plan = |version, shards: &[ShardPlan]| Plan {
+        version,
+        shards: shards.to_vec(),
+    };
+    refused(b"no zstd", "damaged");
+    refused(&zstd::encode_all(&b"{\"version\":1}"[..], 3).unwrap(), "damaged");
+    refused(&packed(&plan(2, &[])), "version 2");
+    refused(&packed(&plan(1, &shards[..1])), "`a` is planned twice");
+    let mut moved = shards[0].clone();
+    moved.videos[0].key = VideoKey::new("c").unwrap();
+    refused(&packed(&plan(1, &[moved])), "does not hold the videos of its id");
+    store.replace(&paths::plan(2), &packed(&plan(1, &[]))).unwrap();
+    store.delete(&paths::plan(1)).unwrap();
+    assert!(
+        read_all(&store)
+            .unwrap_err()
+            .to_string()
+            .contains("00001.json.zst` should come before it")
+    );
+}

@@ -1,0 +1,78 @@
+//! `videos.parquet`: one row per video.
+
+use super::encoding::properties;
+use super::{ROW_GROUP_ROWS, RowError};
+use crate::dataset::schema::{META_FINGERPRINT, META_SCHEMA_VERSION, SCHEMA_VERSION, videos_schema};
+use crate::dataset::{PlannedVideo, VideoOutcome, paths};
+use crate::domain::{Fingerprint, ShardId};
+use arrow::array::{ArrayRef, DictionaryArray, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::Int32Type;
+use parquet::arrow::ArrowWriter;
+use parquet::errors::ParquetError;
+use std::sync::Arc;
+
+/// What is known of one video.
+#[derive(Clone, Copy, Debug)]
+pub struct VideoRow<'a> {
+    /// The shard that holds its rows.
+    pub shard: &'a ShardId,
+    /// As it was planned.
+    pub planned: &'a PlannedVideo,
+    /// What became of it.
+    pub outcome: &'a VideoOutcome,
+}
+
+/// The bytes of `videos.parquet`, sorted by key; `rows` may come in any order.
+///
+/// # Errors
+/// [`RowError::Encode`] when the encoder refuses.
+pub fn write_videos(rows: &[VideoRow<'_>], fingerprint: &Fingerprint) -> Result<Vec<u8>, RowError> {
+    encode(rows, fingerprint).map_err(|source| RowError::Encode {
+        path: paths::VIDEOS.into(),
+        source,
+    })
+}
+
+fn encode(rows: &[VideoRow<'_>], fingerprint: &Fingerprint) -> Result<Vec<u8>, ParquetError> {
+    let mut rows = rows.to_vec();
+    rows.sort_by(|a, b| a.outcome.key.cmp(&b.outcome.key));
+    let count = |of: fn(&VideoRow<'_>) -> u64| -> ArrayRef {
+        Arc::new(Int64Array::from_iter_values(
+            rows.iter().map(|row| of(row) as i64),
+        ))
+    };
+    let outcomes = || rows.iter().map(|row| row.outcome);
+    let statuses: DictionaryArray<Int32Type> = outcomes().map(|video| video.status.as_str()).collect();
+    let errors: StringArray = outcomes().map(|video| video.error.as_deref()).collect();
+    let durations = rows.iter().map(|row| match row.planned.duration_us {
+        0 => None,
+        known => i64::try_from(known).ok(),
+    });
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter_values(
+            outcomes().map(|video| video.key.as_str()),
+        )),
+        Arc::new(statuses),
+        count(|row| row.outcome.frames),
+        count(|row| row.outcome.rows),
+        count(|row| row.outcome.faces),
+        Arc::new(Float64Array::from_iter_values(
+            outcomes().map(|video| video.seconds),
+        )),
+        Arc::new(errors),
+        Arc::new(StringArray::from_iter_values(
+            rows.iter().map(|row| row.shard.as_str()),
+        )),
+        count(|row| row.planned.bytes),
+        Arc::new(Int64Array::from_iter(durations)),
+    ];
+    let schema = videos_schema();
+    let metadata = [
+        (META_SCHEMA_VERSION.to_string(), SCHEMA_VERSION.to_string()),
+        (META_FINGERPRINT.to_string(), fingerprint.to_string()),
+    ];
+    let properties = properties(&schema, &metadata, ROW_GROUP_ROWS);
+    let mut writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties))?;
+    writer.write(&RecordBatch::try_new(schema, columns)?)?;
+    writer.into_inner()
+}
