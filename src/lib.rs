@@ -3,3 +3,4 @@
 pub mod dataset;
 pub mod domain;
 pub mod spec;
+pub mod stages;

@@ -1,0 +1,7 @@
+//! The stages of the pipeline: decode and faces (later infer and rows).
+//!
+//! Plain synchronous functions and values: no threads, no channels, no printing. Who calls them in which order,
+//! and on which thread, is the worker's business alone.
+
+pub mod decode;
+pub mod faces;
