@@ -17,12 +17,13 @@ use std::path::{Path, PathBuf};
 /// Formats that draw in other files, and text that FFmpeg would show as a picture.
 const INDIRECT: [&str; 8] = ["hls", "concat", "dash", "imf", "sdp", "rtsp", "webm_dash_manifest", "tty"];
 
-/// A decoder that keeps failing while it is drained is given up after so many errors in a row.
+/// A decoder that keeps failing while it is drained is given up after so many errors.
 const MAX_DRAIN_ERRORS: u32 = 64;
 
 /// Reader of one file.
 pub(super) struct StreamReader {
     path: PathBuf,
+    threads: usize,
     input: Input,
     stream: usize,
     decoder: ffmpeg::decoder::Video,
@@ -88,8 +89,7 @@ impl StreamReader {
         let parameters = stream.parameters();
         let codec = parameters.id();
         let mut context = ffmpeg::codec::Context::from_parameters(parameters).map_err(|e| no_decoder(codec, e))?;
-        // Frame threads only: slice threads change how some decoders conceal damage, and frames must not depend
-        // on the number of threads.
+        // Frame threads only: slice threads change how some decoders conceal damage.
         context.set_threading(threading::Config {
             kind: threading::Type::Frame,
             count: threads,
@@ -101,6 +101,7 @@ impl StreamReader {
         let decoder = decoder.video().map_err(|e| no_decoder(codec, e))?;
         Ok(Self {
             path: path.to_owned(),
+            threads,
             stream: index,
             decoder,
             time_base: time_base(&stream),
@@ -115,10 +116,28 @@ impl StreamReader {
     }
 
     pub(super) fn next(&mut self) -> Result<Option<DecodedFrame>, DecodeError> {
+        let mut frame = self.step();
+        if self.damage.is_some() && self.threads != 1 {
+            // What a decoder conceals with depends on how far its threads have got: from the first damage on, one
+            // thread alone gives the same frames every time.
+            let delivered = self.next_index - u64::from(frame.is_some());
+            *self = Self::open(&self.path, 1)?;
+            while self.next_index < delivered && self.step().is_some() {}
+            frame = self.step();
+        }
+        if frame.is_some() || self.next_index > 0 {
+            return Ok(frame);
+        }
+        let cause = self.damage.clone().unwrap_or_else(|| "the video stream is empty".into());
+        Err(DecodeError::NothingDecoded { path: self.path.clone(), cause })
+    }
+
+    /// The decoder's next frame, `None` at the end.
+    fn step(&mut self) -> Option<DecodedFrame> {
         while !matches!(self.phase, Phase::Ended) {
             let mut frame = Video::empty();
             match self.decoder.receive_frame(&mut frame) {
-                Ok(()) => return Ok(Some(self.take(frame))),
+                Ok(()) => return Some(self.take(frame)),
                 Err(ffmpeg::Error::Other { errno: libc::EAGAIN }) => self.feed(),
                 Err(ffmpeg::Error::Eof) => self.end(),
                 Err(error) => {
@@ -132,11 +151,7 @@ impl StreamReader {
                 }
             }
         }
-        if self.next_index > 0 {
-            return Ok(None);
-        }
-        let cause = self.damage.clone().unwrap_or_else(|| "the video stream is empty".into());
-        Err(DecodeError::NothingDecoded { path: self.path.clone(), cause })
+        None
     }
 
     pub(super) fn damage(&self) -> Option<&str> {
@@ -159,10 +174,12 @@ impl StreamReader {
                 Err(ffmpeg::Error::Eof) => None,
                 Err(error) => Some(error),
             };
-            self.phase = match self.decoder.send_eof() {
-                Ok(()) | Err(ffmpeg::Error::Eof) => Phase::Draining { read_error, errors: 0 },
-                Err(_) => Phase::Ended,
-            };
+            self.phase = Phase::Draining { read_error, errors: 0 };
+            // An error here is that of a packet sent earlier, met by a decoder thread.
+            match self.decoder.send_eof() {
+                Ok(()) | Err(ffmpeg::Error::Eof) => {}
+                Err(error) => self.note(&error.to_string()),
+            }
             return;
         }
     }
