@@ -21,6 +21,7 @@ use crate::plan::PlanError;
 use crate::queue::WireError;
 use crate::stages::rows::RowError;
 use crate::store::StoreError;
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// Where events go. Called on the coordinator's only thread, so it must not block for long.
@@ -78,6 +79,17 @@ pub enum RunError {
         path: String,
         /// What is wrong.
         cause: String,
+    },
+    /// A committed part is gone or has another size.
+    #[error(
+        "{path} is missing or has another size than its commit says; restore it, or delete {commit} and run again \
+         to label its videos anew"
+    )]
+    Part {
+        /// The part.
+        path: PathBuf,
+        /// Its commit record.
+        commit: PathBuf,
     },
     /// The output cannot be read or written.
     #[error(transparent)]

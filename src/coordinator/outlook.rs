@@ -1,6 +1,6 @@
 //! What a run would do, without doing it: nothing is written and no device is taken.
 
-use super::prepare::{plan_fresh, resolve};
+use super::prepare::{probe_fresh, resolve};
 use super::RunError;
 use crate::commit;
 use crate::dataset::{JobRecord, ShardPlan};
@@ -10,7 +10,6 @@ use crate::plan;
 use crate::spec::{Job, SamplingMode, Values};
 use crate::store::Store;
 use serde::Serialize;
-use std::collections::BTreeSet;
 
 /// The outlook of a job.
 #[derive(Debug, Serialize)]
@@ -52,9 +51,8 @@ pub async fn outlook(job: Job) -> Result<Outlook, RunError> {
         Ok(store) => (plan::read_all(&store)?, commit::read_all(&store)?),
         Err(_) => Default::default(),
     };
-    let covered: BTreeSet<VideoKey> =
-        shards.iter().flat_map(|shard| &shard.videos).map(|video| video.key.clone()).collect();
-    shards.extend(plan_fresh(&record.job, &discovery, &covered, &mut |_| {}).await?);
+    let fresh = probe_fresh(&record.job, &discovery, &shards, &mut |_| {}).await?;
+    shards.extend(plan::make(fresh, &plan::covered(&shards), record.job.output.shard_frames));
 
     let videos = || shards.iter().flat_map(|shard| &shard.videos);
     let frames: u64 = shards.iter().map(ShardPlan::frames).sum();

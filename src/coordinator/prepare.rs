@@ -4,7 +4,7 @@ use super::{RunError, Sink, probe};
 use crate::commit;
 use crate::dataset::{JobRecord, ModelRecord, PlannedVideo, RECORD_VERSION, ShardPlan, paths};
 use crate::discover::{self, Discovery, Source};
-use crate::domain::{ShardId, VideoKey};
+use crate::domain::ShardId;
 use crate::events::Event;
 use crate::model::{self, Device};
 use crate::plan;
@@ -94,13 +94,9 @@ pub async fn prepare(job: Job, sink: Sink<'_>) -> Result<Prepared, RunError> {
     warn_skipped(&discovery, sink);
 
     let mut shards = plan::read_all(&store)?;
-    let covered: BTreeSet<VideoKey> =
-        shards.iter().flat_map(|shard| &shard.videos).map(|video| video.key.clone()).collect();
-    let fresh = plan_fresh(&record.job, &discovery, &covered, sink).await?;
+    let fresh = probe_fresh(&record.job, &discovery, &shards, sink).await?;
     if !fresh.is_empty() {
-        plan::append(&store, fresh)?;
-        // Another coordinator may have planned at the same moment: what is on disk counts, not what we made.
-        shards = plan::read_all(&store)?;
+        shards = plan::append(&store, &fresh, record.job.output.shard_frames)?;
     }
     let commits = commit::read_all(&store)?;
     let committed = shards.iter().map(|shard| &shard.id).filter(|id| commits.contains_key(id)).cloned().collect();
@@ -115,24 +111,20 @@ pub async fn prepare(job: Job, sink: Sink<'_>) -> Result<Prepared, RunError> {
     })
 }
 
-/// Probes the videos that no plan covers and cuts them into shards; writes nothing.
-pub async fn plan_fresh(
+/// Probes the videos that no plan covers; writes nothing.
+pub async fn probe_fresh(
     job: &Job,
     discovery: &Discovery,
-    covered: &BTreeSet<VideoKey>,
+    planned: &[ShardPlan],
     sink: Sink<'_>,
-) -> Result<Vec<ShardPlan>, RunError> {
-    let fresh: Vec<PlannedVideo> = discovery
-        .sources
-        .iter()
-        .filter(|source| !covered.contains(&source.key))
-        .map(unprobed)
-        .collect();
+) -> Result<Vec<PlannedVideo>, RunError> {
+    let covered = plan::covered(planned);
+    let fresh: Vec<PlannedVideo> =
+        discovery.sources.iter().filter(|source| !covered.contains(&source.key)).map(unprobed).collect();
     if fresh.is_empty() {
-        return Ok(Vec::new());
+        return Ok(fresh);
     }
-    let probed = probe::probe(fresh, discovery.root.clone(), job.input.image_base, sink).await?;
-    Ok(plan::make(probed, covered, job.output.shard_frames))
+    probe::probe(fresh, discovery.root.clone(), job.input.image_base, sink).await
 }
 
 fn unprobed(source: &Source) -> PlannedVideo {

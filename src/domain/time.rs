@@ -31,16 +31,15 @@ pub struct TimeBase {
 }
 
 impl TimeBase {
-    /// `ticks` of this time base in microseconds, rounded to the nearest, halves away from zero (the rule of
-    /// FFmpeg's `av_rescale_q`). `None` when the result does not fit 64 bits or the base is unusable.
+    /// `ticks` of this time base in microseconds, rounded as ffprobe prints seconds: the product in double
+    /// precision, then six decimals. A time midway between two microseconds thus falls where ffprobe's does. `None`
+    /// when the result does not fit 64 bits or the base is unusable.
     pub fn micros(self, ticks: i64) -> Option<Micros> {
         if self.den <= 0 || self.num <= 0 {
             return None;
         }
-        let numerator = i128::from(ticks) * i128::from(self.num) * 1_000_000;
-        let den = i128::from(self.den);
-        let half = den / 2 * numerator.signum();
-        i64::try_from((numerator + half) / den).ok().map(Micros)
+        let seconds = ticks as f64 * (f64::from(self.num) / f64::from(self.den));
+        format!("{seconds:.6}").replace('.', "").parse().ok().map(Micros)
     }
 }
 
@@ -55,7 +54,8 @@ mod tests {
         assert_eq!(at(1, 90_000, -3003), Some(-33_367));
         assert_eq!(at(1, 12_800, 512), Some(40_000));
         assert_eq!(at(1001, 30_000, 1), Some(33_367));
-        assert_eq!(at(1, 12_800, 4), Some(313)); // 312.5, half away from zero
+        assert_eq!(at(1, 15_360, 60_600), Some(3_945_312)); // 3 945 312.5: ffprobe prints 3.945312
+        assert_eq!(at(1, 90_000, -9), Some(-100));
         assert_eq!(at(1, 3, 1), Some(333_333));
         assert_eq!(at(1, 1, i64::MAX), None);
         assert_eq!(at(0, 1, 5), None);

@@ -144,7 +144,7 @@ impl Labeller {
     /// Labels and commits one shard.
     fn label(&mut self, lease: &Lease, reports: &Reports) -> Result<FromWorker, Failure> {
         let part = self.store.scratch_file(lease.shard.id.as_str()).map_err(Failure::final_)?;
-        let labelled = self.pipeline.label(lease, part.as_file(), reports).map_err(Failure::final_)?;
+        let labelled = self.pipeline.label(lease, part.path(), reports).map_err(Failure::final_)?;
         let record = CommitRecord {
             version: RECORD_VERSION,
             shard: lease.shard.id.clone(),

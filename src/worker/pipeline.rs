@@ -11,14 +11,14 @@
 use super::heartbeat::Reports;
 use crate::dataset::{LabelSchema, PartInfo, PlannedVideo, StageSeconds, VideoOutcome, VideoStatus};
 use crate::discover;
-use crate::domain::{Face, FrameIndex, Micros, ModelKind, RowStatus};
-use crate::model::{Batch, Device, INPUT_LEN, ModelError, Network};
+use crate::domain::{Face, FrameIndex, Micros};
+use crate::model::{Device, INPUT_LEN, ModelError};
 use crate::queue::{Assignment, Lease};
 use crate::spec::Job;
 use crate::stages::decode::{DecodeError, DecodeOptions, Sampler, VideoReader};
 use crate::stages::faces::{self, Preparer};
-use crate::stages::rows::{Row, RowError, RowWriter};
-use std::fs::File;
+use crate::stages::infer::Engine;
+use crate::stages::rows::{self, Row, RowError, RowWriter};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
@@ -53,8 +53,7 @@ pub struct Labelled {
 
 /// The models of a job on one device, and what labelling a shard needs beside them.
 pub struct Pipeline {
-    models: Vec<(ModelKind, Network)>,
-    batch: Batch,
+    engine: Engine,
     schema: LabelSchema,
     source: Source,
 }
@@ -78,23 +77,18 @@ struct Item {
 enum Content {
     /// A face, prepared: planar RGB `[3, 128, 128]`, normalised.
     Face(Face, Vec<f32>),
-    /// A frame without a label.
-    Empty(RowStatus),
+    /// The frame could not be decoded whole.
+    Damaged,
 }
 
 impl Pipeline {
     /// Loads the models.
     pub fn new(assignment: &Assignment, device: Device) -> Result<Self, PipelineError> {
-        let job = &assignment.job.job;
-        let models = job
-            .models
-            .iter()
-            .map(|model| Ok((model.kind, Network::load(&model.weights, model.kind, device)?)))
-            .collect::<Result<_, ModelError>>()?;
+        let record = &assignment.job;
+        let job = &record.job;
         Ok(Self {
-            models,
-            batch: Batch::new(job.run.batch, device)?,
-            schema: LabelSchema::new(&assignment.job, job.output.values),
+            engine: Engine::load(&job.models, job.run.batch, device)?,
+            schema: LabelSchema::new(&record.models, job.output.values, &record.fingerprint),
             source: Source {
                 root: assignment.input_root.clone(),
                 job: job.clone(),
@@ -111,13 +105,13 @@ impl Pipeline {
     pub fn label(
         &mut self,
         lease: &Lease,
-        part: &File,
+        part: &Path,
         reports: &Reports,
     ) -> Result<Labelled, PipelineError> {
         let began = Instant::now();
         reports.begin_shard();
         // Two batches: one that the models work on, one being filled meanwhile.
-        let in_flight = 2 * self.batch.capacity();
+        let in_flight = 2 * self.engine.capacity();
         let (sender, items) = sync_channel(in_flight);
         let (recycle, recycled) = sync_channel(in_flight);
         let writer = RowWriter::create(part, &self.schema)?;
@@ -129,8 +123,7 @@ impl Pipeline {
                 .spawn_scoped(scope, move || decode_shard(source, lease, reports, &sender, &recycled))
                 .map_err(|error| PipelineError::Thread(format!("could not be started: {error}")))?;
             let models = Labelling {
-                models: &self.models,
-                batch: &mut self.batch,
+                engine: &mut self.engine,
                 lease,
                 reports,
                 recycle,
@@ -247,7 +240,7 @@ impl Frames<'_> {
                 continue;
             }
             let content = match frame.picture {
-                None => Content::Empty(RowStatus::DecodeError),
+                None => Content::Damaged,
                 Some(picture) => {
                     let face = faces::full_frame(&picture);
                     let mut input = self.recycled.try_recv().unwrap_or_else(|_| vec![0.0; INPUT_LEN]);
@@ -256,7 +249,7 @@ impl Frames<'_> {
                         Err(error) => {
                             let place = || format!("frame {} was not labelled: {error}", frame.index);
                             outcome.error.get_or_insert_with(place);
-                            Content::Empty(RowStatus::DecodeError)
+                            Content::Damaged
                         }
                     }
                 }
@@ -279,7 +272,7 @@ impl Frames<'_> {
 
     /// Opens the video, if it is still the one that was planned.
     fn open(&self, path: &Path, video: &PlannedVideo) -> Result<VideoReader, String> {
-        match discover::unchanged(path, video) {
+        match discover::same(path, video) {
             Ok(true) => VideoReader::open(path, video.kind, &self.source.options)
                 .map_err(|error: DecodeError| error.to_string()),
             Ok(false) => Err(format!(
@@ -307,12 +300,11 @@ impl Tally {
 
 /// The labelling side of the pipeline: batches, models, rows.
 struct Labelling<'a> {
-    models: &'a [(ModelKind, Network)],
-    batch: &'a mut Batch,
+    engine: &'a mut Engine,
     lease: &'a Lease,
     reports: &'a Reports,
     recycle: SyncSender<Vec<f32>>,
-    writer: RowWriter<'a>,
+    writer: RowWriter,
     /// Rows that wait for the batch, in order; those with a face match the batch's entries one by one.
     pending: Vec<Pending>,
     tally: Tally,
@@ -322,19 +314,19 @@ struct Pending {
     video: usize,
     frame: FrameIndex,
     timestamp: Option<Micros>,
-    status: RowStatus,
+    /// `None`: damaged.
     face: Option<Face>,
 }
 
 impl Labelling<'_> {
     fn run(mut self, items: Receiver<Item>) -> Result<(PartInfo, Tally), PipelineError> {
-        self.batch.clear();
+        self.engine.clear();
         loop {
             let waiting = Instant::now();
             let Ok(item) = items.recv() else { break };
             self.tally.seconds.infer_blocked += waiting.elapsed().as_secs_f64();
             self.take(item)?;
-            if self.batch.len() == self.batch.capacity() || self.pending.len() == MAX_PENDING {
+            if self.engine.is_full() || self.pending.len() == MAX_PENDING {
                 self.flush()?;
             }
         }
@@ -346,30 +338,24 @@ impl Labelling<'_> {
     }
 
     fn take(&mut self, item: Item) -> Result<(), PipelineError> {
-        let (status, face) = match item.content {
+        let face = match item.content {
             Content::Face(face, input) => {
-                self.batch.push(&input)?;
+                self.engine.push(&input)?;
                 // A full return channel only means that this buffer is not needed again.
                 let _ = self.recycle.try_send(input);
-                (RowStatus::Ok, Some(face))
+                Some(face)
             }
-            Content::Empty(status) => (status, None),
+            Content::Damaged => None,
         };
         let Item { video, frame, timestamp, .. } = item;
-        self.pending.push(Pending { video, frame, timestamp, status, face });
+        self.pending.push(Pending { video, frame, timestamp, face });
         Ok(())
     }
 
     /// Runs the models over the batch and writes every pending row.
     fn flush(&mut self) -> Result<(), PipelineError> {
         let inferring = Instant::now();
-        let mut outputs = Vec::with_capacity(self.models.len());
-        if self.batch.len() > 0 {
-            for (kind, network) in self.models {
-                outputs.push((kind.output_count(), network.infer(self.batch)?));
-            }
-        }
-        self.batch.clear();
+        let outputs = self.engine.run()?;
         let writing = Instant::now();
         self.tally.seconds.infer += (writing - inferring).as_secs_f64();
 
@@ -378,20 +364,21 @@ impl Labelling<'_> {
         for pending in self.pending.drain(..) {
             let count = &mut self.tally.rows[pending.video];
             count.0 += 1;
-            let labels: Option<Vec<&[f32]>> = pending.face.is_some().then(|| {
-                count.1 += 1;
-                let labels =
-                    outputs.iter().map(|(width, all)| &all[entry * width..(entry + 1) * width]).collect();
-                entry += 1;
-                labels
-            });
+            let labels;
+            let content = match &pending.face {
+                Some(face) => {
+                    labels = outputs.face(entry);
+                    entry += 1;
+                    count.1 += 1;
+                    rows::Content::Face { face, outputs: &labels }
+                }
+                None => rows::Content::DecodeError,
+            };
             self.writer.push(&Row {
                 video: &self.lease.shard.videos[pending.video].key,
                 frame: pending.frame,
                 timestamp: pending.timestamp,
-                status: pending.status,
-                face: pending.face.as_ref(),
-                outputs: labels.as_deref(),
+                content,
             })?;
         }
         self.tally.seconds.rows += writing.elapsed().as_secs_f64();

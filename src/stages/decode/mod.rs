@@ -1,0 +1,131 @@
+//! Decode: a video file or a folder of numbered images in, frames in presentation order out.
+//!
+//! Flows in: a path. Flows out: [`DecodedFrame`]s, each with its index, its time after the container's start, and
+//! a [`Picture`] that borrows nothing and copies nothing: the planes stay as the decoder laid them. FFmpeg is named
+//! in this folder only. It must never skip or invent a frame, never guess a time from a frame rate, never hold
+//! more than the decoder's own few frames, never write to the terminal.
+//!
+//! Frames, their order and their times are those of `ffprobe -show_frames`, whatever the number of threads.
+
+mod error;
+mod images;
+mod native;
+mod picture;
+mod sampling;
+mod stream;
+
+pub use error::DecodeError;
+pub use picture::{Colour, Component, Picture, Plane, Samples};
+pub use sampling::Sampler;
+
+use crate::dataset::SourceKind;
+use crate::domain::{FrameIndex, Micros};
+use std::path::Path;
+
+/// How videos are read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DecodeOptions {
+    /// Threads of FFmpeg's decoder; 0 lets FFmpeg choose. Changes no frame.
+    pub threads: usize,
+    /// Number in the file name of frame 0 of a folder of images.
+    pub image_base: u64,
+    /// Frames a second of folders of images, above 0; without it their frames have no timestamp.
+    pub image_fps: Option<f64>,
+}
+
+/// One frame of a video.
+pub struct DecodedFrame {
+    /// Position in presentation order over all frames that the decoder returns; of an image, its number minus
+    /// the base.
+    pub index: FrameIndex,
+    /// Best-effort presentation time after the container's start; `None` when the stream tells none.
+    pub timestamp: Option<Micros>,
+    /// Marked by the decoder as a key frame; always so for images.
+    pub key: bool,
+    /// The picture; `None` when the frame exists but could not be decoded whole.
+    pub picture: Option<Picture>,
+}
+
+/// What the header of a video promises; both 0 when it tells nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Estimated frames.
+    pub frames: u64,
+    /// Estimated duration in microseconds.
+    pub duration_us: u64,
+}
+
+/// Reads the frames of one video.
+pub struct VideoReader(Source);
+
+enum Source {
+    // Boxed: a decoder's state is ten times an image list's.
+    File(Box<stream::StreamReader>),
+    Images(images::ImageReader),
+}
+
+impl VideoReader {
+    /// Opens a video.
+    ///
+    /// # Errors
+    /// When the file or folder cannot be read, is no video, or this FFmpeg has no decoder for it; of a folder also
+    /// when a number lies below the base or occurs twice.
+    pub fn open(path: &Path, kind: SourceKind, options: &DecodeOptions) -> Result<Self, DecodeError> {
+        Ok(Self(match kind {
+            SourceKind::File => Source::File(Box::new(stream::StreamReader::open(path, options.threads)?)),
+            SourceKind::Images => Source::Images(images::ImageReader::open(path, options)?),
+        }))
+    }
+
+    /// The next frame in presentation order, `None` at the end. Memory does not grow with the video's length,
+    /// save for the list of file names of a folder.
+    ///
+    /// # Errors
+    /// [`DecodeError::NothingDecoded`] at the end of a file that gave no frame at all. Damage in the midst of a
+    /// video is no error: decoding goes on and [`damage`](Self::damage) tells.
+    // Not an `Iterator`: damage is asked for between frames.
+    #[allow(clippy::should_implement_trait)]
+    pub fn next(&mut self) -> Result<Option<DecodedFrame>, DecodeError> {
+        match &mut self.0 {
+            Source::File(reader) => reader.next(),
+            Source::Images(reader) => Ok(reader.next()),
+        }
+    }
+
+    /// The first damage met so far, with its position, in words: `damaged at frame 1290 (51.600 s): Invalid data
+    /// found when processing input`. The time is that of the frame before.
+    pub fn damage(&self) -> Option<&str> {
+        match &self.0 {
+            Source::File(reader) => reader.damage(),
+            Source::Images(reader) => reader.damage(),
+        }
+    }
+}
+
+/// Reads the header only: the declared number of frames, else duration × rate; of a folder, the number of images.
+///
+/// # Errors
+/// As [`VideoReader::open`].
+pub fn probe(path: &Path, kind: SourceKind, options: &DecodeOptions) -> Result<Probe, DecodeError> {
+    match kind {
+        SourceKind::File => stream::probe(path),
+        SourceKind::Images => images::probe(path, options),
+    }
+}
+
+/// Version of libavcodec, such as `59.37.100`.
+pub fn ffmpeg_version() -> String {
+    let version = ffmpeg_next::codec::version();
+    format!("{}.{}.{}", version >> 16, version >> 8 & 0xff, version & 0xff)
+}
+
+/// What decodes, as far as it can change a picture: part of the fingerprint. A new major version of libavcodec may
+/// decode differently.
+pub fn backend() -> String {
+    format!("cpu, libavcodec {}", ffmpeg_next::codec::version() >> 16)
+}
+
+/// Whether this build of FFmpeg has a decoder of that name.
+pub fn has_decoder(name: &str) -> bool {
+    ffmpeg_next::decoder::find_by_name(name).is_some()
+}

@@ -1,0 +1,182 @@
+//! The few doors to FFmpeg that `ffmpeg-next` leaves shut. All `unsafe` of the decoder is in this file.
+//!
+//! Flows in: paths, contexts and frames that `ffmpeg-next` owns. Flows out: plain numbers and slices that borrow
+//! from them. Never keeps a pointer beyond a call.
+
+use ffmpeg_next as ffmpeg;
+use ffmpeg_next::ffi;
+use ffmpeg_next::format::context::Input;
+use ffmpeg_next::frame::Video;
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Once;
+
+/// Silences FFmpeg's log and loads its error texts; cheap to call again.
+pub(super) fn init() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // It fails only for parts that are not built in.
+        let _ = ffmpeg::init();
+        ffmpeg::log::set_level(ffmpeg::log::Level::Quiet);
+    });
+}
+
+/// Opens a file and reads as much as tells its streams.
+///
+/// The `file:` prefix keeps FFmpeg from reading a protocol, an option or a pattern into the name; the whitelist
+/// keeps the file from drawing in anything over the network.
+#[allow(unsafe_code)]
+pub(super) fn open_input(path: &Path) -> Result<Input, ffmpeg::Error> {
+    let url = [b"file:", path.as_os_str().as_bytes()].concat();
+    let url = CString::new(url).map_err(|_| ffmpeg::Error::Other { errno: libc::EINVAL })?;
+    let mut options = ffmpeg::Dictionary::new();
+    options.set("protocol_whitelist", "file");
+    // As ffprobe and ffmpeg do: transport streams whose tables change are read through.
+    options.set("scan_all_pmts", "1");
+    let mut context = std::ptr::null_mut();
+    // SAFETY: `url` is NUL-terminated and outlives the call; `context` and `options` are owned here; on failure
+    // FFmpeg frees the context itself; what it leaves of the options goes back to an owner.
+    let result = unsafe {
+        let mut options = options.disown();
+        let result = ffi::avformat_open_input(&mut context, url.as_ptr(), std::ptr::null(), &mut options);
+        drop(ffmpeg::Dictionary::own(options));
+        result
+    };
+    if result < 0 {
+        return Err(result.into());
+    }
+    // SAFETY: a successful open gives a valid context that nothing else owns; `Input` closes it when dropped.
+    let mut input = unsafe { Input::wrap(context) };
+    // SAFETY: the context is valid and not shared.
+    let result = unsafe { ffi::avformat_find_stream_info(input.as_mut_ptr(), std::ptr::null_mut()) };
+    if result < 0 { Err(result.into()) } else { Ok(input) }
+}
+
+/// The container's start time in microseconds, 0 when it has none.
+#[allow(unsafe_code)]
+pub(super) fn start_time(input: &Input) -> i64 {
+    // SAFETY: `input` holds a valid context; one integer is read.
+    match unsafe { (*input.as_ptr()).start_time } {
+        ffi::AV_NOPTS_VALUE => 0,
+        time => time,
+    }
+}
+
+/// Tells the demuxer to throw away every stream but one.
+#[allow(unsafe_code)]
+pub(super) fn discard_others(input: &mut Input, keep: usize) {
+    for mut stream in input.streams_mut() {
+        if stream.index() != keep {
+            // SAFETY: the stream belongs to the context that is borrowed mutably; one field is written.
+            unsafe { (*stream.as_mut_ptr()).discard = ffi::AVDiscard::AVDISCARD_ALL };
+        }
+    }
+}
+
+/// The stream's display matrix: nine 16.16 fixed-point numbers, row by row.
+#[allow(unsafe_code)]
+pub(super) fn display_matrix(stream: &ffmpeg::Stream) -> Option<[i32; 9]> {
+    let mut size = 0;
+    // SAFETY: the stream is valid while borrowed; FFmpeg returns null or `size` readable bytes owned by it,
+    // which are copied out at once.
+    let bytes = unsafe {
+        let kind = ffi::AVPacketSideDataType::AV_PKT_DATA_DISPLAYMATRIX;
+        let data = ffi::av_stream_get_side_data(stream.as_ptr(), kind, &mut size);
+        if data.is_null() {
+            return None;
+        }
+        std::slice::from_raw_parts(data, size)
+    };
+    matrix_from(bytes)
+}
+
+/// Reads nine native-endian integers.
+pub(super) fn matrix_from(bytes: &[u8]) -> Option<[i32; 9]> {
+    let (numbers, _) = bytes.as_chunks::<4>();
+    let numbers: &[[u8; 4]; 9] = numbers.get(..9)?.try_into().ok()?;
+    Some(numbers.map(i32::from_ne_bytes))
+}
+
+/// The frame's colour matrix as numbered by ITU-T H.273, read as a number because a stream may hold one that the
+/// binding's enum does not know.
+#[allow(unsafe_code)]
+pub(super) fn colour_space(frame: &Video) -> u32 {
+    // SAFETY: the frame is valid; the field is a C enum of 4 bytes, read as an integer.
+    unsafe { (&raw const (*frame.as_ptr()).colorspace).cast::<u32>().read() }
+}
+
+/// Where one component of a pixel lies, in the terms of `AVComponentDescriptor`.
+#[derive(Clone, Copy)]
+pub(super) struct ComponentBytes {
+    /// Plane.
+    pub plane: usize,
+    /// Bytes from one pixel to the next.
+    pub step: usize,
+    /// Bytes before the first.
+    pub offset: usize,
+    /// Low bits that are no part of the value.
+    pub shift: u32,
+    /// Bits of the value.
+    pub depth: u32,
+}
+
+/// A pixel format, in the terms of `AVPixFmtDescriptor`.
+pub(super) struct Descriptor {
+    /// Components, alpha last.
+    pub components: Vec<ComponentBytes>,
+    /// Powers of two by which chroma is subsampled, across and down.
+    pub chroma_shift: (u32, u32),
+    /// `AV_PIX_FMT_FLAG_…`.
+    pub flags: u64,
+}
+
+/// Describes the frame's pixel format; `None` for a format FFmpeg has no description of.
+#[allow(unsafe_code)]
+pub(super) fn descriptor(frame: &Video) -> Option<Descriptor> {
+    // SAFETY: descriptors are static tables of libavutil; null is checked.
+    let raw = unsafe { ffi::av_pix_fmt_desc_get(frame.format().into()).as_ref() }?;
+    let components = raw.comp.iter().take(raw.nb_components.into());
+    let components = components.map(|c| ComponentBytes {
+        plane: c.plane as usize,
+        step: c.step as usize,
+        offset: c.offset as usize,
+        shift: c.shift as u32,
+        depth: c.depth as u32,
+    });
+    Some(Descriptor {
+        components: components.collect(),
+        chroma_shift: (raw.log2_chroma_w.into(), raw.log2_chroma_h.into()),
+        flags: raw.flags,
+    })
+}
+
+/// Bytes from one row of a plane to the next; negative when the rows lie bottom up, 0 when there is no plane.
+#[allow(unsafe_code)]
+pub(super) fn stride(frame: &Video, plane: usize) -> isize {
+    // SAFETY: the frame is valid; `get` keeps the index inside the array.
+    unsafe { (&(*frame.as_ptr()).linesize).get(plane).map_or(0, |&bytes| bytes as isize) }
+}
+
+/// The bytes of a plane from its first sample to its last: `rows − 1` strides and one row of `row_bytes`. Empty
+/// when the plane is missing or its rows lie bottom up.
+#[allow(unsafe_code)]
+pub(super) fn plane(frame: &Video, plane: usize, rows: usize, row_bytes: usize) -> &[u8] {
+    let stride = stride(frame, plane);
+    // SAFETY: the frame is valid; `stride` checked the index, null is checked below.
+    let data = if stride > 0 { unsafe { (*frame.as_ptr()).data[plane] } } else { std::ptr::null_mut() };
+    if data.is_null() || rows == 0 || stride.unsigned_abs() < row_bytes {
+        return &[];
+    }
+    let length = (rows - 1) * stride.unsigned_abs() + row_bytes;
+    // SAFETY: a frame of this size and format holds `rows` rows of at least `row_bytes` bytes, `stride` apart;
+    // they live as long as the frame, which is borrowed and never written while it is a picture.
+    unsafe { std::slice::from_raw_parts(data, length) }
+}
+
+/// Bytes of memory the frame holds on to.
+#[allow(unsafe_code)]
+pub(super) fn buffer_bytes(frame: &Video) -> usize {
+    // SAFETY: the frame is valid; buffers are null or valid while the frame lives.
+    unsafe { (*frame.as_ptr()).buf.iter().filter_map(|buffer| buffer.as_ref()).map(|buffer| buffer.size).sum() }
+}

@@ -1,0 +1,295 @@
+//! A decoded picture as its planes lie in memory, and what the numbers in them mean.
+//!
+//! Flows in: a frame of FFmpeg's and the stream's orientation. Flows out: borrowed planes, where each component
+//! lies in them, colour matrix and range. Formats that cannot be read in place (palettes, packed bits, big-endian,
+//! bottom-up) are converted by swscale once, keeping family, matrix and range; all others are never copied.
+
+use super::native::{self, ComponentBytes, Descriptor};
+use crate::domain::{Orientation, Size};
+use ffmpeg_next as ffmpeg;
+use ffmpeg_next::ffi;
+use ffmpeg_next::format::Pixel;
+use ffmpeg_next::frame::Video;
+use ffmpeg_next::software::scaling;
+use ffmpeg_next::util::chroma::Location;
+use ffmpeg_next::util::color::Range;
+use ffmpeg_next::util::frame::side_data;
+
+/// A picture that owns its frame.
+pub struct Picture {
+    frame: Video,
+    stored: Size,
+    orientation: Orientation,
+    colour: Colour,
+    samples: Samples,
+    components: Vec<Component>,
+}
+
+/// What the components are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Colour {
+    /// One component, grey.
+    Grey {
+        /// Full range (0 is black, the largest code white), else limited (16 and 235 in 8 bits).
+        full: bool,
+    },
+    /// Three components Y′, Cb, Cr.
+    Yuv {
+        /// Weights of red and blue in luma (`Kr`, `Kb` of ITU-T H.273).
+        matrix: (f32, f32),
+        /// Full range, else limited.
+        full: bool,
+    },
+    /// Three components R′, G′, B′, full range.
+    Rgb,
+}
+
+/// How a sample is stored; the same for all components.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Samples {
+    /// 1, or 2 (little-endian).
+    pub bytes: usize,
+    /// Left shift that brings the code's highest bit to bit 15 of a `u16`.
+    pub justify: u32,
+    /// Bits of a code, 8 to 16.
+    pub bits: u32,
+}
+
+/// Where one component lies in its plane and in the picture.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Component {
+    /// Plane.
+    pub plane: usize,
+    /// Samples before the first one of this component in a row.
+    pub offset: usize,
+    /// Samples from one of this component to the next.
+    pub step: usize,
+    /// Samples of this component across and down.
+    pub size: Size,
+    /// Luma pixels to one sample, across and down: 1, 2 or 4.
+    pub pitch: (u32, u32),
+    /// Siting, across and down: pixel coordinate `p` of the stored picture is `p / pitch + site` in samples, both
+    /// counted from the upper left edge with centres at + 0.5. 0 when samples sit midway between their pixels, ¼
+    /// when every second pixel has its own.
+    pub site: (f64, f64),
+}
+
+/// Rows of one plane.
+#[derive(Clone, Copy)]
+pub struct Plane<'a> {
+    data: &'a [u8],
+    stride: usize,
+    row_bytes: usize,
+}
+
+impl<'a> Plane<'a> {
+    /// The bytes of row `y`, all components of the plane.
+    ///
+    /// # Panics
+    /// When `y` is not below the height of the plane's components.
+    pub fn row(&self, y: usize) -> &'a [u8] {
+        &self.data[y * self.stride..][..self.row_bytes]
+    }
+}
+
+impl Picture {
+    /// Takes a decoded frame; `orientation` is the stream's and gives way to one in the frame.
+    pub(super) fn new(frame: Video, orientation: Orientation) -> Result<Self, String> {
+        let stored = Size { width: frame.width(), height: frame.height() };
+        let name = format!("{:?}", frame.format());
+        let descriptor = native::descriptor(&frame).ok_or("the pixel format is unknown")?;
+        if stored.width == 0 || stored.height == 0 || descriptor.components.is_empty() {
+            return Err(format!("a {name} picture of {}×{} has no pixels", stored.width, stored.height));
+        }
+        let own = frame.side_data(side_data::Type::DisplayMatrix);
+        let own = own.and_then(|data| native::matrix_from(data.data())).map(orientation_of);
+        let orientation = own.unwrap_or(orientation);
+        let colour = colour_of(&frame, &descriptor);
+        let (frame, (samples, components)) = match layout(&frame, &descriptor) {
+            Some(layout) => (frame, layout),
+            None => {
+                let failed = |error| format!("cannot convert {name} pixels: {error}");
+                let frame = converted(&frame, colour).map_err(failed)?;
+                let descriptor = native::descriptor(&frame).ok_or("the pixel format is unknown")?;
+                let layout = layout(&frame, &descriptor);
+                (frame, layout.ok_or_else(|| format!("cannot read converted {name} pixels"))?)
+            }
+        };
+        let picture = Self { frame, stored, orientation, colour, samples, components };
+        if picture.components.iter().any(|c| picture.plane(c.plane).data.is_empty()) {
+            return Err(format!("a {name} picture lacks a plane"));
+        }
+        Ok(picture)
+    }
+
+    /// Size in stored pixels once displayed (rotation applied). Pixels that are not square stay as they are.
+    pub fn size(&self) -> Size {
+        self.orientation.displayed(self.stored)
+    }
+
+    /// Size as it lies in memory.
+    pub fn stored(&self) -> Size {
+        self.stored
+    }
+
+    /// How the stored picture must be turned to be displayed.
+    pub fn orientation(&self) -> Orientation {
+        self.orientation
+    }
+
+    /// What the components are.
+    pub fn colour(&self) -> Colour {
+        self.colour
+    }
+
+    /// How samples are stored.
+    pub fn samples(&self) -> Samples {
+        self.samples
+    }
+
+    /// The components in the order of [`Colour`]: one for grey, else three. Alpha is left out.
+    pub fn components(&self) -> &[Component] {
+        &self.components
+    }
+
+    /// The rows of one plane.
+    pub fn plane(&self, plane: usize) -> Plane<'_> {
+        let here = self.components.iter().filter(|c| c.plane == plane);
+        let (rows, samples) = here.fold((0, 0), |(rows, samples), c| {
+            let end = c.offset + (c.size.width as usize - 1) * c.step + 1;
+            (rows.max(c.size.height as usize), samples.max(end))
+        });
+        let row_bytes = samples * self.samples.bytes;
+        Plane {
+            data: native::plane(&self.frame, plane, rows, row_bytes),
+            stride: native::stride(&self.frame, plane).unsigned_abs(),
+            row_bytes,
+        }
+    }
+
+    /// Bytes of memory the picture holds on to.
+    pub fn bytes(&self) -> usize {
+        native::buffer_bytes(&self.frame)
+    }
+}
+
+/// Reads a display matrix: pixel (x, y) goes to (a·x + c·y, b·x + d·y), y pointing down. Quarter turns and
+/// mirrorings are exact; other angles are rounded to the nearest quarter turn.
+pub(super) fn orientation_of(matrix: [i32; 9]) -> Orientation {
+    let [a, b, c, d] = [matrix[0], matrix[1], matrix[3], matrix[4]].map(i64::from);
+    let upright = a.abs() + d.abs() >= b.abs() + c.abs();
+    let (quarter_turns, mirrored) = match (upright, a < 0, d < 0, b < 0, c < 0) {
+        (true, false, false, ..) => (0, false),
+        (true, true, true, ..) => (2, false),
+        (true, true, false, ..) => (0, true),
+        (true, false, true, ..) => (2, true),
+        (false, _, _, false, true) => (1, false),
+        (false, _, _, true, false) => (3, false),
+        (false, _, _, true, true) => (1, true),
+        (false, _, _, false, false) => (3, true),
+    };
+    Orientation { quarter_turns, mirrored }
+}
+
+/// Family, matrix and range, decided as ffmpeg's scale filter and swscale do when they convert to RGB: an
+/// untagged or unusual matrix is BT.601 whatever the picture's size; untagged range is limited, but full for grey
+/// and the `yuvj` formats.
+fn colour_of(frame: &Video, descriptor: &Descriptor) -> Colour {
+    if descriptor.flags & (ffi::AV_PIX_FMT_FLAG_RGB | ffi::AV_PIX_FMT_FLAG_PAL) as u64 != 0 {
+        return Colour::Rgb;
+    }
+    let grey = descriptor.components.len() < 3;
+    let full = match frame.color_range() {
+        Range::JPEG => true,
+        Range::MPEG => false,
+        Range::Unspecified => grey || is_yuvj(frame.format()),
+    };
+    // Kr and Kb of ITU-T H.273, table 4.
+    let matrix = match native::colour_space(frame) {
+        1 => (0.2126, 0.0722),
+        4 => (0.30, 0.11),
+        7 => (0.212, 0.087),
+        9 | 10 => (0.2627, 0.0593),
+        _ => (0.299, 0.114),
+    };
+    if grey { Colour::Grey { full } } else { Colour::Yuv { matrix, full } }
+}
+
+fn is_yuvj(format: Pixel) -> bool {
+    use Pixel::{YUVJ411P, YUVJ420P, YUVJ422P, YUVJ440P, YUVJ444P};
+    matches!(format, YUVJ420P | YUVJ411P | YUVJ422P | YUVJ440P | YUVJ444P)
+}
+
+/// Where the components lie, when whole little-endian samples of 8 to 16 bits can be read in place.
+fn layout(frame: &Video, descriptor: &Descriptor) -> Option<(Samples, Vec<Component>)> {
+    let unreadable = ffi::AV_PIX_FMT_FLAG_PAL
+        | ffi::AV_PIX_FMT_FLAG_BITSTREAM
+        | ffi::AV_PIX_FMT_FLAG_HWACCEL
+        | ffi::AV_PIX_FMT_FLAG_BAYER
+        | ffi::AV_PIX_FMT_FLAG_FLOAT;
+    let ComponentBytes { depth: bits, shift, .. } = descriptor.components[0];
+    let bytes = if bits + shift > 8 { 2 } else { 1 };
+    let count = if descriptor.components.len() < 3 { 1 } else { 3 };
+    let used = &descriptor.components[..count];
+    let big_endian = bytes == 2 && descriptor.flags & ffi::AV_PIX_FMT_FLAG_BE as u64 != 0;
+    let in_place = |c: &ComponentBytes| {
+        (c.depth, c.shift) == (bits, shift)
+            && c.offset.is_multiple_of(bytes)
+            && c.step.is_multiple_of(bytes)
+            && native::stride(frame, c.plane) > 0
+    };
+    // XYZ has no flag of its own in FFmpeg 5.1.
+    let foreign = matches!(frame.format(), Pixel::XYZ12LE | Pixel::XYZ12BE);
+    if descriptor.flags & unreadable as u64 != 0 || big_endian || foreign {
+        return None;
+    }
+    if !(8..=16).contains(&bits) || bits + shift > 16 || !used.iter().all(in_place) {
+        return None;
+    }
+    let samples = Samples { bytes, justify: 16 - bits - shift, bits };
+    let components = used.iter().enumerate().map(|(index, c)| {
+        let (across, down) = if index == 0 { (0, 0) } else { descriptor.chroma_shift };
+        Component {
+            plane: c.plane,
+            offset: c.offset / bytes,
+            step: c.step / bytes,
+            size: Size {
+                width: frame.width().div_ceil(1 << across),
+                height: frame.height().div_ceil(1 << down),
+            },
+            pitch: (1 << across, 1 << down),
+            site: site(frame.chroma_location(), 1 << across, 1 << down),
+        }
+    });
+    Some((samples, components.collect()))
+}
+
+/// Siting of samples `across` and `down` pixels apart. Unspecified means left, as H.264, HEVC and MPEG-2 define.
+fn site(location: Location, across: u32, down: u32) -> (f64, f64) {
+    let first = |pitch: u32| 0.5 - 0.5 / f64::from(pitch);
+    let x = match location {
+        Location::Center | Location::Top | Location::Bottom => 0.0,
+        Location::Unspecified | Location::Left | Location::TopLeft | Location::BottomLeft => first(across),
+    };
+    let y = match location {
+        Location::Unspecified | Location::Left | Location::Center => 0.0,
+        Location::Top | Location::TopLeft => first(down),
+        Location::Bottom | Location::BottomLeft => -first(down),
+    };
+    (x, y)
+}
+
+/// Lets swscale rewrite a frame as 8-bit planes of the same family.
+fn converted(frame: &Video, colour: Colour) -> Result<Video, ffmpeg::Error> {
+    let format = match colour {
+        Colour::Grey { .. } => Pixel::GRAY8,
+        Colour::Yuv { .. } => Pixel::YUV444P,
+        Colour::Rgb => Pixel::GBRP,
+    };
+    let (width, height) = (frame.width(), frame.height());
+    let flags = scaling::Flags::BICUBIC | scaling::Flags::ACCURATE_RND | scaling::Flags::FULL_CHR_H_INP;
+    let mut scaler = scaling::Context::get(frame.format(), width, height, format, width, height, flags)?;
+    let mut output = Video::empty();
+    scaler.run(frame, &mut output)?;
+    Ok(output)
+}

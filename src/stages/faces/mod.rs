@@ -1,0 +1,17 @@
+//! Faces: where they are in a picture, and the model's input made from them.
+//!
+//! Flows in: a decoded picture. Flows out: [`Face`]s in pixels of the displayed picture, and normalised tensors.
+//! It must never convert or copy a whole frame.
+
+mod filter;
+mod prepare;
+
+pub use prepare::{IMAGENET_MEAN, IMAGENET_STD, INPUT_SIZE, PrepareError, Preparer};
+
+use super::decode::Picture;
+use crate::domain::{Face, Rect};
+
+/// The one face of footage that was cropped before: the whole displayed picture.
+pub fn full_frame(picture: &Picture) -> Face {
+    Face { index: 0, track: None, rect: Rect::whole(picture.size()), score: None, landmarks: None }
+}
