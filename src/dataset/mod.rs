@@ -2,7 +2,7 @@
 
 pub mod paths;
 mod records;
-mod schema;
+pub mod schema;
 mod schemas;
 
 pub use records::{

@@ -19,7 +19,7 @@ pub struct Tables {
 /// Polars' own, naming the file.
 pub fn read(store: &Store, job: &JobRecord) -> PolarsResult<Tables> {
     let pattern = store.path(paths::LABELS).join("*.parquet");
-    let labels = LazyFrame::scan_parquet(PlRefPath::new(&pattern.to_string_lossy()), ScanArgsParquet::default())?
+    let labels = LazyFrame::scan_parquet(PlRefPath::new(pattern.to_string_lossy().as_ref()), ScanArgsParquet::default())?
         .with_column(col("video").cast(DataType::String))
         .with_column(col("status").cast(DataType::String));
     Ok(Tables { videos: per_video(labels.clone(), &job.models)?, expressions: expressions(labels, &job.models)? })

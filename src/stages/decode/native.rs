@@ -29,7 +29,7 @@ pub(super) fn init() {
 #[allow(unsafe_code)]
 pub(super) fn open_input(path: &Path) -> Result<Input, ffmpeg::Error> {
     let url = [b"file:", path.as_os_str().as_bytes()].concat();
-    let url = CString::new(url).map_err(|_| ffmpeg::Error::Other { errno: libc::EINVAL })?;
+    let url = CString::new(url).map_err(|_| ffmpeg::Error::Other { errno: ffmpeg::error::EINVAL })?;
     let mut options = ffmpeg::Dictionary::new();
     options.set("protocol_whitelist", "file");
     // As ffprobe and ffmpeg do: transport streams whose tables change are read through.

@@ -138,7 +138,7 @@ impl StreamReader {
             let mut frame = Video::empty();
             match self.decoder.receive_frame(&mut frame) {
                 Ok(()) => return Some(self.take(frame)),
-                Err(ffmpeg::Error::Other { errno: libc::EAGAIN }) => self.feed(),
+                Err(ffmpeg::Error::Other { errno: ffmpeg::error::EAGAIN }) => self.feed(),
                 Err(ffmpeg::Error::Eof) => self.end(),
                 Err(error) => {
                     self.note(&error.to_string());

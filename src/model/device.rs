@@ -1,0 +1,124 @@
+//! Where tensors live, and what libtorch can see of the machine.
+
+use super::ModelError;
+use std::fmt;
+
+/// The CPU or one CUDA GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Device(tch::Device);
+
+impl Device {
+    /// The CPU.
+    pub fn cpu() -> Self {
+        Self(tch::Device::Cpu)
+    }
+
+    /// The GPU with this index, counted from 0 among those the process can see.
+    pub fn cuda(index: usize) -> Self {
+        Self(tch::Device::Cuda(index))
+    }
+
+    /// Reads `cpu`, `cuda` (the first GPU) or `cuda:N`. Says nothing about whether the device exists.
+    ///
+    /// # Errors
+    /// [`ModelError::Device`] for any other text.
+    pub fn parse(text: &str) -> Result<Self, ModelError> {
+        let index = match text {
+            "cpu" => return Ok(Self::cpu()),
+            "cuda" => Some(0),
+            _ => text
+                .strip_prefix("cuda:")
+                .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+                .and_then(|digits| digits.parse::<u16>().ok()),
+        };
+        index
+            .map(|index| Self::cuda(index.into()))
+            .ok_or_else(|| ModelError::Device {
+                device: text.to_owned(),
+                cause: "no such kind of device".to_owned(),
+            })
+    }
+
+    /// Number of CUDA GPUs libtorch can use; 0 with a CPU-only libtorch.
+    pub fn cuda_count() -> usize {
+        usize::try_from(tch::Cuda::device_count()).unwrap_or(0)
+    }
+
+    /// Refuses a GPU that is not there.
+    pub(super) fn require(self) -> Result<(), ModelError> {
+        let count = Self::cuda_count();
+        match self.0 {
+            tch::Device::Cuda(index) if index >= count => Err(ModelError::Device {
+                device: self.to_string(),
+                cause: format!("libtorch sees {count} GPUs"),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn tch(self) -> tch::Device {
+        self.0
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            tch::Device::Cuda(index) => write!(f, "cuda:{index}"),
+            _ => f.write_str("cpu"),
+        }
+    }
+}
+
+/// The libtorch release this program is bound to. The binding refuses to build against another one, and libtorch
+/// offers it no call to ask the loaded library.
+pub fn libtorch_version() -> String {
+    "2.11.0".to_owned()
+}
+
+/// Sets how many threads libtorch uses inside one operation on the CPU, for the whole process. Labels do not
+/// depend on it. Zero counts as one.
+pub fn set_threads(threads: usize) {
+    tch::set_num_threads(i32::try_from(threads.max(1)).unwrap_or(i32::MAX));
+}
+
+/// Multiplies two small matrices, which fails where libtorch is broken on this machine.
+///
+/// # Errors
+/// [`ModelError::Torch`] when libtorch refuses; [`ModelError::Device`] when the product is wrong.
+pub fn self_test() -> Result<(), ModelError> {
+    let product = || {
+        let matrix = tch::Tensor::f_from_slice(&[1.0_f32, 2.0, 3.0, 4.0])?.f_view([2, 2])?;
+        matrix.f_matmul(&matrix)?.f_sum(tch::Kind::Float)?.f_double_value(&[])
+    };
+    match product().map_err(ModelError::torch("multiplying two matrices"))? {
+        // [[7, 10], [15, 22]]
+        54.0 => Ok(()),
+        other => Err(ModelError::Device { device: "cpu".into(), cause: format!("7 + 10 + 15 + 22 gave {other}") }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_read_as_they_are_written() {
+        for text in ["cpu", "cuda:0", "cuda:7"] {
+            assert_eq!(Device::parse(text).unwrap().to_string(), text);
+        }
+        assert_eq!(Device::parse("cuda").unwrap(), Device::cuda(0));
+        for bad in ["", "gpu", "cuda:", "cuda:-1", "cuda:+1", "cuda:1 ", "CPU", "cuda:70000"] {
+            let error = Device::parse(bad).unwrap_err().to_string();
+            assert!(error.contains("cuda:N"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_absent_gpu_is_refused_by_name() {
+        let absent = Device::cuda(Device::cuda_count());
+        let error = absent.require().unwrap_err().to_string();
+        assert!(error.contains(&absent.to_string()), "{error}");
+        Device::cpu().require().unwrap();
+    }
+}

@@ -1,0 +1,86 @@
+//! What can go wrong in this room.
+
+use std::path::{Path, PathBuf};
+
+/// An error of weights, devices or tensors. None of them panics and none is cured by trying again at once; an
+/// [`ModelError::Io`] may pass with its cause.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The operating system refused to read or write a file.
+    #[error("{}: cannot {doing}: {cause}; check the path, its permissions and the space left", path.display())]
+    Io {
+        /// What was being done, as an infinitive.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("{}: {cause}; {remedy}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the position where one is known.
+        cause: String,
+        /// What to do about it.
+        remedy: &'static str,
+    },
+    /// The tensors of a file are not those of the model asked for.
+    #[error("{}: does not fit a {kind}: {}; give the file of that model, or another kind", path.display(), shorten(problems))]
+    Mismatch {
+        /// The file.
+        path: PathBuf,
+        /// Name of the kind asked for.
+        kind: &'static str,
+        /// Every tensor that is missing or wrong, by name, with expected and found shape.
+        problems: Vec<String>,
+    },
+    /// A device that cannot be used.
+    #[error("device `{device}`: {cause}; use `cpu`, or `cuda:N` with N from 0 to one less than the number of GPUs")]
+    Device {
+        /// The device as it was named.
+        device: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// A batch used against its contract.
+    #[error("batch: {0}")]
+    Batch(String),
+    /// libtorch refused an operation.
+    #[error("libtorch, {doing}: {cause}; if memory ran out, use a smaller batch")]
+    Torch {
+        /// What was being computed.
+        doing: &'static str,
+        /// libtorch's own words.
+        cause: tch::TchError,
+    },
+}
+
+impl ModelError {
+    pub(super) fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |cause| Self::Io { doing, path, cause }
+    }
+
+    pub(super) fn file(path: &Path, cause: impl Into<String>, remedy: &'static str) -> Self {
+        Self::File {
+            path: path.to_path_buf(),
+            cause: cause.into(),
+            remedy,
+        }
+    }
+
+    pub(super) fn torch(doing: &'static str) -> impl FnOnce(tch::TchError) -> Self {
+        move |cause| Self::Torch { doing, cause }
+    }
+}
+
+/// The first ten problems and how many more there are.
+fn shorten(problems: &[String]) -> String {
+    let mut text = problems.iter().take(10).cloned().collect::<Vec<_>>().join(", ");
+    if problems.len() > 10 {
+        text.push_str(&format!(" and {} more", problems.len() - 10));
+    }
+    text
+}

@@ -1,0 +1,160 @@
+//! The pyramid readout: everything after C2…C5, collapsed into one matrix.
+//!
+//! Laterals, nearest upsampling, addition, zero-padded 3×3 convolutions, subsampling, means and linear heads are all
+//! affine, so their composition is an affine map of C2…C5. It weighs the cells of a level by their position, and a
+//! row's weight depends only on how often the 3×3 windows reach it: the first and the last row are reached less often
+//! than those between, which are all alike. So the map reads, of each level, the sums over three classes of rows times three
+//! classes of columns; of C5 all 4×4 cells, because the `pool` level, a subsample of P5, sees every row differently.
+//!
+//! Flows in: the weights, once, in float64; then C2…C5. Flows out: the outputs of the heads. Exact but for rounding; held
+//! against `pyramid.rs` by tests.
+
+use super::layout::{LEVEL_CHANNELS, LEVEL_SIDES, PYRAMID_CHANNELS, PYRAMID_LEVELS};
+use super::pyramid::heads;
+use super::resnet::Placement;
+use super::state::StateDict;
+use crate::domain::ModelKind;
+use std::ops::Range;
+use tch::{Device, Kind, TchError, Tensor};
+
+const SOURCES: usize = LEVEL_SIDES.len();
+
+/// The collapsed matrix: `[outputs, features]`, and a bias `[outputs]`.
+pub(super) struct Readout {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Readout {
+    pub(super) fn new(state: &StateDict, kind: ModelKind, place: Placement) -> Result<Self, TchError> {
+        let exact = Placement {
+            device: Device::Cpu,
+            kind: Kind::Double,
+        };
+        let load = |name: String| exact.array(&state.tensors[&name]);
+        let (head, mut bias) = heads(state, kind, exact)?;
+        let outputs = kind.output_count() as i64;
+        let channels = PYRAMID_CHANNELS as i64;
+
+        // What each output reads of the pyramid's inner levels: [outputs, channels, row class, column class].
+        let mut reads: [Option<Tensor>; SOURCES] = Default::default();
+        for target in 0..PYRAMID_LEVELS {
+            let level = target.min(SOURCES - 1);
+            let step = if target == level { 1 } else { 2 };
+            let head = head.f_narrow(1, target as i64 * channels, channels)?;
+            bias = bias.f_add(&head.f_matmul(&load(format!("fpn.layer_blocks.{level}.0.bias"))?)?)?;
+            let cells = LEVEL_SIDES[level].div_ceil(step).pow(2) as f64;
+            let kernel = load(format!("fpn.layer_blocks.{level}.0.weight"))?;
+            let kernel = kernel.f_reshape([channels, channels * 9])?;
+            let taps = head.f_matmul(&kernel)?.f_view([outputs, channels, 3, 3])?;
+            let taps = taps.f_divide_scalar(cells)?;
+            for (source, reads) in reads.iter_mut().enumerate().skip(level) {
+                let reach = reach(level, step, source).concat();
+                let reach = exact.tensor(&reach, &[3, reach.len() / 3])?;
+                let read = einsum("opkl,kr,lc->oprc", &[&taps, &reach, &reach])?;
+                *reads = Some(match reads.take() {
+                    Some(sum) => sum.f_add(&read)?,
+                    None => read,
+                });
+            }
+        }
+
+        // Through the laterals, from the inner levels to C2…C5.
+        let mut weights = Vec::with_capacity(SOURCES);
+        for (source, reads) in reads.iter().flatten().enumerate() {
+            let sizes: Vec<f64> = classes(source).iter().map(|rows| rows.len() as f64).collect();
+            let sizes = exact.tensor(&sizes, &[sizes.len()])?;
+            let constant = load(format!("fpn.inner_blocks.{source}.0.bias"))?;
+            bias = bias.f_add(&einsum("oprc,r,c,p->o", &[reads, &sizes, &sizes, &constant])?)?;
+            let lateral = load(format!("fpn.inner_blocks.{source}.0.weight"))?;
+            let lateral = lateral.f_view([channels, LEVEL_CHANNELS[source] as i64])?;
+            weights.push(einsum("oprc,pq->orcq", &[reads, &lateral])?.f_reshape([outputs, -1])?);
+        }
+        let place = |exact: Tensor| exact.f_to_kind(place.kind)?.f_to_device(place.device);
+        Ok(Self {
+            weight: place(Tensor::f_cat(&weights, 1)?)?,
+            bias: place(bias)?,
+        })
+    }
+
+    /// C2…C5, `[N, C, H, W]`, to the outputs `[N, outputs]`.
+    pub(super) fn forward(&self, levels: &[Tensor]) -> Result<Tensor, TchError> {
+        let mut features = Vec::with_capacity(SOURCES);
+        for (source, level) in levels.iter().enumerate() {
+            let classes = classes(source);
+            let sums = sum_classes(&level.f_permute([0, 2, 3, 1])?, 1, &classes)?;
+            features.push(sum_classes(&sums, 2, &classes)?.f_flatten(1, -1)?);
+        }
+        Tensor::f_cat(&features, 1)?.f_linear(&self.weight, Some(&self.bias))
+    }
+}
+
+fn einsum(equation: &str, tensors: &[&Tensor]) -> Result<Tensor, TchError> {
+    Tensor::f_einsum(equation, tensors, None::<i64>)
+}
+
+/// The classes of rows (and alike of columns) of a level that the readout tells apart.
+fn classes(level: usize) -> Vec<Range<usize>> {
+    let side = LEVEL_SIDES[level];
+    if level == SOURCES - 1 {
+        (0..side).map(|row| row..row + 1).collect()
+    } else {
+        vec![0..1, 1..side - 1, side - 1..side]
+    }
+}
+
+/// How often each tap of a 3-wide, zero-padded window reads each class of rows of level `source`, when the window's centre
+/// visits every `step`th row of `level` and `source` (the same or a coarser level) is upsampled to it: `[3][class]`.
+fn reach(level: usize, step: usize, source: usize) -> [Vec<f64>; 3] {
+    [0, 1, 2].map(|tap| {
+        let rows = rows_reached(level, step, source, tap);
+        classes(source).iter().map(|class| rows[class.start]).collect()
+    })
+}
+
+/// The same for one tap and each single row.
+fn rows_reached(level: usize, step: usize, source: usize, tap: usize) -> Vec<f64> {
+    let side = LEVEL_SIDES[level];
+    let mut rows = vec![0.0; LEVEL_SIDES[source]];
+    let inside = (0..side).step_by(step).filter_map(|centre| (centre + tap).checked_sub(1));
+    for row in inside.filter(|&row| row < side) {
+        rows[row >> (source - level)] += 1.0;
+    }
+    rows
+}
+
+/// Sums `x` over each range of an axis: that axis becomes as long as there are ranges.
+fn sum_classes(x: &Tensor, axis: i64, classes: &[Range<usize>]) -> Result<Tensor, TchError> {
+    if classes.iter().all(|class| class.len() == 1) {
+        return Ok(x.shallow_clone());
+    }
+    let sum = |class: &Range<usize>| {
+        x.f_narrow(axis, class.start as i64, class.len() as i64)?.f_sum_dim_intlist(axis, true, None)
+    };
+    Tensor::f_cat(&classes.iter().map(sum).collect::<Result<Vec<_>, _>>()?, axis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_a_class_are_reached_alike() {
+        for target in 0..PYRAMID_LEVELS {
+            let level = target.min(SOURCES - 1);
+            let step = if target == level { 1 } else { 2 };
+            for source in level..SOURCES {
+                for tap in 0..3 {
+                    let rows = rows_reached(level, step, source, tap);
+                    for class in classes(source) {
+                        assert!(rows[class.clone()].iter().all(|&count| count == rows[class.start]), "{rows:?}");
+                    }
+                }
+            }
+        }
+        // By hand: the upper tap of a 3-wide window never reads the last of 4 rows; every second centre reads row 1 alone.
+        assert_eq!(rows_reached(3, 1, 3, 0), [1.0, 1.0, 1.0, 0.0]);
+        assert_eq!(rows_reached(3, 2, 3, 0), [0.0, 1.0, 0.0, 0.0]);
+        assert_eq!(rows_reached(2, 1, 3, 2), [1.0, 2.0, 2.0, 2.0]);
+    }
+}
