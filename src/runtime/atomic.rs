@@ -59,7 +59,10 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
     let mut file = builder
         .tempfile_in(folder)
         .map_err(fail("making a temporary file beside it"))?;
-    file.write_all(bytes).map_err(fail("writing its bytes"))?;
+    // Through the inner file, whose errors do not name the temporary file.
+    file.as_file_mut()
+        .write_all(bytes)
+        .map_err(fail("writing its bytes"))?;
     file.as_file()
         .sync_all()
         .map_err(fail("flushing it to the disk"))?;

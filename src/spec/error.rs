@@ -84,7 +84,11 @@ impl Place {
 
     /// The place of a byte offset in a text; an offset past the end or inside a character counts as just before it.
     pub(super) fn of_offset(text: &str, offset: usize) -> Self {
-        let before = &text[..text.floor_char_boundary(offset)];
+        let whole = |at| text.get(..at);
+        let before = (0..=offset.min(text.len()))
+            .rev()
+            .find_map(whole)
+            .unwrap_or_default();
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         Place::At {
             line: before.matches('\n').count() + 1,

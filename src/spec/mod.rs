@@ -1,9 +1,9 @@
 //! The job file: TOML in, a validated [`Job`] out, and the fingerprint of everything that can change a label.
 //!
 //! Flows in: the path of a job file and `--set` overrides. Flows out: a [`Job`] whose paths are absolute, or a
-//! [`SpecError`] that names file, line, column, key and remedy of everything that is wrong with it. On the way: `tree` (TOML with
-//! the place of each value) → `overrides` → `check` (against the JSON Schema of [`Job`]) → `paths` → `rules` (what a schema
-//! cannot say). `identity` turns a job and its models into the fingerprint.
+//! [`SpecError`] that names file, line, column, key and remedy of everything that is wrong with it. On the way:
+//! `tree` (TOML with the place of each value) → `overrides` → `check` (against the JSON Schema of [`Job`]) → `paths` →
+//! `rules` (what a schema cannot say). `identity` turns a job and its models into the fingerprint.
 //!
 //! Reads the job file and nothing else: never opens a video, a model or a device, and never asks whether they exist.
 
