@@ -1,0 +1,337 @@
+//! The label set as others read it: Polars, PyArrow, DuckDB and Spark see what was pushed, value for value.
+
+use affectmill::dataset::schema::LabelSchema;
+use affectmill::dataset::{ModelRecord, PartInfo, PlannedVideo, SourceKind, VideoOutcome, VideoStatus};
+use affectmill::domain::{Face, Fingerprint, FrameIndex, Micros, ModelKind, Rect, ShardId, VideoKey};
+use affectmill::spec::Values;
+use affectmill::stages::rows::{Content, Row, RowWriter, VideoRow, write_videos};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const EVERY_MODEL: &[(&str, ModelKind)] = &[
+    ("student", ModelKind::Student),
+    ("va", ModelKind::TeacherVa),
+    ("expr", ModelKind::TeacherExpr),
+    ("au", ModelKind::TeacherAu),
+];
+
+/// A row that owns what it says.
+struct Pushed {
+    video: VideoKey,
+    frame: u64,
+    timestamp: Option<i64>,
+    content: Told,
+}
+
+enum Told {
+    Face(Face, Vec<Vec<f32>>),
+    NoFace,
+    DecodeError,
+}
+
+fn fingerprint() -> Fingerprint {
+    Fingerprint::from_digest(&[0x5a; 32])
+}
+
+fn schema(models: &[(&str, ModelKind)], values: Values) -> LabelSchema {
+    let record = |&(name, kind): &(&str, ModelKind)| ModelRecord {
+        name: name.into(),
+        kind,
+        sha256: "ab".repeat(32),
+        architecture: "resnet50-fpn256-mean5".into(),
+        preprocessing: "whole-128".into(),
+        untrained: true,
+    };
+    let models: Vec<_> = models.iter().map(record).collect();
+    LabelSchema::new(&models, values, &fingerprint())
+}
+
+/// Numbers without a pattern, in [−8, 8): a linear congruential generator (Knuth, MMIX).
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> f32 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 40) as f32 / (1 << 20) as f32 - 8.0
+    }
+
+    fn face(&mut self, index: i32, whole: bool) -> Face {
+        let mut at = || self.next() * 40.0;
+        Face {
+            index,
+            track: whole.then_some(index + 100),
+            rect: Rect {
+                x: at(),
+                y: at(),
+                w: at(),
+                h: at(),
+            },
+            score: whole.then_some(0.875),
+            landmarks: whole.then(|| [(); 10].map(|()| at())),
+        }
+    }
+
+    /// Mostly ordinary logits; some equal, some where a naive exponential overflows or vanishes.
+    fn outputs(&mut self, models: &[(&str, ModelKind)], frame: u64) -> Vec<Vec<f32>> {
+        let mut of = |kind: ModelKind| -> Vec<f32> {
+            (0..kind.output_count())
+                .map(|at| match frame % 50 {
+                    7 => 0.0,
+                    8 => [1000.0, -1000.0, 88.8, -104.0][at % 4],
+                    9 => [f32::MAX, f32::MIN, f32::MIN_POSITIVE, -0.0][at % 4],
+                    _ => self.next(),
+                })
+                .collect()
+        };
+        models.iter().map(|&(_, kind)| of(kind)).collect()
+    }
+}
+
+/// Rows of several videos, some with odd keys, with faces, two faces, none, and damage.
+fn rows(models: &[(&str, ModelKind)], frames: u64) -> Vec<Pushed> {
+    let mut keys =
+        ["a b/ü – 日本#%.mp4", "\"quoted\".mov", "z/😀.mkv", "a"].map(|key| VideoKey::new(key).unwrap());
+    keys.sort();
+    let mut numbers = Numbers(1);
+    let mut rows = Vec::new();
+    for (at, video) in keys.iter().enumerate() {
+        for n in 0..frames {
+            let frame = if at == 3 { n * 3 + (1 << 40) } else { n };
+            let faces = match n % 11 {
+                3 => 0,
+                4 => 2,
+                _ => 1,
+            };
+            let mut push = |content| {
+                rows.push(Pushed {
+                    video: video.clone(),
+                    frame,
+                    timestamp: (at != 1).then_some(n as i64 * 33_367 - 1_000),
+                    content,
+                });
+            };
+            for index in 0..faces {
+                let face = numbers.face(index, at != 2);
+                push(Told::Face(face, numbers.outputs(models, n)));
+            }
+            if faces == 0 {
+                push(if n % 2 == 0 {
+                    Told::NoFace
+                } else {
+                    Told::DecodeError
+                });
+            }
+        }
+    }
+    rows
+}
+
+fn write(path: &Path, schema: &LabelSchema, rows: &[Pushed]) -> PartInfo {
+    std::fs::write(path, b"").unwrap();
+    let mut writer = RowWriter::create(path, schema).unwrap();
+    for row in rows {
+        let slices: Vec<&[f32]> = match &row.content {
+            Told::Face(_, outputs) => outputs.iter().map(Vec::as_slice).collect(),
+            _ => Vec::new(),
+        };
+        let content = match &row.content {
+            Told::Face(face, _) => Content::Face {
+                face,
+                outputs: &slices,
+            },
+            Told::NoFace => Content::NoFace,
+            Told::DecodeError => Content::DecodeError,
+        };
+        let row = Row {
+            video: &row.video,
+            frame: FrameIndex(row.frame),
+            timestamp: row.timestamp.map(Micros),
+            content,
+        };
+        writer.push(&row).unwrap();
+    }
+    writer.finish().unwrap()
+}
+
+fn describe(part: &Path, models: &[(&str, ModelKind)], values: &str, rows: &[Pushed]) -> Value {
+    let models: Vec<_> = models
+        .iter()
+        .map(|(name, kind)| json!([name, kind.name()]))
+        .collect();
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            let (status, face, outputs) = match &row.content {
+                Told::Face(face, outputs) => {
+                    let rect = &face.rect;
+                    let told = json!({
+                        "index": face.index, "track": face.track, "box": [rect.x, rect.y, rect.w, rect.h],
+                        "score": face.score, "landmarks": face.landmarks,
+                    });
+                    ("ok", told, json!(outputs))
+                }
+                Told::NoFace => ("no_face", Value::Null, Value::Null),
+                Told::DecodeError => ("decode_error", Value::Null, Value::Null),
+            };
+            json!({
+                "video": row.video, "frame": row.frame, "timestamp": row.timestamp,
+                "status": status, "face": face, "outputs": outputs,
+            })
+        })
+        .collect();
+    json!({
+        "part": part, "models": models, "values": values, "rows": rows, "fingerprint": fingerprint(),
+    })
+}
+
+fn cache() -> PathBuf {
+    let var = |name| std::env::var_os(name).map(PathBuf::from);
+    var("AFFECTMILL_CACHE")
+        .or_else(|| var("XDG_CACHE_HOME").map(|cache| cache.join("affectmill")))
+        .or_else(|| var("HOME").map(|home| home.join(".cache/affectmill")))
+        .expect("HOME is set")
+}
+
+/// Hands a case to the readers; fails with what they say.
+fn check(folder: &Path, case: &Value, arguments: &[&str]) {
+    let python = cache().join("venv/bin/python");
+    assert!(
+        python.exists(),
+        "`{}` is missing: run `make setup`",
+        python.display()
+    );
+    let path = folder.join("case.json");
+    std::fs::write(&path, serde_json::to_vec(case).unwrap()).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parquet_readers.py");
+    let output = Command::new(python)
+        .arg(script)
+        .arg(&path)
+        .args(arguments)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("equal"),
+        "{errors}"
+    );
+}
+
+fn round_trip(models: &[(&str, ModelKind)], values: Values, name: &str, frames: u64, readers: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    let part = folder.path().join("part.parquet");
+    let rows = rows(models, frames);
+    let info = write(&part, &schema(models, values), &rows);
+    assert_eq!(info.rows, rows.len() as u64);
+    check(folder.path(), &describe(&part, models, name, &rows), readers);
+}
+
+#[test]
+fn polars_pyarrow_and_duckdb_read_what_was_pushed() {
+    // More rows than one batch of the writer.
+    round_trip(EVERY_MODEL, Values::Both, "both", 1_100, &[]);
+}
+
+#[test]
+fn logits_or_probabilities_alone_read_as_well() {
+    round_trip(EVERY_MODEL, Values::Logits, "logits", 60, &[]);
+    round_trip(EVERY_MODEL, Values::Probabilities, "probabilities", 60, &[]);
+    round_trip(
+        &[("m", ModelKind::TeacherExpr)],
+        Values::Probabilities,
+        "probabilities",
+        60,
+        &[],
+    );
+}
+
+#[test]
+fn a_part_without_rows_is_whole() {
+    round_trip(EVERY_MODEL, Values::Both, "both", 0, &[]);
+}
+
+#[test]
+fn spark_reads_what_was_pushed() {
+    round_trip(EVERY_MODEL, Values::Both, "both", 60, &["spark"]);
+}
+
+#[test]
+fn the_same_rows_give_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = rows(EVERY_MODEL, 1_100);
+    let [first, second] = ["first", "second"].map(|name| {
+        let path = folder.path().join(name);
+        let info = write(&path, &schema(EVERY_MODEL, Values::Both), &rows);
+        (info, std::fs::read(path).unwrap())
+    });
+    assert_eq!(first, second);
+}
+
+#[test]
+fn the_table_of_videos_reads_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let shard = ShardId::from_digest(&[0xcd; 32]);
+    let case = |key: &str, status, error: Option<&str>, duration_us, rows| {
+        let key = VideoKey::new(key).unwrap();
+        let planned = PlannedVideo {
+            key: key.clone(),
+            kind: SourceKind::File,
+            bytes: 5_000_000_000,
+            etag: "1".into(),
+            frames: 9,
+            duration_us,
+            unreadable: None,
+        };
+        let outcome = VideoOutcome {
+            key,
+            status,
+            frames: 10,
+            rows,
+            faces: rows / 2,
+            seconds: 1.25,
+            error: error.map(String::from),
+        };
+        (planned, outcome)
+    };
+    let videos = [
+        case("z.mp4", VideoStatus::Quarantined, Some("crashed 3 times"), 0, 0),
+        case("a/ü.mp4", VideoStatus::Ok, None, 3_600_000_000, 10),
+        case(
+            "b.mp4",
+            VideoStatus::Partial,
+            Some("frame 4: damaged"),
+            400_000,
+            9,
+        ),
+        case("c.mp4", VideoStatus::Failed, Some("no video stream"), 0, 0),
+    ];
+    let rows = videos.each_ref().map(|(planned, outcome)| VideoRow {
+        shard: &shard,
+        planned,
+        outcome,
+    });
+    let bytes = write_videos(&rows, &fingerprint()).unwrap();
+    let mut backwards = rows.to_vec();
+    backwards.reverse();
+    assert_eq!(write_videos(&backwards, &fingerprint()).unwrap(), bytes);
+    let path = folder.path().join("videos.parquet");
+    std::fs::write(&path, bytes).unwrap();
+    let wanted = |key: &str, status: &str, error: Value, duration: Value, rows: u64| {
+        json!({
+            "video": key, "status": status, "frames": 10, "rows": rows, "faces": rows / 2, "seconds": 1.25,
+            "error": error, "shard": "cdcdcdcdcdcdcdcd", "bytes": 5_000_000_000_u64, "duration_us": duration,
+        })
+    };
+    let wanted = [
+        wanted("a/ü.mp4", "ok", Value::Null, json!(3_600_000_000_u64), 10),
+        wanted("b.mp4", "partial", json!("frame 4: damaged"), json!(400_000), 9),
+        wanted("c.mp4", "failed", json!("no video stream"), Value::Null, 0),
+        wanted("z.mp4", "quarantined", json!("crashed 3 times"), Value::Null, 0),
+    ];
+    let case = json!({ "videos": path, "wanted": wanted, "fingerprint": fingerprint() });
+    check(folder.path(), &case, &[]);
+}
