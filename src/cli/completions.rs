@@ -14,6 +14,11 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<u8, Failure> {
-    generate(args.shell, &mut Cli::command(), "affectmill", &mut std::io::stdout());
+    generate(
+        args.shell,
+        &mut Cli::command(),
+        "affectmill",
+        &mut std::io::stdout(),
+    );
     Ok(exit::OK)
 }

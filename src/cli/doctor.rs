@@ -14,7 +14,10 @@ const DECODERS: [&str; 8] = ["h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpe
 pub struct Args {}
 
 pub fn run(_: Args) -> Result<u8, Failure> {
-    let missing: Vec<_> = DECODERS.into_iter().filter(|name| !decode::has_decoder(name)).collect();
+    let missing: Vec<_> = DECODERS
+        .into_iter()
+        .filter(|name| !decode::has_decoder(name))
+        .collect();
     let gpus = Device::cuda_count();
     let driver = Path::new("/proc/driver/nvidia/version").exists();
     let mut lines = vec![
@@ -46,5 +49,9 @@ pub fn run(_: Args) -> Result<u8, Failure> {
         lines.push("all is well".into());
     }
     print(lines.join("\n"));
-    Ok(if problems.is_empty() { exit::OK } else { exit::STOPPED })
+    Ok(if problems.is_empty() {
+        exit::OK
+    } else {
+        exit::STOPPED
+    })
 }

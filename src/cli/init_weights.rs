@@ -21,6 +21,11 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<u8, Failure> {
     model::init_weights(args.kind.0, args.seed, &args.output).map_err(Failure::usage)?;
-    print(format!("UNTRAINED {} weights (seed {}): {}", args.kind.0.name(), args.seed, args.output.display()));
+    print(format!(
+        "UNTRAINED {} weights (seed {}): {}",
+        args.kind.0.name(),
+        args.seed,
+        args.output.display()
+    ));
     Ok(exit::OK)
 }

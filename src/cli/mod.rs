@@ -74,11 +74,17 @@ pub struct Failure {
 
 impl Failure {
     fn usage(message: impl ToString) -> Self {
-        Self { code: exit::USAGE, message: message.to_string() }
+        Self {
+            code: exit::USAGE,
+            message: message.to_string(),
+        }
     }
 
     fn stopped(message: impl ToString) -> Self {
-        Self { code: exit::STOPPED, message: message.to_string() }
+        Self {
+            code: exit::STOPPED,
+            message: message.to_string(),
+        }
     }
 }
 
@@ -99,7 +105,11 @@ pub fn run(cli: Cli) -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            eprintln!("{}: {}", console::style("error").red().bold().for_stderr(), failure.message);
+            eprintln!(
+                "{}: {}",
+                console::style("error").red().bold().for_stderr(),
+                failure.message
+            );
             ExitCode::from(failure.code)
         }
     }
@@ -118,6 +128,9 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
 
 /// The coordinator's runtime: one thread, which owns all run state.
 fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::stopped)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::stopped)?;
     Ok(runtime.block_on(future))
 }

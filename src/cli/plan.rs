@@ -37,7 +37,11 @@ fn render(outlook: &Outlook) -> String {
     let hours = Duration::from_micros(outlook.duration_us);
     let mut lines = vec![
         format!("videos      {}", text::count(outlook.videos as u64)),
-        format!("frames      about {} ({})", text::count(outlook.frames), text::duration(hours)),
+        format!(
+            "frames      about {} ({})",
+            text::count(outlook.frames),
+            text::duration(hours)
+        ),
         format!("input       {}", text::bytes(outlook.input_bytes)),
         format!("rows        about {}", text::count(outlook.rows)),
         format!("output      at most about {}", text::bytes(outlook.output_bytes)),

@@ -49,5 +49,9 @@ pub fn run(args: Args) -> Result<u8, Failure> {
 
 /// A wrong job is told from a run that could not go on.
 pub fn failure(error: RunError) -> Failure {
-    if error.is_usage() { Failure::usage(error) } else { Failure::stopped(error) }
+    if error.is_usage() {
+        Failure::usage(error)
+    } else {
+        Failure::stopped(error)
+    }
 }

@@ -18,12 +18,18 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     let store = Store::open_existing(&args.output).map_err(Failure::usage)?;
     let job = coordinator::read_job(&store).map_err(Failure::stopped)?;
     if store.list(paths::LABELS).map_err(Failure::stopped)?.is_empty() {
-        return Err(Failure::usage(format!("{} holds no labels yet", store.root().display())));
+        return Err(Failure::usage(format!(
+            "{} holds no labels yet",
+            store.root().display()
+        )));
     }
     let tables = summary::read(&store, &job).map_err(Failure::stopped)?;
     print(summary::render(&tables));
     for model in job.models.iter().filter(|model| model.untrained) {
-        print(format!("model `{}` has UNTRAINED weights: its labels mean nothing", model.name));
+        print(format!(
+            "model `{}` has UNTRAINED weights: its labels mean nothing",
+            model.name
+        ));
     }
     print(format!("labels: {}", store.path(paths::LABELS).display()));
     Ok(exit::OK)

@@ -82,7 +82,11 @@ impl Labelled {
 impl<'a> Dispatcher<'a> {
     /// A dispatcher over the shards without a commit.
     pub fn new(prepared: &'a Prepared, sink: Sink<'a>) -> Result<Self, RunError> {
-        let todo = prepared.shards.iter().filter(|shard| !prepared.committed.contains(&shard.id)).cloned();
+        let todo = prepared
+            .shards
+            .iter()
+            .filter(|shard| !prepared.committed.contains(&shard.id))
+            .cloned();
         let (signals, inbox) = mpsc::channel(256);
         Ok(Self {
             prepared,
@@ -125,7 +129,9 @@ impl<'a> Dispatcher<'a> {
         }
         // Dropping a worker closes its standard input, which ends it, even while it is busy.
         self.workers.clear();
-        Ok(self.draining.filter(|_| self.queue.leased() > 0 || self.queue.waiting() > 0))
+        Ok(self
+            .draining
+            .filter(|_| self.queue.leased() > 0 || self.queue.waiting() > 0))
     }
 
     /// First signal: hand out nothing more. Returns whether to stop at once, which the second one means.
@@ -144,7 +150,11 @@ impl<'a> Dispatcher<'a> {
         self.started += 1;
         let device = self.prepared.device(device);
         let mut process = Process::start(id, self.signals.clone())?;
-        self.emit(Event::WorkerStarted { worker: id, pid: process.pid, device: device.clone() });
+        self.emit(Event::WorkerStarted {
+            worker: id,
+            pid: process.pid,
+            device: device.clone(),
+        });
         let assignment = Assignment {
             protocol: PROTOCOL,
             job: self.prepared.record.clone(),
@@ -170,7 +180,9 @@ impl<'a> Dispatcher<'a> {
     }
 
     async fn reported(&mut self, id: WorkerId, report: FromWorker) -> Result<(), RunError> {
-        let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return Ok(());
+        };
         worker.last_sign = Instant::now();
         match report {
             FromWorker::Ready => {
@@ -185,9 +197,19 @@ impl<'a> Dispatcher<'a> {
             }
             FromWorker::Progress { frame, frames, rows } => {
                 worker.last_frame = frame;
-                self.emit(Event::Progress { worker: id, frames, rows });
+                self.emit(Event::Progress {
+                    worker: id,
+                    frames,
+                    rows,
+                });
             }
-            FromWorker::Done { shard, rows, videos, seconds, adopted } => {
+            FromWorker::Done {
+                shard,
+                rows,
+                videos,
+                seconds,
+                adopted,
+            } => {
                 (worker.holds, worker.video, worker.last_frame) = (None, None, None);
                 self.losses = 0;
                 self.done(id, shard, rows, &videos, adopted);
@@ -199,7 +221,9 @@ impl<'a> Dispatcher<'a> {
                 worker.holds = None;
                 self.queue.give_back(id);
                 self.count_loss(&error, Vec::new())?;
-                self.emit(Event::Warning { message: format!("worker {id}: {error}; trying again") });
+                self.emit(Event::Warning {
+                    message: format!("worker {id}: {error}; trying again"),
+                });
                 sleep(START_BACKOFF).await;
                 self.lease(id).await;
             }
@@ -210,8 +234,14 @@ impl<'a> Dispatcher<'a> {
 
     /// Hands the next shard to an idle worker; with nothing left, the worker ends.
     async fn lease(&mut self, id: WorkerId) {
-        let lease = if self.draining.is_some() { None } else { self.queue.lease(id) };
-        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let lease = if self.draining.is_some() {
+            None
+        } else {
+            self.queue.lease(id)
+        };
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
         let Some(lease) = lease else {
             // Another worker may still lose its shard: one idle worker per such shard is cheap to restart then.
             self.workers.remove(&id);
@@ -240,12 +270,21 @@ impl<'a> Dispatcher<'a> {
                 error: video.error.clone().unwrap_or_default(),
             });
         }
-        self.emit(Event::ShardDone { worker: id, shard, planned_frames, frames, rows, adopted });
+        self.emit(Event::ShardDone {
+            worker: id,
+            shard,
+            planned_frames,
+            frames,
+            rows,
+            adopted,
+        });
     }
 
     /// A worker process ended. When it was still needed its lease goes back, and its video may be struck.
     async fn lost(&mut self, id: WorkerId, exit: Exit) -> Result<(), RunError> {
-        let Some(worker) = self.workers.remove(&id) else { return Ok(()) };
+        let Some(worker) = self.workers.remove(&id) else {
+            return Ok(());
+        };
         let outside = self.killed_from_outside(&worker, &exit);
         let reason = worker.killed.clone().unwrap_or_else(|| match exit.signal() {
             Some(9) if !outside => "killed by the kernel: out of memory".into(),
@@ -261,7 +300,13 @@ impl<'a> Dispatcher<'a> {
         self.queue.give_back(id);
         if let (Some(video), false) = (worker.video, outside) {
             let last_frame = worker.last_frame;
-            let strikes = self.queue.strike(&video, Strike { reason: reason.clone(), last_frame });
+            let strikes = self.queue.strike(
+                &video,
+                Strike {
+                    reason: reason.clone(),
+                    last_frame,
+                },
+            );
             let of = self.prepared.record.job.run.max_strikes;
             self.emit(Event::Strike { video, strikes, of });
         }
@@ -270,7 +315,12 @@ impl<'a> Dispatcher<'a> {
             sleep(START_BACKOFF).await;
         }
         if self.draining.is_none() && self.queue.waiting() > 0 {
-            let device = worker.device.rsplit(':').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+            let device = worker
+                .device
+                .rsplit(':')
+                .next()
+                .and_then(|n| n.parse().ok())
+                .unwrap_or(0);
             self.start(device).await?;
         }
         Ok(())
@@ -290,7 +340,11 @@ impl<'a> Dispatcher<'a> {
         if self.losses < MAX_LOSSES {
             return Ok(());
         }
-        Err(RunError::WorkersKeepDying { losses: self.losses, reason: reason.into(), last_words })
+        Err(RunError::WorkersKeepDying {
+            losses: self.losses,
+            reason: reason.into(),
+            last_words,
+        })
     }
 
     fn kill_hung(&mut self) {
@@ -298,7 +352,10 @@ impl<'a> Dispatcher<'a> {
         for worker in self.workers.values_mut() {
             let waits = worker.ready && worker.holds.is_none();
             if !waits && worker.killed.is_none() && worker.last_sign.elapsed() >= limit {
-                worker.killed = Some(format!("no progress for {} s (stall_timeout)", limit.as_secs_f64()));
+                worker.killed = Some(format!(
+                    "no progress for {} s (stall_timeout)",
+                    limit.as_secs_f64()
+                ));
                 worker.process.kill();
             }
         }

@@ -18,16 +18,26 @@ const MAX_LISTED: usize = 20;
 pub fn finish(prepared: &Prepared, sink: Sink<'_>) -> Result<(Summary, bool), RunError> {
     let store = &prepared.store;
     let commits = commit::read_all(store)?;
-    let mut found: BTreeMap<String, u64> =
-        store.list(paths::LABELS)?.into_iter().map(|entry| (entry.key, entry.bytes)).collect();
+    let mut found: BTreeMap<String, u64> = store
+        .list(paths::LABELS)?
+        .into_iter()
+        .map(|entry| (entry.key, entry.bytes))
+        .collect();
     let mut parts = Vec::with_capacity(commits.len());
     for (shard, record) in &commits {
         let path = paths::part(shard);
         // The checksum was taken when it was committed; reading terabytes again here would cost more than it tells.
         if found.remove(&path) != Some(record.part.bytes) {
-            return Err(RunError::Part { path: store.path(&path), commit: store.path(&paths::commit(shard)) });
+            return Err(RunError::Part {
+                path: store.path(&path),
+                commit: store.path(&paths::commit(shard)),
+            });
         }
-        parts.push(ManifestPart { path, shard: shard.clone(), info: record.part.clone() });
+        parts.push(ManifestPart {
+            path,
+            shard: shard.clone(),
+            info: record.part.clone(),
+        });
     }
     for stranger in found.keys() {
         let message = format!(
@@ -43,9 +53,14 @@ pub fn finish(prepared: &Prepared, sink: Sink<'_>) -> Result<(Summary, bool), Ru
         rows: parts.iter().map(|part| part.info.rows).sum(),
         parts,
     };
-    let manifest_json = serde_json::to_vec_pretty(&manifest)
-        .map_err(|error| RunError::Record { path: paths::MANIFEST.into(), cause: error.to_string() })?;
-    let videos = rows::write_videos(&video_rows(&prepared.shards, &commits), &prepared.record.fingerprint)?;
+    let manifest_json = serde_json::to_vec_pretty(&manifest).map_err(|error| RunError::Record {
+        path: paths::MANIFEST.into(),
+        cause: error.to_string(),
+    })?;
+    let videos = rows::write_videos(
+        &video_rows(&prepared.shards, &commits),
+        &prepared.record.fingerprint,
+    )?;
 
     let same = |key: &str, bytes: &[u8]| Ok::<_, RunError>(store.get(key)?.as_deref() == Some(bytes));
     let changed = !(same(paths::SUCCESS, b"")?
@@ -68,9 +83,15 @@ fn video_rows<'a>(
 ) -> Vec<VideoRow<'a>> {
     let mut rows = Vec::new();
     for plan in shards {
-        let Some(record) = commits.get(&plan.id) else { continue };
+        let Some(record) = commits.get(&plan.id) else {
+            continue;
+        };
         for (planned, outcome) in plan.videos.iter().zip(&record.videos) {
-            rows.push(VideoRow { shard: &plan.id, planned, outcome });
+            rows.push(VideoRow {
+                shard: &plan.id,
+                planned,
+                outcome,
+            });
         }
     }
     rows
@@ -91,7 +112,11 @@ fn summarise(commits: &BTreeMap<ShardId, CommitRecord>) -> Summary {
             } += 1;
             if video.status != VideoStatus::Ok {
                 let error = video.error.clone().unwrap_or_default();
-                summary.not_ok.push(NotOk { video: video.key.clone(), status: video.status, error });
+                summary.not_ok.push(NotOk {
+                    video: video.key.clone(),
+                    status: video.status,
+                    error,
+                });
             }
         }
     }

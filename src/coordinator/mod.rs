@@ -136,7 +136,10 @@ pub enum RunError {
 impl RunError {
     /// The command or the job is to blame, rather than the machine: nothing was begun.
     pub fn is_usage(&self) -> bool {
-        matches!(self, RunError::Discover(_) | RunError::Model(_) | RunError::OtherFingerprint { .. })
+        matches!(
+            self,
+            RunError::Discover(_) | RunError::Model(_) | RunError::OtherFingerprint { .. }
+        )
     }
 }
 
@@ -171,7 +174,11 @@ pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> 
         let mut dispatcher = dispatch::Dispatcher::new(&prepared, sink)?;
         if let Some(signal) = dispatcher.run().await? {
             let shards_done = totals.shards_done + dispatcher.labelled().shards;
-            sink(&Event::Stopped { reason: signal.name().into(), shards_done, shards: totals.shards });
+            sink(&Event::Stopped {
+                reason: signal.name().into(),
+                shards_done,
+                shards: totals.shards,
+            });
             return Ok(Ended::Stopped(signal));
         }
         labelled = dispatcher.labelled();
@@ -180,7 +187,10 @@ pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> 
     summary.seconds = began.elapsed().as_secs_f64();
     summary.frames_this_run = labelled.frames;
     summary.bottleneck = labelled.bottleneck();
-    sink(&Event::Finished { nothing_to_do: nothing_to_do && !changed, summary: summary.clone() });
+    sink(&Event::Finished {
+        nothing_to_do: nothing_to_do && !changed,
+        summary: summary.clone(),
+    });
     Ok(Ended::Finished(summary))
 }
 
@@ -202,5 +212,7 @@ impl Prepared {
 }
 
 fn hostname() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .unwrap_or_default()
 }

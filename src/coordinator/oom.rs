@@ -11,7 +11,10 @@ pub fn kills() -> u64 {
     let host = fs::read_to_string("/proc/vmstat").map_or(0, |text| count(&text));
     let group = fs::read_to_string("/proc/self/cgroup")
         .ok()
-        .and_then(|text| text.lines().find_map(|line| line.strip_prefix("0::").map(String::from)))
+        .and_then(|text| {
+            text.lines()
+                .find_map(|line| line.strip_prefix("0::").map(String::from))
+        })
         .and_then(|group| fs::read_to_string(format!("/sys/fs/cgroup{group}/memory.events")).ok())
         .map_or(0, |text| count(&text));
     host + group

@@ -1,7 +1,7 @@
 //! What a run would do, without doing it: nothing is written and no device is taken.
 
-use super::prepare::{probe_fresh, resolve};
 use super::RunError;
+use super::prepare::{probe_fresh, resolve};
 use crate::commit;
 use crate::dataset::{JobRecord, ShardPlan};
 use crate::discover;
@@ -52,7 +52,11 @@ pub async fn outlook(job: Job) -> Result<Outlook, RunError> {
         Err(_) => Default::default(),
     };
     let fresh = probe_fresh(&record.job, &discovery, &shards, &mut |_| {}).await?;
-    shards.extend(plan::make(fresh, &plan::covered(&shards), record.job.output.shard_frames));
+    shards.extend(plan::make(
+        fresh,
+        &plan::covered(&shards),
+        record.job.output.shard_frames,
+    ));
 
     let videos = || shards.iter().flat_map(|shard| &shard.videos);
     let frames: u64 = shards.iter().map(ShardPlan::frames).sum();
@@ -73,7 +77,10 @@ pub async fn outlook(job: Job) -> Result<Outlook, RunError> {
         rows,
         output_bytes: rows * bytes_per_row(&record),
         shards: shards.len(),
-        shards_done: shards.iter().filter(|shard| commits.contains_key(&shard.id)).count(),
+        shards_done: shards
+            .iter()
+            .filter(|shard| commits.contains_key(&shard.id))
+            .count(),
         models: record
             .models
             .iter()

@@ -43,7 +43,12 @@ impl Prepared {
 
     /// The device of the `n`-th worker: GPUs in turn, else the CPU.
     pub fn device(&self, n: usize) -> String {
-        if self.gpus == 0 { Device::cpu() } else { Device::cuda(n % self.gpus) }.to_string()
+        if self.gpus == 0 {
+            Device::cpu()
+        } else {
+            Device::cuda(n % self.gpus)
+        }
+        .to_string()
     }
 
     /// Threads each worker may keep busy.
@@ -99,7 +104,12 @@ pub async fn prepare(job: Job, sink: Sink<'_>) -> Result<Prepared, RunError> {
         shards = plan::append(&store, &fresh, record.job.output.shard_frames)?;
     }
     let commits = commit::read_all(&store)?;
-    let committed = shards.iter().map(|shard| &shard.id).filter(|id| commits.contains_key(id)).cloned().collect();
+    let committed = shards
+        .iter()
+        .map(|shard| &shard.id)
+        .filter(|id| commits.contains_key(id))
+        .cloned()
+        .collect();
     warn_changed(&discovery, &shards, sink);
     Ok(Prepared {
         record,
@@ -119,8 +129,12 @@ pub async fn probe_fresh(
     sink: Sink<'_>,
 ) -> Result<Vec<PlannedVideo>, RunError> {
     let covered = plan::covered(planned);
-    let fresh: Vec<PlannedVideo> =
-        discovery.sources.iter().filter(|source| !covered.contains(&source.key)).map(unprobed).collect();
+    let fresh: Vec<PlannedVideo> = discovery
+        .sources
+        .iter()
+        .filter(|source| !covered.contains(&source.key))
+        .map(unprobed)
+        .collect();
     if fresh.is_empty() {
         return Ok(fresh);
     }
@@ -160,11 +174,17 @@ fn bind(store: &Store, record: &JobRecord) -> Result<(), RunError> {
 
 /// Reads `job.json`.
 pub fn read_job(store: &Store) -> Result<JobRecord, RunError> {
-    let bad = |cause: String| RunError::Record { path: store.path(paths::JOB).display().to_string(), cause };
+    let bad = |cause: String| RunError::Record {
+        path: store.path(paths::JOB).display().to_string(),
+        cause,
+    };
     let bytes = store.get(paths::JOB)?.ok_or_else(|| bad("is missing".into()))?;
     let record: JobRecord = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
     if record.version != RECORD_VERSION {
-        return Err(bad(format!("has version {}, this program reads {RECORD_VERSION}", record.version)));
+        return Err(bad(format!(
+            "has version {}, this program reads {RECORD_VERSION}",
+            record.version
+        )));
     }
     Ok(record)
 }
@@ -181,15 +201,22 @@ fn warn_skipped(discovery: &Discovery, sink: Sink<'_>) {
 /// shard runs.
 fn warn_changed(discovery: &Discovery, shards: &[ShardPlan], sink: Sink<'_>) {
     for video in shards.iter().flat_map(|shard| &shard.videos) {
-        let found = discovery.sources.binary_search_by(|source| source.key.cmp(&video.key));
+        let found = discovery
+            .sources
+            .binary_search_by(|source| source.key.cmp(&video.key));
         let what = match found {
             Err(_) => "is gone from the input",
-            Ok(at) if discovery.sources[at].bytes != video.bytes || discovery.sources[at].etag != video.etag => {
+            Ok(at)
+                if discovery.sources[at].bytes != video.bytes || discovery.sources[at].etag != video.etag =>
+            {
                 "changed in the input"
             }
             Ok(_) => continue,
         };
-        let message = format!("{} {what} since it was planned; labels of the earlier file are kept", video.key);
+        let message = format!(
+            "{} {what} since it was planned; labels of the earlier file are kept",
+            video.key
+        );
         sink(&Event::Warning { message });
     }
 }

@@ -36,7 +36,10 @@ pub async fn probe(
         probers: HashMap::new(),
         signals,
     };
-    for _ in 0..available_parallelism().map_or(1, usize::from).min(pool.probed.len()) {
+    for _ in 0..available_parallelism()
+        .map_or(1, usize::from)
+        .min(pool.probed.len())
+    {
         pool.start().await?;
     }
     let mut clock = interval(Duration::from_secs(1));
@@ -85,12 +88,21 @@ impl Pool {
             self.probers.remove(&id);
             return;
         }
-        let Some(prober) = self.probers.get_mut(&id) else { return };
+        let Some(prober) = self.probers.get_mut(&id) else {
+            return;
+        };
         let video = self.probed[self.next].clone();
         let path = discover::source_path(&self.root, &video.key);
         prober.holds = Some((self.next, Instant::now()));
         self.next += 1;
-        prober.process.send(&ToWorker::Probe { video, path, image_base: self.image_base }).await;
+        prober
+            .process
+            .send(&ToWorker::Probe {
+                video,
+                path,
+                image_base: self.image_base,
+            })
+            .await;
     }
 
     async fn take(&mut self, signal: Signal) -> Result<(), RunError> {
@@ -105,7 +117,9 @@ impl Pool {
             }
             Signal::Report(..) => {}
             Signal::Ended(id, exit) => {
-                let Some(prober) = self.probers.remove(&id) else { return Ok(()) };
+                let Some(prober) = self.probers.remove(&id) else {
+                    return Ok(());
+                };
                 if let Some((at, since)) = prober.holds {
                     let how = if since.elapsed() >= TIMEOUT {
                         format!("took longer than {} s", TIMEOUT.as_secs())

@@ -96,9 +96,21 @@ impl Process {
         tokio::spawn(async move {
             let exit = watch(id, child, stdout, killed, &signals).await;
             let last_words = words.await.unwrap_or_default();
-            let _ = signals.send(Signal::Ended(id, Exit { status: exit, last_words })).await;
+            let _ = signals
+                .send(Signal::Ended(
+                    id,
+                    Exit {
+                        status: exit,
+                        last_words,
+                    },
+                ))
+                .await;
         });
-        Ok(Self { pid, stdin, kill: Some(kill) })
+        Ok(Self {
+            pid,
+            stdin,
+            kill: Some(kill),
+        })
     }
 
     /// Sends an order. A broken pipe is no error here: the end of the process is on its way.

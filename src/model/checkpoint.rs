@@ -53,7 +53,10 @@ impl Checkpoint {
             start if start.starts_with(LEGACY_MAGIC) => open_legacy(path, &bytes)?,
             [_, _, _, _, _, _, _, _, b'{', ..] => open_safetensors(path, &bytes)?,
             _ => {
-                let cause = format!("its {} bytes are neither a PyTorch checkpoint nor safetensors", bytes.len());
+                let cause = format!(
+                    "its {} bytes are neither a PyTorch checkpoint nor safetensors",
+                    bytes.len()
+                );
                 return Err(ModelError::file(path, cause, SAVE_AGAIN));
             }
         };
@@ -73,7 +76,9 @@ impl Checkpoint {
 
     /// Shape and element type of a tensor.
     pub(super) fn shape(&self, name: &str) -> Option<(&[usize], Dtype)> {
-        self.tensors.get(name).map(|view| (view.shape.as_slice(), view.dtype))
+        self.tensors
+            .get(name)
+            .map(|view| (view.shape.as_slice(), view.dtype))
     }
 
     /// The values of a tensor in row-major order, whatever its strides.
@@ -81,7 +86,10 @@ impl Checkpoint {
         let bad = |cause: &str| ModelError::file(&self.path, format!("tensor `{name}` {cause}"), DAMAGED);
         let view = self.tensors.get(name).ok_or_else(|| bad("is missing"))?;
         let stored = &self.bytes[view.storage.clone()];
-        let elements = view.shape.iter().try_fold(1_usize, |product, &n| product.checked_mul(n));
+        let elements = view
+            .shape
+            .iter()
+            .try_fold(1_usize, |product, &n| product.checked_mul(n));
         // A stride of zero repeats elements; only then could there be more than the file has bytes.
         let elements = elements.filter(|&count| count <= self.bytes.len());
         let elements = elements.ok_or_else(|| bad("has more elements than the file has bytes"))?;
@@ -89,7 +97,9 @@ impl Checkpoint {
         for index in 0..elements {
             let (mut rest, mut at) = (index, Some(view.offset));
             for (&n, &stride) in view.shape.iter().zip(&view.strides).rev() {
-                at = (rest % n).checked_mul(stride).and_then(|step| at?.checked_add(step));
+                at = (rest % n)
+                    .checked_mul(stride)
+                    .and_then(|step| at?.checked_add(step));
                 rest /= n;
             }
             let value = at.and_then(|at| view.dtype.read(stored, at));
@@ -129,8 +139,10 @@ fn open_safetensors(path: &Path, bytes: &[u8]) -> Result<Opened, ModelError> {
 /// The zip format of PyTorch 1.6 and later: `<root>/data.pkl` and one uncompressed entry `<root>/data/<key>` a storage.
 fn open_zip(path: &Path, bytes: &[u8]) -> Result<Opened, ModelError> {
     let bad = |cause: String| ModelError::file(path, cause, DAMAGED);
-    let unreadable = |entry: &str, cause: &dyn std::fmt::Display| bad(format!("zip entry `{entry}`: {cause}"));
-    let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|cause| bad(format!("no whole zip archive: {cause}")))?;
+    let unreadable =
+        |entry: &str, cause: &dyn std::fmt::Display| bad(format!("zip entry `{entry}`: {cause}"));
+    let mut archive =
+        ZipArchive::new(Cursor::new(bytes)).map_err(|cause| bad(format!("no whole zip archive: {cause}")))?;
     let names: Vec<String> = archive.file_names().map(str::to_owned).collect();
     let root = names.iter().find_map(|name| name.strip_suffix("data.pkl"));
     let root = root.filter(|root| root.is_empty() || root.find('/') == Some(root.len() - 1));
@@ -138,7 +150,10 @@ fn open_zip(path: &Path, bytes: &[u8]) -> Result<Opened, ModelError> {
         let cause = "a zip archive without `data.pkl`: no PyTorch checkpoint";
         return Err(ModelError::file(path, cause, SAVE_AGAIN));
     };
-    if names.iter().any(|name| name.strip_prefix(root).is_some_and(|name| name.starts_with("code/"))) {
+    if names.iter().any(|name| {
+        name.strip_prefix(root)
+            .is_some_and(|name| name.starts_with("code/"))
+    }) {
         let cause = "a TorchScript archive: its weights lie in compiled code";
         return Err(ModelError::file(path, cause, SAVE_AGAIN));
     }
@@ -159,7 +174,11 @@ fn open_zip(path: &Path, bytes: &[u8]) -> Result<Opened, ModelError> {
             .read_to_string(&mut word)
             .map_err(|cause| unreadable(&order, &cause))?;
         if word.trim() != "little" {
-            return Err(ModelError::file(path, format!("stored in `{}` byte order", word.trim()), SAVE_AGAIN));
+            return Err(ModelError::file(
+                path,
+                format!("stored in `{}` byte order", word.trim()),
+                SAVE_AGAIN,
+            ));
         }
     }
     let tree = parse(path, &text, "data.pkl")?;
@@ -170,7 +189,9 @@ fn open_zip(path: &Path, bytes: &[u8]) -> Result<Opened, ModelError> {
             continue;
         }
         let name = format!("{root}data/{}", storage.key);
-        let mut entry = archive.by_name(&name).map_err(|cause| unreadable(&name, &cause))?;
+        let mut entry = archive
+            .by_name(&name)
+            .map_err(|cause| unreadable(&name, &cause))?;
         io::copy(&mut entry, &mut io::sink()).map_err(|cause| unreadable(&name, &cause))?;
         let range = usize::try_from(entry.data_start()).ok().and_then(|start| {
             let end = start.checked_add(usize::try_from(entry.size()).ok()?)?;
@@ -199,8 +220,10 @@ fn open_legacy(path: &Path, bytes: &[u8]) -> Result<Opened, ModelError> {
     let tree = next("object")?;
     let keys = next("storage keys")?;
     let found = state_dict(path, &tree)?;
-    let sizes: HashMap<&str, usize> =
-        tree.storages().map(|storage| (&*storage.key, storage.dtype.size())).collect();
+    let sizes: HashMap<&str, usize> = tree
+        .storages()
+        .map(|storage| (&*storage.key, storage.dtype.size()))
+        .collect();
     let Node::List(list) = keys.node(keys.root) else {
         return Err(bad(format!("byte {at}: no list of storage keys")));
     };
@@ -246,7 +269,8 @@ impl Found<'_> {
     fn views(self, storage: impl Fn(&str) -> Option<Range<usize>>) -> Result<BTreeMap<String, View>, String> {
         let view = |(name, tensor): (String, &pickle::Tensor)| {
             let range = storage(&tensor.storage.key);
-            let range = range.ok_or_else(|| format!("storage `{}` of `{name}` is missing", tensor.storage.key))?;
+            let range =
+                range.ok_or_else(|| format!("storage `{}` of `{name}` is missing", tensor.storage.key))?;
             let view = View {
                 dtype: tensor.storage.dtype,
                 shape: tensor.shape.clone(),
@@ -274,9 +298,11 @@ fn state_dict<'a>(path: &Path, tree: &'a Tree) -> Result<Found<'a>, ModelError> 
                 let named = |&(key, value)| Some((tree.text(key)?.to_owned(), value));
                 items.iter().filter_map(named).collect()
             }
-            Node::List(items) | Node::Tuple(items) => {
-                items.iter().enumerate().map(|(index, &item)| (index.to_string(), item)).collect()
-            }
+            Node::List(items) | Node::Tuple(items) => items
+                .iter()
+                .enumerate()
+                .map(|(index, &item)| (index.to_string(), item))
+                .collect(),
             _ => continue,
         };
         let tensor = |(name, id): &(String, Id)| match tree.node(*id) {
@@ -307,10 +333,17 @@ fn state_dict<'a>(path: &Path, tree: &'a Tree) -> Result<Found<'a>, ModelError> 
         Some(_) => {
             let places: Vec<String> = found.iter().map(|found| found.keys.join(".")).collect();
             let cause = format!("holds several models: {}", places.join(", "));
-            Err(ModelError::file(path, cause, "save the state dict of the one you mean and import that"))
+            Err(ModelError::file(
+                path,
+                cause,
+                "save the state dict of the one you mean and import that",
+            ))
         }
         None => {
-            let cause = format!("holds no dict of tensors with a name that ends in `{LANDMARK}`{}", top(tree));
+            let cause = format!(
+                "holds no dict of tensors with a name that ends in `{LANDMARK}`{}",
+                top(tree)
+            );
             Err(ModelError::file(path, cause, SAVE_AGAIN))
         }
     }
@@ -320,7 +353,11 @@ fn state_dict<'a>(path: &Path, tree: &'a Tree) -> Result<Found<'a>, ModelError> 
 fn top(tree: &Tree) -> String {
     match tree.node(tree.root) {
         Node::Dict(items) => {
-            let keys: Vec<&str> = items.iter().filter_map(|&(key, _)| tree.text(key)).take(8).collect();
+            let keys: Vec<&str> = items
+                .iter()
+                .filter_map(|&(key, _)| tree.text(key))
+                .take(8)
+                .collect();
             format!("; its top holds {}", keys.join(", "))
         }
         _ => "; it is no dict, perhaps a whole pickled model".to_owned(),

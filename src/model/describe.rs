@@ -32,7 +32,10 @@ pub fn describe(path: &Path, kind: ModelKind) -> Result<WeightsInfo, ModelError>
     let mut head = Vec::new();
     file.by_ref().take(8).read_to_end(&mut head).map_err(failed())?;
     let header_len = Header::length(path, &head, file_len)?;
-    file.by_ref().take(header_len as u64 - 8).read_to_end(&mut head).map_err(failed())?;
+    file.by_ref()
+        .take(header_len as u64 - 8)
+        .read_to_end(&mut head)
+        .map_err(failed())?;
     let header = Header::parse(path, &head, file_len)?;
     header.check(path, kind)?;
 
@@ -45,7 +48,11 @@ pub fn describe(path: &Path, kind: ModelKind) -> Result<WeightsInfo, ModelError>
         }
     }
     Ok(WeightsInfo {
-        sha256: digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
+        sha256: digest
+            .finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect(),
         untrained: header.metadata.contains_key(UNTRAINED),
         kind,
     })

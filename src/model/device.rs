@@ -89,12 +89,18 @@ pub fn set_threads(threads: usize) {
 pub fn self_test() -> Result<(), ModelError> {
     let product = || {
         let matrix = tch::Tensor::f_from_slice(&[1.0_f32, 2.0, 3.0, 4.0])?.f_view([2, 2])?;
-        matrix.f_matmul(&matrix)?.f_sum(tch::Kind::Float)?.f_double_value(&[])
+        matrix
+            .f_matmul(&matrix)?
+            .f_sum(tch::Kind::Float)?
+            .f_double_value(&[])
     };
     match product().map_err(ModelError::torch("multiplying two matrices"))? {
         // [[7, 10], [15, 22]]
         54.0 => Ok(()),
-        other => Err(ModelError::Device { device: "cpu".into(), cause: format!("7 + 10 + 15 + 22 gave {other}") }),
+        other => Err(ModelError::Device {
+            device: "cpu".into(),
+            cause: format!("7 + 10 + 15 + 22 gave {other}"),
+        }),
     }
 }
 
@@ -108,7 +114,16 @@ mod tests {
             assert_eq!(Device::parse(text).unwrap().to_string(), text);
         }
         assert_eq!(Device::parse("cuda").unwrap(), Device::cuda(0));
-        for bad in ["", "gpu", "cuda:", "cuda:-1", "cuda:+1", "cuda:1 ", "CPU", "cuda:70000"] {
+        for bad in [
+            "",
+            "gpu",
+            "cuda:",
+            "cuda:-1",
+            "cuda:+1",
+            "cuda:1 ",
+            "CPU",
+            "cuda:70000",
+        ] {
             let error = Device::parse(bad).unwrap_err().to_string();
             assert!(error.contains("cuda:N"), "{error}");
         }

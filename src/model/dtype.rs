@@ -33,7 +33,9 @@ impl Dtype {
         let start = index.checked_mul(self.size())?;
         let element = bytes.get(start..start.checked_add(self.size())?)?;
         match (self, element) {
-            (Dtype::F64, &[a, b, c, d, e, f, g, h]) => Some(f64::from_le_bytes([a, b, c, d, e, f, g, h]) as f32),
+            (Dtype::F64, &[a, b, c, d, e, f, g, h]) => {
+                Some(f64::from_le_bytes([a, b, c, d, e, f, g, h]) as f32)
+            }
             (Dtype::F32, &[a, b, c, d]) => Some(f32::from_le_bytes([a, b, c, d])),
             (Dtype::F16, &[a, b]) => Some(half_to_f32(u16::from_le_bytes([a, b]))),
             (Dtype::Bf16, &[a, b]) => Some(f32::from_bits(u32::from(u16::from_le_bytes([a, b])) << 16)),
@@ -97,7 +99,11 @@ mod tests {
             (0x7bff, 65504.0),
             (0x7c00, f32::INFINITY),
         ] {
-            assert_eq!(Dtype::F16.read(&bits.to_le_bytes(), 0), Some(value), "{bits:#06x}");
+            assert_eq!(
+                Dtype::F16.read(&bits.to_le_bytes(), 0),
+                Some(value),
+                "{bits:#06x}"
+            );
         }
         assert!(half_to_f32(0x7e00).is_nan());
         assert_eq!(half_to_f32(0x8000).to_bits(), (-0.0_f32).to_bits());

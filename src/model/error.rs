@@ -37,7 +37,9 @@ pub enum ModelError {
         problems: Vec<String>,
     },
     /// A device that cannot be used.
-    #[error("device `{device}`: {cause}; use `cpu`, or `cuda:N` with N from 0 to one less than the number of GPUs")]
+    #[error(
+        "device `{device}`: {cause}; use `cpu`, or `cuda:N` with N from 0 to one less than the number of GPUs"
+    )]
     Device {
         /// The device as it was named.
         device: String,

@@ -6,10 +6,10 @@
 //! and this program's own `heads.va.*`. A classifier `body.fc.*` and batch counters are left out; so is whatever else
 //! the file holds, and it is listed.
 
+use super::ModelError;
 use super::checkpoint::{Checkpoint, LANDMARK, prefix};
 use super::layout::{self, head_name};
 use super::state::{StateDict, UNTRAINED};
-use super::ModelError;
 use crate::domain::{ModelKind, Task};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -62,7 +62,9 @@ pub fn import_weights(src: &Path, kind: Option<ModelKind>, out: &Path) -> Result
     refuse(src, kind, state.problems(kind))?;
     state.write(out)?;
     let known = |name: &str| name.ends_with(".num_batches_tracked") || name.contains("body.fc.");
-    let ignored = checkpoint.names().filter(|name| !used.contains(name) && !known(name));
+    let ignored = checkpoint
+        .names()
+        .filter(|name| !used.contains(name) && !known(name));
     Ok(Imported {
         kind,
         tensors: used.len(),
@@ -75,18 +77,29 @@ fn refuse(path: &Path, kind: ModelKind, problems: Vec<String>) -> Result<(), Mod
     if problems.is_empty() {
         return Ok(());
     }
-    Err(ModelError::Mismatch { path: path.to_path_buf(), kind: kind.name(), problems })
+    Err(ModelError::Mismatch {
+        path: path.to_path_buf(),
+        kind: kind.name(),
+        problems,
+    })
 }
 
 /// The source's name of each canonical name it has.
 fn canonical_names(checkpoint: &Checkpoint, path: &Path) -> Result<BTreeMap<String, String>, ModelError> {
-    let prefixes: Vec<&str> = checkpoint.names().filter_map(|name| prefix(name, LANDMARK)).collect();
+    let prefixes: Vec<&str> = checkpoint
+        .names()
+        .filter_map(|name| prefix(name, LANDMARK))
+        .collect();
     let [root] = prefixes.as_slice() else {
         let cause = match prefixes.len() {
             0 => format!("no tensor's name ends in `{LANDMARK}`"),
             _ => format!("holds several models: `{}`", prefixes.join("`, `")),
         };
-        return Err(ModelError::file(path, cause, "save the state dict of one feature-pyramid model and import that"));
+        return Err(ModelError::file(
+            path,
+            cause,
+            "save the state dict of one feature-pyramid model and import that",
+        ));
     };
     let mut names = BTreeMap::new();
     for name in checkpoint.names() {
@@ -116,7 +129,11 @@ fn pyramid_name(own: &str) -> String {
 /// The canonical name of a head's tensor, whatever stands before it.
 fn head(checkpoint: &Checkpoint, name: &str) -> Option<String> {
     for part in ["weight", "bias"] {
-        for (task, theirs) in [(Task::Va, "VA_head"), (Task::Expr, "EXPR_head"), (Task::Au, "AU_head")] {
+        for (task, theirs) in [
+            (Task::Va, "VA_head"),
+            (Task::Expr, "EXPR_head"),
+            (Task::Au, "AU_head"),
+        ] {
             let ours = format!("heads.{}.{part}", head_name(task));
             if prefix(name, &format!("{theirs}.linear.{part}")).is_some() || prefix(name, &ours).is_some() {
                 return Some(ours);
@@ -124,7 +141,9 @@ fn head(checkpoint: &Checkpoint, name: &str) -> Option<String> {
         }
         if prefix(name, &format!("head.linear.{part}")).is_some() {
             let outputs = *checkpoint.shape(name)?.0.first()?;
-            let task = Task::ALL.into_iter().find(|task| task.outputs().len() == outputs)?;
+            let task = Task::ALL
+                .into_iter()
+                .find(|task| task.outputs().len() == outputs)?;
             return Some(format!("heads.{}.{part}", head_name(task)));
         }
     }
@@ -135,9 +154,12 @@ fn head(checkpoint: &Checkpoint, name: &str) -> Option<String> {
 fn kind_of(names: &BTreeMap<String, String>, path: &Path) -> Result<ModelKind, ModelError> {
     let has = |task: Task| names.contains_key(&format!("heads.{}.weight", head_name(task)));
     let tasks: Vec<Task> = Task::ALL.into_iter().filter(|task| has(*task)).collect();
-    ModelKind::ALL.into_iter().find(|kind| kind.tasks() == tasks.as_slice()).ok_or_else(|| {
-        let found: Vec<&str> = tasks.into_iter().map(head_name).collect();
-        let cause = format!("its heads ({}) are those of no kind", found.join(", "));
-        ModelError::file(path, cause, NAME_KIND)
-    })
+    ModelKind::ALL
+        .into_iter()
+        .find(|kind| kind.tasks() == tasks.as_slice())
+        .ok_or_else(|| {
+            let found: Vec<&str> = tasks.into_iter().map(head_name).collect();
+            let cause = format!("its heads ({}) are those of no kind", found.join(", "));
+            ModelError::file(path, cause, NAME_KIND)
+        })
 }

@@ -24,7 +24,9 @@ pub fn init_weights(kind: ModelKind, seed: u64, out: &Path) -> Result<(), ModelE
 /// The weights [`init_weights`] writes.
 pub(super) fn untrained(kind: ModelKind, seed: u64, origin: &Path) -> StateDict {
     let mut state = StateDict::new(origin, kind);
-    state.metadata.insert(UNTRAINED.to_owned(), format!("seed {seed}"));
+    state
+        .metadata
+        .insert(UNTRAINED.to_owned(), format!("seed {seed}"));
     for (name, shape) in layout::layout(kind) {
         let len = shape.iter().product();
         let data = match (shape.as_slice(), name.as_str()) {
@@ -54,7 +56,10 @@ fn normal(kind: ModelKind, seed: u64, name: &str, len: usize, deviation: f64) ->
     let scale = deviation / f64::sqrt(4.0 * (65536.0 * 65536.0 - 1.0) / 12.0);
     let mut draw = || {
         let bits = random.next_u64();
-        let sum: u64 = [0, 16, 32, 48].into_iter().map(|shift| bits >> shift & 0xffff).sum();
+        let sum: u64 = [0, 16, 32, 48]
+            .into_iter()
+            .map(|shift| bits >> shift & 0xffff)
+            .sum();
         ((sum as f64 - 131_070.0) * scale) as f32
     };
     (0..len).map(|_| draw()).collect()

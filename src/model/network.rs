@@ -33,11 +33,16 @@ impl Batch {
     /// [`ModelError::Device`] for a GPU that is not there.
     pub fn new(capacity: usize, device: Device) -> Result<Self, ModelError> {
         device.require()?;
-        let length = capacity.max(SMALLEST).checked_mul(INPUT_LEN).filter(|_| capacity > 0);
+        let length = capacity
+            .max(SMALLEST)
+            .checked_mul(INPUT_LEN)
+            .filter(|_| capacity > 0);
         let mut data = Vec::new();
         let length = length.filter(|&length| data.try_reserve_exact(length).is_ok());
         let length = length.ok_or_else(|| {
-            ModelError::Batch(format!("a capacity of {capacity} samples is impossible; choose 1 to some hundreds"))
+            ModelError::Batch(format!(
+                "a capacity of {capacity} samples is impossible; choose 1 to some hundreds"
+            ))
         })?;
         data.resize(length, 0.0);
         Ok(Self {
@@ -79,7 +84,10 @@ impl Batch {
             return Err(ModelError::Batch(cause));
         }
         if sample.len() != INPUT_LEN {
-            let cause = format!("a sample of {} values where {INPUT_LEN} are expected", sample.len());
+            let cause = format!(
+                "a sample of {} values where {INPUT_LEN} are expected",
+                sample.len()
+            );
             return Err(ModelError::Batch(cause));
         }
         self.data[self.len * INPUT_LEN..][..INPUT_LEN].copy_from_slice(sample);
@@ -90,11 +98,18 @@ impl Batch {
     /// `[rows, 3, 128, 128]` on the device, zeros past the samples. On a GPU always of one shape, because there
     /// the choice of algorithm, and with it the last bits, depends on it.
     fn tensor(&self, kind: Kind) -> Result<Tensor, tch::TchError> {
-        let rows = if self.device == Device::cpu() { self.len } else { self.capacity };
+        let rows = if self.device == Device::cpu() {
+            self.len
+        } else {
+            self.capacity
+        };
         let rows = rows.max(SMALLEST);
         let side = INPUT_SIZE as i64;
         let samples = Tensor::f_from_slice(&self.data[..rows * INPUT_LEN])?;
-        samples.f_view([rows as i64, 3, side, side])?.f_to_device(self.device.tch())?.f_to_kind(kind)
+        samples
+            .f_view([rows as i64, 3, side, side])?
+            .f_to_device(self.device.tch())?
+            .f_to_kind(kind)
     }
 }
 
@@ -163,7 +178,11 @@ impl Network {
         let _no_grad = tch::no_grad_guard();
         let mut run = || {
             let levels = self.body.forward(&batch.tensor(Kind::Float)?)?;
-            let outputs = self.readout.forward(&levels)?.f_to_device(tch::Device::Cpu)?.f_contiguous()?;
+            let outputs = self
+                .readout
+                .forward(&levels)?
+                .f_to_device(tch::Device::Cpu)?
+                .f_contiguous()?;
             let taken = rows.len();
             outputs.f_copy_data(&mut rows, taken)
         };

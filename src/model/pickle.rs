@@ -311,7 +311,9 @@ impl<'a> Machine<'a> {
 
     fn take(&mut self, count: usize) -> Step<&'a [u8]> {
         let end = self.at.checked_add(count);
-        let taken = end.and_then(|end| self.bytes.get(self.at..end)).ok_or("the pickle is cut off")?;
+        let taken = end
+            .and_then(|end| self.bytes.get(self.at..end))
+            .ok_or("the pickle is cut off")?;
         self.at += count;
         Ok(taken)
     }
@@ -322,13 +324,20 @@ impl<'a> Machine<'a> {
 
     /// A little-endian unsigned number of up to 8 bytes.
     fn uint(&mut self, size: usize) -> Step<u64> {
-        Ok(self.take(size)?.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte)))
+        Ok(self
+            .take(size)?
+            .iter()
+            .rev()
+            .fold(0, |value, &byte| value << 8 | u64::from(byte)))
     }
 
     /// Text up to the end of the line.
     fn line(&mut self) -> Step<&'a str> {
         let rest = &self.bytes[self.at..];
-        let end = rest.iter().position(|&byte| byte == b'\n').ok_or("the pickle is cut off")?;
+        let end = rest
+            .iter()
+            .position(|&byte| byte == b'\n')
+            .ok_or("the pickle is cut off")?;
         let line = self.take(end + 1)?;
         std::str::from_utf8(&line[..end]).map_err(|_| "text that is not UTF-8".to_owned())
     }
@@ -390,13 +399,19 @@ impl<'a> Machine<'a> {
     /// Height of the stack without its `count` topmost values, which must lie above the last mark.
     fn height(&self, count: usize) -> Step<usize> {
         let floor = self.marks.last().copied().unwrap_or(0);
-        let height = self.stack.len().checked_sub(count).filter(|&height| height >= floor);
+        let height = self
+            .stack
+            .len()
+            .checked_sub(count)
+            .filter(|&height| height >= floor);
         height.ok_or_else(|| "a value is taken from an empty stack".to_owned())
     }
 
     fn pop(&mut self) -> Step<Id> {
         self.height(1)?;
-        self.stack.pop().ok_or_else(|| "a value is taken from an empty stack".to_owned())
+        self.stack
+            .pop()
+            .ok_or_else(|| "a value is taken from an empty stack".to_owned())
     }
 
     fn top(&self) -> Step<Id> {
@@ -415,7 +430,10 @@ impl<'a> Machine<'a> {
     }
 
     fn recall(&mut self, key: u64) -> Step<()> {
-        let id = self.memo.get(&key).ok_or_else(|| format!("memo {key} is empty"))?;
+        let id = self
+            .memo
+            .get(&key)
+            .ok_or_else(|| format!("memo {key} is empty"))?;
         self.stack.push(*id);
         Ok(())
     }
@@ -441,7 +459,8 @@ impl<'a> Machine<'a> {
     // The few calls that are understood.
 
     fn call(&self, callable: Id, args: Id) -> Step<Node> {
-        let (Node::Global(module, name), Node::Tuple(args)) = (&self.nodes[callable], &self.nodes[args]) else {
+        let (Node::Global(module, name), Node::Tuple(args)) = (&self.nodes[callable], &self.nodes[args])
+        else {
             return Ok(Node::Opaque);
         };
         match (&**module, &**name, args.as_slice()) {
@@ -462,7 +481,9 @@ impl<'a> Machine<'a> {
             return Ok(Node::Opaque);
         };
         let offset = self.size(offset).ok_or("a tensor whose offset is no number")?;
-        let shape = self.sizes(shape).ok_or("a tensor whose shape is not up to 8 sizes")?;
+        let shape = self
+            .sizes(shape)
+            .ok_or("a tensor whose shape is not up to 8 sizes")?;
         let strides = self.sizes(strides).filter(|strides| strides.len() == shape.len());
         let strides = strides.ok_or("a tensor whose strides do not match its shape")?;
         Ok(Node::Tensor(Tensor {
@@ -496,9 +517,17 @@ impl<'a> Machine<'a> {
         let &[tag, class, key, _, len, ..] = parts else {
             return Ok(Node::Opaque);
         };
-        match (&self.nodes[tag], &self.nodes[class], &self.nodes[key], self.size(len)) {
+        match (
+            &self.nodes[tag],
+            &self.nodes[class],
+            &self.nodes[key],
+            self.size(len),
+        ) {
             (Node::Str(tag), Node::Global(_, class), Node::Str(key), Some(len)) if &**tag == "storage" => {
-                if parts.get(5).is_some_and(|&view| !matches!(self.nodes[view], Node::Opaque)) {
+                if parts
+                    .get(5)
+                    .is_some_and(|&view| !matches!(self.nodes[view], Node::Opaque))
+                {
                     return Err("a storage inside another, as PyTorch before 0.4 wrote them".to_owned());
                 }
                 let dtype = dtype(class).ok_or_else(|| format!("a storage of unknown type `{class}`"))?;
@@ -573,8 +602,13 @@ mod tests {
     fn old_protocols_are_read() {
         // pickle.dumps({'a': (1, 'b'), 'c': -2}, 0)
         let tree = parse(b"(dp0\nVa\np1\n(I1\nVb\np2\ntp3\nsVc\np4\nI-2\ns.").unwrap();
-        let Node::Dict(items) = tree.node(tree.root) else { panic!() };
-        assert_eq!(items.iter().map(|&(key, _)| tree.text(key)).collect::<Vec<_>>(), [Some("a"), Some("c")]);
+        let Node::Dict(items) = tree.node(tree.root) else {
+            panic!()
+        };
+        assert_eq!(
+            items.iter().map(|&(key, _)| tree.text(key)).collect::<Vec<_>>(),
+            [Some("a"), Some("c")]
+        );
         assert!(matches!(tree.node(items[1].1), Node::Int(-2)));
         // pickle.dumps(-300, 2), pickle.dumps(1 << 80, 2)
         let tree = parse(b"\x80\x02J\xd4\xfe\xff\xff.").unwrap();
@@ -587,7 +621,10 @@ mod tests {
     fn broken_pickles_are_refused_with_their_position() {
         assert_eq!(cause(b""), "0: the pickle is cut off");
         assert_eq!(cause(b"\x80\x02X\xff\xff\xff\xffab"), "2: the pickle is cut off");
-        assert_eq!(cause(b"\x8d\xff\xff\xff\xff\xff\xff\xff\xff"), "0: the pickle is cut off");
+        assert_eq!(
+            cause(b"\x8d\xff\xff\xff\xff\xff\xff\xff\xff"),
+            "0: the pickle is cut off"
+        );
         assert_eq!(cause(b"\x80\x02."), "2: a value is taken from an empty stack");
         assert_eq!(cause(b"N(0."), "2: a value is taken from an empty stack");
         assert_eq!(cause(b"t"), "0: a mark is missing");

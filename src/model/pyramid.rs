@@ -20,7 +20,9 @@ impl Pyramid {
     pub(super) fn new(state: &StateDict, kind: ModelKind, place: Placement) -> Result<Self, TchError> {
         let block = |block: &str, padding| -> Result<Vec<_>, TchError> {
             let levels = 0..PYRAMID_LEVELS - 1;
-            levels.map(|level| Conv::plain(state, &format!("fpn.{block}_blocks.{level}.0"), padding, place)).collect()
+            levels
+                .map(|level| Conv::plain(state, &format!("fpn.{block}_blocks.{level}.0"), padding, place))
+                .collect()
         };
         let (head_weight, head_bias) = heads(state, kind, place)?;
         Ok(Self {
@@ -59,7 +61,8 @@ impl Pyramid {
 
     /// C2…C5 to the outputs `[N, outputs]`.
     pub(super) fn forward(&self, levels: &[Tensor]) -> Result<Tensor, TchError> {
-        self.embed(levels)?.f_linear(&self.head_weight, Some(&self.head_bias))
+        self.embed(levels)?
+            .f_linear(&self.head_weight, Some(&self.head_bias))
     }
 }
 
@@ -68,7 +71,11 @@ fn spatial_mean(x: &Tensor) -> Result<Tensor, TchError> {
 }
 
 /// Weights `[outputs, 1280]` and biases `[outputs]` of the heads of a kind, in output order.
-pub(super) fn heads(state: &StateDict, kind: ModelKind, place: Placement) -> Result<(Tensor, Tensor), TchError> {
+pub(super) fn heads(
+    state: &StateDict,
+    kind: ModelKind,
+    place: Placement,
+) -> Result<(Tensor, Tensor), TchError> {
     let stack = |part: &str| {
         let tasks = kind.tasks().iter();
         let names = tasks.map(|&task| format!("heads.{}.{part}", layout::head_name(task)));

@@ -116,7 +116,9 @@ fn reach(level: usize, step: usize, source: usize) -> [Vec<f64>; 3] {
 fn rows_reached(level: usize, step: usize, source: usize, tap: usize) -> Vec<f64> {
     let side = LEVEL_SIDES[level];
     let mut rows = vec![0.0; LEVEL_SIDES[source]];
-    let inside = (0..side).step_by(step).filter_map(|centre| (centre + tap).checked_sub(1));
+    let inside = (0..side)
+        .step_by(step)
+        .filter_map(|centre| (centre + tap).checked_sub(1));
     for row in inside.filter(|&row| row < side) {
         rows[row >> (source - level)] += 1.0;
     }
@@ -129,7 +131,8 @@ fn sum_classes(x: &Tensor, axis: i64, classes: &[Range<usize>]) -> Result<Tensor
         return Ok(x.shallow_clone());
     }
     let sum = |class: &Range<usize>| {
-        x.f_narrow(axis, class.start as i64, class.len() as i64)?.f_sum_dim_intlist(axis, true, None)
+        x.f_narrow(axis, class.start as i64, class.len() as i64)?
+            .f_sum_dim_intlist(axis, true, None)
     };
     Tensor::f_cat(&classes.iter().map(sum).collect::<Result<Vec<_>, _>>()?, axis)
 }
@@ -147,7 +150,12 @@ mod tests {
                 for tap in 0..3 {
                     let rows = rows_reached(level, step, source, tap);
                     for class in classes(source) {
-                        assert!(rows[class.clone()].iter().all(|&count| count == rows[class.start]), "{rows:?}");
+                        assert!(
+                            rows[class.clone()]
+                                .iter()
+                                .all(|&count| count == rows[class.start]),
+                            "{rows:?}"
+                        );
                     }
                 }
             }

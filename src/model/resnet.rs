@@ -21,7 +21,10 @@ pub(super) struct Placement {
 impl Placement {
     pub(super) fn tensor(self, data: &[f64], shape: &[usize]) -> Result<Tensor, TchError> {
         let shape: Vec<i64> = shape.iter().map(|&n| n as i64).collect();
-        Tensor::f_from_slice(data)?.f_view(shape.as_slice())?.f_to_kind(self.kind)?.f_to_device(self.device)
+        Tensor::f_from_slice(data)?
+            .f_view(shape.as_slice())?
+            .f_to_kind(self.kind)?
+            .f_to_device(self.device)
     }
 
     pub(super) fn array(self, array: &Array) -> Result<Tensor, TchError> {
@@ -46,7 +49,12 @@ pub(super) struct Conv {
 impl Conv {
     /// A convolution that carries its own bias: `name.weight`, `name.bias`.
     #[cfg_attr(not(test), allow(dead_code))]
-    pub(super) fn plain(state: &StateDict, name: &str, padding: i64, place: Placement) -> Result<Self, TchError> {
+    pub(super) fn plain(
+        state: &StateDict,
+        name: &str,
+        padding: i64,
+        place: Placement,
+    ) -> Result<Self, TchError> {
         Ok(Self {
             weight: channels_last(&place.array(&state.tensors[&format!("{name}.weight")])?)?,
             bias: place.array(&state.tensors[&format!("{name}.bias")])?,
@@ -57,15 +65,31 @@ impl Conv {
 
     /// A convolution without bias and the batch norm after it, as one convolution padded to keep its size (but
     /// for the stride).
-    fn folded(state: &StateDict, conv: &str, bn: &str, stride: i64, place: Placement) -> Result<Self, TchError> {
+    fn folded(
+        state: &StateDict,
+        conv: &str,
+        bn: &str,
+        stride: i64,
+        place: Placement,
+    ) -> Result<Self, TchError> {
         let kernel = &state.tensors[&format!("{conv}.weight")];
-        let part = |name: &str| state.tensors[&format!("{bn}.{name}")].data.iter().copied().map(f64::from);
+        let part = |name: &str| {
+            state.tensors[&format!("{bn}.{name}")]
+                .data
+                .iter()
+                .copied()
+                .map(f64::from)
+        };
         let scales = part("weight").zip(part("running_var"));
-        let scales: Vec<f64> = scales.map(|(gamma, var)| gamma / (var + BATCH_NORM_EPSILON).sqrt()).collect();
+        let scales: Vec<f64> = scales
+            .map(|(gamma, var)| gamma / (var + BATCH_NORM_EPSILON).sqrt())
+            .collect();
         let shifts = part("bias").zip(part("running_mean")).zip(&scales);
         let bias: Vec<f64> = shifts.map(|((beta, mean), scale)| beta - mean * scale).collect();
         let filters = kernel.data.chunks_exact(kernel.data.len() / scales.len());
-        let scaled = filters.zip(&scales).flat_map(|(filter, scale)| filter.iter().map(move |&w| f64::from(w) * scale));
+        let scaled = filters
+            .zip(&scales)
+            .flat_map(|(filter, scale)| filter.iter().map(move |&w| f64::from(w) * scale));
         Ok(Self {
             weight: channels_last(&place.tensor(&scaled.collect::<Vec<_>>(), &kernel.shape)?)?,
             bias: place.tensor(&bias, &[bias.len()])?,
@@ -104,7 +128,15 @@ struct Bottleneck {
 
 impl Bottleneck {
     fn new(state: &StateDict, at: &str, stride: i64, place: Placement) -> Result<Self, TchError> {
-        let conv = |i: usize, stride| Conv::folded(state, &format!("{at}.conv{i}"), &format!("{at}.bn{i}"), stride, place);
+        let conv = |i: usize, stride| {
+            Conv::folded(
+                state,
+                &format!("{at}.conv{i}"),
+                &format!("{at}.bn{i}"),
+                stride,
+                place,
+            )
+        };
         let shortcut = format!("{at}.downsample.0");
         let projected = state.tensors.contains_key(&format!("{shortcut}.weight"));
         let project = || Conv::folded(state, &shortcut, &format!("{at}.downsample.1"), stride, place);

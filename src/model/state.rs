@@ -53,7 +53,9 @@ impl StateDict {
         Self {
             origin: origin.to_path_buf(),
             tensors: BTreeMap::new(),
-            metadata: marks.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+            metadata: marks
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into(),
         }
     }
 
@@ -99,7 +101,9 @@ impl StateDict {
         self.serialize(&mut BufWriter::new(&mut file)).map_err(failed())?;
         file.as_file().sync_all().map_err(failed())?;
         file.persist(path).map_err(|refused| failed()(refused.error))?;
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed())
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(failed())
     }
 
     fn serialize(&self, out: &mut impl Write) -> std::io::Result<()> {
@@ -140,7 +144,11 @@ impl StateDict {
         let mut problems = layout::problems(kind, find);
         for (name, array) in &self.tensors {
             if array.data.len() != array.shape.iter().product::<usize>() {
-                problems.push(format!("`{name}` holds {} elements, not {:?}", array.data.len(), array.shape));
+                problems.push(format!(
+                    "`{name}` holds {} elements, not {:?}",
+                    array.data.len(),
+                    array.shape
+                ));
             }
             if let Some(at) = array.data.iter().position(|value| !value.is_finite()) {
                 problems.push(format!("`{name}` holds {} at element {at}", array.data[at]));
@@ -187,7 +195,9 @@ impl Header {
     /// Number of bytes from the start of the file that hold the header, told from its first eight.
     pub(super) fn length(path: &Path, first: &[u8], file_len: u64) -> Result<usize, ModelError> {
         let length = first.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
-        let end = length.and_then(|length| length.checked_add(8)).filter(|&end| end <= file_len);
+        let end = length
+            .and_then(|length| length.checked_add(8))
+            .filter(|&end| end <= file_len);
         end.and_then(|end| usize::try_from(end).ok()).ok_or_else(|| {
             let cause = format!("no safetensors header within its {file_len} bytes");
             ModelError::file(path, cause, NOT_SAFETENSORS)
@@ -199,12 +209,16 @@ impl Header {
     pub(super) fn parse(path: &Path, bytes: &[u8], file_len: u64) -> Result<Self, ModelError> {
         let bad = |cause: String| ModelError::file(path, cause, NOT_SAFETENSORS);
         let start = Self::length(path, bytes, file_len)?;
-        let text = bytes.get(8..start).ok_or_else(|| bad("the header is cut off".to_owned()))?;
+        let text = bytes
+            .get(8..start)
+            .ok_or_else(|| bad("the header is cut off".to_owned()))?;
         let parsed: Metadata = serde_json::from_slice(text)
             .map_err(|error| bad(format!("no safetensors header at byte 8: {error}")))?;
         let expected = start as u64 + parsed.data_len() as u64;
         if expected != file_len {
-            return Err(bad(format!("{file_len} bytes long where its header says {expected}")));
+            return Err(bad(format!(
+                "{file_len} bytes long where its header says {expected}"
+            )));
         }
         let tensors = parsed.tensors().into_iter().map(|(name, info)| {
             let stored = Stored {
@@ -216,7 +230,12 @@ impl Header {
         });
         Ok(Self {
             tensors: tensors.collect(),
-            metadata: parsed.metadata().clone().unwrap_or_default().into_iter().collect(),
+            metadata: parsed
+                .metadata()
+                .clone()
+                .unwrap_or_default()
+                .into_iter()
+                .collect(),
         })
     }
 
@@ -225,13 +244,18 @@ impl Header {
         for (key, expected) in [(ARCHITECTURE_KEY, ARCHITECTURE), (KIND, kind.name())] {
             if let Some(found) = self.metadata.get(key).filter(|found| *found != expected) {
                 let cause = format!("is marked {key} = `{found}` where `{expected}` is expected");
-                let remedy = "name the kind it is, or run `affectmill import-weights --kind …` to keep one head";
+                let remedy =
+                    "name the kind it is, or run `affectmill import-weights --kind …` to keep one head";
                 return Err(ModelError::file(path, cause, remedy));
             }
         }
         let find = |name: &str| {
             let stored = self.tensors.get(name)?;
-            Some((stored.shape.as_slice(), stored.dtype.to_string(), stored.dtype.is_float()))
+            Some((
+                stored.shape.as_slice(),
+                stored.dtype.to_string(),
+                stored.dtype.is_float(),
+            ))
         };
         match layout::problems(kind, find) {
             problems if problems.is_empty() => Ok(()),

@@ -11,14 +11,16 @@ use std::path::{Path, PathBuf};
 use tch::{Kind, Tensor};
 
 fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name)
 }
 
 /// The generator's formula: `count` multiples of 2⁻²³ in [−1, 1), splitmix64 over the FNV-1a hash of the name.
 fn uniform(name: &str, count: usize) -> Vec<f64> {
-    let seed = name
-        .bytes()
-        .fold(0xCBF2_9CE4_8422_2325_u64, |seed, byte| (seed ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3));
+    let seed = name.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |seed, byte| {
+        (seed ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
+    });
     (1..=count as u64)
         .map(|n| {
             let mut x = seed.wrapping_add(n.wrapping_mul(0x9E37_79B9_7F4A_7C15));
@@ -65,10 +67,15 @@ fn sample(n: usize) -> Vec<f32> {
 /// Within 1e-4 of the largest output of the row.
 fn assert_close(found: &[f32], expected: &[f64], what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}");
-    let scale = expected.iter().fold(0.0_f64, |scale, value| scale.max(value.abs()));
+    let scale = expected
+        .iter()
+        .fold(0.0_f64, |scale, value| scale.max(value.abs()));
     for (n, (found, expected)) in found.iter().zip(expected).enumerate() {
         let error = (f64::from(*found) - expected).abs() / scale;
-        assert!(error < 1e-4, "{what}, output {n}: {found} where torchvision says {expected}");
+        assert!(
+            error < 1e-4,
+            "{what}, output {n}: {found} where torchvision says {expected}"
+        );
     }
 }
 
@@ -79,7 +86,10 @@ fn plain_pyramid_and_readout_equal_torchvision() {
     for kind in ModelKind::ALL {
         let state = golden_state(kind);
         let network = Network::from_state(&state, kind, Device::cpu()).unwrap();
-        let place = Placement { device: tch::Device::Cpu, kind: Kind::Float };
+        let place = Placement {
+            device: tch::Device::Cpu,
+            kind: Kind::Float,
+        };
         let pyramid = Pyramid::new(&state, kind, place).unwrap();
         let rows = &expected[kind.name()];
         let mut batch = Batch::new(rows.len(), Device::cpu()).unwrap();
@@ -91,11 +101,17 @@ fn plain_pyramid_and_readout_equal_torchvision() {
         let readout = network.infer(&batch).unwrap();
 
         let _no_grad = tch::no_grad_guard();
-        let inputs = Tensor::f_from_slice(&inputs).unwrap().view([rows.len() as i64, 3, 128, 128]);
+        let inputs = Tensor::f_from_slice(&inputs)
+            .unwrap()
+            .view([rows.len() as i64, 3, 128, 128]);
         let plain = pyramid.forward(&network.body.forward(&inputs).unwrap()).unwrap();
         for (n, row) in rows.iter().enumerate() {
             let width = kind.output_count();
-            assert_close(&readout[n * width..][..width], row, &format!("readout, {}, input {n}", kind.name()));
+            assert_close(
+                &readout[n * width..][..width],
+                row,
+                &format!("readout, {}, input {n}", kind.name()),
+            );
             let plain: Vec<f32> = Vec::try_from(plain.get(n as i64).contiguous()).unwrap();
             assert_close(&plain, row, &format!("plain pyramid, {}, input {n}", kind.name()));
         }
@@ -104,13 +120,20 @@ fn plain_pyramid_and_readout_equal_torchvision() {
 
 #[test]
 fn a_row_depends_on_nothing_but_its_input() {
-    let network = Network::from_state(&golden_state(ModelKind::Student), ModelKind::Student, Device::cpu()).unwrap();
+    let network = Network::from_state(
+        &golden_state(ModelKind::Student),
+        ModelKind::Student,
+        Device::cpu(),
+    )
+    .unwrap();
     let samples: Vec<_> = (0..4).map(sample).collect();
     let infer = |order: &[usize]| -> Vec<Vec<u32>> {
         let mut batch = Batch::new(40, Device::cpu()).unwrap();
         order.iter().for_each(|&n| batch.push(&samples[n]).unwrap());
         let rows = network.infer(&batch).unwrap();
-        rows.chunks(21).map(|row| row.iter().map(|value| value.to_bits()).collect()).collect()
+        rows.chunks(21)
+            .map(|row| row.iter().map(|value| value.to_bits()).collect())
+            .collect()
     };
     let alone: Vec<_> = (0..4).map(|n| infer(&[n]).remove(0)).collect();
     assert!(alone[0] != alone[1], "different faces have different rows");
@@ -133,7 +156,7 @@ fn checkpoints_as_torch_writes_them_are_read() {
         for (name, tensor) in tensors {
             let array = checkpoint.read(name).unwrap_or_else(|error| panic!("{error}"));
             let shape: Vec<usize> = serde_json::from_value(tensor["shape"].clone()).unwrap();
-            let values: Vec<f32> = serde_json::from_value(tensor["values"].clone()).unwrap();
+            let values: Vec<f32> = serde_json::from_value(tensor["data"].clone()).unwrap();
             assert_eq!((array.shape, array.data), (shape, values), "{file}: {name}");
         }
     }
@@ -153,12 +176,24 @@ fn a_student_with_other_spellings_imports_and_gives_up_one_head() {
         };
         theirs.tensors.insert(name, array.clone());
     }
-    theirs.tensors.insert("module.extra".into(), Array { shape: vec![1], data: vec![0.0] });
-    let (source, out) = (folder.path().join("theirs.safetensors"), folder.path().join("ours.safetensors"));
+    theirs.tensors.insert(
+        "module.extra".into(),
+        Array {
+            shape: vec![1],
+            data: vec![0.0],
+        },
+    );
+    let (source, out) = (
+        folder.path().join("theirs.safetensors"),
+        folder.path().join("ours.safetensors"),
+    );
     theirs.write(&source).unwrap();
 
     let imported = import_weights(&source, None, &out).unwrap();
-    assert_eq!((imported.kind, imported.ignored.as_slice()), (ModelKind::Student, &["module.extra".to_owned()][..]));
+    assert_eq!(
+        (imported.kind, imported.ignored.as_slice()),
+        (ModelKind::Student, &["module.extra".to_owned()][..])
+    );
     assert!(StateDict::read(&out, ModelKind::Student).unwrap().tensors == student.tensors);
 
     let imported = import_weights(&source, Some(ModelKind::TeacherVa), &out).unwrap();
@@ -168,9 +203,18 @@ fn a_student_with_other_spellings_imports_and_gives_up_one_head() {
     assert!(teacher.tensors[&weight] == student.tensors[&weight]);
 
     theirs.tensors.remove("module.VA_head.linear.bias");
-    theirs.tensors.get_mut("module.backbone.body.conv1.weight").unwrap().shape = vec![64, 3, 49, 1];
+    theirs
+        .tensors
+        .get_mut("module.backbone.body.conv1.weight")
+        .unwrap()
+        .shape = vec![64, 3, 49, 1];
     theirs.write(&source).unwrap();
-    let error = import_weights(&source, Some(ModelKind::Student), &out).unwrap_err().to_string();
+    let error = import_weights(&source, Some(ModelKind::Student), &out)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("`heads.va.bias` [2] is missing"), "{error}");
-    assert!(error.contains("`body.conv1.weight` is [64, 3, 49, 1] where [64, 3, 7, 7] is expected"), "{error}");
+    assert!(
+        error.contains("`body.conv1.weight` is [64, 3, 49, 1] where [64, 3, 7, 7] is expected"),
+        "{error}"
+    );
 }

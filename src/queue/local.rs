@@ -34,14 +34,26 @@ impl LocalQueue {
     /// behind a long one at the end.
     pub fn new(mut shards: Vec<ShardPlan>, max_strikes: u32) -> Self {
         shards.sort_by(|a, b| b.frames().cmp(&a.frames()).then_with(|| a.id.cmp(&b.id)));
-        Self { waiting: shards.into(), leased: HashMap::new(), strikes: BTreeMap::new(), max_strikes }
+        Self {
+            waiting: shards.into(),
+            leased: HashMap::new(),
+            strikes: BTreeMap::new(),
+            max_strikes,
+        }
     }
 
     /// The next lease for this worker, or `None` when nothing waits.
     pub fn lease(&mut self, worker: WorkerId) -> Option<Lease> {
-        debug_assert!(!self.leased.contains_key(&worker), "a worker holds one lease at a time");
+        debug_assert!(
+            !self.leased.contains_key(&worker),
+            "a worker holds one lease at a time"
+        );
         let shard = self.waiting.pop_front()?;
-        let quarantined = shard.videos.iter().filter_map(|video| self.quarantined(&video.key)).collect();
+        let quarantined = shard
+            .videos
+            .iter()
+            .filter_map(|video| self.quarantined(&video.key))
+            .collect();
         self.leased.insert(worker, shard.clone());
         Some(Lease { shard, quarantined })
     }
@@ -78,7 +90,11 @@ impl LocalQueue {
         let last = strikes.last()?;
         (strikes.len() >= self.max_strikes as usize).then(|| Quarantined {
             key: video.clone(),
-            reason: format!("took its worker down {} times; the last time: {}", strikes.len(), last.reason),
+            reason: format!(
+                "took its worker down {} times; the last time: {}",
+                strikes.len(),
+                last.reason
+            ),
             last_frame: last.last_frame,
         })
     }
@@ -112,17 +128,25 @@ mod tests {
         };
         let mut digest = [0; 8];
         digest[0] = name.as_bytes()[0];
-        ShardPlan { id: ShardId::from_digest(&digest), videos: vec![video] }
+        ShardPlan {
+            id: ShardId::from_digest(&digest),
+            videos: vec![video],
+        }
     }
 
     #[test]
     fn longest_first_and_each_shard_once() {
         let mut queue = LocalQueue::new(vec![shard("a", 10), shard("b", 30), shard("c", 20)], 3);
-        let order: Vec<u64> = (0..3).map(|worker| queue.lease(worker).unwrap().shard.frames()).collect();
+        let order: Vec<u64> = (0..3)
+            .map(|worker| queue.lease(worker).unwrap().shard.frames())
+            .collect();
         assert_eq!(order, [30, 20, 10]);
         assert!(queue.lease(3).is_none());
         assert!(queue.done(0, &shard("b", 30).id).is_some());
-        assert!(queue.done(0, &shard("b", 30).id).is_none(), "a second ack finds nothing");
+        assert!(
+            queue.done(0, &shard("b", 30).id).is_none(),
+            "a second ack finds nothing"
+        );
         assert_eq!((queue.waiting(), queue.leased()), (0, 2));
     }
 
@@ -132,15 +156,25 @@ mod tests {
         let video = VideoKey::new("a.mp4").unwrap();
         for attempt in 1..=3 {
             let lease = queue.lease(attempt).unwrap();
-            assert_eq!(lease.shard.videos[0].key, video, "a lost shard is first in line again");
+            assert_eq!(
+                lease.shard.videos[0].key, video,
+                "a lost shard is first in line again"
+            );
             assert!(lease.quarantined.is_empty());
-            let strike = Strike { reason: "signal 11".into(), last_frame: Some(FrameIndex(7)) };
+            let strike = Strike {
+                reason: "signal 11".into(),
+                last_frame: Some(FrameIndex(7)),
+            };
             assert_eq!(queue.strike(&video, strike), attempt);
             queue.give_back(attempt);
         }
         let lease = queue.lease(9).unwrap();
         assert_eq!(lease.quarantined[0].key, video);
         assert_eq!(lease.quarantined[0].last_frame, Some(FrameIndex(7)));
-        assert!(lease.quarantined[0].reason.contains("3 times"), "{}", lease.quarantined[0].reason);
+        assert!(
+            lease.quarantined[0].reason.contains("3 times"),
+            "{}",
+            lease.quarantined[0].reason
+        );
     }
 }

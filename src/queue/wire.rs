@@ -64,7 +64,11 @@ pub async fn write_message_async<T: Serialize>(
 
 fn length(header: [u8; 4]) -> Result<usize, WireError> {
     let length = u32::from_le_bytes(header) as usize;
-    if length > MAX_MESSAGE { Err(WireError::TooLong(length)) } else { Ok(length) }
+    if length > MAX_MESSAGE {
+        Err(WireError::TooLong(length))
+    } else {
+        Ok(length)
+    }
 }
 
 fn frame<T: Serialize>(message: &T) -> Result<Vec<u8>, WireError> {
@@ -87,15 +91,28 @@ mod tests {
         let mut pipe = Vec::new();
         write_message(&mut pipe, &vec!["a", "é"]).unwrap();
         write_message(&mut pipe, &Vec::<String>::new()).unwrap();
-        assert_eq!(&pipe[..4], &[10, 0, 0, 0], "little-endian length of [\"a\",\"é\"]");
+        assert_eq!(
+            &pipe[..4],
+            &[10, 0, 0, 0],
+            "little-endian length of [\"a\",\"é\"]"
+        );
         let mut input = pipe.as_slice();
-        assert_eq!(read_message::<Vec<String>>(&mut input).unwrap().unwrap(), ["a", "é"]);
+        assert_eq!(
+            read_message::<Vec<String>>(&mut input).unwrap().unwrap(),
+            ["a", "é"]
+        );
         assert_eq!(read_message::<Vec<String>>(&mut input).unwrap().unwrap().len(), 0);
         assert!(read_message::<Vec<String>>(&mut input).unwrap().is_none());
 
         let cut = &pipe[..9];
-        assert!(matches!(read_message::<Vec<String>>(&mut &cut[..]), Err(WireError::Io(_))));
+        assert!(matches!(
+            read_message::<Vec<String>>(&mut &cut[..]),
+            Err(WireError::Io(_))
+        ));
         let text = b"hello from a library that prints";
-        assert!(matches!(read_message::<Vec<String>>(&mut &text[..]), Err(WireError::TooLong(_))));
+        assert!(matches!(
+            read_message::<Vec<String>>(&mut &text[..]),
+            Err(WireError::TooLong(_))
+        ));
     }
 }

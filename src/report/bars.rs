@@ -20,12 +20,21 @@ impl Bars {
     pub fn new() -> Self {
         let screen = MultiProgress::new();
         let overall = screen.add(ProgressBar::new(0));
-        Self { screen, overall, workers: BTreeMap::new(), progress: Progress::new() }
+        Self {
+            screen,
+            overall,
+            workers: BTreeMap::new(),
+            progress: Progress::new(),
+        }
     }
 
     fn show_workers(&mut self) {
-        let gone: Vec<usize> =
-            self.workers.keys().filter(|worker| !self.progress.workers.contains_key(worker)).copied().collect();
+        let gone: Vec<usize> = self
+            .workers
+            .keys()
+            .filter(|worker| !self.progress.workers.contains_key(worker))
+            .copied()
+            .collect();
         for worker in gone {
             if let Some(bar) = self.workers.remove(&worker) {
                 self.screen.remove(&bar);
@@ -53,7 +62,8 @@ impl Sink for Bars {
         self.progress.event(event);
         match event {
             Event::Probing { done, of } => {
-                self.overall.set_style(style("reading headers {wide_bar} {pos}/{len} videos"));
+                self.overall
+                    .set_style(style("reading headers {wide_bar} {pos}/{len} videos"));
                 self.overall.set_length(*of as u64);
                 self.overall.set_position(*done as u64);
             }
@@ -75,7 +85,8 @@ impl Sink for Bars {
         if !self.overall.is_finished() && self.progress.totals.shards > 0 {
             self.overall.set_position(self.progress.frames());
             let left = self.progress.left().map_or_else(|| "?".into(), text::duration);
-            self.overall.set_message(format!("{:.1}/s, {left} left", self.progress.rate()));
+            self.overall
+                .set_message(format!("{:.1}/s, {left} left", self.progress.rate()));
             self.show_workers();
         }
         if let Some(line) = text::lines(event) {

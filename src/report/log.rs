@@ -41,7 +41,12 @@ impl Log {
 impl Sink for Log {
     fn event(&mut self, event: &Event) {
         let Some(file) = &mut self.file else { return };
-        let Ok(mut line) = serde_json::to_vec(&Line { at_ms: now_ms(), event: event.clone() }) else { return };
+        let Ok(mut line) = serde_json::to_vec(&Line {
+            at_ms: now_ms(),
+            event: event.clone(),
+        }) else {
+            return;
+        };
         line.push(b'\n');
         // One write per line, so that a reader never sees half of one in the middle. A full disk stops the
         // log, not the run: the run will say so itself when it cannot commit.
@@ -53,5 +58,7 @@ impl Sink for Log {
 
 /// Now, in milliseconds since 1970.
 pub fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
 }

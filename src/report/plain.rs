@@ -19,12 +19,19 @@ pub struct Plain {
 impl Plain {
     /// Every line.
     pub fn new() -> Self {
-        Self { progress: Progress::new(), said: Instant::now(), quiet: false }
+        Self {
+            progress: Progress::new(),
+            said: Instant::now(),
+            quiet: false,
+        }
     }
 
     /// Failures and warnings only.
     pub fn quiet() -> Self {
-        Self { quiet: true, ..Self::new() }
+        Self {
+            quiet: true,
+            ..Self::new()
+        }
     }
 
     fn wanted(&self, event: &Event) -> bool {

@@ -47,7 +47,14 @@ impl Progress {
             }
             Event::WorkerStarted { worker, device, .. } => {
                 let doing = "loading models".to_owned();
-                self.workers.insert(*worker, WorkerState { device: device.clone(), doing, ..Default::default() });
+                self.workers.insert(
+                    *worker,
+                    WorkerState {
+                        device: device.clone(),
+                        doing,
+                        ..Default::default()
+                    },
+                );
             }
             Event::WorkerReady { worker } => self.worker(*worker, |state| state.doing = "ready".into()),
             Event::WorkerLost { worker, .. } => {
@@ -58,7 +65,11 @@ impl Progress {
             }),
             Event::Opened { worker, video } => self.worker(*worker, |state| state.doing = video.to_string()),
             Event::Progress { worker, frames, .. } => self.worker(*worker, |state| state.decoded = *frames),
-            Event::ShardDone { worker, planned_frames, .. } => {
+            Event::ShardDone {
+                worker,
+                planned_frames,
+                ..
+            } => {
                 self.frames_committed += planned_frames;
                 self.worker(*worker, |state| {
                     (state.planned, state.decoded) = (0, 0);
@@ -77,7 +88,11 @@ impl Progress {
 
     /// Frames done, those of shards in hand included; never more than planned.
     pub fn frames(&self) -> u64 {
-        let in_hand: u64 = self.workers.values().map(|state| state.decoded.min(state.planned)).sum();
+        let in_hand: u64 = self
+            .workers
+            .values()
+            .map(|state| state.decoded.min(state.planned))
+            .sum();
         (self.frames_committed + in_hand).min(self.totals.frames)
     }
 
@@ -91,7 +106,9 @@ impl Progress {
     pub fn left(&self) -> Option<Duration> {
         let rate = self.rate();
         let frames = self.totals.frames.saturating_sub(self.frames()) as f64;
-        (rate > 0.0).then(|| Duration::try_from_secs_f64(frames / rate).ok()).flatten()
+        (rate > 0.0)
+            .then(|| Duration::try_from_secs_f64(frames / rate).ok())
+            .flatten()
     }
 }
 
@@ -103,14 +120,35 @@ mod tests {
     #[test]
     fn frames_in_hand_count_once_and_never_past_the_plan() {
         let mut progress = Progress::new();
-        progress.totals = Totals { frames: 100, frames_done: 10, ..Default::default() };
+        progress.totals = Totals {
+            frames: 100,
+            frames_done: 10,
+            ..Default::default()
+        };
         progress.frames_committed = 10;
         let shard = ShardId::from_digest(&[1; 8]);
-        progress.event(&Event::WorkerStarted { worker: 0, pid: 1, device: "cpu".into() });
-        progress.event(&Event::Leased { worker: 0, shard: shard.clone(), videos: 1, frames: 40 });
-        progress.event(&Event::Progress { worker: 0, frames: 25, rows: 0 });
+        progress.event(&Event::WorkerStarted {
+            worker: 0,
+            pid: 1,
+            device: "cpu".into(),
+        });
+        progress.event(&Event::Leased {
+            worker: 0,
+            shard: shard.clone(),
+            videos: 1,
+            frames: 40,
+        });
+        progress.event(&Event::Progress {
+            worker: 0,
+            frames: 25,
+            rows: 0,
+        });
         assert_eq!(progress.frames(), 35);
-        progress.event(&Event::Progress { worker: 0, frames: 60, rows: 0 });
+        progress.event(&Event::Progress {
+            worker: 0,
+            frames: 60,
+            rows: 0,
+        });
         assert_eq!(progress.frames(), 50, "a header that promised too few frames");
         progress.event(&Event::ShardDone {
             worker: 0,

@@ -104,17 +104,28 @@ pub fn read(store: &Store) -> Result<Status, StatusError> {
         State::Stopped
     };
     let rows = commits.values().map(|record| record.part.rows).sum();
-    Ok(Status { state, totals, rows, not_ok, last_run })
+    Ok(Status {
+        state,
+        totals,
+        rows,
+        not_ok,
+        last_run,
+    })
 }
 
 fn last_run(store: &Store) -> Result<(Option<LastRun>, bool), StoreError> {
-    let Some(newest) = store.list(paths::EVENTS)?.pop() else { return Ok((None, false)) };
+    let Some(newest) = store.list(paths::EVENTS)?.pop() else {
+        return Ok((None, false));
+    };
     let bytes = store.get(&newest.key)?.unwrap_or_default();
     let mut progress = Progress::new();
     let mut run = None;
     let (mut began, mut last, mut over) = (0, 0, false);
     // A line that was cut off by a crash is no reason to say nothing.
-    for line in bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Line>(line).ok()) {
+    for line in bytes
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| serde_json::from_slice::<Line>(line).ok())
+    {
         progress.event(&line.event);
         last = line.at_ms;
         match line.event {
@@ -126,7 +137,9 @@ fn last_run(store: &Store) -> Result<(Option<LastRun>, bool), StoreError> {
             _ => {}
         }
     }
-    let Some((pid, host)) = run else { return Ok((None, false)) };
+    let Some((pid, host)) = run else {
+        return Ok((None, false));
+    };
     let seconds = (last.saturating_sub(began) as f64 / 1000.0).max(1e-3);
     let frames = progress.frames().saturating_sub(progress.totals.frames_done);
     let workers = progress
@@ -147,10 +160,16 @@ fn last_run(store: &Store) -> Result<(Option<LastRun>, bool), StoreError> {
 
 /// Whether that process still is a coordinator: process numbers are used again.
 fn is_affectmill(pid: u32) -> bool {
-    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().replace(" (deleted)", ""));
+    let name = |path: &Path| {
+        path.file_name()
+            .map(|name| name.to_string_lossy().replace(" (deleted)", ""))
+    };
     let theirs = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
     let ours = std::env::current_exe().ok();
-    theirs.as_deref().and_then(name).is_some_and(|theirs| Some(theirs) == ours.as_deref().and_then(name))
+    theirs
+        .as_deref()
+        .and_then(name)
+        .is_some_and(|theirs| Some(theirs) == ours.as_deref().and_then(name))
 }
 
 /// The state as text.

@@ -19,14 +19,22 @@ pub struct Tables {
 /// Polars' own, naming the file.
 pub fn read(store: &Store, job: &JobRecord) -> PolarsResult<Tables> {
     let pattern = store.path(paths::LABELS).join("*.parquet");
-    let labels = LazyFrame::scan_parquet(PlRefPath::new(pattern.to_string_lossy().as_ref()), ScanArgsParquet::default())?
-        .with_column(col("video").cast(DataType::String))
-        .with_column(col("status").cast(DataType::String));
-    Ok(Tables { videos: per_video(labels.clone(), &job.models)?, expressions: expressions(labels, &job.models)? })
+    let labels = LazyFrame::scan_parquet(
+        PlRefPath::new(pattern.to_string_lossy().as_ref()),
+        ScanArgsParquet::default(),
+    )?
+    .with_column(col("video").cast(DataType::String))
+    .with_column(col("status").cast(DataType::String));
+    Ok(Tables {
+        videos: per_video(labels.clone(), &job.models)?,
+        expressions: expressions(labels, &job.models)?,
+    })
 }
 
 fn having(models: &[ModelRecord], task: Task) -> impl Iterator<Item = &ModelRecord> {
-    models.iter().filter(move |model| model.kind.tasks().contains(&task))
+    models
+        .iter()
+        .filter(move |model| model.kind.tasks().contains(&task))
 }
 
 fn per_video(labels: LazyFrame, models: &[ModelRecord]) -> PolarsResult<DataFrame> {
@@ -40,7 +48,11 @@ fn per_video(labels: LazyFrame, models: &[ModelRecord]) -> PolarsResult<DataFram
             columns.push(col(format!("{}_{output}", model.name)).mean());
         }
     }
-    labels.group_by([col("video")]).agg(columns).sort(["video"], Default::default()).collect()
+    labels
+        .group_by([col("video")])
+        .agg(columns)
+        .sort(["video"], Default::default())
+        .collect()
 }
 
 fn expressions(labels: LazyFrame, models: &[ModelRecord]) -> PolarsResult<Option<DataFrame>> {
@@ -59,7 +71,12 @@ fn expressions(labels: LazyFrame, models: &[ModelRecord]) -> PolarsResult<Option
     let row = labels.select(shares).collect()?;
     let mut columns = vec![Column::new("expression".into(), EXPRESSIONS)];
     for model in having(models, Task::Expr) {
-        let share = |class: &&str| row.column(&format!("{}/{class}", model.name))?.f64()?.get(0).map_or(Ok(None), |v| Ok(Some(v)));
+        let share = |class: &&str| {
+            row.column(&format!("{}/{class}", model.name))?
+                .f64()?
+                .get(0)
+                .map_or(Ok(None), |v| Ok(Some(v)))
+        };
         let values: Vec<Option<f64>> = EXPRESSIONS.iter().map(share).collect::<PolarsResult<_>>()?;
         columns.push(Column::new(model.name.as_str().into(), values));
     }

@@ -8,10 +8,18 @@ use std::time::Duration;
 /// colours show.
 pub fn lines(event: &Event) -> Option<String> {
     Some(match event {
-        Event::RunStarted { output, workers, totals, .. } => {
+        Event::RunStarted {
+            output,
+            workers,
+            totals,
+            ..
+        } => {
             let resumed = match totals.shards_done {
                 0 => String::new(),
-                done => format!(", {done} of {} shards are done already", count(totals.shards as u64)),
+                done => format!(
+                    ", {done} of {} shards are done already",
+                    count(totals.shards as u64)
+                ),
             };
             format!(
                 "labelling {} of about {} into {} with {}{resumed}",
@@ -22,18 +30,34 @@ pub fn lines(event: &Event) -> Option<String> {
             )
         }
         Event::Warning { message } => format!("{}: {message}", style("warning").yellow().bold()),
-        Event::WorkerLost { worker, reason, video, last_frame, last_words } => {
+        Event::WorkerLost {
+            worker,
+            reason,
+            video,
+            last_frame,
+            last_words,
+        } => {
             let place = match (video, last_frame) {
                 (Some(video), Some(frame)) => format!(" at frame {frame} of {video}"),
                 (Some(video), None) => format!(" while opening {video}"),
                 (None, _) => String::new(),
             };
             let words: String = last_words.iter().map(|line| format!("\n    | {line}")).collect();
-            format!("{}: worker {worker}{place}: {reason}{words}", style("lost").red().bold())
+            format!(
+                "{}: worker {worker}{place}: {reason}{words}",
+                style("lost").red().bold()
+            )
         }
         Event::Strike { video, strikes, of } => {
-            let then = if *strikes >= *of as usize { "; quarantined" } else { "" };
-            format!("{}: {video}: strike {strikes} of {of}{then}", style("strike").red())
+            let then = if *strikes >= *of as usize {
+                "; quarantined"
+            } else {
+                ""
+            };
+            format!(
+                "{}: {video}: strike {strikes} of {of}{then}",
+                style("strike").red()
+            )
         }
         Event::VideoNotOk { video, status, error } => not_ok(video.as_str(), status.as_str(), error),
         Event::Draining { signal, shards: 0 } => format!("{signal}: stopping at once; run again to go on"),
@@ -41,8 +65,15 @@ pub fn lines(event: &Event) -> Option<String> {
             "{signal}: finishing {} in hand, then stopping; once more stops at once",
             plural(*shards as u64, "shard")
         ),
-        Event::Finished { nothing_to_do, summary } => finished(*nothing_to_do, summary),
-        Event::Stopped { reason, shards_done, shards } => {
+        Event::Finished {
+            nothing_to_do,
+            summary,
+        } => finished(*nothing_to_do, summary),
+        Event::Stopped {
+            reason,
+            shards_done,
+            shards,
+        } => {
             format!("stopped by {reason}: {shards_done} of {shards} shards are done; run again to go on")
         }
         _ => return None,
@@ -59,7 +90,10 @@ fn not_ok(video: &str, status: &str, error: &str) -> String {
 
 fn finished(nothing_to_do: bool, summary: &Summary) -> String {
     let mut text = if nothing_to_do {
-        format!("nothing to do: all {} are labelled", plural(summary.videos() as u64, "video"))
+        format!(
+            "nothing to do: all {} are labelled",
+            plural(summary.videos() as u64, "video")
+        )
     } else {
         format!(
             "{}: {} in {} ({:.1} frames/s)",
@@ -75,15 +109,20 @@ fn finished(nothing_to_do: bool, summary: &Summary) -> String {
         plural(summary.faces, "face"),
         summary.ok
     );
-    for (number, name) in
-        [(summary.partial, "partial"), (summary.failed, "failed"), (summary.quarantined, "quarantined")]
-    {
+    for (number, name) in [
+        (summary.partial, "partial"),
+        (summary.failed, "failed"),
+        (summary.quarantined, "quarantined"),
+    ] {
         if number > 0 {
             text += &format!(", {number} {name}");
         }
     }
     for listed in &summary.not_ok {
-        text += &format!("\n  {}", not_ok(listed.video.as_str(), listed.status.as_str(), &listed.error));
+        text += &format!(
+            "\n  {}",
+            not_ok(listed.video.as_str(), listed.status.as_str(), &listed.error)
+        );
     }
     let more = summary.partial + summary.failed + summary.quarantined - summary.not_ok.len();
     if more > 0 {
@@ -118,7 +157,11 @@ pub fn bytes(number: u64) -> String {
     let mut value = number as f64;
     for unit in ["B", "KiB", "MiB", "GiB"] {
         if value < 1024.0 {
-            return if unit == "B" { format!("{number} B") } else { format!("{value:.1} {unit}") };
+            return if unit == "B" {
+                format!("{number} B")
+            } else {
+                format!("{value:.1} {unit}")
+            };
         }
         value /= 1024.0;
     }

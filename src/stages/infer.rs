@@ -73,6 +73,9 @@ pub struct Outputs {
 impl Outputs {
     /// Raw outputs of each model, in job order, for the `n`-th face of the batch.
     pub fn face(&self, n: usize) -> Vec<&[f32]> {
-        self.models.iter().map(|(width, values)| &values[n * width..(n + 1) * width]).collect()
+        self.models
+            .iter()
+            .map(|(width, values)| &values[n * width..(n + 1) * width])
+            .collect()
     }
 }

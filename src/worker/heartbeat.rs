@@ -25,7 +25,15 @@ struct State {
 impl Reports {
     /// Reports written to this pipe.
     pub fn new(output: File) -> Self {
-        Self { state: Mutex::new(State { output, sent: None, frame: None, frames: 0, rows: 0 }) }
+        Self {
+            state: Mutex::new(State {
+                output,
+                sent: None,
+                frame: None,
+                frames: 0,
+                rows: 0,
+            }),
+        }
     }
 
     /// Sends a report at once. A broken pipe means that the coordinator is gone; the reading thread ends the process.
@@ -68,8 +76,11 @@ impl Reports {
         change(&mut state);
         if state.sent.is_none_or(|sent| sent.elapsed() >= INTERVAL) {
             state.sent = Some(Instant::now());
-            let report =
-                FromWorker::Progress { frame: state.frame, frames: state.frames, rows: state.rows };
+            let report = FromWorker::Progress {
+                frame: state.frame,
+                frames: state.frames,
+                rows: state.rows,
+            };
             let _ = write_message(&mut state.output, &report);
         }
     }

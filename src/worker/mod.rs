@@ -43,8 +43,16 @@ pub fn serve() -> Result<(), WorkerError> {
     let mut labeller = None;
     while let Ok(order) = orders.recv() {
         match order {
-            ToWorker::Probe { mut video, path, image_base } => {
-                let options = DecodeOptions { threads: 1, image_base, image_fps: None };
+            ToWorker::Probe {
+                mut video,
+                path,
+                image_base,
+            } => {
+                let options = DecodeOptions {
+                    threads: 1,
+                    image_base,
+                    image_fps: None,
+                };
                 match decode::probe(&path, video.kind, &options) {
                     Ok(probe) => (video.frames, video.duration_us) = (probe.frames, probe.duration_us),
                     Err(error) => video.unreadable = Some(error.to_string()),
@@ -109,13 +117,19 @@ struct Failure {
 
 impl Failure {
     fn final_(error: impl ToString) -> Self {
-        Self { error: error.to_string(), retry: false }
+        Self {
+            error: error.to_string(),
+            retry: false,
+        }
     }
 }
 
 impl From<Failure> for FromWorker {
     fn from(failure: Failure) -> Self {
-        FromWorker::Failed { error: failure.error, retry: failure.retry }
+        FromWorker::Failed {
+            error: failure.error,
+            retry: failure.retry,
+        }
     }
 }
 
@@ -138,13 +152,23 @@ impl Labeller {
         let device = Device::parse(&assignment.device).map_err(Failure::final_)?;
         let store = Store::open(&assignment.job.job.output.uri).map_err(Failure::final_)?;
         let pipeline = Pipeline::new(&assignment, device).map_err(Failure::final_)?;
-        Ok(Self { assignment, store, pipeline })
+        Ok(Self {
+            assignment,
+            store,
+            pipeline,
+        })
     }
 
     /// Labels and commits one shard.
     fn label(&mut self, lease: &Lease, reports: &Reports) -> Result<FromWorker, Failure> {
-        let part = self.store.scratch_file(lease.shard.id.as_str()).map_err(Failure::final_)?;
-        let labelled = self.pipeline.label(lease, part.path(), reports).map_err(Failure::final_)?;
+        let part = self
+            .store
+            .scratch_file(lease.shard.id.as_str())
+            .map_err(Failure::final_)?;
+        let labelled = self
+            .pipeline
+            .label(lease, part.path(), reports)
+            .map_err(Failure::final_)?;
         let record = CommitRecord {
             version: RECORD_VERSION,
             shard: lease.shard.id.clone(),
@@ -157,9 +181,22 @@ impl Labeller {
         let (adopted, record) = match commit::commit(&self.store, part, record) {
             Ok(Committed::New(record)) => (false, record),
             Ok(Committed::Adopted(record)) => (true, record),
-            Err(error) => return Err(Failure { retry: error.is_transient(), error: error.to_string() }),
+            Err(error) => {
+                return Err(Failure {
+                    retry: error.is_transient(),
+                    error: error.to_string(),
+                });
+            }
         };
-        let CommitRecord { shard, part, videos, .. } = record;
-        Ok(FromWorker::Done { shard, rows: part.rows, videos, seconds, adopted })
+        let CommitRecord {
+            shard, part, videos, ..
+        } = record;
+        Ok(FromWorker::Done {
+            shard,
+            rows: part.rows,
+            videos,
+            seconds,
+            adopted,
+        })
     }
 }

@@ -120,7 +120,9 @@ impl Pipeline {
         let (tally, decoded) = thread::scope(|scope| {
             let decoder = thread::Builder::new()
                 .name("decode".into())
-                .spawn_scoped(scope, move || decode_shard(source, lease, reports, &sender, &recycled))
+                .spawn_scoped(scope, move || {
+                    decode_shard(source, lease, reports, &sender, &recycled)
+                })
                 .map_err(|error| PipelineError::Thread(format!("could not be started: {error}")))?;
             let models = Labelling {
                 engine: &mut self.engine,
@@ -133,7 +135,9 @@ impl Pipeline {
             };
             // `items` is dropped inside when labelling fails, which lets the decoder end.
             let tally = models.run(items);
-            let decoded = decoder.join().map_err(|_| PipelineError::Thread("panicked".into()))?;
+            let decoded = decoder
+                .join()
+                .map_err(|_| PipelineError::Thread("panicked".into()))?;
             Ok::<_, PipelineError>((tally?, decoded))
         })?;
 
@@ -146,7 +150,11 @@ impl Pipeline {
         for (outcome, (rows, faces)) in videos.iter_mut().zip(tally.rows) {
             (outcome.rows, outcome.faces) = (rows, faces);
         }
-        Ok(Labelled { part, videos, seconds })
+        Ok(Labelled {
+            part,
+            videos,
+            seconds,
+        })
     }
 }
 
@@ -187,7 +195,13 @@ fn decode_shard(
             outcome.error = Some(entry.reason.clone());
         } else {
             reports.opened(&video.key);
-            let mut frames = Frames { source, preparer: &mut preparer, reports, sender, recycled };
+            let mut frames = Frames {
+                source,
+                preparer: &mut preparer,
+                reports,
+                sender,
+                recycled,
+            };
             match frames.decode(index, video, &mut outcome, &mut decoded.blocked) {
                 Ok(()) => {}
                 Err(Abandoned) => return decoded,
@@ -255,15 +269,25 @@ impl Frames<'_> {
                 }
             };
             let waiting = Instant::now();
-            let item = Item { video: index, frame: frame.index, timestamp: frame.timestamp, content };
+            let item = Item {
+                video: index,
+                frame: frame.index,
+                timestamp: frame.timestamp,
+                content,
+            };
             self.sender.send(item).map_err(|_| Abandoned)?;
             *blocked += waiting.elapsed();
         };
-        let damage = reader.damage().map(String::from).or_else(|| broke_off.map(|error| error.to_string()));
+        let damage = reader
+            .damage()
+            .map(String::from)
+            .or_else(|| broke_off.map(|error| error.to_string()));
         outcome.error = outcome.error.take().or(damage);
         if outcome.frames == 0 {
             outcome.status = VideoStatus::Failed;
-            outcome.error.get_or_insert_with(|| format!("{}: no frame could be decoded", path.display()));
+            outcome
+                .error
+                .get_or_insert_with(|| format!("{}: no frame could be decoded", path.display()));
         } else if outcome.error.is_some() {
             outcome.status = VideoStatus::Partial;
         }
@@ -294,7 +318,10 @@ struct Tally {
 
 impl Tally {
     fn new(videos: usize) -> Self {
-        Self { rows: vec![(0, 0); videos], seconds: StageSeconds::default() }
+        Self {
+            rows: vec![(0, 0); videos],
+            seconds: StageSeconds::default(),
+        }
     }
 }
 
@@ -347,8 +374,18 @@ impl Labelling<'_> {
             }
             Content::Damaged => None,
         };
-        let Item { video, frame, timestamp, .. } = item;
-        self.pending.push(Pending { video, frame, timestamp, face });
+        let Item {
+            video,
+            frame,
+            timestamp,
+            ..
+        } = item;
+        self.pending.push(Pending {
+            video,
+            frame,
+            timestamp,
+            face,
+        });
         Ok(())
     }
 
@@ -370,7 +407,10 @@ impl Labelling<'_> {
                     labels = outputs.face(entry);
                     entry += 1;
                     count.1 += 1;
-                    rows::Content::Face { face, outputs: &labels }
+                    rows::Content::Face {
+                        face,
+                        outputs: &labels,
+                    }
                 }
                 None => rows::Content::DecodeError,
             };

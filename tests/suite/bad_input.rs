@@ -13,24 +13,39 @@ fn refused(project: &Project, sets: &[&str], code: i32, says: &[&str]) {
         assert!(err.contains(words), "expected `{words}` in:\n{err}");
     }
     let labels = project.output("out").join("labels");
-    assert!(!labels.exists() || tree(&labels).is_empty(), "nothing under labels/");
+    assert!(
+        !labels.exists() || tree(&labels).is_empty(),
+        "nothing under labels/"
+    );
 }
 
 #[test]
 fn a_missing_or_empty_input_is_refused() {
     let project = Project::new();
     refused(&project, &["input.uri=/no/such/folder"], 2, &["/no/such/folder"]);
-    refused(&project, &[], 2, &[project.videos().to_str().unwrap(), "extensions"]);
+    refused(
+        &project,
+        &[],
+        2,
+        &[project.videos().to_str().unwrap(), "extensions"],
+    );
     fs::write(project.videos().join("notes.txt"), "x").unwrap();
     refused(&project, &[], 2, &["txt"]);
-    assert!(!project.output("out").exists(), "not even the output folder was made");
+    assert!(
+        !project.output("out").exists(),
+        "not even the output folder was made"
+    );
 }
 
 #[test]
 fn broken_videos_fail_alone_and_are_named() {
     let project = Project::new().synthetic(1, 20);
     fs::write(project.videos().join("empty.mp4"), b"").unwrap();
-    fs::write(project.videos().join("text.mp4"), b"this is no video at all, just text\n".repeat(40)).unwrap();
+    fs::write(
+        project.videos().join("text.mp4"),
+        b"this is no video at all, just text\n".repeat(40),
+    )
+    .unwrap();
     let done = project.run("out", &[], 3);
     let err = stderr(&done);
     for words in ["failed: empty.mp4", "failed: text.mp4", "1 ok, 2 failed"] {
@@ -43,15 +58,29 @@ fn broken_videos_fail_alone_and_are_named() {
 #[test]
 fn weights_that_do_not_fit_are_refused() {
     let project = Project::new().synthetic(1, 20);
-    refused(&project, &["models.0.weights=/no/such.safetensors"], 2, &["/no/such.safetensors"]);
-    refused(&project, &["models.0.kind=student"], 2, &["teacher_va.safetensors", "expr"]);
+    refused(
+        &project,
+        &["models.0.weights=/no/such.safetensors"],
+        2,
+        &["/no/such.safetensors"],
+    );
+    refused(
+        &project,
+        &["models.0.kind=student"],
+        2,
+        &["teacher_va.safetensors", "expr"],
+    );
     let text = project.dir.path().join("text.safetensors");
     fs::write(&text, "no weights").unwrap();
     let set = format!("models.0.weights={}", text.display());
     refused(&project, &[&set], 2, &["text.safetensors"]);
 
     let job = fs::read_to_string(project.job()).unwrap();
-    let without: String = job.lines().filter(|line| !line.starts_with("weights")).map(|l| format!("{l}\n")).collect();
+    let without: String = job
+        .lines()
+        .filter(|line| !line.starts_with("weights"))
+        .map(|l| format!("{l}\n"))
+        .collect();
     fs::write(project.job(), without).unwrap();
     refused(&project, &[], 2, &["job.toml:3", "weights"]);
 }
@@ -68,19 +97,29 @@ fn an_output_of_another_job_is_refused_with_what_differs() {
     }
     assert!(before == tree(&project.output("out").join("labels")));
     // What does not change a label may change.
-    project.run("out", &["run.workers=2", "run.batch=4", "output.shard_frames=9"], 0);
+    project.run(
+        "out",
+        &["run.workers=2", "run.batch=4", "output.shard_frames=9"],
+        0,
+    );
 }
 
 #[test]
 fn an_output_that_cannot_be_written_is_refused() {
     let project = Project::new().synthetic(1, 20);
-    let done = project.command("out", &["output.uri=/sys/affectmill-out"]).output().unwrap();
+    let done = project
+        .command("out", &["output.uri=/sys/affectmill-out"])
+        .output()
+        .unwrap();
     assert_eq!(done.status.code(), Some(4), "{}", stderr(&done));
     assert!(stderr(&done).contains("/sys/affectmill-out"), "{}", stderr(&done));
 
     let file = project.dir.path().join("file");
     fs::write(&file, "x").unwrap();
-    let done = project.command("out", &[&format!("output.uri={}", file.display())]).output().unwrap();
+    let done = project
+        .command("out", &[&format!("output.uri={}", file.display())])
+        .output()
+        .unwrap();
     assert_eq!(done.status.code(), Some(4), "{}", stderr(&done));
     assert!(stderr(&done).contains("not a folder"), "{}", stderr(&done));
 }

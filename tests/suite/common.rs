@@ -15,7 +15,11 @@ use tempfile::TempDir;
 
 /// The cache that `make setup` fills.
 pub fn cache() -> PathBuf {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let set = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     set("AFFECTMILL_CACHE").unwrap_or_else(|| {
         let base = set("XDG_CACHE_HOME").unwrap_or_else(|| set("HOME").expect("HOME is set").join(".cache"));
         base.join("affectmill")
@@ -23,7 +27,11 @@ pub fn cache() -> PathBuf {
 }
 
 fn needed(path: PathBuf) -> PathBuf {
-    assert!(path.exists(), "{} is missing: run `make test`, which fetches it", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: run `make test`, which fetches it",
+        path.display()
+    );
     path
 }
 
@@ -49,7 +57,9 @@ pub fn affectmill() -> Command {
 
 /// Runs a command that must succeed; returns its standard output.
 pub fn succeed(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let err = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {}\n{err}", output.status);
     String::from_utf8(output.stdout).expect("UTF-8 output")
@@ -57,7 +67,11 @@ pub fn succeed(command: &mut Command) -> String {
 
 /// Runs ffmpeg, quietly, overwriting.
 pub fn ffmpeg<A: AsRef<std::ffi::OsStr>>(args: &[A]) {
-    succeed(Command::new("ffmpeg").args(["-nostdin", "-v", "error", "-y"]).args(args));
+    succeed(
+        Command::new("ffmpeg")
+            .args(["-nostdin", "-v", "error", "-y"])
+            .args(args),
+    );
 }
 
 /// A short synthetic video: `frames` frames of moving test pattern, different for each `seed`.
@@ -65,8 +79,19 @@ pub fn synthetic(path: &Path, frames: u32, seed: u32) {
     let source = format!("testsrc2=size=96x{}:rate=25,hue=h={}", 64 + 2 * seed, 37 * seed);
     let frames = frames.to_string();
     ffmpeg(&[
-        "-f", "lavfi", "-i", &source, "-frames:v", &frames, "-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt",
-        "yuv420p", path.to_str().expect("UTF-8 path"),
+        "-f",
+        "lavfi",
+        "-i",
+        &source,
+        "-frames:v",
+        &frames,
+        "-c:v",
+        "libx264",
+        "-preset",
+        "ultrafast",
+        "-pix_fmt",
+        "yuv420p",
+        path.to_str().expect("UTF-8 path"),
     ]);
 }
 
@@ -77,7 +102,11 @@ pub fn weights(kind: &str) -> PathBuf {
     made.entry(kind.to_owned())
         .or_insert_with(|| {
             let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{kind}.safetensors"));
-            succeed(affectmill().args(["init-weights", "--seed", "7", "--kind", kind, "-o"]).arg(&path));
+            succeed(
+                affectmill()
+                    .args(["init-weights", "--seed", "7", "--kind", kind, "-o"])
+                    .arg(&path),
+            );
             path
         })
         .clone()
@@ -101,7 +130,10 @@ impl Project {
             .iter()
             .map(|kind| {
                 let weights = weights(kind);
-                format!("[[models]]\nname = \"{kind}\"\nkind = \"{kind}\"\nweights = {:?}\n", weights)
+                format!(
+                    "[[models]]\nname = \"{kind}\"\nkind = \"{kind}\"\nweights = {:?}\n",
+                    weights
+                )
             })
             .collect();
         let job = format!("[input]\nuri = \"videos\"\n{models}[output]\nuri = \"out\"\nshard_frames = 30\n");
@@ -133,7 +165,9 @@ impl Project {
     pub fn command(&self, output: &str, sets: &[&str]) -> Command {
         let mut command = affectmill();
         command.arg("run").arg(self.job());
-        command.arg("--set").arg(format!("output.uri={:?}", self.output(output)));
+        command
+            .arg("--set")
+            .arg(format!("output.uri={:?}", self.output(output)));
         for set in sets {
             command.args(["--set", set]);
         }
@@ -182,7 +216,9 @@ impl Running {
     /// Waits for an event of this name.
     pub fn until(&mut self, name: &str) -> Value {
         loop {
-            let event = self.event().unwrap_or_else(|| panic!("the run ended before `{name}`"));
+            let event = self
+                .event()
+                .unwrap_or_else(|| panic!("the run ended before `{name}`"));
             if event["event"] == name {
                 return event;
             }
@@ -203,7 +239,10 @@ impl Running {
 
 /// Sends a signal; whether the process still exists does not matter.
 pub fn signal(pid: u32, name: &str) {
-    let _ = Command::new("kill").args(["-s", name, &pid.to_string()]).stderr(Stdio::null()).status();
+    let _ = Command::new("kill")
+        .args(["-s", name, &pid.to_string()])
+        .stderr(Stdio::null())
+        .status();
 }
 
 /// Every file under a folder with its bytes, by relative path.
@@ -212,7 +251,13 @@ pub fn tree(root: &Path) -> BTreeMap<String, Vec<u8>> {
     for entry in walkdir::WalkDir::new(root) {
         let entry = entry.expect("readable folder");
         if entry.file_type().is_file() {
-            let name = entry.path().strip_prefix(root).expect("inside").to_str().expect("UTF-8").to_owned();
+            let name = entry
+                .path()
+                .strip_prefix(root)
+                .expect("inside")
+                .to_str()
+                .expect("UTF-8")
+                .to_owned();
             files.insert(name, fs::read(entry.path()).expect("readable file"));
         }
     }
@@ -244,23 +289,34 @@ pub fn rows(output: &Path) -> Vec<Row> {
     let mut rows = Vec::new();
     for name in tree(&output.join("labels")).keys() {
         let file = File::open(output.join("labels").join(name)).expect("part");
-        let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("parquet").build().expect("reader");
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+            .expect("parquet")
+            .build()
+            .expect("reader");
         for batch in reader {
             let batch = batch.expect("batch");
-            let column = |name: &str| batch.column_by_name(name).unwrap_or_else(|| panic!("column {name}")).clone();
+            let column = |name: &str| {
+                batch
+                    .column_by_name(name)
+                    .unwrap_or_else(|| panic!("column {name}"))
+                    .clone()
+            };
             let text = |name: &str| cast(&column(name), &DataType::Utf8).expect("text");
             let (videos, statuses) = (text("video"), text("status"));
             let (frames, times) = (column("frame"), column("timestamp_us"));
             let times: &Int64Array = times.as_primitive::<Int64Type>();
             let boxes = ["box_x", "box_y", "box_w", "box_h"].map(column);
             for n in 0..batch.num_rows() {
-                let float = |column: &dyn Array| column.as_primitive::<arrow::datatypes::Float32Type>().value(n);
+                let float =
+                    |column: &dyn Array| column.as_primitive::<arrow::datatypes::Float32Type>().value(n);
                 rows.push(Row {
                     video: videos.as_string::<i32>().value(n).to_owned(),
                     frame: frames.as_primitive::<Int64Type>().value(n),
                     timestamp_us: times.is_valid(n).then(|| times.value(n)),
                     status: statuses.as_string::<i32>().value(n).to_owned(),
-                    box_: boxes[0].is_valid(n).then(|| [0, 1, 2, 3].map(|at| float(&boxes[at]))),
+                    box_: boxes[0]
+                        .is_valid(n)
+                        .then(|| [0, 1, 2, 3].map(|at| float(&boxes[at]))),
                 });
             }
         }
@@ -273,9 +329,14 @@ pub struct Dice(u64);
 
 impl Dice {
     pub fn new() -> Self {
-        let seed = std::env::var("AFFECTMILL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
-            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |now| now.as_nanos() as u64)
-        });
+        let seed = std::env::var("AFFECTMILL_SEED")
+            .ok()
+            .and_then(|seed| seed.parse().ok())
+            .unwrap_or_else(|| {
+                std::time::SystemTime::now()
+                    .duration_since(std::time::UNIX_EPOCH)
+                    .map_or(1, |now| now.as_nanos() as u64)
+            });
         println!("AFFECTMILL_SEED={seed}");
         Self(seed | 1)
     }

@@ -11,7 +11,16 @@ use std::process::Command;
 fn ffprobe(path: &Path) -> Vec<Option<i64>> {
     let out = succeed(
         Command::new("ffprobe")
-            .args(["-v", "error", "-select_streams", "v:0", "-show_frames", "-of", "json", "-show_entries"])
+            .args([
+                "-v",
+                "error",
+                "-select_streams",
+                "v:0",
+                "-show_frames",
+                "-of",
+                "json",
+                "-show_entries",
+            ])
             .arg("frame=best_effort_timestamp_time:format=start_time")
             .arg(path),
     );
@@ -25,17 +34,31 @@ fn ffprobe(path: &Path) -> Vec<Option<i64>> {
     };
     let start = micros(&out["format"]["start_time"]).unwrap_or(0);
     let frames = out["frames"].as_array().expect("frames");
-    frames.iter().map(|frame| micros(&frame["best_effort_timestamp_time"]).map(|time| time - start)).collect()
+    frames
+        .iter()
+        .map(|frame| micros(&frame["best_effort_timestamp_time"]).map(|time| time - start))
+        .collect()
 }
 
 fn count_frames(path: &Path) -> usize {
     let out = succeed(
         Command::new("ffprobe")
-            .args(["-v", "error", "-count_frames", "-select_streams", "v:0", "-of", "csv=p=0"])
+            .args([
+                "-v",
+                "error",
+                "-count_frames",
+                "-select_streams",
+                "v:0",
+                "-of",
+                "csv=p=0",
+            ])
             .args(["-show_entries", "stream=nb_read_frames"])
             .arg(path),
     );
-    out.trim().trim_end_matches(',').parse().expect("a number of frames")
+    out.trim()
+        .trim_end_matches(',')
+        .parse()
+        .expect("a number of frames")
 }
 
 #[test]
@@ -54,7 +77,11 @@ fn exactly_one_row_per_frame_at_the_times_ffprobe_gives() {
         let path = video(&name);
         assert_eq!(rows.len(), count_frames(&path), "{name}: one row per frame");
         let frames: Vec<i64> = rows.iter().map(|row| row.frame).collect();
-        assert_eq!(frames, (0..rows.len() as i64).collect::<Vec<_>>(), "{name}: numbered from 0 without gaps");
+        assert_eq!(
+            frames,
+            (0..rows.len() as i64).collect::<Vec<_>>(),
+            "{name}: numbered from 0 without gaps"
+        );
         let times: Vec<Option<i64>> = rows.iter().map(|row| row.timestamp_us).collect();
         assert_eq!(times, ffprobe(&path), "{name}: times to the microsecond");
         assert!(rows.iter().all(|row| row.status == "ok"), "{name}");
@@ -77,10 +104,22 @@ fn the_same_bytes_with_one_two_and_three_workers_and_then_nothing_to_do() {
     assert!(stderr(&again).contains("nothing to do"), "{}", stderr(&again));
     let after = tree(&project.output("one"));
     let lasting = |files: &BTreeMap<String, Vec<u8>>| -> BTreeMap<String, Vec<u8>> {
-        files.iter().filter(|(name, _)| !name.contains("/events/")).map(|(n, b)| (n.clone(), b.clone())).collect()
+        files
+            .iter()
+            .filter(|(name, _)| !name.contains("/events/"))
+            .map(|(n, b)| (n.clone(), b.clone()))
+            .collect()
     };
-    assert!(lasting(&before) == lasting(&after), "a run with nothing to do changes nothing but its event log");
-    for name in ["_SUCCESS", "videos.parquet", "_affectmill/manifest.json", "_affectmill/job.json"] {
+    assert!(
+        lasting(&before) == lasting(&after),
+        "a run with nothing to do changes nothing but its event log"
+    );
+    for name in [
+        "_SUCCESS",
+        "videos.parquet",
+        "_affectmill/manifest.json",
+        "_affectmill/job.json",
+    ] {
         assert!(after.contains_key(name), "{name}");
     }
 }
@@ -95,8 +134,14 @@ fn videos_added_later_get_a_plan_of_their_own_and_old_parts_stay() {
     let after = tree(&project.output("out").join("labels"));
     assert_eq!(after.len(), before.len() + 1);
     assert!(before.iter().all(|(name, bytes)| after[name] == *bytes));
-    let videos: BTreeSet<String> = rows(&project.output("out")).into_iter().map(|row| row.video).collect();
-    assert_eq!(videos.into_iter().collect::<Vec<_>>(), ["added.mp4", "clip00.mp4", "clip01.mp4"]);
+    let videos: BTreeSet<String> = rows(&project.output("out"))
+        .into_iter()
+        .map(|row| row.video)
+        .collect();
+    assert_eq!(
+        videos.into_iter().collect::<Vec<_>>(),
+        ["added.mp4", "clip00.mp4", "clip01.mp4"]
+    );
 }
 
 #[test]
@@ -105,14 +150,26 @@ fn image_folders_take_the_frame_number_from_the_file_name() {
     let folder = project.videos().join("cropped_aligned/12-24-1920x1080");
     fs::create_dir_all(&folder).unwrap();
     let pattern = folder.join("%05d.jpg");
-    ffmpeg(&["-i", video("carphone_pristine.mp4").to_str().unwrap(), "-frames:v", "9", pattern.to_str().unwrap()]);
+    ffmpeg(&[
+        "-i",
+        video("carphone_pristine.mp4").to_str().unwrap(),
+        "-frames:v",
+        "9",
+        pattern.to_str().unwrap(),
+    ]);
     fs::remove_file(folder.join("00004.jpg")).unwrap();
     fs::remove_file(folder.join("00005.jpg")).unwrap();
     project.run("out", &["input.image_fps=25.0"], 0);
     let rows = rows(&project.output("out"));
-    assert!(rows.iter().all(|row| row.video == "cropped_aligned/12-24-1920x1080"));
+    assert!(
+        rows.iter()
+            .all(|row| row.video == "cropped_aligned/12-24-1920x1080")
+    );
     // Label row i (from 0) of Aff-Wild2 belongs to image i + 1.
-    assert_eq!(rows.iter().map(|row| row.frame).collect::<Vec<_>>(), [0, 1, 2, 5, 6, 7, 8]);
+    assert_eq!(
+        rows.iter().map(|row| row.frame).collect::<Vec<_>>(),
+        [0, 1, 2, 5, 6, 7, 8]
+    );
     assert_eq!(rows[3].timestamp_us, Some(200_000));
     assert_eq!(rows[0].box_, Some([0.0, 0.0, 176.0, 144.0]));
 }
@@ -123,10 +180,16 @@ fn sampling_keeps_the_frames_it_names() {
     fs::copy(video("carphone_pristine.mp4"), project.videos().join("c.mp4")).unwrap();
     let frames = |output: &str, sets: &[&str]| -> Vec<i64> {
         project.run(output, sets, 0);
-        rows(&project.output(output)).iter().map(|row| row.frame).collect()
+        rows(&project.output(output))
+            .iter()
+            .map(|row| row.frame)
+            .collect()
     };
     let every_seventh: Vec<i64> = (0..120).filter(|frame| frame % 7 == 0).collect();
-    assert_eq!(frames("stride", &["sampling.mode=stride", "sampling.stride=7"]), every_seventh);
+    assert_eq!(
+        frames("stride", &["sampling.mode=stride", "sampling.stride=7"]),
+        every_seventh
+    );
 
     // The first frame at or after each half second, from ffprobe's times.
     let mut next = 0;
@@ -138,11 +201,23 @@ fn sampling_keeps_the_frames_it_names() {
             next = (time / 500_000 + 1) * 500_000;
         }
     }
-    assert_eq!(frames("fps", &["sampling.mode=fps", "sampling.fps=2.0"]), expected);
+    assert_eq!(
+        frames("fps", &["sampling.mode=fps", "sampling.fps=2.0"]),
+        expected
+    );
 
     let out = succeed(
         Command::new("ffprobe")
-            .args(["-v", "error", "-select_streams", "v:0", "-show_entries", "frame=key_frame", "-of", "csv=p=0"])
+            .args([
+                "-v",
+                "error",
+                "-select_streams",
+                "v:0",
+                "-show_entries",
+                "frame=key_frame",
+                "-of",
+                "csv=p=0",
+            ])
             .arg(video("carphone_pristine.mp4")),
     );
     let key = |line: (usize, &str)| line.1.starts_with('1').then_some(line.0 as i64);
@@ -173,7 +248,12 @@ fn status_tells_running_from_finished() {
     let mut run = project.start("out", &["run.workers=1"]);
     run.until("shard_done");
     let status = || -> Value {
-        let out = succeed(affectmill().arg("status").arg(project.output("out")).arg("--json"));
+        let out = succeed(
+            affectmill()
+                .arg("status")
+                .arg(project.output("out"))
+                .arg("--json"),
+        );
         serde_json::from_str(&out).unwrap()
     };
     let during = status();

@@ -9,7 +9,10 @@ fn drained(signal: &str, code: i32) {
     run.until("progress");
     run.signal(signal);
     let stopped = run.until("stopped");
-    assert_eq!(stopped["shards_done"], 1, "the shard in hand is finished, and no other: {stopped}");
+    assert_eq!(
+        stopped["shards_done"], 1,
+        "the shard in hand is finished, and no other: {stopped}"
+    );
     assert_eq!(run.wait(), Some(code));
     assert!(!project.output("out").join("_SUCCESS").exists());
     project.run("out", &[], 0);
@@ -37,7 +40,10 @@ fn a_second_signal_stops_at_once() {
     let stopped = run.until("stopped");
     assert_eq!(stopped["shards_done"], 0, "{stopped}");
     assert_eq!(run.wait(), Some(130));
-    assert!(tree(&project.output("out").join("labels")).is_empty(), "nothing half-written under labels/");
+    assert!(
+        tree(&project.output("out").join("labels")).is_empty(),
+        "nothing half-written under labels/"
+    );
     project.run("out", &["output.shard_frames=1000"], 0);
     assert_eq!(rows(&project.output("out")).len(), 400);
 }

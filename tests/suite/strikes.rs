@@ -27,10 +27,12 @@ fn assert_quarantined(project: &Project, events: &[Value], code: Option<i32>, re
     assert_eq!(strikes, 3);
     assert_eq!(code, Some(3), "finished, but a video failed");
     let labelled: BTreeMap<String, usize> =
-        rows(&project.output("out")).into_iter().fold(BTreeMap::new(), |mut counts, row| {
-            *counts.entry(row.video).or_default() += 1;
-            counts
-        });
+        rows(&project.output("out"))
+            .into_iter()
+            .fold(BTreeMap::new(), |mut counts, row| {
+                *counts.entry(row.video).or_default() += 1;
+                counts
+            });
     let expected = [("clip00.mp4", 40), ("clip02.mp4", 40), ("clip03.mp4", 40)];
     let expected: BTreeMap<String, usize> = expected.map(|(name, rows)| (name.to_owned(), rows)).into();
     assert_eq!(labelled, expected, "every other video has all its rows");
@@ -41,7 +43,11 @@ fn assert_quarantined(project: &Project, events: &[Value], code: Option<i32>, re
 
     // The quarantine lasts, and is told again.
     let again = project.run("out", &["output.shard_frames=1000"], 3);
-    assert!(stderr(&again).contains("quarantined: clip01.mp4"), "{}", stderr(&again));
+    assert!(
+        stderr(&again).contains("quarantined: clip01.mp4"),
+        "{}",
+        stderr(&again)
+    );
 }
 
 #[test]

@@ -29,7 +29,9 @@ pub(super) fn init() {
 #[allow(unsafe_code)]
 pub(super) fn open_input(path: &Path) -> Result<Input, ffmpeg::Error> {
     let url = [b"file:", path.as_os_str().as_bytes()].concat();
-    let url = CString::new(url).map_err(|_| ffmpeg::Error::Other { errno: ffmpeg::error::EINVAL })?;
+    let url = CString::new(url).map_err(|_| ffmpeg::Error::Other {
+        errno: ffmpeg::error::EINVAL,
+    })?;
     let mut options = ffmpeg::Dictionary::new();
     options.set("protocol_whitelist", "file");
     // As ffprobe and ffmpeg do: transport streams whose tables change are read through.
@@ -155,7 +157,11 @@ pub(super) fn descriptor(frame: &Video) -> Option<Descriptor> {
 #[allow(unsafe_code)]
 pub(super) fn stride(frame: &Video, plane: usize) -> isize {
     // SAFETY: the frame is valid; `get` keeps the index inside the array.
-    unsafe { (&(*frame.as_ptr()).linesize).get(plane).map_or(0, |&bytes| bytes as isize) }
+    unsafe {
+        (&(*frame.as_ptr()).linesize)
+            .get(plane)
+            .map_or(0, |&bytes| bytes as isize)
+    }
 }
 
 /// The bytes of a plane from its first sample to its last: `rows − 1` strides and one row of `row_bytes`. Empty
@@ -164,7 +170,11 @@ pub(super) fn stride(frame: &Video, plane: usize) -> isize {
 pub(super) fn plane(frame: &Video, plane: usize, rows: usize, row_bytes: usize) -> &[u8] {
     let stride = stride(frame, plane);
     // SAFETY: the frame is valid; `stride` checked the index, null is checked below.
-    let data = if stride > 0 { unsafe { (*frame.as_ptr()).data[plane] } } else { std::ptr::null_mut() };
+    let data = if stride > 0 {
+        unsafe { (*frame.as_ptr()).data[plane] }
+    } else {
+        std::ptr::null_mut()
+    };
     if data.is_null() || rows == 0 || stride.unsigned_abs() < row_bytes {
         return &[];
     }
@@ -178,5 +188,12 @@ pub(super) fn plane(frame: &Video, plane: usize, rows: usize, row_bytes: usize) 
 #[allow(unsafe_code)]
 pub(super) fn buffer_bytes(frame: &Video) -> usize {
     // SAFETY: the frame is valid; buffers are null or valid while the frame lives.
-    unsafe { (*frame.as_ptr()).buf.iter().filter_map(|buffer| buffer.as_ref()).map(|buffer| buffer.size).sum() }
+    unsafe {
+        (*frame.as_ptr())
+            .buf
+            .iter()
+            .filter_map(|buffer| buffer.as_ref())
+            .map(|buffer| buffer.size)
+            .sum()
+    }
 }
