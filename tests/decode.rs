@@ -154,11 +154,18 @@ fn damaged_videos_agree_with_ffprobe() {
         std::fs::write(&path, &bytes).unwrap();
         agrees(&path);
     }
-    let (frames, damage) = read(&path, SourceKind::File, &OPTIONS);
-    let damage = damage.expect("the hole in the middle tears a picture apart");
+    // Packets that arrive whole but with wrong content.
+    let (mut bytes, path) = whole("torn.ts", &format!("{SOURCE} {H264}"));
+    let packets = bytes.len() / 188;
+    for packet in bytes.chunks_exact_mut(188).skip(packets / 2).take(6) {
+        packet[100..].fill(0x55);
+    }
+    std::fs::write(&path, &bytes).unwrap();
+    let damage = agrees(&path).expect("a torn picture is damage");
     assert!(damage.starts_with("damaged at frame ") && damage.contains(" s): "), "{damage}");
+    let (frames, _) = read(&path, SourceKind::File, &OPTIONS);
     assert!(frames.iter().any(|frame| frame.3.is_none()), "a torn frame has no picture");
-    assert!(frames.last().unwrap().3.is_some(), "decoding goes on after the hole");
+    assert!(frames.last().unwrap().3.is_some(), "decoding goes on after the damage");
 
     let others = [
         ("holes.avi", "-c:v mpeg4 -bf 2 -q:v 4"),

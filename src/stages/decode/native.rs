@@ -74,6 +74,14 @@ pub(super) fn discard_others(input: &mut Input, keep: usize) {
     }
 }
 
+/// Whether every frame of the codec stands on its own.
+#[allow(unsafe_code)]
+pub(super) fn intra_only(codec: ffmpeg::codec::Id) -> bool {
+    // SAFETY: descriptors are static tables of libavcodec; null is checked.
+    let descriptor = unsafe { ffi::avcodec_descriptor_get(codec.into()).as_ref() };
+    descriptor.is_some_and(|descriptor| descriptor.props & ffi::AV_CODEC_PROP_INTRA_ONLY != 0)
+}
+
 /// The stream's display matrix: nine 16.16 fixed-point numbers, row by row.
 #[allow(unsafe_code)]
 pub(super) fn display_matrix(stream: &ffmpeg::Stream) -> Option<[i32; 9]> {

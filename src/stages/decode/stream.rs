@@ -23,7 +23,6 @@ const MAX_DRAIN_ERRORS: u32 = 64;
 /// Reader of one file.
 pub(super) struct StreamReader {
     path: PathBuf,
-    threads: usize,
     input: Input,
     stream: usize,
     decoder: ffmpeg::decoder::Video,
@@ -89,10 +88,11 @@ impl StreamReader {
         let parameters = stream.parameters();
         let codec = parameters.id();
         let mut context = ffmpeg::codec::Context::from_parameters(parameters).map_err(|e| no_decoder(codec, e))?;
-        // Frame threads only: slice threads change how some decoders conceal damage.
+        // Where frames lean on one another, libavcodec fills in for lost ones from what its threads have at hand,
+        // and does not always tell. Frames must not depend on the number of threads.
         context.set_threading(threading::Config {
             kind: threading::Type::Frame,
-            count: threads,
+            count: if native::intra_only(codec) { threads } else { 1 },
             ..Default::default()
         });
         context.set_frame_rate(Some(stream.avg_frame_rate()));
@@ -101,7 +101,6 @@ impl StreamReader {
         let decoder = decoder.video().map_err(|e| no_decoder(codec, e))?;
         Ok(Self {
             path: path.to_owned(),
-            threads,
             stream: index,
             decoder,
             time_base: time_base(&stream),
@@ -116,15 +115,7 @@ impl StreamReader {
     }
 
     pub(super) fn next(&mut self) -> Result<Option<DecodedFrame>, DecodeError> {
-        let mut frame = self.step();
-        if self.damage.is_some() && self.threads != 1 {
-            // What a decoder conceals with depends on how far its threads have got: from the first damage on, one
-            // thread alone gives the same frames every time.
-            let delivered = self.next_index - u64::from(frame.is_some());
-            *self = Self::open(&self.path, 1)?;
-            while self.next_index < delivered && self.step().is_some() {}
-            frame = self.step();
-        }
+        let frame = self.step();
         if frame.is_some() || self.next_index > 0 {
             return Ok(frame);
         }
