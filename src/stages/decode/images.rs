@@ -28,7 +28,10 @@ pub(super) struct ImageReader {
 
 /// The numbered images of a folder in order of their frames.
 fn list(folder: &Path, base: u64) -> Result<Vec<(FrameIndex, OsString)>, DecodeError> {
-    let unlisted = |cause| DecodeError::Folder { path: folder.to_owned(), cause };
+    let unlisted = |cause| DecodeError::Folder {
+        path: folder.to_owned(),
+        cause,
+    };
     let mut images = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(unlisted)? {
         let entry = entry.map_err(unlisted)?;
@@ -36,14 +39,26 @@ fn list(folder: &Path, base: u64) -> Result<Vec<(FrameIndex, OsString)>, DecodeE
             continue;
         }
         let name = entry.file_name();
-        let Some((stem, extension)) = name.to_str().and_then(|name| name.rsplit_once('.')) else { continue };
+        let Some((stem, extension)) = name.to_str().and_then(|name| name.rsplit_once('.')) else {
+            continue;
+        };
         let numbered = !stem.is_empty() && stem.bytes().all(|byte| byte.is_ascii_digit());
-        if !numbered || !EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known)) {
+        if !numbered
+            || !EXTENSIONS
+                .iter()
+                .any(|known| extension.eq_ignore_ascii_case(known))
+        {
             continue;
         }
         let path = || folder.join(&name);
-        let number: u64 = stem.parse().map_err(|_| DecodeError::HugeNumber { path: path() })?;
-        let index = number.checked_sub(base).ok_or_else(|| DecodeError::BelowBase { path: path(), number, base })?;
+        let number: u64 = stem
+            .parse()
+            .map_err(|_| DecodeError::HugeNumber { path: path() })?;
+        let index = number.checked_sub(base).ok_or_else(|| DecodeError::BelowBase {
+            path: path(),
+            number,
+            base,
+        })?;
         if i64::try_from(index).is_err() {
             return Err(DecodeError::HugeNumber { path: path() });
         }
@@ -51,11 +66,16 @@ fn list(folder: &Path, base: u64) -> Result<Vec<(FrameIndex, OsString)>, DecodeE
     }
     images.sort();
     if images.is_empty() {
-        return Err(DecodeError::NoImages { path: folder.to_owned() });
+        return Err(DecodeError::NoImages {
+            path: folder.to_owned(),
+        });
     }
-    if let Some([(index, first), (_, second)]) = images.array_windows().find(|[a, b]| a.0 == b.0) {
-        let (first, second) = (folder.join(first), folder.join(second));
-        return Err(DecodeError::SameNumber { first, second, number: index.0 + base });
+    if let Some(pair) = images.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        return Err(DecodeError::SameNumber {
+            first: folder.join(&pair[0].1),
+            second: folder.join(&pair[1].1),
+            number: pair[0].0.0 + base,
+        });
     }
     Ok(images)
 }
@@ -64,7 +84,12 @@ impl ImageReader {
     pub(super) fn open(folder: &Path, options: &DecodeOptions) -> Result<Self, DecodeError> {
         native::init();
         let images = list(folder, options.image_base)?.into_iter();
-        Ok(Self { folder: folder.to_owned(), images, fps: options.image_fps, damage: None })
+        Ok(Self {
+            folder: folder.to_owned(),
+            images,
+            fps: options.image_fps,
+            damage: None,
+        })
     }
 
     pub(super) fn next(&mut self) -> Option<DecodedFrame> {
@@ -74,7 +99,12 @@ impl ImageReader {
             self.damage.get_or_insert_with(place);
         });
         let timestamp = self.fps.map(|fps| at(index, fps));
-        Some(DecodedFrame { index, timestamp, key: true, picture: picture.ok() })
+        Some(DecodedFrame {
+            index,
+            timestamp,
+            key: true,
+            picture: picture.ok(),
+        })
     }
 
     pub(super) fn damage(&self) -> Option<&str> {
@@ -91,7 +121,9 @@ fn decode(path: &Path) -> Result<Picture, String> {
     let said = |error: ffmpeg::Error| error.to_string();
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    file.take(MAX_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| error.to_string())?;
     if bytes.len() as u64 > MAX_BYTES {
         return Err("larger than 1 GiB".into());
     }
@@ -123,5 +155,8 @@ pub(super) fn probe(folder: &Path, options: &DecodeOptions) -> Result<Probe, Dec
     let images = list(folder, options.image_base)?;
     let end = images.last().map(|(index, _)| FrameIndex(index.0 + 1));
     let duration = end.zip(options.image_fps).map_or(0, |(end, fps)| at(end, fps).0);
-    Ok(Probe { frames: images.len() as u64, duration_us: duration.max(0) as u64 })
+    Ok(Probe {
+        frames: images.len() as u64,
+        duration_us: duration.max(0) as u64,
+    })
 }

@@ -95,14 +95,22 @@ impl<'a> Plane<'a> {
 impl Picture {
     /// Takes a decoded frame; `orientation` is the stream's and gives way to one in the frame.
     pub(super) fn new(frame: Video, orientation: Orientation) -> Result<Self, String> {
-        let stored = Size { width: frame.width(), height: frame.height() };
+        let stored = Size {
+            width: frame.width(),
+            height: frame.height(),
+        };
         let name = format!("{:?}", frame.format());
         let descriptor = native::descriptor(&frame).ok_or("the pixel format is unknown")?;
         if stored.width == 0 || stored.height == 0 || descriptor.components.is_empty() {
-            return Err(format!("a {name} picture of {}×{} has no pixels", stored.width, stored.height));
+            return Err(format!(
+                "a {name} picture of {}×{} has no pixels",
+                stored.width, stored.height
+            ));
         }
         let own = frame.side_data(side_data::Type::DisplayMatrix);
-        let own = own.and_then(|data| native::matrix_from(data.data())).map(orientation_of);
+        let own = own
+            .and_then(|data| native::matrix_from(data.data()))
+            .map(orientation_of);
         let orientation = own.unwrap_or(orientation);
         let colour = colour_of(&frame, &descriptor);
         let (frame, (samples, components)) = match layout(&frame, &descriptor) {
@@ -112,11 +120,25 @@ impl Picture {
                 let frame = converted(&frame, colour).map_err(failed)?;
                 let descriptor = native::descriptor(&frame).ok_or("the pixel format is unknown")?;
                 let layout = layout(&frame, &descriptor);
-                (frame, layout.ok_or_else(|| format!("cannot read converted {name} pixels"))?)
+                (
+                    frame,
+                    layout.ok_or_else(|| format!("cannot read converted {name} pixels"))?,
+                )
             }
         };
-        let picture = Self { frame, stored, orientation, colour, samples, components };
-        if picture.components.iter().any(|c| picture.plane(c.plane).data.is_empty()) {
+        let picture = Self {
+            frame,
+            stored,
+            orientation,
+            colour,
+            samples,
+            components,
+        };
+        if picture
+            .components
+            .iter()
+            .any(|c| picture.plane(c.plane).data.is_empty())
+        {
             return Err(format!("a {name} picture lacks a plane"));
         }
         Ok(picture)
@@ -188,7 +210,10 @@ pub(super) fn orientation_of(matrix: [i32; 9]) -> Orientation {
         (false, _, _, true, true) => (1, true),
         (false, _, _, false, false) => (3, true),
     };
-    Orientation { quarter_turns, mirrored }
+    Orientation {
+        quarter_turns,
+        mirrored,
+    }
 }
 
 /// Family, matrix and range, decided as ffmpeg's scale filter and swscale do when they convert to RGB: an
@@ -212,7 +237,11 @@ fn colour_of(frame: &Video, descriptor: &Descriptor) -> Colour {
         9 | 10 => (0.2627, 0.0593),
         _ => (0.299, 0.114),
     };
-    if grey { Colour::Grey { full } } else { Colour::Yuv { matrix, full } }
+    if grey {
+        Colour::Grey { full }
+    } else {
+        Colour::Yuv { matrix, full }
+    }
 }
 
 fn is_yuvj(format: Pixel) -> bool {
@@ -227,7 +256,9 @@ fn layout(frame: &Video, descriptor: &Descriptor) -> Option<(Samples, Vec<Compon
         | ffi::AV_PIX_FMT_FLAG_HWACCEL
         | ffi::AV_PIX_FMT_FLAG_BAYER
         | ffi::AV_PIX_FMT_FLAG_FLOAT;
-    let ComponentBytes { depth: bits, shift, .. } = descriptor.components[0];
+    let ComponentBytes {
+        depth: bits, shift, ..
+    } = descriptor.components[0];
     let bytes = if bits + shift > 8 { 2 } else { 1 };
     let count = if descriptor.components.len() < 3 { 1 } else { 3 };
     let used = &descriptor.components[..count];
@@ -246,9 +277,17 @@ fn layout(frame: &Video, descriptor: &Descriptor) -> Option<(Samples, Vec<Compon
     if !(8..=16).contains(&bits) || bits + shift > 16 || !used.iter().all(in_place) {
         return None;
     }
-    let samples = Samples { bytes, justify: 16 - bits - shift, bits };
+    let samples = Samples {
+        bytes,
+        justify: 16 - bits - shift,
+        bits,
+    };
     let components = used.iter().enumerate().map(|(index, c)| {
-        let (across, down) = if index == 0 { (0, 0) } else { descriptor.chroma_shift };
+        let (across, down) = if index == 0 {
+            (0, 0)
+        } else {
+            descriptor.chroma_shift
+        };
         Component {
             plane: c.plane,
             offset: c.offset / bytes,

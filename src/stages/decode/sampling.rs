@@ -21,7 +21,10 @@ impl Sampler {
     pub fn new(sampling: &Sampling) -> Self {
         Self(match (sampling.mode, sampling.fps) {
             (SamplingMode::Stride, _) => Rule::Stride(sampling.stride.unwrap_or(1).max(1)),
-            (SamplingMode::Fps, Some(fps)) => Rule::Fps { rate: Rate::new(fps), last: None },
+            (SamplingMode::Fps, Some(fps)) => Rule::Fps {
+                rate: Rate::new(fps),
+                last: None,
+            },
             (SamplingMode::Keyframes, _) => Rule::Keyframes,
             (SamplingMode::Every | SamplingMode::Fps, _) => Rule::Every,
         })
@@ -41,7 +44,9 @@ impl Sampler {
             Rule::Stride(stride) => index.0.is_multiple_of(*stride),
             Rule::Keyframes => key,
             Rule::Fps { rate, last } => {
-                let Some(Micros(time)) = timestamp else { return false };
+                let Some(Micros(time)) = timestamp else {
+                    return false;
+                };
                 let tick = rate.last_tick(time);
                 let keep = last.is_none_or(|last| tick > last);
                 if keep {
@@ -69,7 +74,10 @@ impl Rate {
             num *= 2.0; // exact: only the exponent changes
             den *= 2;
         }
-        Self { num: num as i128, den: den.into() }
+        Self {
+            num: num as i128,
+            den: den.into(),
+        }
     }
 
     /// The largest k whose time, k / rate rounded to the microsecond (halves up), is not after `time`:
@@ -87,14 +95,18 @@ mod tests {
 
     fn kept(sampling: Sampling, frames: impl Iterator<Item = (Option<i64>, bool)>) -> Vec<u64> {
         let mut sampler = Sampler::new(&sampling);
-        let kept = (0..).zip(frames).filter(|&(index, (time, key))| {
-            sampler.keep(FrameIndex(index), time.map(Micros), key)
-        });
+        let kept = (0..)
+            .zip(frames)
+            .filter(|&(index, (time, key))| sampler.keep(FrameIndex(index), time.map(Micros), key));
         kept.map(|(index, _)| index).collect()
     }
 
     fn fps(fps: f64) -> Sampling {
-        Sampling { mode: SamplingMode::Fps, stride: None, fps: Some(fps) }
+        Sampling {
+            mode: SamplingMode::Fps,
+            stride: None,
+            fps: Some(fps),
+        }
     }
 
     /// Frame times of a constant rate, rounded to the microsecond.
@@ -105,13 +117,21 @@ mod tests {
     #[test]
     fn every_and_stride_count_frames() {
         assert_eq!(kept(Sampling::default(), times(25, 1, 4)), [0, 1, 2, 3]);
-        let stride = Sampling { mode: SamplingMode::Stride, stride: Some(5), fps: None };
+        let stride = Sampling {
+            mode: SamplingMode::Stride,
+            stride: Some(5),
+            fps: None,
+        };
         assert_eq!(kept(stride, times(25, 1, 16)), [0, 5, 10, 15]);
     }
 
     #[test]
     fn keyframes_follow_the_flag() {
-        let keys = Sampling { mode: SamplingMode::Keyframes, stride: None, fps: None };
+        let keys = Sampling {
+            mode: SamplingMode::Keyframes,
+            stride: None,
+            fps: None,
+        };
         assert_eq!(kept(keys, (0..9).map(|k| (None, k % 4 == 0))), [0, 4, 8]);
     }
 
@@ -139,10 +159,27 @@ mod tests {
 
     #[test]
     fn gaps_negative_and_missing_times() {
-        let frames = [Some(-100_000), None, Some(0), Some(10_000), Some(2_700_000), Some(2_900_000), Some(3_000_000)];
+        let frames = [
+            Some(-100_000),
+            None,
+            Some(0),
+            Some(10_000),
+            Some(2_700_000),
+            Some(2_900_000),
+            Some(3_000_000),
+        ];
         // The gap from 0.01 s to 2.7 s swallows 1 s and 2 s: one frame stands for both.
-        assert_eq!(kept(fps(1.0), frames.into_iter().map(|t| (t, false))), [0, 2, 4, 6]);
+        assert_eq!(
+            kept(fps(1.0), frames.into_iter().map(|t| (t, false))),
+            [0, 2, 4, 6]
+        );
         assert_eq!(kept(fps(1e-30), times(25, 1, 500)), [0]);
-        assert_eq!(kept(fps(3.0), [Some(i64::MIN), Some(i64::MAX)].into_iter().map(|t| (t, false))), [0, 1]);
+        assert_eq!(
+            kept(
+                fps(3.0),
+                [Some(i64::MIN), Some(i64::MAX)].into_iter().map(|t| (t, false))
+            ),
+            [0, 1]
+        );
     }
 }

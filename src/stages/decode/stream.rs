@@ -15,7 +15,16 @@ use ffmpeg_next::frame::Video;
 use std::path::{Path, PathBuf};
 
 /// Formats that draw in other files, and text that FFmpeg would show as a picture.
-const INDIRECT: [&str; 8] = ["hls", "concat", "dash", "imf", "sdp", "rtsp", "webm_dash_manifest", "tty"];
+const INDIRECT: [&str; 8] = [
+    "hls",
+    "concat",
+    "dash",
+    "imf",
+    "sdp",
+    "rtsp",
+    "webm_dash_manifest",
+    "tty",
+];
 
 /// A decoder that keeps failing while it is drained is given up after so many errors.
 const MAX_DRAIN_ERRORS: u32 = 64;
@@ -38,14 +47,20 @@ pub(super) struct StreamReader {
 enum Phase {
     Reading,
     /// The input has ended, with an error that is reported once the frames before it are out.
-    Draining { read_error: Option<ffmpeg::Error>, errors: u32 },
+    Draining {
+        read_error: Option<ffmpeg::Error>,
+        errors: u32,
+    },
     Ended,
 }
 
 /// Opens the container and finds the video stream.
 fn open_container(path: &Path) -> Result<(Input, usize), DecodeError> {
     native::init();
-    let open = |cause: String| DecodeError::Open { path: path.to_owned(), cause };
+    let open = |cause: String| DecodeError::Open {
+        path: path.to_owned(),
+        cause,
+    };
     let metadata = std::fs::metadata(path).map_err(|error| open(error.to_string()))?;
     if metadata.is_dir() {
         return Err(open("it is a folder".into()));
@@ -59,10 +74,28 @@ fn open_container(path: &Path) -> Result<(Input, usize), DecodeError> {
     let input = native::open_input(path).map_err(|error| open(error.to_string()))?;
     let format = input.format().name().to_owned();
     if format.split(',').any(|name| INDIRECT.contains(&name)) {
-        return Err(DecodeError::Indirect { path: path.to_owned(), format });
+        return Err(DecodeError::Indirect {
+            path: path.to_owned(),
+            format,
+        });
     }
-    let stream = best_stream(&input).ok_or_else(|| DecodeError::NoVideo { path: path.to_owned() })?;
+    let stream = best_stream(&input).ok_or_else(|| DecodeError::NoVideo {
+        path: path.to_owned(),
+    })?;
     Ok((input, stream))
+}
+
+fn no_decoder(path: &Path, codec: ffmpeg::codec::Id, error: ffmpeg::Error) -> DecodeError {
+    let codec = if codec == ffmpeg::codec::Id::None {
+        "unknown"
+    } else {
+        codec.name()
+    };
+    DecodeError::NoDecoder {
+        path: path.to_owned(),
+        codec: codec.to_owned(),
+        cause: error.to_string(),
+    }
 }
 
 /// FFmpeg's choice, but never a cover picture.
@@ -72,22 +105,21 @@ fn best_stream(input: &Input) -> Option<usize> {
             && !stream.disposition().contains(Disposition::ATTACHED_PIC)
     };
     let best = input.streams().best(ffmpeg::media::Type::Video).filter(moving);
-    best.or_else(|| input.streams().find(moving)).map(|stream| stream.index())
+    best.or_else(|| input.streams().find(moving))
+        .map(|stream| stream.index())
 }
 
 impl StreamReader {
     pub(super) fn open(path: &Path, threads: usize) -> Result<Self, DecodeError> {
         let (mut input, index) = open_container(path)?;
         native::discard_others(&mut input, index);
-        let no_decoder = |codec: ffmpeg::codec::Id, error: ffmpeg::Error| DecodeError::NoDecoder {
+        let stream = input.stream(index).ok_or_else(|| DecodeError::NoVideo {
             path: path.to_owned(),
-            codec: codec.name().to_owned(),
-            cause: error.to_string(),
-        };
-        let stream = input.stream(index).ok_or_else(|| DecodeError::NoVideo { path: path.to_owned() })?;
+        })?;
         let parameters = stream.parameters();
         let codec = parameters.id();
-        let mut context = ffmpeg::codec::Context::from_parameters(parameters).map_err(|e| no_decoder(codec, e))?;
+        let mut context = ffmpeg::codec::Context::from_parameters(parameters)
+            .map_err(|error| no_decoder(path, codec, error))?;
         // Where frames lean on one another, libavcodec fills in for lost ones from what its threads have at hand,
         // and does not always tell. Frames must not depend on the number of threads.
         context.set_threading(threading::Config {
@@ -98,14 +130,16 @@ impl StreamReader {
         context.set_frame_rate(Some(stream.avg_frame_rate()));
         let mut decoder = context.decoder();
         decoder.set_packet_time_base(stream.time_base());
-        let decoder = decoder.video().map_err(|e| no_decoder(codec, e))?;
+        let decoder = decoder.video().map_err(|error| no_decoder(path, codec, error))?;
         Ok(Self {
             path: path.to_owned(),
             stream: index,
             decoder,
             time_base: time_base(&stream),
             start: native::start_time(&input),
-            orientation: native::display_matrix(&stream).map(picture::orientation_of).unwrap_or_default(),
+            orientation: native::display_matrix(&stream)
+                .map(picture::orientation_of)
+                .unwrap_or_default(),
             next_index: 0,
             last_time: None,
             phase: Phase::Reading,
@@ -119,8 +153,14 @@ impl StreamReader {
         if frame.is_some() || self.next_index > 0 {
             return Ok(frame);
         }
-        let cause = self.damage.clone().unwrap_or_else(|| "the video stream is empty".into());
-        Err(DecodeError::NothingDecoded { path: self.path.clone(), cause })
+        let cause = self
+            .damage
+            .clone()
+            .unwrap_or_else(|| "the video stream is empty".into());
+        Err(DecodeError::NothingDecoded {
+            path: self.path.clone(),
+            cause,
+        })
     }
 
     /// The decoder's next frame, `None` at the end.
@@ -165,7 +205,10 @@ impl StreamReader {
                 Err(ffmpeg::Error::Eof) => None,
                 Err(error) => Some(error),
             };
-            self.phase = Phase::Draining { read_error, errors: 0 };
+            self.phase = Phase::Draining {
+                read_error,
+                errors: 0,
+            };
             // An error here is that of a packet sent earlier, met by a decoder thread.
             match self.decoder.send_eof() {
                 Ok(()) | Err(ffmpeg::Error::Eof) => {}
@@ -179,7 +222,9 @@ impl StreamReader {
     fn take(&mut self, frame: Video) -> DecodedFrame {
         let index = FrameIndex(self.next_index);
         let timestamp = frame.timestamp().and_then(|ticks| self.time_base.micros(ticks));
-        let timestamp = timestamp.and_then(|time| time.0.checked_sub(self.start)).map(Micros);
+        let timestamp = timestamp
+            .and_then(|time| time.0.checked_sub(self.start))
+            .map(Micros);
         self.last_time = timestamp.or(self.last_time);
         let key = frame.is_key();
         let damaged = frame.is_corrupt() || frame.has_decode_errors();
@@ -190,11 +235,20 @@ impl StreamReader {
         };
         let picture = picture.inspect_err(|cause| self.note(cause)).ok();
         self.next_index += 1;
-        DecodedFrame { index, timestamp, key, picture }
+        DecodedFrame {
+            index,
+            timestamp,
+            key,
+            picture,
+        }
     }
 
     fn end(&mut self) {
-        if let Phase::Draining { read_error: Some(error), .. } = std::mem::replace(&mut self.phase, Phase::Ended) {
+        if let Phase::Draining {
+            read_error: Some(error),
+            ..
+        } = std::mem::replace(&mut self.phase, Phase::Ended)
+        {
             self.note(&format!("cannot read on: {error}"));
         }
     }
@@ -203,36 +257,48 @@ impl StreamReader {
     fn note(&mut self, cause: &str) {
         if self.damage.is_none() {
             let time = self.last_time.map_or(0, |time| time.0) as f64 / 1e6;
-            self.damage = Some(format!("damaged at frame {} ({time:.3} s): {cause}", self.next_index));
+            self.damage = Some(format!(
+                "damaged at frame {} ({time:.3} s): {cause}",
+                self.next_index
+            ));
         }
     }
 }
 
 fn time_base(stream: &ffmpeg::Stream) -> TimeBase {
     let base = stream.time_base();
-    TimeBase { num: base.numerator(), den: base.denominator() }
+    TimeBase {
+        num: base.numerator(),
+        den: base.denominator(),
+    }
 }
 
 /// What the header says of a file.
 pub(super) fn probe(path: &Path) -> Result<Probe, DecodeError> {
     let (input, index) = open_container(path)?;
-    let stream = input.stream(index).ok_or_else(|| DecodeError::NoVideo { path: path.to_owned() })?;
+    let stream = input.stream(index).ok_or_else(|| DecodeError::NoVideo {
+        path: path.to_owned(),
+    })?;
     let codec = stream.parameters().id();
     if ffmpeg::decoder::find(codec).is_none() {
-        return Err(DecodeError::NoDecoder {
-            path: path.to_owned(),
-            codec: codec.name().to_owned(),
-            cause: ffmpeg::Error::DecoderNotFound.to_string(),
-        });
+        return Err(no_decoder(path, codec, ffmpeg::Error::DecoderNotFound));
     }
     let own = Some(stream.duration()).filter(|&ticks| ticks > 0);
-    let own = own.and_then(|ticks| time_base(&stream).micros(ticks)).map(|time| time.0);
+    let own = own
+        .and_then(|ticks| time_base(&stream).micros(ticks))
+        .map(|time| time.0);
     let duration = own.unwrap_or_else(|| input.duration()).max(0) as u64;
     let rate = stream.avg_frame_rate();
     let by_rate = || {
         let rate = f64::from(rate.numerator()) / f64::from(rate.denominator().max(1));
         (duration as f64 / 1e6 * rate.max(0.0)).round() as u64
     };
-    let frames = u64::try_from(stream.frames()).ok().filter(|&frames| frames > 0).unwrap_or_else(by_rate);
-    Ok(Probe { frames, duration_us: duration })
+    let frames = u64::try_from(stream.frames())
+        .ok()
+        .filter(|&frames| frames > 0)
+        .unwrap_or_else(by_rate);
+    Ok(Probe {
+        frames,
+        duration_us: duration,
+    })
 }

@@ -39,10 +39,20 @@ impl Filter {
         let pitch = longest.next_multiple_of(LANES);
         let mut weights = vec![0.0; outputs * pitch];
         for (padded, (_, row)) in weights.chunks_exact_mut(pitch).zip(&rows) {
-            padded.iter_mut().zip(row).for_each(|(to, from)| *to = *from as f32);
+            padded
+                .iter_mut()
+                .zip(row)
+                .for_each(|(to, from)| *to = *from as f32);
         }
-        let spans = rows.iter().map(|(first, weights)| (*first, weights.len())).collect();
-        Self { spans, weights, pitch }
+        let spans = rows
+            .iter()
+            .map(|(first, weights)| (*first, weights.len()))
+            .collect();
+        Self {
+            spans,
+            weights,
+            pitch,
+        }
     }
 
     /// First and last + 1 of the samples that are taken at all.
@@ -64,7 +74,12 @@ impl Filter {
         for (out, (&(first, _), weights)) in out.iter_mut().zip(rows) {
             let samples = &line[first - origin..][..self.pitch];
             let mut sums = [0.0f32; LANES];
-            for (s, w) in samples.as_chunks::<LANES>().0.iter().zip(weights.as_chunks::<LANES>().0) {
+            for (s, w) in samples
+                .as_chunks::<LANES>()
+                .0
+                .iter()
+                .zip(weights.as_chunks::<LANES>().0)
+            {
                 for lane in 0..LANES {
                     sums[lane] += s[lane] * w[lane];
                 }
@@ -82,7 +97,10 @@ impl Filter {
         if let Some(largest) = fractions.iter_mut().max() {
             *largest += rest;
         }
-        fractions.into_iter().map(|fraction| fraction.clamp(0, 65_535) as u16).collect()
+        fractions
+            .into_iter()
+            .map(|fraction| fraction.clamp(0, 65_535) as u16)
+            .collect()
     }
 }
 
@@ -108,7 +126,12 @@ mod tests {
 
     #[test]
     fn fractions_sum_to_one_unit_below_one() {
-        for (size, start, length) in [(1, 0.0, 1.0), (3, 0.25, 2.5), (1080, 0.0, 1080.0), (4320, 17.3, 999.9)] {
+        for (size, start, length) in [
+            (1, 0.0, 1.0),
+            (3, 0.25, 2.5),
+            (1080, 0.0, 1080.0),
+            (4320, 17.3, 999.9),
+        ] {
             let filter = Filter::new(size, start, length, 128);
             for output in 0..128 {
                 let fractions = filter.fractions(output);

@@ -13,5 +13,11 @@ use crate::domain::{Face, Rect};
 
 /// The one face of footage that was cropped before: the whole displayed picture.
 pub fn full_frame(picture: &Picture) -> Face {
-    Face { index: 0, track: None, rect: Rect::whole(picture.size()), score: None, landmarks: None }
+    Face {
+        index: 0,
+        track: None,
+        rect: Rect::whole(picture.size()),
+        score: None,
+        landmarks: None,
+    }
 }

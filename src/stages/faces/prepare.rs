@@ -21,6 +21,10 @@ pub const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 
 const PIXELS: usize = INPUT_SIZE * INPUT_SIZE;
 
+/// Added to 8-bit codes once they are spread over 16 bits, and taken off again: with low bits that are not 0 the
+/// compiler keeps to 16-bit multiplications, thrice as fast.
+const HALF: u16 = 128;
+
 /// Why a face could not be prepared.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub enum PrepareError {
@@ -71,13 +75,25 @@ impl Preparer {
     /// When the box is empty or leaves the picture, or `out` is not 3·128·128 long.
     pub fn prepare(&mut self, picture: &Picture, face: &Face, out: &mut [f32]) -> Result<(), PrepareError> {
         if out.len() != 3 * PIXELS {
-            return Err(PrepareError::Length { expected: 3 * PIXELS, found: out.len() });
+            return Err(PrepareError::Length {
+                expected: 3 * PIXELS,
+                found: out.len(),
+            });
         }
         let region = Region::of(picture, face.rect)?;
         if !self.plan.as_ref().is_some_and(|plan| plan.fits(picture, region)) {
             self.plan = Some(Plan::new(picture, region));
         }
-        let Self { plan: Some(plan), mixed, line, small, unturned } = self else { return Ok(()) };
+        let Self {
+            plan: Some(plan),
+            mixed,
+            line,
+            small,
+            unturned,
+        } = self
+        else {
+            return Ok(());
+        };
         for group in &plan.planes {
             group.resample(picture, mixed, line, small);
         }
@@ -117,12 +133,34 @@ impl Region {
         let turn = picture.orientation();
         let stored = match turn.quarter_turns % 4 {
             0 => Self { x, y, w, h },
-            1 => Self { x: y, y: width - x - w, w: h, h: w },
-            2 => Self { x: width - x - w, y: height - y - h, w, h },
-            _ => Self { x: height - y - h, y: x, w: h, h: w },
+            1 => Self {
+                x: y,
+                y: width - x - w,
+                w: h,
+                h: w,
+            },
+            2 => Self {
+                x: width - x - w,
+                y: height - y - h,
+                w,
+                h,
+            },
+            _ => Self {
+                x: height - y - h,
+                y: x,
+                w: h,
+                h: w,
+            },
         };
         let mirrored = f64::from(picture.stored().width) - stored.x - stored.w;
-        Ok(if turn.mirrored { Self { x: mirrored, ..stored } } else { stored })
+        Ok(if turn.mirrored {
+            Self {
+                x: mirrored,
+                ..stored
+            }
+        } else {
+            stored
+        })
     }
 }
 
@@ -155,7 +193,12 @@ impl Plan {
         for (index, &component) in components.iter().enumerate() {
             let (size, pitch, site) = (component.size, component.pitch, component.site);
             let (px, py) = (f64::from(pitch.0), f64::from(pitch.1));
-            let across = Filter::new(size.width as usize, region.x / px + site.0, region.w / px, INPUT_SIZE);
+            let across = Filter::new(
+                size.width as usize,
+                region.x / px + site.0,
+                region.w / px,
+                INPUT_SIZE,
+            );
             let (first, end) = across.range();
             let at = |sample: usize| component.offset + sample * component.step;
             let (first, end) = (at(first), at(end - 1) + 1);
@@ -164,7 +207,12 @@ impl Plan {
                 group.across.push((index, component, across));
                 continue;
             }
-            let down = Filter::new(size.height as usize, region.y / py + site.1, region.h / py, INPUT_SIZE);
+            let down = Filter::new(
+                size.height as usize,
+                region.y / py + site.1,
+                region.h / py,
+                INPUT_SIZE,
+            );
             let rows = (0..INPUT_SIZE).map(|output| (down.spans[output].0, down.fractions(output)));
             planes.push(PlanePlan {
                 plane: component.plane,
@@ -173,13 +221,23 @@ impl Plan {
                 across: vec![(index, component, across)],
             });
         }
-        Self { components, region, planes }
+        Self {
+            components,
+            region,
+            planes,
+        }
     }
 }
 
 impl PlanePlan {
     /// Fills `small` for the components of this plane.
-    fn resample(&self, picture: &Picture, mixed: &mut Vec<u16>, line: &mut Vec<f32>, small: &mut [Vec<f32>; 3]) {
+    fn resample(
+        &self,
+        picture: &Picture,
+        mixed: &mut Vec<u16>,
+        line: &mut Vec<f32>,
+        small: &mut [Vec<f32>; 3],
+    ) {
         let plane = picture.plane(self.plane);
         let Samples { bytes, justify, .. } = picture.samples();
         let (first, end) = self.samples;
@@ -196,25 +254,35 @@ impl PlanePlan {
                 let (upper, lower) = (row(y), row(y + two.len() - 1));
                 let weights = (two[0], if two.len() == 2 { two[1] } else { 0 });
                 if bytes == 1 {
-                    mix(mixed, upper, lower, weights, |code| u16::from(code) << 8);
+                    mix(mixed, upper, lower, weights, |code| u16::from(code) << 8 | HALF);
                 } else {
                     let (upper, lower) = (upper.as_chunks::<2>().0, lower.as_chunks::<2>().0);
-                    mix(mixed, upper, lower, weights, |code| u16::from_le_bytes(code) << justify);
+                    mix(mixed, upper, lower, weights, |code| {
+                        u16::from_le_bytes(code) << justify
+                    });
                 }
             }
-            let truncated = fractions.len() as f32 / 2.0;
+            let truncated = fractions.len() as f32 / 2.0 - if bytes == 1 { f32::from(HALF) } else { 0.0 };
             for (index, component, filter) in &self.across {
                 let (origin, last) = filter.range();
                 let from = &mixed[component.offset + origin * component.step - first..];
                 line.clear();
                 if component.step == 1 {
-                    line.extend(from[..last - origin].iter().map(|&code| f32::from(code) + truncated));
+                    line.extend(
+                        from[..last - origin]
+                            .iter()
+                            .map(|&code| f32::from(code) + truncated),
+                    );
                 } else {
                     let own = from.iter().step_by(component.step).take(last - origin);
                     line.extend(own.map(|&code| f32::from(code) + truncated));
                 }
                 line.resize(last - origin + filter.pitch(), 0.0);
-                filter.apply(line, origin, &mut small[*index][output * INPUT_SIZE..][..INPUT_SIZE]);
+                filter.apply(
+                    line,
+                    origin,
+                    &mut small[*index][output * INPUT_SIZE..][..INPUT_SIZE],
+                );
             }
         }
     }
@@ -226,7 +294,9 @@ impl PlanePlan {
 fn mix<S: Copy>(mixed: &mut [u16], upper: &[S], lower: &[S], weights: (u16, u16), widen: impl Fn(S) -> u16) {
     let times = |code: S, weight: u16| ((u32::from(widen(code)) * u32::from(weight)) >> 16) as u16;
     for ((sum, &upper), &lower) in mixed.iter_mut().zip(upper).zip(lower) {
-        *sum = sum.wrapping_add(times(upper, weights.0)).wrapping_add(times(lower, weights.1));
+        *sum = sum
+            .wrapping_add(times(upper, weights.0))
+            .wrapping_add(times(lower, weights.1));
     }
 }
 
@@ -240,22 +310,35 @@ fn colour(picture: &Picture, small: &[Vec<f32>; 3], out: &mut [f32]) {
     // Codes come left-justified in 16 bits; `unit` brings them to 8-bit codes, `whole` to 0…255 of full range.
     let unit = 1.0 / 256.0;
     let whole = 255.0 / (((1u32 << bits) - 1) << (16 - bits)) as f32;
-    let luma = |full: bool| if full { (whole, 0.0) } else { (unit * 255.0 / 219.0, -16.0 * 255.0 / 219.0) };
+    let luma = |full: bool| {
+        if full {
+            (whole, 0.0)
+        } else {
+            (unit * 255.0 / 219.0, -16.0 * 255.0 / 219.0)
+        }
+    };
     let [first, second, third] = small;
     match picture.colour() {
         Colour::Rgb => {
             for (channel, codes) in [first, second, third].into_iter().enumerate() {
                 let out = &mut out[channel * PIXELS..][..PIXELS];
-                out.iter_mut().zip(codes).for_each(|(out, code)| *out = normalised(code * whole, channel));
+                out.iter_mut()
+                    .zip(codes)
+                    .for_each(|(out, code)| *out = normalised(code * whole, channel));
             }
         }
         Colour::Grey { full } => {
             let (scale, shift) = luma(full);
             for (channel, out) in out.chunks_exact_mut(PIXELS).enumerate() {
-                out.iter_mut().zip(first).for_each(|(out, y)| *out = normalised(y * scale + shift, channel));
+                out.iter_mut()
+                    .zip(first)
+                    .for_each(|(out, y)| *out = normalised(y * scale + shift, channel));
             }
         }
-        Colour::Yuv { matrix: (kr, kb), full } => {
+        Colour::Yuv {
+            matrix: (kr, kb),
+            full,
+        } => {
             let (scale, shift) = luma(full);
             let chroma = if full { whole } else { unit * 255.0 / 224.0 };
             let kg = 1.0 - kr - kb;
