@@ -61,7 +61,7 @@ pub struct Probe {
 pub struct VideoReader(Source);
 
 enum Source {
-    // Boxed: a decoder's state is ten times an image list's.
+    // Boxed: its state is far larger than an image list's.
     File(Box<stream::StreamReader>),
     Images(images::ImageReader),
 }

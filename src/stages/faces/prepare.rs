@@ -22,7 +22,7 @@ pub const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 const PIXELS: usize = INPUT_SIZE * INPUT_SIZE;
 
 /// Added to 8-bit codes once they are spread over 16 bits, and taken off again: with low bits that are not 0 the
-/// compiler keeps to 16-bit multiplications, thrice as fast.
+/// compiler keeps to 16-bit multiplications, 2.5 times as fast for 1080p.
 const HALF: u16 = 128;
 
 /// Why a face could not be prepared.
