@@ -362,8 +362,8 @@ impl<'a> Search<'a> {
 }
 
 fn is_wanted(entry: &DirEntry) -> bool {
-    !is_hidden(entry.file_name())
-        && !(entry.file_type().is_dir() && entry.path().join("_affectmill").is_dir())
+    let is_output = entry.file_type().is_dir() && entry.path().join("_affectmill").is_dir();
+    !is_hidden(entry.file_name()) && !is_output
 }
 
 fn is_hidden(name: &OsStr) -> bool {

@@ -8,7 +8,7 @@ use super::ModelError;
 use super::dtype::Dtype;
 use super::pickle::{self, Id, Node, Tree};
 use super::state::{Array, Header};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fs;
 use std::io::{self, Cursor, Read};
 use std::ops::Range;
@@ -254,8 +254,9 @@ fn parse(path: &Path, bytes: &[u8], what: &str) -> Result<Tree, ModelError> {
 /// A state dict found in a pickle.
 struct Found<'a> {
     /// Keys that lead to it from the top.
-    keys: Vec<String>,
-    tensors: Vec<(String, &'a pickle::Tensor)>,
+    keys: Vec<&'a str>,
+    // Borrowed, because a pickle may use one long key a million times.
+    tensors: Vec<(&'a str, &'a pickle::Tensor)>,
 }
 
 impl Found<'_> {
@@ -267,7 +268,8 @@ impl Found<'_> {
     }
 
     fn views(self, storage: impl Fn(&str) -> Option<Range<usize>>) -> Result<BTreeMap<String, View>, String> {
-        let view = |(name, tensor): (String, &pickle::Tensor)| {
+        let mut views = BTreeMap::new();
+        for (name, tensor) in self.tensors {
             let range = storage(&tensor.storage.key);
             let range =
                 range.ok_or_else(|| format!("storage `{}` of `{name}` is missing", tensor.storage.key))?;
@@ -278,9 +280,9 @@ impl Found<'_> {
                 offset: tensor.offset,
                 storage: range,
             };
-            Ok((name, view))
-        };
-        self.tensors.into_iter().map(view).collect()
+            views.insert(name.to_owned(), view);
+        }
+        Ok(views)
     }
 }
 
@@ -290,23 +292,19 @@ fn state_dict<'a>(path: &Path, tree: &'a Tree) -> Result<Found<'a>, ModelError> 
     const USUAL: [&str; 5] = ["state_dict", "model_state_dict", "model", "net", "student"];
     const DEEPEST: usize = 8;
     let mut found: Vec<Found> = Vec::new();
-    let mut seen = vec![tree.root];
-    let mut queue = VecDeque::from([(tree.root, Vec::<String>::new())]);
+    let mut seen = HashSet::from([tree.root]);
+    let mut queue = VecDeque::from([(tree.root, Vec::new())]);
     while let Some((id, keys)) = queue.pop_front() {
-        let children: Vec<(String, Id)> = match tree.node(id) {
-            Node::Dict(items) => {
-                let named = |&(key, value)| Some((tree.text(key)?.to_owned(), value));
-                items.iter().filter_map(named).collect()
-            }
-            Node::List(items) | Node::Tuple(items) => items
+        let children: Vec<(&str, Id)> = match tree.node(id) {
+            Node::Dict(items) => items
                 .iter()
-                .enumerate()
-                .map(|(index, &item)| (index.to_string(), item))
+                .filter_map(|&(key, value)| Some((tree.text(key)?, value)))
                 .collect(),
+            Node::List(items) | Node::Tuple(items) => items.iter().map(|&item| ("[]", item)).collect(),
             _ => continue,
         };
-        let tensor = |(name, id): &(String, Id)| match tree.node(*id) {
-            Node::Tensor(tensor) => Some((name.clone(), tensor)),
+        let tensor = |&(name, id): &(_, Id)| match tree.node(id) {
+            Node::Tensor(tensor) => Some((name, tensor)),
             _ => None,
         };
         let tensors: Vec<_> = children.iter().filter_map(tensor).collect();
@@ -316,8 +314,7 @@ fn state_dict<'a>(path: &Path, tree: &'a Tree) -> Result<Found<'a>, ModelError> 
         }
         for (name, child) in children {
             let container = matches!(tree.node(child), Node::Dict(_) | Node::List(_) | Node::Tuple(_));
-            if container && keys.len() < DEEPEST && !seen.contains(&child) {
-                seen.push(child);
+            if container && keys.len() < DEEPEST && seen.insert(child) {
                 queue.push_back((child, [keys.as_slice(), &[name]].concat()));
             }
         }

@@ -27,7 +27,7 @@ pub enum ModelError {
         remedy: &'static str,
     },
     /// The tensors of a file are not those of the model asked for.
-    #[error("{}: does not fit a {kind}: {}; give the file of that model, or another kind", path.display(), shorten(problems))]
+    #[error("{}: does not fit a {kind}: {}; give that model's file, or another kind", path.display(), shorten(problems))]
     Mismatch {
         /// The file.
         path: PathBuf,

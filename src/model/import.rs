@@ -1,165 +1,209 @@
-//! Other people's names to ours: a checkpoint of the paper's models, in any of its spellings, to safetensors.
+//! From other people's checkpoints to canonical safetensors.
 //!
-//! Understood, behind any common prefix (`module.`, `model.`, `student.` …): torchvision's names of the body and the
-//! pyramid, old (`fpn.inner_blocks.0.weight`) and new (`fpn.inner_blocks.0.0.weight`); heads `VA_head.linear.*`,
-//! `EXPR_head.linear.*`, `AU_head.linear.*` of a student, `head.linear.*` of a teacher (told by its number of outputs),
-//! and this program's own `heads.va.*`. A classifier `body.fc.*` and batch counters are left out; so is whatever else
-//! the file holds, and it is listed.
+//! Flows in: a file that [`super::checkpoint`] opens. Flows out: a safetensors file with canonical names, all `F32`. It
+//! knows the names of torchvision's `resnet_fpn_backbone` behind any prefix (`module.`, `model.`, `student.`,
+//! `backbone.`, …), with the older (`fpn.inner_blocks.0.weight`) and the newer (`fpn.inner_blocks.0.0.weight`) spelling,
+//! batch norm frozen or not, and the paper's heads: `VA_head.linear.*`, `EXPR_head.linear.*`, `AU_head.linear.*` of a
+//! student, `head.linear.*` of a teacher; behind any prefix too, not always the body's. It never guesses: what is
+//! missing, misshapen or ambiguous is refused by name.
 
-use super::ModelError;
 use super::checkpoint::{Checkpoint, LANDMARK, prefix};
-use super::layout::{self, head_name};
-use super::state::{StateDict, UNTRAINED};
+use super::state::{ARCHITECTURE_KEY, StateDict, UNTRAINED};
+use super::{ARCHITECTURE, ModelError, layout};
 use crate::domain::{ModelKind, Task};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
-const NAME_KIND: &str = "say which model to make of it with `--kind`";
-
-/// What an import made of a file.
+/// What an import did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Imported {
     /// The kind that was written.
     pub kind: ModelKind,
     /// Number of tensors written.
     pub tensors: usize,
-    /// Format of the source, in words.
+    /// What the source was, in words.
     pub source_format: String,
-    /// Names of tensors that were left out, as the source spells them.
+    /// Names of the source's tensors that were left out, sorted; counters of batch norm (`num_batches_tracked`) are
+    /// not worth a mention.
     pub ignored: Vec<String>,
 }
 
-/// Converts `src` to the safetensors file `out`. Without `kind` the heads decide; a `kind` with fewer heads than the
-/// source has keeps those it needs.
+/// Reads a PyTorch `.pt`, `.pth` or Lightning `.ckpt` checkpoint, or safetensors with any of the known names, and
+/// writes the safetensors file `out`. Without a `kind` it is told from the heads; with one, other heads are left out, so
+/// that a student's checkpoint can give a teacher of one task. Weights marked as untrained stay marked.
 ///
 /// # Errors
-/// [`ModelError::Io`]; [`ModelError::File`] when the source is damaged, of an unknown format, or its kind cannot be
-/// told; [`ModelError::Mismatch`] naming every tensor that is missing or has another shape.
+/// [`ModelError::Io`]; [`ModelError::File`] when the source cannot be understood or is ambiguous;
+/// [`ModelError::Mismatch`] naming every tensor that is missing, misshapen or not finite. `out` is then as it was.
 pub fn import_weights(src: &Path, kind: Option<ModelKind>, out: &Path) -> Result<Imported, ModelError> {
-    let checkpoint = Checkpoint::open(src)?;
-    let names = canonical_names(&checkpoint, src)?;
-    let kind = match kind {
-        Some(kind) => kind,
-        None => kind_of(&names, src)?,
+    let source = Checkpoint::open(src)?;
+    let names = Names::find(src, &source, kind)?;
+    let kind = names.kind;
+    let mismatch = |problems: Vec<String>| match problems.is_empty() {
+        true => Ok(()),
+        false => Err(ModelError::Mismatch {
+            path: src.to_path_buf(),
+            kind: kind.name(),
+            problems,
+        }),
     };
-
     let find = |name: &str| {
-        let (shape, dtype) = checkpoint.shape(names.get(name)?)?;
+        let (shape, dtype) = source.shape(&names.source(&source, name)?)?;
         Some((shape, dtype.to_string(), dtype.is_float()))
     };
-    refuse(src, kind, layout::problems(kind, find))?;
+    mismatch(layout::problems(kind, find))?;
+
     let mut state = StateDict::new(src, kind);
+    if let Some(seed) = source.metadata.get(UNTRAINED) {
+        state.metadata.insert(UNTRAINED.to_owned(), seed.clone());
+    }
     let mut used = BTreeSet::new();
     for (name, _) in layout::layout(kind) {
-        let source = names[&name].as_str();
-        state.tensors.insert(name, checkpoint.read(source)?);
-        used.insert(source);
+        let from = names.source(&source, &name).unwrap_or_else(|| name.clone());
+        state.tensors.insert(name, source.read(&from)?);
+        used.insert(from);
     }
-    // Untrained weights stay untrained, whatever they are converted to.
-    if let Some(mark) = checkpoint.metadata.get(UNTRAINED) {
-        state.metadata.insert(UNTRAINED.to_owned(), mark.clone());
-    }
-    refuse(src, kind, state.problems(kind))?;
+    mismatch(state.problems(kind))?;
     state.write(out)?;
-    let known = |name: &str| name.ends_with(".num_batches_tracked") || name.contains("body.fc.");
-    let ignored = checkpoint
+    let ignored = source
         .names()
-        .filter(|name| !used.contains(name) && !known(name));
+        .filter(|&name| !used.contains(name) && !name.ends_with(".num_batches_tracked"));
     Ok(Imported {
         kind,
-        tensors: used.len(),
-        source_format: checkpoint.format.clone(),
+        tensors: state.tensors.len(),
         ignored: ignored.map(str::to_owned).collect(),
+        source_format: source.format.clone(),
     })
 }
 
-fn refuse(path: &Path, kind: ModelKind, problems: Vec<String>) -> Result<(), ModelError> {
-    if problems.is_empty() {
-        return Ok(());
-    }
-    Err(ModelError::Mismatch {
-        path: path.to_path_buf(),
-        kind: kind.name(),
-        problems,
-    })
+/// Where the parts of a model lie among a checkpoint's names.
+struct Names {
+    kind: ModelKind,
+    /// What stands before `body.` and `fpn.`.
+    body: String,
+    /// What stands before `weight` and `bias` of each head that was found.
+    heads: Vec<(Task, String)>,
 }
 
-/// The source's name of each canonical name it has.
-fn canonical_names(checkpoint: &Checkpoint, path: &Path) -> Result<BTreeMap<String, String>, ModelError> {
-    let prefixes: Vec<&str> = checkpoint
-        .names()
-        .filter_map(|name| prefix(name, LANDMARK))
-        .collect();
-    let [root] = prefixes.as_slice() else {
-        let cause = match prefixes.len() {
-            0 => format!("no tensor's name ends in `{LANDMARK}`"),
-            _ => format!("holds several models: `{}`", prefixes.join("`, `")),
-        };
-        return Err(ModelError::file(
-            path,
-            cause,
-            "save the state dict of one feature-pyramid model and import that",
-        ));
-    };
-    let mut names = BTreeMap::new();
-    for name in checkpoint.names() {
-        let canonical = match name.strip_prefix(root) {
-            Some(own) if own.starts_with("body.") => Some(own.to_owned()),
-            Some(own) if own.starts_with("fpn.") => Some(pyramid_name(own)),
-            _ => head(checkpoint, name),
-        };
-        if let Some(canonical) = canonical
-            && let Some(other) = names.insert(canonical.clone(), name.to_owned())
+impl Names {
+    fn find(src: &Path, source: &Checkpoint, kind: Option<ModelKind>) -> Result<Self, ModelError> {
+        if let Some(found) = source
+            .metadata
+            .get(ARCHITECTURE_KEY)
+            .filter(|found| *found != ARCHITECTURE)
         {
-            let cause = format!("`{other}` and `{name}` both are `{canonical}`");
-            return Err(ModelError::file(path, cause, "save one model per file"));
+            let cause = format!("is marked as architecture `{found}`, not `{ARCHITECTURE}`");
+            return Err(ModelError::file(
+                src,
+                cause,
+                "import weights of this architecture",
+            ));
         }
-    }
-    Ok(names)
-}
-
-/// torchvision before 0.13 had no `.0` behind the level.
-fn pyramid_name(own: &str) -> String {
-    match own.split('.').collect::<Vec<_>>().as_slice() {
-        [fpn, blocks, level, part @ ("weight" | "bias")] => format!("{fpn}.{blocks}.{level}.0.{part}"),
-        _ => own.to_owned(),
-    }
-}
-
-/// The canonical name of a head's tensor, whatever stands before it.
-fn head(checkpoint: &Checkpoint, name: &str) -> Option<String> {
-    for part in ["weight", "bias"] {
-        for (task, theirs) in [
-            (Task::Va, "VA_head"),
-            (Task::Expr, "EXPR_head"),
-            (Task::Au, "AU_head"),
-        ] {
-            let ours = format!("heads.{}.{part}", head_name(task));
-            if prefix(name, &format!("{theirs}.linear.{part}")).is_some() || prefix(name, &ours).is_some() {
-                return Some(ours);
+        let only = "save the state dict of the model you mean, without the others, and import that";
+        let prefixes: Vec<&str> = source.names().filter_map(|name| prefix(name, LANDMARK)).collect();
+        let body = match prefixes.as_slice() {
+            &[body] => body.to_owned(),
+            [] => {
+                let cause = format!("holds no tensor whose name ends in `{LANDMARK}`");
+                let remedy = "import a model built on torchvision's resnet_fpn_backbone('resnet50')";
+                return Err(ModelError::file(src, cause, remedy));
+            }
+            several => {
+                let cause = format!("holds several bodies, under `{}`", several.join("`, `"));
+                return Err(ModelError::file(src, cause, only));
+            }
+        };
+        let mut heads = Vec::new();
+        for task in Task::ALL {
+            // A kind asked for needs none of the other heads, so those may be ambiguous.
+            if kind.is_some_and(|kind| !kind.tasks().contains(&task)) {
+                continue;
+            }
+            let short = layout::head_name(task);
+            let spellings = [
+                format!("{}_head.linear.", short.to_uppercase()),
+                format!("heads.{short}."),
+            ];
+            match under(source, &spellings).as_slice() {
+                [] => {}
+                [head] => heads.push((task, head.clone())),
+                several => {
+                    let cause = format!(
+                        "holds several {short} heads: `{}weight`",
+                        several.join("weight`, `")
+                    );
+                    return Err(ModelError::file(src, cause, only));
+                }
             }
         }
-        if prefix(name, &format!("head.linear.{part}")).is_some() {
-            let outputs = *checkpoint.shape(name)?.0.first()?;
-            let task = Task::ALL
-                .into_iter()
-                .find(|task| task.outputs().len() == outputs)?;
-            return Some(format!("heads.{}.{part}", head_name(task)));
+        if heads.is_empty() {
+            // A teacher's head does not say its task; the number of its outputs does.
+            match under(source, &["head.linear.".to_owned()]).as_slice() {
+                [] => {}
+                [head] => {
+                    let rows = source
+                        .shape(&format!("{head}weight"))
+                        .and_then(|(shape, _)| shape.first().copied());
+                    let alike = |task: &Task| Some(task.outputs().len()) == rows;
+                    let task = match kind {
+                        Some(kind) => kind.tasks().first().copied(),
+                        None => Task::ALL.into_iter().find(alike),
+                    };
+                    heads.extend(task.map(|task| (task, head.clone())));
+                }
+                several => {
+                    let cause = format!("holds several heads: `{}weight`", several.join("weight`, `"));
+                    return Err(ModelError::file(src, cause, only));
+                }
+            }
         }
+        let tasks: Vec<Task> = heads.iter().map(|&(task, _)| task).collect();
+        let kind = kind.or_else(|| ModelKind::ALL.into_iter().find(|kind| kind.tasks() == tasks));
+        let kind = kind.ok_or_else(|| {
+            let found: Vec<&str> = tasks.iter().map(|&task| layout::head_name(task)).collect();
+            let cause = format!(
+                "cannot tell the kind from its heads: found [{}] of va, expr, au",
+                found.join(", ")
+            );
+            ModelError::file(
+                src,
+                cause,
+                "name it with --kind; heads are called `VA_head.linear.weight` or `head.linear.weight`",
+            )
+        })?;
+        Ok(Self { kind, body, heads })
     }
-    None
+
+    /// The source's name for a canonical one.
+    fn source(&self, source: &Checkpoint, name: &str) -> Option<String> {
+        if let Some(head) = name.strip_prefix("heads.") {
+            let (task, part) = head.split_once('.')?;
+            let (_, at) = self
+                .heads
+                .iter()
+                .find(|&&(found, _)| layout::head_name(found) == task)?;
+            return Some(format!("{at}{part}"));
+        }
+        let new = format!("{}{name}", self.body);
+        if name.starts_with("fpn.") && source.shape(&new).is_none() {
+            // torchvision before 0.14 had no `.0` for the convolution inside its block.
+            let old = name.replace(".0.weight", ".weight").replace(".0.bias", ".bias");
+            return Some(format!("{}{old}", self.body));
+        }
+        Some(new)
+    }
 }
 
-/// The kind whose heads the source has, neither more nor fewer.
-fn kind_of(names: &BTreeMap<String, String>, path: &Path) -> Result<ModelKind, ModelError> {
-    let has = |task: Task| names.contains_key(&format!("heads.{}.weight", head_name(task)));
-    let tasks: Vec<Task> = Task::ALL.into_iter().filter(|task| has(*task)).collect();
-    ModelKind::ALL
-        .into_iter()
-        .find(|kind| kind.tasks() == tasks.as_slice())
-        .ok_or_else(|| {
-            let found: Vec<&str> = tasks.into_iter().map(head_name).collect();
-            let cause = format!("its heads ({}) are those of no kind", found.join(", "));
-            ModelError::file(path, cause, NAME_KIND)
-        })
+/// Every `X` that ends in one of the spellings, at the border of a component, for which `Xweight` is a tensor.
+fn under(source: &Checkpoint, spellings: &[String]) -> Vec<String> {
+    let mut found = Vec::new();
+    for name in source.names() {
+        let Some(head) = name.strip_suffix("weight") else {
+            continue;
+        };
+        if spellings.iter().any(|spelling| prefix(head, spelling).is_some()) {
+            found.push(head.to_owned());
+        }
+    }
+    found
 }

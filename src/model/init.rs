@@ -47,7 +47,7 @@ pub(super) fn untrained(kind: ModelKind, seed: u64, origin: &Path) -> StateDict 
 }
 
 /// Chosen so that outputs of different pictures differ by about 0.1 to 1.
-const HEAD_GAIN: f64 = 2.0;
+const HEAD_GAIN: f64 = 0.25;
 
 fn normal(kind: ModelKind, seed: u64, name: &str, len: usize, deviation: f64) -> Vec<f32> {
     let key = Sha256::digest(format!("affectmill init 1\n{seed}\n{}\n{name}", kind.name()));

@@ -15,12 +15,13 @@ mod device;
 mod dtype;
 mod error;
 mod import;
+#[cfg(test)]
+mod import_tests;
 mod init;
 mod layout;
 mod network;
 mod pickle;
-// What the readout must equal; inference itself has no use for it.
-#[cfg_attr(not(test), allow(dead_code))]
+#[cfg(test)]
 mod pyramid;
 mod readout;
 mod resnet;

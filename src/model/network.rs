@@ -12,8 +12,8 @@ use crate::domain::ModelKind;
 use std::path::Path;
 use tch::{Kind, Tensor};
 
-/// Batches are padded with zeros to at least this many samples: for one alone libtorch picks other algorithms,
-/// whose last bits differ.
+/// Batches are padded with zeros to at least this many samples: libraries like to treat one or two samples by
+/// themselves, in another order of summation.
 const SMALLEST: usize = 4;
 
 /// Samples gathered for one call of [`Network::infer`], in host memory.

@@ -1,8 +1,9 @@
 //! The feature pyramid and its heads, level by level, as torchvision's `FeaturePyramidNetwork` computes them.
 //!
-//! This is the reference: what `readout.rs` must equal, and what training differentiates. Inference uses the readout.
+//! This is the reference that `readout.rs` must equal. Inference uses the readout, so only tests build it.
 
-use super::layout::{self, PYRAMID_LEVELS};
+use super::layout::PYRAMID_LEVELS;
+use super::readout::heads;
 use super::resnet::{Conv, Placement};
 use super::state::StateDict;
 use crate::domain::ModelKind;
@@ -68,19 +69,4 @@ impl Pyramid {
 
 fn spatial_mean(x: &Tensor) -> Result<Tensor, TchError> {
     x.f_mean_dim([2_i64, 3].as_slice(), false, None)
-}
-
-/// Weights `[outputs, 1280]` and biases `[outputs]` of the heads of a kind, in output order.
-pub(super) fn heads(
-    state: &StateDict,
-    kind: ModelKind,
-    place: Placement,
-) -> Result<(Tensor, Tensor), TchError> {
-    let stack = |part: &str| {
-        let tasks = kind.tasks().iter();
-        let names = tasks.map(|&task| format!("heads.{}.{part}", layout::head_name(task)));
-        let parts = names.map(|name| place.array(&state.tensors[&name]));
-        Tensor::f_cat(&parts.collect::<Result<Vec<_>, _>>()?, 0)
-    };
-    Ok((stack("weight")?, stack("bias")?))
 }

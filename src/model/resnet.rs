@@ -19,6 +19,10 @@ pub(super) struct Placement {
 }
 
 impl Placement {
+    pub(super) fn is_fp32_on_cpu(self) -> bool {
+        self.device == Device::Cpu && self.kind == Kind::Float
+    }
+
     pub(super) fn tensor(self, data: &[f64], shape: &[usize]) -> Result<Tensor, TchError> {
         let shape: Vec<i64> = shape.iter().map(|&n| n as i64).collect();
         Tensor::f_from_slice(data)?
@@ -44,11 +48,13 @@ pub(super) struct Conv {
     bias: Tensor,
     stride: i64,
     padding: i64,
+    /// Run by oneDNN: fp32 on the CPU.
+    onednn: bool,
 }
 
 impl Conv {
     /// A convolution that carries its own bias: `name.weight`, `name.bias`.
-    #[cfg_attr(not(test), allow(dead_code))]
+    #[cfg(test)]
     pub(super) fn plain(
         state: &StateDict,
         name: &str,
@@ -60,6 +66,7 @@ impl Conv {
             bias: place.array(&state.tensors[&format!("{name}.bias")])?,
             stride: 1,
             padding,
+            onednn: place.is_fp32_on_cpu(),
         })
     }
 
@@ -95,12 +102,18 @@ impl Conv {
             bias: place.tensor(&bias, &[bias.len()])?,
             stride,
             padding: kernel.shape[2] as i64 / 2,
+            onednn: place.is_fp32_on_cpu(),
         })
     }
 
     /// `[N, C, H, W]` to `[N, C′, H′, W′]`.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
         let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
+        if self.onednn {
+            // Asked for by name, because `conv2d` takes another implementation, with other last bits, where it
+            // thinks that faster: for few samples on a single thread.
+            return x.f_mkldnn_convolution(&self.weight, Some(&self.bias), padding, stride, [1, 1], 1);
+        }
         // The full form of `conv2d`: no benchmarking and only deterministic algorithms on a GPU, and no TF32, whose
         // 10-bit fractions would cost three decimal places.
         let (benchmark, deterministic, cudnn, tf32) = (false, true, true, false);

@@ -23,6 +23,9 @@ pub(super) const KIND: &str = "affectmill.kind";
 pub(super) const ARCHITECTURE_KEY: &str = "affectmill.architecture";
 pub(super) const UNTRAINED: &str = "affectmill.untrained";
 
+/// The format's own limit, in bytes.
+const LARGEST_HEADER: u64 = 100_000_000;
+
 const NOT_SAFETENSORS: &str =
     "give a whole safetensors file; for a PyTorch checkpoint run `affectmill import-weights` first";
 
@@ -197,7 +200,7 @@ impl Header {
         let length = first.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
         let end = length
             .and_then(|length| length.checked_add(8))
-            .filter(|&end| end <= file_len);
+            .filter(|&end| end <= file_len.min(LARGEST_HEADER));
         end.and_then(|end| usize::try_from(end).ok()).ok_or_else(|| {
             let cause = format!("no safetensors header within its {file_len} bytes");
             ModelError::file(path, cause, NOT_SAFETENSORS)
@@ -214,7 +217,7 @@ impl Header {
             .ok_or_else(|| bad("the header is cut off".to_owned()))?;
         let parsed: Metadata = serde_json::from_slice(text)
             .map_err(|error| bad(format!("no safetensors header at byte 8: {error}")))?;
-        let expected = start as u64 + parsed.data_len() as u64;
+        let expected = (start as u64).saturating_add(parsed.data_len() as u64);
         if expected != file_len {
             return Err(bad(format!(
                 "{file_len} bytes long where its header says {expected}"

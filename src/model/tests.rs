@@ -1,220 +1,236 @@
-//! The room as a whole against torchvision's numbers, which `tests/golden/make_fpn_golden.py` wrote.
+//! The room held against torchvision, and against its own promises of determinism.
 
-use super::layout::{head_name, layout};
 use super::pyramid::Pyramid;
-use super::resnet::Placement;
+use super::readout::Readout;
+use super::resnet::{Body, Placement};
 use super::state::{Array, StateDict};
-use super::{Batch, Device, INPUT_LEN, Network, checkpoint::Checkpoint, import_weights};
+use super::*;
 use crate::domain::ModelKind;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tch::{Kind, Tensor};
 
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(name)
-}
+const SAMPLES: usize = 4;
 
-/// The generator's formula: `count` multiples of 2⁻²³ in [−1, 1), splitmix64 over the FNV-1a hash of the name.
+/// The formula of `tests/golden/make_fpn_golden.py`: splitmix64 over the FNV-1a hash of the name.
 fn uniform(name: &str, count: usize) -> Vec<f64> {
-    let seed = name.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |seed, byte| {
-        (seed ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
+    let seed = name.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
     });
-    (1..=count as u64)
-        .map(|n| {
-            let mut x = seed.wrapping_add(n.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-            x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            x ^= x >> 31;
-            (x >> 40) as f64 / f64::from(1 << 23) - 1.0
-        })
-        .collect()
+    let draw = |i: u64| {
+        let x = seed.wrapping_add(i.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let x = (x ^ x >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let x = (x ^ x >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((x ^ x >> 31) >> 40) as f64 / f64::from(1 << 23) - 1.0
+    };
+    (1..=count as u64).map(draw).collect()
 }
 
-fn golden_state(kind: ModelKind) -> StateDict {
+/// The golden weights of a kind.
+pub(super) fn golden_state(kind: ModelKind) -> StateDict {
     let mut state = StateDict::new(Path::new("golden"), kind);
-    for (name, shape) in layout(kind) {
-        let u = uniform(&format!("{}/{name}", kind.name()), shape.iter().product());
-        let value = |u: f64| match (shape.as_slice(), name.as_str()) {
-            (&[_, c, h, w], name) => {
-                u * f64::sqrt(if name.starts_with("body.") { 6.0 } else { 3.0 } / (c * h * w) as f64)
+    for (name, shape) in layout::layout(kind) {
+        let (slope, offset) = match (shape.as_slice(), name.as_str()) {
+            (&[_, inputs, h, w], _) => {
+                let gain = if name.starts_with("body.") { 6.0 } else { 3.0 };
+                (f64::sqrt(gain / (inputs * h * w) as f64), 0.0)
             }
-            (&[_, inputs], _) => u * f64::sqrt(3.0 / inputs as f64),
-            (_, name) if name.ends_with("running_var") => 1.0 + 0.5 * u,
-            (_, name) if name.ends_with("bn3.weight") => 0.25 + 0.125 * u,
-            (_, name) if name.starts_with("body.") && name.ends_with("weight") => 1.0 + 0.25 * u,
-            _ => 0.1 * u,
+            (&[_, inputs], _) => (f64::sqrt(3.0 / inputs as f64), 0.0),
+            (_, name) if name.ends_with("running_var") => (0.5, 1.0),
+            (_, name) if name.ends_with("bn3.weight") => (0.125, 0.25),
+            (_, name) if name.starts_with("body.") && name.ends_with("weight") => (0.25, 1.0),
+            _ => (0.1, 0.0),
         };
-        let data = u.into_iter().map(|u| value(u) as f32).collect();
+        let values = uniform(&format!("{}/{name}", kind.name()), shape.iter().product());
+        let data = values.into_iter().map(|u| (offset + u * slope) as f32).collect();
         state.tensors.insert(name, Array { shape, data });
     }
     state
 }
 
-/// Input `n` of the generator: blocks of 16×16 plus noise.
-fn sample(n: usize) -> Vec<f32> {
+/// Golden input `n`: 16×16 blocks and noise.
+fn golden_sample(n: usize) -> Vec<f32> {
     let blocks = uniform(&format!("input/{n}/blocks"), 3 * 8 * 8);
     let noise = uniform(&format!("input/{n}/noise"), INPUT_LEN);
-    (0..INPUT_LEN)
-        .map(|at| {
-            let (plane, y, x) = (at / 16_384, at / 128 % 128, at % 128);
-            (2.0 * blocks[plane * 64 + y / 16 * 8 + x / 16] + 0.5 * noise[at]) as f32
-        })
-        .collect()
+    let value = |(i, noise): (usize, f64)| {
+        let (plane, y, x) = (i / 16384, i / 128 % 128, i % 128);
+        (2.0 * blocks[plane * 64 + y / 16 * 8 + x / 16] + 0.5 * noise) as f32
+    };
+    noise.into_iter().enumerate().map(value).collect()
 }
 
-/// Within 1e-4 of the largest output of the row.
-fn assert_close(found: &[f32], expected: &[f64], what: &str) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    let scale = expected
+fn golden_outputs(kind: ModelKind) -> Vec<Vec<f64>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/fpn.json");
+    let mut all: BTreeMap<String, Vec<Vec<f64>>> =
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    all.remove(kind.name()).unwrap()
+}
+
+fn batch(capacity: usize, samples: &[Vec<f32>]) -> Batch {
+    let mut batch = Batch::new(capacity, Device::cpu()).unwrap();
+    for sample in samples {
+        batch.push(sample).unwrap();
+    }
+    batch
+}
+
+fn golden_tensor(kind: Kind) -> Tensor {
+    let all: Vec<f32> = (0..SAMPLES).flat_map(golden_sample).collect();
+    Tensor::from_slice(&all)
+        .view([SAMPLES as i64, 3, 128, 128])
+        .to_kind(kind)
+}
+
+fn place(kind: Kind) -> Placement {
+    Placement {
+        device: tch::Device::Cpu,
+        kind,
+    }
+}
+
+/// Largest error relative to the golden value; beside zero, relative to a hundredth of the largest output.
+fn worst(found: &[f64], golden: &[Vec<f64>]) -> f64 {
+    let golden: Vec<f64> = golden.concat();
+    assert_eq!(found.len(), golden.len());
+    let floor = golden.iter().fold(0.0_f64, |most, value| most.max(value.abs())) / 100.0;
+    let errors = found
         .iter()
-        .fold(0.0_f64, |scale, value| scale.max(value.abs()));
-    for (n, (found, expected)) in found.iter().zip(expected).enumerate() {
-        let error = (f64::from(*found) - expected).abs() / scale;
-        assert!(
-            error < 1e-4,
-            "{what}, output {n}: {found} where torchvision says {expected}"
-        );
-    }
+        .zip(&golden)
+        .map(|(found, golden)| (found - golden).abs() / golden.abs().max(floor));
+    errors.fold(0.0, f64::max)
+}
+
+fn values(tensor: &Tensor) -> Vec<f64> {
+    tensor.to_kind(Kind::Double).flatten(0, -1).try_into().unwrap()
 }
 
 #[test]
-fn plain_pyramid_and_readout_equal_torchvision() {
-    let text = std::fs::read_to_string(golden("fpn.json")).unwrap();
-    let expected: BTreeMap<String, Vec<Vec<f64>>> = serde_json::from_str(&text).unwrap();
+fn outputs_equal_torchvisions() {
+    let _no_grad = tch::no_grad_guard();
     for kind in ModelKind::ALL {
-        let state = golden_state(kind);
-        let network = Network::from_state(&state, kind, Device::cpu()).unwrap();
-        let place = Placement {
-            device: tch::Device::Cpu,
-            kind: Kind::Float,
-        };
-        let pyramid = Pyramid::new(&state, kind, place).unwrap();
-        let rows = &expected[kind.name()];
-        let mut batch = Batch::new(rows.len(), Device::cpu()).unwrap();
-        let mut inputs = Vec::new();
-        for n in 0..rows.len() {
-            batch.push(&sample(n)).unwrap();
-            inputs.extend(sample(n));
-        }
-        let readout = network.infer(&batch).unwrap();
+        let (state, golden) = (golden_state(kind), golden_outputs(kind));
+        assert_eq!(golden[0].len(), kind.output_count());
+        let body = Body::new(&state, place(Kind::Float)).unwrap();
+        let levels = body.forward(&golden_tensor(Kind::Float)).unwrap();
+        let pyramid = Pyramid::new(&state, kind, place(Kind::Float)).unwrap();
+        let plain = worst(&values(&pyramid.forward(&levels).unwrap()), &golden);
+        assert!(plain < 1e-4, "{kind:?}: plain pyramid off by {plain:e}");
 
-        let _no_grad = tch::no_grad_guard();
-        let inputs = Tensor::f_from_slice(&inputs)
-            .unwrap()
-            .view([rows.len() as i64, 3, 128, 128]);
-        let plain = pyramid.forward(&network.body.forward(&inputs).unwrap()).unwrap();
-        for (n, row) in rows.iter().enumerate() {
-            let width = kind.output_count();
-            assert_close(
-                &readout[n * width..][..width],
-                row,
-                &format!("readout, {}, input {n}", kind.name()),
-            );
-            let plain: Vec<f32> = Vec::try_from(plain.get(n as i64).contiguous()).unwrap();
-            assert_close(&plain, row, &format!("plain pyramid, {}, input {n}", kind.name()));
-        }
+        let network = Network::from_state(&state, kind, Device::cpu()).unwrap();
+        let samples: Vec<_> = (0..SAMPLES).map(golden_sample).collect();
+        let rows = network.infer(&batch(SAMPLES, &samples)).unwrap();
+        let rows: Vec<f64> = rows.into_iter().map(f64::from).collect();
+        let read = worst(&rows, &golden);
+        assert!(read < 1e-4, "{kind:?}: readout off by {read:e}");
     }
 }
 
 #[test]
-fn a_row_depends_on_nothing_but_its_input() {
-    let network = Network::from_state(
-        &golden_state(ModelKind::Student),
-        ModelKind::Student,
-        Device::cpu(),
-    )
-    .unwrap();
-    let samples: Vec<_> = (0..4).map(sample).collect();
-    let infer = |order: &[usize]| -> Vec<Vec<u32>> {
-        let mut batch = Batch::new(40, Device::cpu()).unwrap();
-        order.iter().for_each(|&n| batch.push(&samples[n]).unwrap());
-        let rows = network.infer(&batch).unwrap();
-        rows.chunks(21)
+fn in_float64_the_readout_is_the_pyramid() {
+    let _no_grad = tch::no_grad_guard();
+    let kind = ModelKind::Student;
+    let state = golden_state(kind);
+    let body = Body::new(&state, place(Kind::Double)).unwrap();
+    let levels = body.forward(&golden_tensor(Kind::Double)).unwrap();
+    let pyramid = Pyramid::new(&state, kind, place(Kind::Double)).unwrap();
+    let readout = Readout::new(&state, kind, place(Kind::Double)).unwrap();
+    let (plain, read) = (
+        pyramid.forward(&levels).unwrap(),
+        readout.forward(&levels).unwrap(),
+    );
+    let golden = golden_outputs(kind);
+    assert!(worst(&values(&plain), &golden) < 1e-11);
+    assert!(worst(&values(&read), &golden) < 1e-11);
+}
+
+#[test]
+fn a_row_depends_on_its_sample_alone() {
+    let kind = ModelKind::Student;
+    let network = Network::from_state(&golden_state(kind), kind, Device::cpu()).unwrap();
+    let samples: Vec<_> = (0..33).map(golden_sample).collect();
+    let rows = |samples: &[Vec<f32>]| -> Vec<Vec<u32>> {
+        let rows = network.infer(&batch(33, samples)).unwrap();
+        rows.chunks(kind.output_count())
             .map(|row| row.iter().map(|value| value.to_bits()).collect())
             .collect()
     };
-    let alone: Vec<_> = (0..4).map(|n| infer(&[n]).remove(0)).collect();
-    assert!(alone[0] != alone[1], "different faces have different rows");
-    for size in [2, 3, 4, 5, 8, 17, 32, 40] {
-        let order: Vec<usize> = (0..size).map(|at| (at * 7 + size) % 4).collect();
-        for (row, n) in infer(&order).iter().zip(&order) {
-            assert!(row == &alone[*n], "batch of {size}");
-        }
+    let whole = rows(&samples);
+    for size in [1, 2, 3, 4, 5, 8, 17, 32] {
+        assert!(rows(&samples[..size]) == whole[..size], "a batch of {size}");
+        assert!(
+            rows(&samples[33 - size..]) == whole[33 - size..],
+            "the last {size}"
+        );
     }
+    let backwards: Vec<_> = samples.iter().rev().cloned().collect();
+    assert!(rows(&backwards).into_iter().rev().eq(whole.clone()), "order");
+    let before = tch::get_num_threads();
+    for threads in [1, 2, 3] {
+        set_threads(threads);
+        assert!(rows(&samples) == whole, "{threads} threads");
+        assert!(
+            rows(&samples[..5]) == whole[..5],
+            "{threads} threads, a batch of 5"
+        );
+    }
+    set_threads(before as usize);
 }
 
 #[test]
-fn checkpoints_as_torch_writes_them_are_read() {
-    let text = std::fs::read_to_string(golden("tiny.json")).unwrap();
-    let expected: serde_json::Value = serde_json::from_str(&text).unwrap();
-    for file in ["tiny.pt", "tiny.pth", "tiny.ckpt"] {
-        let checkpoint = Checkpoint::open(&golden(file)).unwrap();
-        let tensors = expected.get(file).unwrap_or(&expected).as_object().unwrap();
-        assert!(!tensors.is_empty());
-        for (name, tensor) in tensors {
-            let array = checkpoint.read(name).unwrap_or_else(|error| panic!("{error}"));
-            let shape: Vec<usize> = serde_json::from_value(tensor["shape"].clone()).unwrap();
-            let values: Vec<f32> = serde_json::from_value(tensor["data"].clone()).unwrap();
-            assert_eq!((array.shape, array.data), (shape, values), "{file}: {name}");
-        }
-    }
+fn networks_and_batches_may_move_to_a_thread() {
+    fn sendable<T: Send>() {}
+    sendable::<Network>();
+    sendable::<Batch>();
 }
 
 #[test]
-fn a_student_with_other_spellings_imports_and_gives_up_one_head() {
-    let folder = tempfile::tempdir().unwrap();
-    let student = golden_state(ModelKind::Student);
-    let mut theirs = StateDict::new(Path::new("theirs"), ModelKind::Student);
-    theirs.metadata.clear();
-    for (name, array) in &student.tensors {
-        let name = match name.split('.').collect::<Vec<_>>().as_slice() {
-            ["heads", task, part] => format!("module.{}_head.linear.{part}", task.to_uppercase()),
-            ["fpn", blocks, level, "0", part] => format!("module.backbone.fpn.{blocks}.{level}.{part}"),
-            _ => format!("module.backbone.{name}"),
-        };
-        theirs.tensors.insert(name, array.clone());
-    }
-    theirs.tensors.insert(
-        "module.extra".into(),
-        Array {
-            shape: vec![1],
-            data: vec![0.0],
-        },
-    );
-    let (source, out) = (
-        folder.path().join("theirs.safetensors"),
-        folder.path().join("ours.safetensors"),
-    );
-    theirs.write(&source).unwrap();
-
-    let imported = import_weights(&source, None, &out).unwrap();
-    assert_eq!(
-        (imported.kind, imported.ignored.as_slice()),
-        (ModelKind::Student, &["module.extra".to_owned()][..])
-    );
-    assert!(StateDict::read(&out, ModelKind::Student).unwrap().tensors == student.tensors);
-
-    let imported = import_weights(&source, Some(ModelKind::TeacherVa), &out).unwrap();
-    assert_eq!(imported.kind, ModelKind::TeacherVa);
-    let teacher = StateDict::read(&out, ModelKind::TeacherVa).unwrap();
-    let weight = format!("heads.{}.weight", head_name(crate::domain::Task::Va));
-    assert!(teacher.tensors[&weight] == student.tensors[&weight]);
-
-    theirs.tensors.remove("module.VA_head.linear.bias");
-    theirs
-        .tensors
-        .get_mut("module.backbone.body.conv1.weight")
-        .unwrap()
-        .shape = vec![64, 3, 49, 1];
-    theirs.write(&source).unwrap();
-    let error = import_weights(&source, Some(ModelKind::Student), &out)
-        .unwrap_err()
-        .to_string();
-    assert!(error.contains("`heads.va.bias` [2] is missing"), "{error}");
+fn a_batch_keeps_its_contract() {
+    let mut two = batch(2, &[golden_sample(0), golden_sample(1)]);
     assert!(
-        error.contains("`body.conv1.weight` is [64, 3, 49, 1] where [64, 3, 7, 7] is expected"),
-        "{error}"
+        two.push(&golden_sample(2))
+            .unwrap_err()
+            .to_string()
+            .contains("all 2 places")
     );
+    two.clear();
+    assert!(two.is_empty());
+    assert!(two.push(&[0.0; 7]).unwrap_err().to_string().contains("7 values"));
+    assert!(two.is_empty());
+    assert!(Batch::new(0, Device::cpu()).is_err());
+    assert!(Batch::new(usize::MAX, Device::cpu()).is_err());
+    assert!(Batch::new(1, Device::cuda(Device::cuda_count())).is_err());
+    let network = Network::from_state(
+        &golden_state(ModelKind::TeacherVa),
+        ModelKind::TeacherVa,
+        Device::cpu(),
+    )
+    .unwrap();
+    assert!(network.infer(&two).unwrap().is_empty());
+}
+
+#[test]
+fn untrained_outputs_follow_the_input() {
+    for kind in ModelKind::ALL {
+        let state = init::untrained(kind, 7, Path::new("untrained"));
+        let network = Network::from_state(&state, kind, Device::cpu()).unwrap();
+        let flat = |grey: f32| -> Vec<f32> {
+            let plane = |c: usize| (grey - IMAGENET_MEAN[c]) / IMAGENET_STD[c];
+            (0..INPUT_LEN).map(|i| plane(i / (128 * 128))).collect()
+        };
+        let samples = [golden_sample(0), golden_sample(1), flat(0.1), flat(0.9)];
+        let rows = network.infer(&batch(4, &samples)).unwrap();
+        let rows: Vec<&[f32]> = rows.chunks(kind.output_count()).collect();
+        assert!(rows.concat().iter().all(|value| value.abs() < 20.0));
+        for (one, other) in [(0, 1), (0, 2), (2, 3)] {
+            let apart = rows[one]
+                .iter()
+                .zip(rows[other])
+                .map(|(a, b)| (a - b).abs())
+                .fold(0.0, f32::max);
+            assert!(
+                apart > 0.05,
+                "{kind:?}: samples {one} and {other} are {apart} apart"
+            );
+        }
+    }
 }

@@ -54,7 +54,7 @@ impl Engine {
     /// [`ModelError`] when libtorch refuses; the batch is kept.
     pub fn run(&mut self) -> Result<Outputs, ModelError> {
         let mut models = Vec::with_capacity(self.models.len());
-        if self.batch.len() > 0 {
+        if !self.batch.is_empty() {
             for (kind, network) in &self.models {
                 models.push((kind.output_count(), network.infer(&self.batch)?));
             }

@@ -70,12 +70,11 @@ fn list(folder: &Path, base: u64) -> Result<Vec<(FrameIndex, OsString)>, DecodeE
             path: folder.to_owned(),
         });
     }
-    if let Some([(index, first), (_, second)]) = images.array_windows().find(|[a, b]| a.0 == b.0) {
-        let (first, second) = (folder.join(first), folder.join(second));
+    if let Some(pair) = images.windows(2).find(|pair| pair[0].0 == pair[1].0) {
         return Err(DecodeError::SameNumber {
-            first,
-            second,
-            number: index.0 + base,
+            first: folder.join(&pair[0].1),
+            second: folder.join(&pair[1].1),
+            number: pair[0].0.0 + base,
         });
     }
     Ok(images)

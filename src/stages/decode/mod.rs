@@ -25,7 +25,9 @@ use std::path::Path;
 /// How videos are read.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DecodeOptions {
-    /// Threads of FFmpeg's decoder; 0 lets FFmpeg choose. Changes no frame.
+    /// Threads of FFmpeg's decoder for codecs whose frames stand on their own (Motion JPEG, ProRes, FFV1, …); 0 lets
+    /// FFmpeg choose. All others use one, because lost frames would be made up for differently with more: decode
+    /// several videos at once instead. Changes no frame.
     pub threads: usize,
     /// Number in the file name of frame 0 of a folder of images.
     pub image_base: u64,
@@ -59,7 +61,7 @@ pub struct Probe {
 pub struct VideoReader(Source);
 
 enum Source {
-    // Boxed: a decoder's state is ten times an image list's.
+    // Boxed: its state is far larger than an image list's.
     File(Box<stream::StreamReader>),
     Images(images::ImageReader),
 }

@@ -29,9 +29,7 @@ pub(super) fn init() {
 #[allow(unsafe_code)]
 pub(super) fn open_input(path: &Path) -> Result<Input, ffmpeg::Error> {
     let url = [b"file:", path.as_os_str().as_bytes()].concat();
-    let url = CString::new(url).map_err(|_| ffmpeg::Error::Other {
-        errno: ffmpeg::error::EINVAL,
-    })?;
+    let url = CString::new(url).map_err(|_| ffmpeg::Error::Other { errno: libc::EINVAL })?;
     let mut options = ffmpeg::Dictionary::new();
     options.set("protocol_whitelist", "file");
     // As ffprobe and ffmpeg do: transport streams whose tables change are read through.
@@ -74,6 +72,14 @@ pub(super) fn discard_others(input: &mut Input, keep: usize) {
             unsafe { (*stream.as_mut_ptr()).discard = ffi::AVDiscard::AVDISCARD_ALL };
         }
     }
+}
+
+/// Whether every frame of the codec stands on its own.
+#[allow(unsafe_code)]
+pub(super) fn intra_only(codec: ffmpeg::codec::Id) -> bool {
+    // SAFETY: descriptors are static tables of libavcodec; null is checked.
+    let descriptor = unsafe { ffi::avcodec_descriptor_get(codec.into()).as_ref() };
+    descriptor.is_some_and(|descriptor| descriptor.props & ffi::AV_CODEC_PROP_INTRA_ONLY != 0)
 }
 
 /// The stream's display matrix: nine 16.16 fixed-point numbers, row by row.
@@ -156,29 +162,23 @@ pub(super) fn descriptor(frame: &Video) -> Option<Descriptor> {
 /// Bytes from one row of a plane to the next; negative when the rows lie bottom up, 0 when there is no plane.
 #[allow(unsafe_code)]
 pub(super) fn stride(frame: &Video, plane: usize) -> isize {
-    // SAFETY: the frame is valid; `get` keeps the index inside the array.
-    unsafe {
-        (&(*frame.as_ptr()).linesize)
-            .get(plane)
-            .map_or(0, |&bytes| bytes as isize)
-    }
+    // SAFETY: the frame is valid; an array of integers is copied.
+    let strides = unsafe { (*frame.as_ptr()).linesize };
+    strides.get(plane).map_or(0, |&bytes| bytes as isize)
 }
 
 /// The bytes of a plane from its first sample to its last: `rows − 1` strides and one row of `row_bytes`. Empty
 /// when the plane is missing or its rows lie bottom up.
 #[allow(unsafe_code)]
 pub(super) fn plane(frame: &Video, plane: usize, rows: usize, row_bytes: usize) -> &[u8] {
-    let stride = stride(frame, plane);
-    // SAFETY: the frame is valid; `stride` checked the index, null is checked below.
-    let data = if stride > 0 {
-        unsafe { (*frame.as_ptr()).data[plane] }
-    } else {
-        std::ptr::null_mut()
-    };
-    if data.is_null() || rows == 0 || stride.unsigned_abs() < row_bytes {
+    let stride = usize::try_from(stride(frame, plane)).unwrap_or(0);
+    // SAFETY: the frame is valid; an array of pointers is copied.
+    let data = unsafe { (*frame.as_ptr()).data };
+    let data = data.get(plane).copied().unwrap_or(std::ptr::null_mut());
+    if data.is_null() || rows == 0 || stride < row_bytes {
         return &[];
     }
-    let length = (rows - 1) * stride.unsigned_abs() + row_bytes;
+    let length = (rows - 1) * stride + row_bytes;
     // SAFETY: a frame of this size and format holds `rows` rows of at least `row_bytes` bytes, `stride` apart;
     // they live as long as the frame, which is borrowed and never written while it is a picture.
     unsafe { std::slice::from_raw_parts(data, length) }
@@ -187,13 +187,12 @@ pub(super) fn plane(frame: &Video, plane: usize, rows: usize, row_bytes: usize) 
 /// Bytes of memory the frame holds on to.
 #[allow(unsafe_code)]
 pub(super) fn buffer_bytes(frame: &Video) -> usize {
-    // SAFETY: the frame is valid; buffers are null or valid while the frame lives.
-    unsafe {
-        (*frame.as_ptr())
-            .buf
-            .iter()
-            .filter_map(|buffer| buffer.as_ref())
-            .map(|buffer| buffer.size)
-            .sum()
-    }
+    // SAFETY: the frame is valid; an array of pointers is copied.
+    let buffers = unsafe { (*frame.as_ptr()).buf };
+    buffers
+        .iter()
+        // SAFETY: buffers are null or valid while the frame lives.
+        .filter_map(|buffer| unsafe { buffer.as_ref() })
+        .map(|buffer| buffer.size)
+        .sum()
 }

@@ -323,7 +323,7 @@ fn converted(frame: &Video, colour: Colour) -> Result<Video, ffmpeg::Error> {
     let format = match colour {
         Colour::Grey { .. } => Pixel::GRAY8,
         Colour::Yuv { .. } => Pixel::YUV444P,
-        Colour::Rgb => Pixel::GBRP,
+        Colour::Rgb => Pixel::RGB24,
     };
     let (width, height) = (frame.width(), frame.height());
     let flags = scaling::Flags::BICUBIC | scaling::Flags::ACCURATE_RND | scaling::Flags::FULL_CHR_H_INP;

@@ -32,7 +32,6 @@ const MAX_DRAIN_ERRORS: u32 = 64;
 /// Reader of one file.
 pub(super) struct StreamReader {
     path: PathBuf,
-    threads: usize,
     input: Input,
     stream: usize,
     decoder: ffmpeg::decoder::Video,
@@ -86,6 +85,19 @@ fn open_container(path: &Path) -> Result<(Input, usize), DecodeError> {
     Ok((input, stream))
 }
 
+fn no_decoder(path: &Path, codec: ffmpeg::codec::Id, error: ffmpeg::Error) -> DecodeError {
+    let codec = if codec == ffmpeg::codec::Id::None {
+        "unknown"
+    } else {
+        codec.name()
+    };
+    DecodeError::NoDecoder {
+        path: path.to_owned(),
+        codec: codec.to_owned(),
+        cause: error.to_string(),
+    }
+}
+
 /// FFmpeg's choice, but never a cover picture.
 fn best_stream(input: &Input) -> Option<usize> {
     let moving = |stream: &ffmpeg::Stream| {
@@ -101,31 +113,26 @@ impl StreamReader {
     pub(super) fn open(path: &Path, threads: usize) -> Result<Self, DecodeError> {
         let (mut input, index) = open_container(path)?;
         native::discard_others(&mut input, index);
-        let no_decoder = |codec: ffmpeg::codec::Id, error: ffmpeg::Error| DecodeError::NoDecoder {
-            path: path.to_owned(),
-            codec: codec.name().to_owned(),
-            cause: error.to_string(),
-        };
         let stream = input.stream(index).ok_or_else(|| DecodeError::NoVideo {
             path: path.to_owned(),
         })?;
         let parameters = stream.parameters();
         let codec = parameters.id();
-        let mut context =
-            ffmpeg::codec::Context::from_parameters(parameters).map_err(|e| no_decoder(codec, e))?;
-        // Frame threads only: slice threads change how some decoders conceal damage.
+        let mut context = ffmpeg::codec::Context::from_parameters(parameters)
+            .map_err(|error| no_decoder(path, codec, error))?;
+        // Where frames lean on one another, libavcodec fills in for lost ones from what its threads have at hand,
+        // and does not always tell. Frames must not depend on the number of threads.
         context.set_threading(threading::Config {
             kind: threading::Type::Frame,
-            count: threads,
+            count: if native::intra_only(codec) { threads } else { 1 },
             ..Default::default()
         });
         context.set_frame_rate(Some(stream.avg_frame_rate()));
         let mut decoder = context.decoder();
         decoder.set_packet_time_base(stream.time_base());
-        let decoder = decoder.video().map_err(|e| no_decoder(codec, e))?;
+        let decoder = decoder.video().map_err(|error| no_decoder(path, codec, error))?;
         Ok(Self {
             path: path.to_owned(),
-            threads,
             stream: index,
             decoder,
             time_base: time_base(&stream),
@@ -142,15 +149,7 @@ impl StreamReader {
     }
 
     pub(super) fn next(&mut self) -> Result<Option<DecodedFrame>, DecodeError> {
-        let mut frame = self.step();
-        if self.damage.is_some() && self.threads != 1 {
-            // What a decoder conceals with depends on how far its threads have got: from the first damage on, one
-            // thread alone gives the same frames every time.
-            let delivered = self.next_index - u64::from(frame.is_some());
-            *self = Self::open(&self.path, 1)?;
-            while self.next_index < delivered && self.step().is_some() {}
-            frame = self.step();
-        }
+        let frame = self.step();
         if frame.is_some() || self.next_index > 0 {
             return Ok(frame);
         }
@@ -170,9 +169,7 @@ impl StreamReader {
             let mut frame = Video::empty();
             match self.decoder.receive_frame(&mut frame) {
                 Ok(()) => return Some(self.take(frame)),
-                Err(ffmpeg::Error::Other {
-                    errno: ffmpeg::error::EAGAIN,
-                }) => self.feed(),
+                Err(ffmpeg::Error::Other { errno: libc::EAGAIN }) => self.feed(),
                 Err(ffmpeg::Error::Eof) => self.end(),
                 Err(error) => {
                     self.note(&error.to_string());
@@ -284,11 +281,7 @@ pub(super) fn probe(path: &Path) -> Result<Probe, DecodeError> {
     })?;
     let codec = stream.parameters().id();
     if ffmpeg::decoder::find(codec).is_none() {
-        return Err(DecodeError::NoDecoder {
-            path: path.to_owned(),
-            codec: codec.name().to_owned(),
-            cause: ffmpeg::Error::DecoderNotFound.to_string(),
-        });
+        return Err(no_decoder(path, codec, ffmpeg::Error::DecoderNotFound));
     }
     let own = Some(stream.duration()).filter(|&ticks| ticks > 0);
     let own = own

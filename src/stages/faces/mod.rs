@@ -6,7 +6,7 @@
 mod filter;
 mod prepare;
 
-pub use prepare::{IMAGENET_MEAN, IMAGENET_STD, INPUT_SIZE, PrepareError, Preparer};
+pub use prepare::{PrepareError, Preparer};
 
 use super::decode::Picture;
 use crate::domain::{Face, Rect};

@@ -1,120 +1,13 @@
-//! Reads the pickles in PyTorch checkpoints without executing anything.
-//!
-//! A pickle is a program for a stack machine that can call any Python function. This machine knows the opcodes of
-//! protocols 0 to 5 and builds plain values; of all callables it knows three: `collections.OrderedDict` (a dict),
-//! `torch._utils._rebuild_tensor_v2` (a tensor) and `torch._utils._rebuild_parameter` (its tensor). Whatever else a
-//! pickle names or calls becomes [`Node::Opaque`]: kept as a place in the tree, never run, no error by itself.
-//!
-//! Flows in: bytes, of which none is trusted. Flows out: a [`Tree`] whose size is bounded by the number of bytes, since no
-//! opcode adds more than one node or copies what others hold.
+//! The stack machine: opcodes to nodes.
 
-use super::dtype::Dtype;
+use super::{Id, Node, torch};
 use std::collections::HashMap;
-use std::rc::Rc;
 
-/// Index of a node in its tree.
-pub(super) type Id = usize;
+/// A step's result; an error says what is wrong, the caller knows where.
+pub(super) type Step<T> = Result<T, String>;
 
-/// A value. Containers hold ids, because pickles share and may nest values in a circle.
-#[derive(Clone, Debug)]
-pub(super) enum Node {
-    Int(i64),
-    Str(Rc<str>),
-    Tuple(Vec<Id>),
-    List(Vec<Id>),
-    Dict(Vec<(Id, Id)>),
-    /// A Python name: module and qualified name.
-    Global(Rc<str>, Rc<str>),
-    Storage(Storage),
-    Tensor(Tensor),
-    /// A value this reader has no use for.
-    Opaque,
-}
-
-/// A block of elements that lies elsewhere in the checkpoint.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Storage {
-    pub key: Rc<str>,
-    pub dtype: Dtype,
-    /// Number of elements.
-    pub len: usize,
-}
-
-/// A view of a storage; offset and strides in elements.
-#[derive(Clone, Debug)]
-pub(super) struct Tensor {
-    pub storage: Storage,
-    pub offset: usize,
-    pub shape: Vec<usize>,
-    pub strides: Vec<usize>,
-}
-
-/// What a pickle holds.
-pub(super) struct Tree {
-    nodes: Vec<Node>,
-    pub root: Id,
-    /// Bytes read, up to and with the stop opcode.
-    pub length: usize,
-}
-
-impl Tree {
-    pub(super) fn node(&self, id: Id) -> &Node {
-        &self.nodes[id]
-    }
-
-    pub(super) fn text(&self, id: Id) -> Option<&str> {
-        match self.node(id) {
-            Node::Str(text) => Some(text),
-            _ => None,
-        }
-    }
-
-    /// Every storage the pickle names, in order of appearance.
-    pub(super) fn storages(&self) -> impl Iterator<Item = &Storage> {
-        self.nodes.iter().filter_map(|node| match node {
-            Node::Storage(storage) => Some(storage),
-            _ => None,
-        })
-    }
-}
-
-/// Why and where bytes are no pickle this reader can follow.
-#[derive(Debug)]
-pub(super) struct Malformed {
-    /// Bytes from the start of the pickle.
-    pub at: usize,
-    pub cause: String,
-}
-
-type Step<T> = Result<T, String>;
-
-/// Reads the first pickle in `bytes`.
-pub(super) fn parse(bytes: &[u8]) -> Result<Tree, Malformed> {
-    let mut machine = Machine {
-        bytes,
-        at: 0,
-        nodes: Vec::new(),
-        stack: Vec::new(),
-        marks: Vec::new(),
-        memo: HashMap::new(),
-    };
-    loop {
-        let at = machine.at;
-        match machine.step() {
-            Ok(None) => {}
-            Ok(Some(root)) => {
-                return Ok(Tree {
-                    nodes: machine.nodes,
-                    root,
-                    length: machine.at,
-                });
-            }
-            Err(cause) => return Err(Malformed { at, cause }),
-        }
-    }
-}
-
-struct Machine<'a> {
+/// The state of a pickle half read.
+pub(super) struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
     nodes: Vec<Node>,
@@ -125,9 +18,30 @@ struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes,
+            at: 0,
+            nodes: Vec::new(),
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: HashMap::new(),
+        }
+    }
+
+    /// Bytes read.
+    pub(super) fn position(&self) -> usize {
+        self.at
+    }
+
+    /// Everything built so far.
+    pub(super) fn into_nodes(self) -> Vec<Node> {
+        self.nodes
+    }
+
     /// One opcode (names and meanings: CPython's `pickletools`). Gives the result at the stop opcode.
-    fn step(&mut self) -> Step<Option<Id>> {
-        match self.uint(1)? as u8 {
+    pub(super) fn step(&mut self) -> Step<Option<Id>> {
+        match self.take(1)?[0] {
             0x80 => self.skip(1)?, // PROTO
             0x95 => self.skip(8)?, // FRAME
             b'.' => return self.pop().map(Some),
@@ -267,7 +181,7 @@ impl<'a> Machine<'a> {
             }
             b'R' => {
                 let (args, callable) = (self.pop()?, self.pop()?);
-                let made = self.call(callable, args)?;
+                let made = torch::call(&self.nodes, callable, args)?;
                 self.push(made);
             }
             b'b' => {
@@ -295,7 +209,7 @@ impl<'a> Machine<'a> {
             }
             b'Q' => {
                 let id = self.pop()?;
-                let storage = self.storage(id)?;
+                let storage = torch::storage(&self.nodes, id)?;
                 self.push(storage);
             }
             b'P' => {
@@ -455,91 +369,6 @@ impl<'a> Machine<'a> {
         }
         Ok(())
     }
-
-    // The few calls that are understood.
-
-    fn call(&self, callable: Id, args: Id) -> Step<Node> {
-        let (Node::Global(module, name), Node::Tuple(args)) = (&self.nodes[callable], &self.nodes[args])
-        else {
-            return Ok(Node::Opaque);
-        };
-        match (&**module, &**name, args.as_slice()) {
-            ("collections", "OrderedDict", []) => Ok(Node::Dict(Vec::new())),
-            ("torch._utils", "_rebuild_tensor_v2", &[storage, offset, shape, strides, ..]) => {
-                self.tensor(storage, offset, shape, strides)
-            }
-            ("torch._utils", "_rebuild_parameter", &[data, ..]) => Ok(match &self.nodes[data] {
-                Node::Tensor(tensor) => Node::Tensor(tensor.clone()),
-                _ => Node::Opaque,
-            }),
-            _ => Ok(Node::Opaque),
-        }
-    }
-
-    fn tensor(&self, storage: Id, offset: Id, shape: Id, strides: Id) -> Step<Node> {
-        let Node::Storage(storage) = &self.nodes[storage] else {
-            return Ok(Node::Opaque);
-        };
-        let offset = self.size(offset).ok_or("a tensor whose offset is no number")?;
-        let shape = self
-            .sizes(shape)
-            .ok_or("a tensor whose shape is not up to 8 sizes")?;
-        let strides = self.sizes(strides).filter(|strides| strides.len() == shape.len());
-        let strides = strides.ok_or("a tensor whose strides do not match its shape")?;
-        Ok(Node::Tensor(Tensor {
-            storage: storage.clone(),
-            offset,
-            shape,
-            strides,
-        }))
-    }
-
-    fn size(&self, id: Id) -> Option<usize> {
-        match self.nodes[id] {
-            Node::Int(value) => usize::try_from(value).ok(),
-            _ => None,
-        }
-    }
-
-    fn sizes(&self, id: Id) -> Option<Vec<usize>> {
-        match &self.nodes[id] {
-            Node::Tuple(items) if items.len() <= 8 => items.iter().map(|&item| self.size(item)).collect(),
-            _ => None,
-        }
-    }
-
-    /// A persistent id: `('storage', type, key, location, length[, view])`.
-    fn storage(&self, id: Id) -> Step<Node> {
-        let parts = match &self.nodes[id] {
-            Node::Tuple(parts) => parts.as_slice(),
-            _ => &[],
-        };
-        let &[tag, class, key, _, len, ..] = parts else {
-            return Ok(Node::Opaque);
-        };
-        match (
-            &self.nodes[tag],
-            &self.nodes[class],
-            &self.nodes[key],
-            self.size(len),
-        ) {
-            (Node::Str(tag), Node::Global(_, class), Node::Str(key), Some(len)) if &**tag == "storage" => {
-                if parts
-                    .get(5)
-                    .is_some_and(|&view| !matches!(self.nodes[view], Node::Opaque))
-                {
-                    return Err("a storage inside another, as PyTorch before 0.4 wrote them".to_owned());
-                }
-                let dtype = dtype(class).ok_or_else(|| format!("a storage of unknown type `{class}`"))?;
-                Ok(Node::Storage(Storage {
-                    key: key.clone(),
-                    dtype,
-                    len,
-                }))
-            }
-            _ => Err("a storage that is not described as torch.save does".to_owned()),
-        }
-    }
 }
 
 fn pairs(items: &[Id]) -> Step<Vec<(Id, Id)>> {
@@ -548,88 +377,5 @@ fn pairs(items: &[Id]) -> Step<Vec<(Id, Id)>> {
         Ok(pairs.iter().map(|&[key, value]| (key, value)).collect())
     } else {
         Err("a dict with a key that has no value".to_owned())
-    }
-}
-
-/// Element type of a storage class of `torch`.
-fn dtype(class: &str) -> Option<Dtype> {
-    Some(match class {
-        "DoubleStorage" => Dtype::F64,
-        "FloatStorage" => Dtype::F32,
-        "HalfStorage" => Dtype::F16,
-        "BFloat16Storage" => Dtype::Bf16,
-        "LongStorage" => Dtype::Other("int64", 8),
-        "IntStorage" => Dtype::Other("int32", 4),
-        "ShortStorage" => Dtype::Other("int16", 2),
-        "CharStorage" => Dtype::Other("int8", 1),
-        "ByteStorage" => Dtype::Other("uint8", 1),
-        "BoolStorage" => Dtype::Other("bool", 1),
-        "UntypedStorage" => Dtype::Other("untyped bytes", 1),
-        "QInt8Storage" | "QUInt8Storage" => Dtype::Other("quantised int8", 1),
-        "QInt32Storage" => Dtype::Other("quantised int32", 4),
-        "ComplexFloatStorage" => Dtype::Other("complex64", 8),
-        "ComplexDoubleStorage" => Dtype::Other("complex128", 16),
-        _ => return None,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn cause(bytes: &[u8]) -> String {
-        let malformed = parse(bytes).err().unwrap();
-        format!("{}: {}", malformed.at, malformed.cause)
-    }
-
-    #[test]
-    fn nothing_a_pickle_calls_is_run() {
-        // pickle.dumps of an object whose __reduce__ is (os.system, ('touch /tmp/owned',)), protocol 2.
-        let bytes = b"\x80\x02cposix\nsystem\nq\x00X\x10\x00\x00\x00touch /tmp/ownedq\x01\x85q\x02Rq\x03.";
-        let tree = parse(bytes).unwrap();
-        assert!(matches!(tree.node(tree.root), Node::Opaque));
-        assert_eq!(tree.length, bytes.len());
-    }
-
-    #[test]
-    fn shared_and_circular_values_are_one_node() {
-        // l = []; l.append(l)
-        let tree = parse(b"\x80\x02]q\x00h\x00a.").unwrap();
-        assert!(matches!(tree.node(tree.root), Node::List(items) if items == &[tree.root]));
-    }
-
-    #[test]
-    fn old_protocols_are_read() {
-        // pickle.dumps({'a': (1, 'b'), 'c': -2}, 0)
-        let tree = parse(b"(dp0\nVa\np1\n(I1\nVb\np2\ntp3\nsVc\np4\nI-2\ns.").unwrap();
-        let Node::Dict(items) = tree.node(tree.root) else {
-            panic!()
-        };
-        assert_eq!(
-            items.iter().map(|&(key, _)| tree.text(key)).collect::<Vec<_>>(),
-            [Some("a"), Some("c")]
-        );
-        assert!(matches!(tree.node(items[1].1), Node::Int(-2)));
-        // pickle.dumps(-300, 2), pickle.dumps(1 << 80, 2)
-        let tree = parse(b"\x80\x02J\xd4\xfe\xff\xff.").unwrap();
-        assert!(matches!(tree.node(tree.root), Node::Int(-300)));
-        let tree = parse(b"\x80\x02\x8a\x0b\0\0\0\0\0\0\0\0\0\0\x01.").unwrap();
-        assert!(matches!(tree.node(tree.root), Node::Opaque));
-    }
-
-    #[test]
-    fn broken_pickles_are_refused_with_their_position() {
-        assert_eq!(cause(b""), "0: the pickle is cut off");
-        assert_eq!(cause(b"\x80\x02X\xff\xff\xff\xffab"), "2: the pickle is cut off");
-        assert_eq!(
-            cause(b"\x8d\xff\xff\xff\xff\xff\xff\xff\xff"),
-            "0: the pickle is cut off"
-        );
-        assert_eq!(cause(b"\x80\x02."), "2: a value is taken from an empty stack");
-        assert_eq!(cause(b"N(0."), "2: a value is taken from an empty stack");
-        assert_eq!(cause(b"t"), "0: a mark is missing");
-        assert_eq!(cause(b"h\x05"), "0: memo 5 is empty");
-        assert_eq!(cause(b"}(Nu."), "3: a dict with a key that has no value");
-        assert!(cause(b"\x82\x01").contains("0x82"));
     }
 }
