@@ -7,10 +7,9 @@ mod media;
 
 use affectmill::dataset::SourceKind;
 use affectmill::domain::{Face, Rect, Size};
+use affectmill::model::{IMAGENET_MEAN, IMAGENET_STD, INPUT_SIZE};
 use affectmill::stages::decode::{DecodeOptions, Picture, VideoReader};
-use affectmill::stages::faces::{
-    IMAGENET_MEAN, IMAGENET_STD, INPUT_SIZE, PrepareError, Preparer, full_frame,
-};
+use affectmill::stages::faces::{PrepareError, Preparer, full_frame};
 use media::{cached, ffmpeg, output, video};
 use std::path::{Path, PathBuf};
 
