@@ -10,9 +10,9 @@ use std::path::Path;
 /// Rooms of `src/`, lowest first. A room imports rooms of lower layers, never another one of its own layer.
 const LAYERS: &[&[&str]] = &[
     &["domain"],
-    &["runtime", "events", "spec"],
+    &["runtime", "spec"],
     &["dataset"],
-    &["store", "model"],
+    &["store", "model", "events"],
     &["discover", "plan", "commit", "queue", "stages"],
     &["worker", "report", "train"],
     &["coordinator"],

@@ -45,11 +45,6 @@ pub fn python() -> PathBuf {
     needed(cache().join("venv/bin/python"))
 }
 
-/// Runs a Python script text with arguments; returns what it printed.
-pub fn run_python<A: AsRef<std::ffi::OsStr>>(script: &str, args: &[A]) -> String {
-    succeed(Command::new(python()).arg("-c").arg(script).args(args))
-}
-
 /// The program under test.
 pub fn affectmill() -> Command {
     Command::new(env!("CARGO_BIN_EXE_affectmill"))
@@ -322,6 +317,15 @@ pub fn rows(output: &Path) -> Vec<Row> {
         }
     }
     rows
+}
+
+/// The names of the columns, in order.
+pub fn columns(output: &Path) -> Vec<String> {
+    let parts = tree(&output.join("labels"));
+    let part = output.join("labels").join(parts.keys().next().expect("a part"));
+    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(part).expect("part")).expect("parquet");
+    let fields = reader.schema().fields().iter();
+    fields.map(|field| field.name().clone()).collect()
 }
 
 /// Reproducible randomness for moments of killing: the seed is printed, so that a failure can be repeated.

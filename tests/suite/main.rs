@@ -3,6 +3,7 @@
 mod bad_input;
 mod common;
 mod kills;
+mod readme;
 mod run;
 mod signals;
 mod strikes;

@@ -1,0 +1,103 @@
+//! What the README shows is true: its job is accepted, its snippets run, its tables name what there is.
+
+use super::common::*;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+fn readme() -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("README.md")
+}
+
+/// The fenced blocks of a language, indentation of the fence taken off.
+fn blocks(language: &str) -> Vec<String> {
+    let text = readme();
+    let mut blocks = Vec::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let indent = line.len() - line.trim_start().len();
+        if line.trim() == format!("```{language}") {
+            let body = lines.by_ref().take_while(|line| line.trim() != "```");
+            blocks.push(
+                body.map(|line| format!("{}\n", line.get(indent..).unwrap_or("")))
+                    .collect(),
+            );
+        }
+    }
+    blocks
+}
+
+#[test]
+fn the_first_job_runs_and_both_readers_show_its_labels() {
+    let project = Project::new().synthetic(2, 20);
+    fs::create_dir(project.dir.path().join("weights")).unwrap();
+    fs::copy(
+        weights("student"),
+        project.dir.path().join("weights/student.safetensors"),
+    )
+    .unwrap();
+    let [job] = &blocks("toml")[..] else {
+        panic!("one job in the README")
+    };
+    fs::write(project.job(), job).unwrap();
+    succeed(affectmill().arg("run").arg(project.job()));
+
+    let snippets = blocks("python");
+    assert_eq!(snippets.len(), 2, "Polars and Spark");
+    for snippet in snippets {
+        let shown = succeed(
+            Command::new(python())
+                .current_dir(project.dir.path())
+                .env("SPARK_LOCAL_IP", "127.0.0.1")
+                .args(["-c", &snippet]),
+        );
+        for video in ["clip00.mp4", "clip01.mp4"] {
+            let row = shown.lines().find(|line| line.contains(video));
+            let row = row.unwrap_or_else(|| panic!("no {video} in\n{shown}"));
+            assert!(row.contains("20"), "20 faces each:\n{shown}");
+        }
+    }
+}
+
+#[test]
+fn exit_codes_are_those_of_the_help() {
+    let help = succeed(affectmill().arg("--help"));
+    let readme = readme();
+    let codes: Vec<(&str, &str)> = help
+        .lines()
+        .skip_while(|line| !line.starts_with("Exit codes:"))
+        .skip(1)
+        .filter_map(|line| line.trim().split_once(' '))
+        .map(|(code, meaning)| (code, meaning.trim()))
+        .collect();
+    assert_eq!(codes.len(), 6, "{help}");
+    for (code, meaning) in codes {
+        assert!(
+            readme.contains(&format!("| {code} | {meaning} |")),
+            "{code} {meaning}"
+        );
+    }
+}
+
+#[test]
+fn every_column_stands_in_the_label_table() {
+    let project = Project::with_models(&["student"]).synthetic(1, 3);
+    project.run("out", &[], 0);
+    let table = readme();
+    let table: Vec<&str> = table.lines().filter(|line| line.starts_with("| `")).collect();
+    let named = |name: &str| table.iter().any(|line| line.contains(&format!("`{name}`")));
+    for column in columns(&project.output("out")) {
+        let known = match column.strip_prefix("student_") {
+            None => named(&column),
+            Some(rest) => {
+                let (stem, suffix) = rest.strip_suffix("_p").map_or((rest, ""), |stem| (stem, "_p"));
+                match stem.strip_prefix("expr_") {
+                    Some(class) => named(class) && named(&format!("<model>_expr_<Class>{suffix}")),
+                    None if stem.starts_with("AU") => named(stem) && named(&format!("<model>_<AU>{suffix}")),
+                    None => named(&format!("<model>_{stem}")),
+                }
+            }
+        };
+        assert!(known, "`{column}` is not in the label table");
+    }
+}
