@@ -61,12 +61,12 @@ pub struct Labelled {
 }
 
 impl Labelled {
-    /// One sentence on which side the pipeline waited for.
+    /// One sentence on which side of the pipeline was the busier one.
     pub fn bottleneck(&self) -> Option<String> {
         let s = &self.seconds;
         (s.total > 0.0).then(|| {
             let share = |seconds: f64| 100.0 * seconds / s.total;
-            let who = if s.infer_blocked > s.decode_blocked { "decoding" } else { "the models" };
+            let who = if s.decode > s.infer { "decoding" } else { "the models" };
             format!(
                 "{who} set the pace: of the workers' time the models were busy {:.0} % and waited for frames {:.0} %, \
                  the decoder was busy {:.0} % and waited for the models {:.0} %",

@@ -53,8 +53,8 @@ fn assert_quarantined(project: &Project, events: &[Value], code: Option<i32>, re
 #[test]
 fn a_video_that_crashes_its_worker_three_times_is_quarantined() {
     let project = Project::new().synthetic(4, 40);
-    let (events, code) = run_against(&project, "clip01.mp4", "SEGV", &["output.shard_frames=1000"]);
-    assert_quarantined(&project, &events, code, "SIGSEGV");
+    let (events, code) = run_against(&project, "clip01.mp4", "ABRT", &["output.shard_frames=1000"]);
+    assert_quarantined(&project, &events, code, "SIGABRT");
 }
 
 #[test]
