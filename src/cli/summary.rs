@@ -25,10 +25,11 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     }
     let tables = summary::read(&store, &job).map_err(Failure::stopped)?;
     print(summary::render(&tables));
-    for model in job.models.iter().filter(|model| model.untrained) {
+    let untrained: Vec<&str> = job.untrained().collect();
+    if !untrained.is_empty() {
         print(format!(
-            "model `{}` has UNTRAINED weights: its labels mean nothing",
-            model.name
+            "UNTRAINED weights, labels that mean nothing: {}",
+            untrained.join(", ")
         ));
     }
     print(format!("labels: {}", store.path(paths::LABELS).display()));

@@ -159,13 +159,13 @@ pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> 
         workers: prepared.worker_count(),
         totals,
     });
-    for model in prepared.record.models.iter().filter(|model| model.untrained) {
-        sink(&Event::Warning {
-            message: format!(
-                "model `{}` has UNTRAINED weights (made by init-weights): its labels mean nothing; good for tests only",
-                model.name
-            ),
-        });
+    let untrained: Vec<&str> = prepared.record.untrained().collect();
+    if !untrained.is_empty() {
+        let message = format!(
+            "UNTRAINED weights (made by init-weights), labels that mean nothing, good for tests only: {}",
+            untrained.join(", ")
+        );
+        sink(&Event::Warning { message });
     }
 
     let nothing_to_do = totals.shards == totals.shards_done;

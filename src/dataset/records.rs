@@ -26,6 +26,14 @@ pub struct JobRecord {
     pub job: Job,
 }
 
+impl JobRecord {
+    /// Names of the models whose weights were never trained.
+    pub fn untrained(&self) -> impl Iterator<Item = &str> {
+        let untrained = self.models.iter().filter(|model| model.untrained);
+        untrained.map(|model| model.name.as_str())
+    }
+}
+
 /// `plans/NNNNN.json.zst`: shards of videos that no earlier plan covers. Immutable.
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Plan {

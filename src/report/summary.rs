@@ -7,7 +7,7 @@ use polars::prelude::*;
 
 /// Tables of a label set.
 pub struct Tables {
-    /// One row per video: rows, faces, mean valence and arousal of each model that has them.
+    /// Rows and faces of each video, and a line for each model that has them with its mean valence and arousal.
     pub videos: DataFrame,
     /// One row per expression class: the share of labelled faces, one column per model that has expressions.
     pub expressions: Option<DataFrame>,
@@ -48,10 +48,30 @@ fn per_video(labels: LazyFrame, models: &[ModelRecord]) -> PolarsResult<DataFram
             columns.push(col(format!("{}_{output}", model.name)).mean());
         }
     }
-    labels
+    let wide = labels
         .group_by([col("video")])
         .agg(columns)
         .sort(["video"], Default::default())
+        .collect()?;
+    let by_model: Vec<LazyFrame> = having(models, Task::Va)
+        .map(|model| {
+            let means = Task::Va
+                .outputs()
+                .iter()
+                .map(|output| col(format!("{}_{output}", model.name)).alias(*output));
+            let mut columns = ["video", "rows", "faces", "last_s"].map(col).to_vec();
+            columns.push(lit(model.name.as_str()).alias("model"));
+            columns.extend(means);
+            wide.clone().lazy().select(columns)
+        })
+        .collect();
+    if by_model.is_empty() {
+        return Ok(wide);
+    }
+    // Narrow enough for a terminal, however many models.
+    let in_order = SortMultipleOptions::default().with_maintain_order(true);
+    concat(by_model, UnionArgs::default())?
+        .sort(["video"], in_order)
         .collect()
 }
 

@@ -17,8 +17,9 @@ pub fn lines(event: &Event) -> Option<String> {
             let resumed = match totals.shards_done {
                 0 => String::new(),
                 done => format!(
-                    ", {done} of {} shards are done already",
-                    count(totals.shards as u64)
+                    "; {} of {} done already",
+                    count(done as u64),
+                    plural(totals.shards as u64, "shard")
                 ),
             };
             format!(
