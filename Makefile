@@ -21,7 +21,6 @@ setup: ## install what building and running need (quick when nothing is missing)
 demo: ## label two real videos and show the table
 	@$(SETUP) build demo
 	cargo build
-	@mkdir -p .demo/weights
 	@init() { \
 		file=.demo/weights/$$1.safetensors; \
 		if [ ! -e $$file ]; then $(AFFECTMILL) init-weights --kind $$1 --seed $$2 -o $$file; fi; \

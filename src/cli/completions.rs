@@ -1,6 +1,6 @@
 //! `affectmill completions`.
 
-use super::{Cli, Failure, exit};
+use super::{Cli, Failure, exit, print};
 use clap::CommandFactory;
 use clap_complete::{Shell, generate};
 
@@ -14,11 +14,9 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<u8, Failure> {
-    generate(
-        args.shell,
-        &mut Cli::command(),
-        "affectmill",
-        &mut std::io::stdout(),
-    );
+    // `generate` panics when it cannot write, as when `| head` goes away.
+    let mut script = Vec::new();
+    generate(args.shell, &mut Cli::command(), "affectmill", &mut script);
+    print(String::from_utf8_lossy(&script));
     Ok(exit::OK)
 }

@@ -1,7 +1,7 @@
 //! `affectmill schema`.
 
 use super::{Failure, exit, print};
-use crate::dataset::schemas;
+use crate::dataset::{schema_text, schemas};
 use std::path::PathBuf;
 
 /// Print the JSON Schema of job files, or write all schemas into a folder.
@@ -14,7 +14,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<u8, Failure> {
     for (name, schema) in schemas() {
-        let text = serde_json::to_string_pretty(&schema).map_err(Failure::stopped)? + "\n";
+        let text = schema_text(&schema);
         match &args.output {
             Some(folder) => {
                 let path = folder.join(name);

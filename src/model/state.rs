@@ -86,7 +86,7 @@ impl StateDict {
         Ok(state)
     }
 
-    /// Writes a safetensors file, replacing what was there in one step.
+    /// Writes a safetensors file, replacing what was there in one step; missing folders are made.
     ///
     /// # Errors
     /// [`ModelError::Io`]; the target is then as it was.
@@ -96,6 +96,7 @@ impl StateDict {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
+        fs::create_dir_all(folder).map_err(failed())?;
         let mut file = tempfile::Builder::new()
             .prefix(".weights-")
             .permissions(Permissions::from_mode(0o666))
