@@ -47,7 +47,7 @@ const WORDS: &[(&str, &[&str])] = &[
     ("print!", PRINTERS),
     ("eprint!", PRINTERS),
     ("dbg!", &[]),
-    ("unsafe", &["src/stages/decode/"]),
+    ("unsafe", &["src/stages/decode/", "src/model/onednn/"]),
 ];
 const PRINTERS: &[&str] = &["src/report/", "src/cli/", "src/main.rs"];
 

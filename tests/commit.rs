@@ -34,6 +34,7 @@ fn attempt(store: &Store, seed: u8, videos: Videos, value: f32) -> (NamedTempFil
         sha256: "00".into(),
         architecture: "a".into(),
         preprocessing: "p".into(),
+        precision: Default::default(),
         untrained: false,
     };
     let schema = LabelSchema::new(&[model], Values::Both, &fingerprint(seed));

@@ -41,6 +41,7 @@ fn schema(models: &[(&str, ModelKind)], values: Values) -> LabelSchema {
         sha256: "ab".repeat(32),
         architecture: "resnet50-fpn256-mean5".into(),
         preprocessing: "whole-128".into(),
+        precision: Default::default(),
         untrained: true,
     };
     let models: Vec<_> = models.iter().map(record).collect();

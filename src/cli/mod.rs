@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, and the meaning of the exit codes.
 
+mod bench;
 mod completions;
 mod doctor;
 mod import_weights;
@@ -57,6 +58,7 @@ enum Command {
     Plan(plan::Args),
     Status(status::Args),
     Summary(summary::Args),
+    Bench(bench::Args),
     ImportWeights(import_weights::Args),
     InitWeights(init_weights::Args),
     Doctor(doctor::Args),
@@ -95,6 +97,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Plan(args) => plan::run(args),
         Command::Status(args) => status::run(args),
         Command::Summary(args) => summary::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::ImportWeights(args) => import_weights::run(args),
         Command::InitWeights(args) => init_weights::run(args),
         Command::Doctor(args) => doctor::run(args),

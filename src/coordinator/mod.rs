@@ -11,7 +11,7 @@ mod probe;
 mod process;
 
 pub use outlook::{Outlook, outlook};
-pub use prepare::{Prepared, prepare, read_job};
+pub use prepare::{Prepared, prepare, read_job, resolve, unprobed};
 
 use crate::commit::CommitError;
 use crate::discover::DiscoverError;

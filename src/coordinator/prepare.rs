@@ -72,6 +72,7 @@ pub fn resolve(job: Job) -> Result<JobRecord, RunError> {
             sha256: info.sha256,
             architecture: model::ARCHITECTURE.into(),
             preprocessing: model::PREPROCESSING.into(),
+            precision: spec.precision,
             untrained: info.untrained,
         });
     }
@@ -141,7 +142,8 @@ pub async fn probe_fresh(
     probe::probe(fresh, discovery.root.clone(), job.input.image_base, sink).await
 }
 
-fn unprobed(source: &Source) -> PlannedVideo {
+/// A video before anyone looked into it.
+pub fn unprobed(source: &Source) -> PlannedVideo {
     PlannedVideo {
         key: source.key.clone(),
         kind: source.kind,

@@ -96,6 +96,30 @@ impl ModelKind {
     }
 }
 
+/// The arithmetic of a model's convolutions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32-bit floats.
+    #[default]
+    Fp32,
+    /// bfloat16: 8 bits of fraction, the range of fp32; sums and heads stay fp32.
+    Bf16,
+}
+
+impl Precision {
+    /// Every precision.
+    pub const ALL: [Precision; 2] = [Precision::Fp32, Precision::Bf16];
+
+    /// The name used in job files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::Fp32 => "fp32",
+            Precision::Bf16 => "bf16",
+        }
+    }
+}
+
 /// What became of one sampled frame; the `status` column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowStatus {

@@ -4,7 +4,7 @@ use super::checkpoint::Checkpoint;
 use super::state::{Array, StateDict};
 use super::tests::golden_state;
 use super::*;
-use crate::domain::ModelKind;
+use crate::domain::{ModelKind, Precision};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Cursor, Write};
@@ -324,7 +324,7 @@ fn other_files_are_refused_in_words() {
     for error in [
         import_weights(&missing, None, &out).unwrap_err(),
         describe(&missing, ModelKind::Student).unwrap_err(),
-        Network::load(&missing, ModelKind::Student, Device::cpu())
+        Network::load(&missing, ModelKind::Student, Precision::Fp32, Device::cpu())
             .err()
             .unwrap(),
         init_weights(ModelKind::TeacherVa, 1, &missing.join("deep.safetensors")).unwrap_err(),
@@ -375,7 +375,7 @@ fn untrained_weights_are_the_same_bytes_and_say_so() {
         Err(ModelError::File { .. })
     ));
     assert!(matches!(
-        Network::load(&path("cut"), ModelKind::TeacherVa, Device::cpu()),
+        Network::load(&path("cut"), ModelKind::TeacherVa, Precision::Fp32, Device::cpu()),
         Err(ModelError::File { .. })
     ));
 }

@@ -20,6 +20,7 @@ mod import_tests;
 mod init;
 mod layout;
 mod network;
+mod onednn;
 mod pickle;
 #[cfg(test)]
 mod pyramid;

@@ -8,7 +8,7 @@ use super::readout::Readout;
 use super::resnet::{Body, Placement};
 use super::state::StateDict;
 use super::{Device, INPUT_LEN, INPUT_SIZE, ModelError};
-use crate::domain::ModelKind;
+use crate::domain::{ModelKind, Precision};
 use std::path::Path;
 use tch::{Kind, Tensor};
 
@@ -113,11 +113,12 @@ impl Batch {
     }
 }
 
-/// A model ready to label: body and readout on one device, in fp32.
+/// A model ready to label: body and readout on one device.
 pub struct Network {
     pub(super) body: Body,
     readout: Readout,
     kind: ModelKind,
+    precision: Kind,
     device: Device,
 }
 
@@ -126,9 +127,14 @@ impl Network {
     ///
     /// # Errors
     /// As [`StateDict::read`] and [`Network::from_state`].
-    pub fn load(path: &Path, kind: ModelKind, device: Device) -> Result<Self, ModelError> {
+    pub fn load(
+        path: &Path,
+        kind: ModelKind,
+        precision: Precision,
+        device: Device,
+    ) -> Result<Self, ModelError> {
         device.require()?;
-        Self::from_state(&StateDict::read(path, kind)?, kind, device)
+        Self::from_state(&StateDict::read(path, kind)?, kind, precision, device)
     }
 
     /// Builds the network from weights in memory.
@@ -136,7 +142,12 @@ impl Network {
     /// # Errors
     /// [`ModelError::Mismatch`] naming every tensor that is missing, misshapen or not finite;
     /// [`ModelError::Device`]; [`ModelError::Torch`] when memory runs out.
-    pub fn from_state(state: &StateDict, kind: ModelKind, device: Device) -> Result<Self, ModelError> {
+    pub fn from_state(
+        state: &StateDict,
+        kind: ModelKind,
+        precision: Precision,
+        device: Device,
+    ) -> Result<Self, ModelError> {
         device.require()?;
         let problems = state.problems(kind);
         if !problems.is_empty() {
@@ -148,7 +159,10 @@ impl Network {
         }
         let place = Placement {
             device: device.tch(),
-            kind: Kind::Float,
+            kind: match precision {
+                Precision::Fp32 => Kind::Float,
+                Precision::Bf16 => Kind::BFloat16,
+            },
         };
         let _no_grad = tch::no_grad_guard();
         let building = || ModelError::torch("building the network");
@@ -156,6 +170,7 @@ impl Network {
             body: Body::new(state, place).map_err(building())?,
             readout: Readout::new(state, kind, place).map_err(building())?,
             kind,
+            precision: place.kind,
             device,
         })
     }
@@ -177,7 +192,7 @@ impl Network {
         }
         let _no_grad = tch::no_grad_guard();
         let mut run = || {
-            let levels = self.body.forward(&batch.tensor(Kind::Float)?)?;
+            let levels = self.body.forward(&batch.tensor(self.precision)?)?;
             let outputs = self
                 .readout
                 .forward(&levels)?

@@ -2,7 +2,7 @@
 //!
 //! This is the reference that `readout.rs` must equal. Inference uses the readout, so only tests build it.
 
-use super::layout::PYRAMID_LEVELS;
+use super::layout::{LEVEL_SIDES, PYRAMID_LEVELS};
 use super::readout::heads;
 use super::resnet::{Conv, Placement};
 use super::state::StateDict;
@@ -20,10 +20,11 @@ pub(super) struct Pyramid {
 impl Pyramid {
     pub(super) fn new(state: &StateDict, kind: ModelKind, place: Placement) -> Result<Self, TchError> {
         let block = |block: &str, padding| -> Result<Vec<_>, TchError> {
-            let levels = 0..PYRAMID_LEVELS - 1;
-            levels
-                .map(|level| Conv::plain(state, &format!("fpn.{block}_blocks.{level}.0"), padding, place))
-                .collect()
+            let conv = |(level, side)| {
+                let name = format!("fpn.{block}_blocks.{level}.0");
+                Conv::plain(state, &name, padding, side, place)
+            };
+            LEVEL_SIDES.into_iter().enumerate().map(conv).collect()
         };
         let (head_weight, head_bias) = heads(state, kind, place)?;
         Ok(Self {

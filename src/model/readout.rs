@@ -22,7 +22,7 @@ const SOURCES: usize = LEVEL_SIDES.len();
 pub(super) struct Readout {
     weight: Tensor,
     bias: Tensor,
-    /// The same in host memory, where the network is fp32 on the CPU: see [`dot`].
+    /// The same in host memory, where the network is on the CPU: see [`dot`].
     host: Option<(Vec<f32>, Vec<f32>)>,
 }
 
@@ -71,7 +71,13 @@ impl Readout {
             let lateral = lateral.f_view([channels, LEVEL_CHANNELS[source] as i64])?;
             weights.push(einsum("oprc,pq->orcq", &[reads, &lateral])?.f_reshape([outputs, -1])?);
         }
-        let on_host = place.is_fp32_on_cpu();
+        // The sums of bf16 levels are fp32, and so is what is made of them.
+        let kind = match place.kind {
+            Kind::BFloat16 => Kind::Float,
+            kind => kind,
+        };
+        let place = Placement { kind, ..place };
+        let on_host = place.device == Device::Cpu && kind == Kind::Float;
         let place = |exact: Tensor| exact.f_to_kind(place.kind)?.f_to_device(place.device);
         let (weight, bias) = (place(Tensor::f_cat(&weights, 1)?)?, place(bias)?);
         let host = || Ok::<_, TchError>((to_host(&weight)?, to_host(&bias)?));
@@ -87,8 +93,9 @@ impl Readout {
         let mut features = Vec::with_capacity(SOURCES);
         for (source, level) in levels.iter().enumerate() {
             let classes = classes(source);
-            let sums = sum_classes(&level.f_permute([0, 2, 3, 1])?, 1, &classes)?;
-            features.push(sum_classes(&sums, 2, &classes)?.f_flatten(1, -1)?);
+            let kind = self.weight.kind();
+            let sums = sum_classes(&level.f_permute([0, 2, 3, 1])?, 1, &classes, kind)?;
+            features.push(sum_classes(&sums, 2, &classes, kind)?.f_flatten(1, -1)?);
         }
         let features = Tensor::f_cat(&features, 1)?;
         let Some((weight, bias)) = &self.host else {
@@ -180,14 +187,14 @@ fn rows_reached(level: usize, step: usize, source: usize, tap: usize) -> Vec<f64
     rows
 }
 
-/// Sums `x` over each range of an axis: that axis becomes as long as there are ranges.
-fn sum_classes(x: &Tensor, axis: i64, classes: &[Range<usize>]) -> Result<Tensor, TchError> {
+/// Sums `x` over each range of an axis, in precision `kind`: that axis becomes as long as there are ranges.
+fn sum_classes(x: &Tensor, axis: i64, classes: &[Range<usize>], kind: Kind) -> Result<Tensor, TchError> {
     if classes.iter().all(|class| class.len() == 1) {
-        return Ok(x.shallow_clone());
+        return x.f_to_kind(kind);
     }
     let sum = |class: &Range<usize>| {
         x.f_narrow(axis, class.start as i64, class.len() as i64)?
-            .f_sum_dim_intlist(axis, true, None)
+            .f_sum_dim_intlist(axis, true, kind)
     };
     Tensor::f_cat(&classes.iter().map(sum).collect::<Result<Vec<_>, _>>()?, axis)
 }

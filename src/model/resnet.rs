@@ -5,7 +5,9 @@
 //! `resnet_fpn_backbone` builds the body) and of `BatchNorm2d` alike. The stride of a bottleneck sits on its 3×3 convolution,
 //! as in torchvision.
 
-use super::layout::STAGES;
+use super::INPUT_SIZE;
+use super::layout::{LEVEL_SIDES, STAGES};
+use super::onednn::{self, Geometry};
 use super::state::{Array, StateDict};
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -19,8 +21,9 @@ pub(super) struct Placement {
 }
 
 impl Placement {
-    pub(super) fn is_fp32_on_cpu(self) -> bool {
-        self.device == Device::Cpu && self.kind == Kind::Float
+    /// Precisions that oneDNN computes in.
+    pub(super) fn has_onednn(self) -> bool {
+        self.device == Device::Cpu && matches!(self.kind, Kind::Float | Kind::BFloat16)
     }
 
     pub(super) fn tensor(self, data: &[f64], shape: &[usize]) -> Result<Tensor, TchError> {
@@ -42,41 +45,61 @@ pub(super) fn channels_last(x: &Tensor) -> Result<Tensor, TchError> {
     x.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_permute([0, 3, 1, 2])
 }
 
+/// Samples for which weights are laid out; other batches use the same layout.
+const PACKED_FOR: i64 = 32;
+
 /// A square convolution with bias.
 pub(super) struct Conv {
     weight: Tensor,
     bias: Tensor,
-    stride: i64,
-    padding: i64,
-    /// Run by oneDNN: fp32 on the CPU.
+    geometry: Geometry,
     onednn: bool,
 }
 
 impl Conv {
-    /// A convolution that carries its own bias: `name.weight`, `name.bias`.
+    fn new(
+        weight: Tensor,
+        bias: Tensor,
+        geometry: Geometry,
+        side: usize,
+        place: Placement,
+    ) -> Result<Self, TchError> {
+        let onednn = place.has_onednn();
+        let mut weight = channels_last(&weight)?;
+        if onednn {
+            let side = side as i64;
+            weight = onednn::pack(&weight, geometry, [PACKED_FOR, weight.size()[1], side, side])?;
+        }
+        Ok(Self {
+            weight,
+            bias,
+            geometry,
+            onednn,
+        })
+    }
+
+    /// A convolution that carries its own bias: `name.weight`, `name.bias`. It reads `side` × `side`.
     #[cfg(test)]
     pub(super) fn plain(
         state: &StateDict,
         name: &str,
         padding: i64,
+        side: usize,
         place: Placement,
     ) -> Result<Self, TchError> {
-        Ok(Self {
-            weight: channels_last(&place.array(&state.tensors[&format!("{name}.weight")])?)?,
-            bias: place.array(&state.tensors[&format!("{name}.bias")])?,
-            stride: 1,
-            padding,
-            onednn: place.is_fp32_on_cpu(),
-        })
+        let weight = place.array(&state.tensors[&format!("{name}.weight")])?;
+        let bias = place.array(&state.tensors[&format!("{name}.bias")])?;
+        Self::new(weight, bias, Geometry { padding, stride: 1 }, side, place)
     }
 
     /// A convolution without bias and the batch norm after it, as one convolution padded to keep its size (but
-    /// for the stride).
+    /// for the stride). It reads `side` × `side`.
     fn folded(
         state: &StateDict,
         conv: &str,
         bn: &str,
         stride: i64,
+        side: usize,
         place: Placement,
     ) -> Result<Self, TchError> {
         let kernel = &state.tensors[&format!("{conv}.weight")];
@@ -97,31 +120,26 @@ impl Conv {
         let scaled = filters
             .zip(&scales)
             .flat_map(|(filter, scale)| filter.iter().map(move |&w| f64::from(w) * scale));
-        Ok(Self {
-            weight: channels_last(&place.tensor(&scaled.collect::<Vec<_>>(), &kernel.shape)?)?,
-            bias: place.tensor(&bias, &[bias.len()])?,
-            stride,
-            padding: kernel.shape[2] as i64 / 2,
-            onednn: place.is_fp32_on_cpu(),
-        })
+        let weight = place.tensor(&scaled.collect::<Vec<_>>(), &kernel.shape)?;
+        let bias = place.tensor(&bias, &[bias.len()])?;
+        let padding = kernel.shape[2] as i64 / 2;
+        Self::new(weight, bias, Geometry { padding, stride }, side, place)
     }
 
     /// `[N, C, H, W]` to `[N, C′, H′, W′]`.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
         if self.onednn {
-            // Asked for by name, because `conv2d` takes another implementation, with other last bits, where it
-            // thinks that faster: for few samples on a single thread.
-            return x.f_mkldnn_convolution(&self.weight, Some(&self.bias), padding, stride, [1, 1], 1);
+            return onednn::conv(x, &self.weight, &self.bias, self.geometry, false);
         }
+        let Geometry { padding, stride } = self.geometry;
         // The full form of `conv2d`: no benchmarking and only deterministic algorithms on a GPU, and no TF32, whose
         // 10-bit fractions would cost three decimal places.
         let (benchmark, deterministic, cudnn, tf32) = (false, true, true, false);
         x.f_internal_convolution(
             &self.weight,
             Some(&self.bias),
-            stride,
-            padding,
+            [stride; 2],
+            [padding; 2],
             [1, 1],
             false,
             [0, 0],
@@ -132,6 +150,21 @@ impl Conv {
             tf32,
         )
     }
+
+    fn forward_relu(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        if self.onednn {
+            return onednn::conv(x, &self.weight, &self.bias, self.geometry, true);
+        }
+        self.forward(x)?.f_relu_()
+    }
+
+    /// `relu(forward(x) + sum)`. May overwrite `sum`, which nothing else may look at any more.
+    fn forward_add_relu(&self, x: &Tensor, sum: Tensor) -> Result<Tensor, TchError> {
+        if self.onednn {
+            return onednn::conv_add_relu(sum, x, &self.weight, &self.bias, self.geometry);
+        }
+        self.forward(x)?.f_add_(&sum)?.f_relu_()
+    }
 }
 
 struct Bottleneck {
@@ -140,35 +173,46 @@ struct Bottleneck {
 }
 
 impl Bottleneck {
-    fn new(state: &StateDict, at: &str, stride: i64, place: Placement) -> Result<Self, TchError> {
-        let conv = |i: usize, stride| {
-            Conv::folded(
-                state,
-                &format!("{at}.conv{i}"),
-                &format!("{at}.bn{i}"),
-                stride,
-                place,
-            )
+    /// The block named `at`, which reads `side` × `side`.
+    fn new(
+        state: &StateDict,
+        at: &str,
+        stride: i64,
+        side: usize,
+        place: Placement,
+    ) -> Result<Self, TchError> {
+        let conv = |i: usize, stride, side| {
+            let (conv, bn) = (format!("{at}.conv{i}"), format!("{at}.bn{i}"));
+            Conv::folded(state, &conv, &bn, stride, side, place)
         };
         let shortcut = format!("{at}.downsample.0");
         let projected = state.tensors.contains_key(&format!("{shortcut}.weight"));
-        let project = || Conv::folded(state, &shortcut, &format!("{at}.downsample.1"), stride, place);
+        let project = || {
+            Conv::folded(
+                state,
+                &shortcut,
+                &format!("{at}.downsample.1"),
+                stride,
+                side,
+                place,
+            )
+        };
+        let small = side / stride as usize;
         Ok(Self {
-            convs: [conv(1, 1)?, conv(2, stride)?, conv(3, 1)?],
+            convs: [conv(1, 1, side)?, conv(2, stride, side)?, conv(3, 1, small)?],
             shortcut: projected.then(project).transpose()?,
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+    /// May overwrite `x`, which nothing else may look at any more, unless the block has a shortcut of its own.
+    fn forward(&self, x: Tensor) -> Result<Tensor, TchError> {
         let [reduce, spatial, expand] = &self.convs;
-        let y = reduce.forward(x)?.f_relu_()?;
-        let y = spatial.forward(&y)?.f_relu_()?;
-        let mut y = expand.forward(&y)?;
-        match &self.shortcut {
-            Some(project) => y.f_add_(&project.forward(x)?)?,
-            None => y.f_add_(x)?,
-        }
-        .f_relu_()
+        let y = spatial.forward_relu(&reduce.forward_relu(&x)?)?;
+        let sum = match &self.shortcut {
+            Some(project) => project.forward(&x)?,
+            None => x,
+        };
+        expand.forward_add_relu(&y, sum)
     }
 }
 
@@ -185,25 +229,28 @@ impl Body {
         for (stage, (_, blocks)) in STAGES.into_iter().enumerate() {
             let block = |block: usize| {
                 let stride = if block == 0 && stage > 0 { 2 } else { 1 };
-                Bottleneck::new(state, &format!("body.layer{}.{block}", stage + 1), stride, place)
+                let side = LEVEL_SIDES[stage] * stride as usize;
+                let name = format!("body.layer{}.{block}", stage + 1);
+                Bottleneck::new(state, &name, stride, side, place)
             };
             stages.push((0..blocks).map(block).collect::<Result<_, _>>()?);
         }
         Ok(Self {
-            stem: Conv::folded(state, "body.conv1", "body.bn1", 2, place)?,
+            stem: Conv::folded(state, "body.conv1", "body.bn1", 2, INPUT_SIZE, place)?,
             stages,
         })
     }
 
     /// C2 `[N, 256, 32, 32]`, C3 `[N, 512, 16, 16]`, C4 `[N, 1024, 8, 8]`, C5 `[N, 2048, 4, 4]`.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Vec<Tensor>, TchError> {
-        let x = self.stem.forward(&channels_last(x)?)?.f_relu_()?;
+        let x = self.stem.forward_relu(&channels_last(x)?)?;
         let mut x = x.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?;
         let mut levels = Vec::with_capacity(self.stages.len());
         for stage in &self.stages {
             for block in stage {
-                x = block.forward(&x)?;
+                x = block.forward(x)?;
             }
+            // Left as it is: the next block has a shortcut of its own.
             levels.push(x.shallow_clone());
         }
         Ok(levels)

@@ -5,7 +5,7 @@ use super::readout::Readout;
 use super::resnet::{Body, Placement};
 use super::state::{Array, StateDict};
 use super::*;
-use crate::domain::ModelKind;
+use crate::domain::{ModelKind, Precision};
 use std::collections::BTreeMap;
 use std::path::Path;
 use tch::{Kind, Tensor};
@@ -116,7 +116,7 @@ fn outputs_equal_torchvisions() {
         let plain = worst(&values(&pyramid.forward(&levels).unwrap()), &golden);
         assert!(plain < 1e-4, "{kind:?}: plain pyramid off by {plain:e}");
 
-        let network = Network::from_state(&state, kind, Device::cpu()).unwrap();
+        let network = Network::from_state(&state, kind, Precision::Fp32, Device::cpu()).unwrap();
         let samples: Vec<_> = (0..SAMPLES).map(golden_sample).collect();
         let rows = network.infer(&batch(SAMPLES, &samples)).unwrap();
         let rows: Vec<f64> = rows.into_iter().map(f64::from).collect();
@@ -145,8 +145,14 @@ fn in_float64_the_readout_is_the_pyramid() {
 
 #[test]
 fn a_row_depends_on_its_sample_alone() {
+    for precision in Precision::ALL {
+        depends_on_its_sample_alone(precision);
+    }
+}
+
+fn depends_on_its_sample_alone(precision: Precision) {
     let kind = ModelKind::Student;
-    let network = Network::from_state(&golden_state(kind), kind, Device::cpu()).unwrap();
+    let network = Network::from_state(&golden_state(kind), kind, precision, Device::cpu()).unwrap();
     let samples: Vec<_> = (0..33).map(golden_sample).collect();
     let rows = |samples: &[Vec<f32>]| -> Vec<Vec<u32>> {
         let rows = network.infer(&batch(33, samples)).unwrap();
@@ -202,6 +208,7 @@ fn a_batch_keeps_its_contract() {
     let network = Network::from_state(
         &golden_state(ModelKind::TeacherVa),
         ModelKind::TeacherVa,
+        Precision::Fp32,
         Device::cpu(),
     )
     .unwrap();
@@ -212,7 +219,7 @@ fn a_batch_keeps_its_contract() {
 fn untrained_outputs_follow_the_input() {
     for kind in ModelKind::ALL {
         let state = init::untrained(kind, 7, Path::new("untrained"));
-        let network = Network::from_state(&state, kind, Device::cpu()).unwrap();
+        let network = Network::from_state(&state, kind, Precision::Fp32, Device::cpu()).unwrap();
         let flat = |grey: f32| -> Vec<f32> {
             let plane = |c: usize| (grey - IMAGENET_MEAN[c]) / IMAGENET_STD[c];
             (0..INPUT_LEN).map(|i| plane(i / (128 * 128))).collect()

@@ -4,7 +4,7 @@
 //! `[run]`) is left out: a label set may move, and go on with more workers.
 
 use super::{Job, job};
-use crate::domain::{Fingerprint, ModelKind};
+use crate::domain::{Fingerprint, ModelKind, Precision};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -29,6 +29,9 @@ pub struct ModelRecord {
     pub architecture: String,
     /// Preprocessing id: crop recipe, size, filter, mean and std.
     pub preprocessing: String,
+    /// Arithmetic of the convolutions.
+    #[schemars(schema_with = "job::precisions")]
+    pub precision: Precision,
     /// The weights came from `init-weights`: the labels mean nothing.
     pub untrained: bool,
 }
@@ -45,6 +48,7 @@ pub fn identity(job: &Job, models: &[ModelRecord], decode_backend: &str) -> Valu
             "sha256": model.sha256,
             "architecture": model.architecture,
             "preprocessing": model.preprocessing,
+            "precision": model.precision,
         })
     };
     json!({
@@ -55,7 +59,6 @@ pub fn identity(job: &Job, models: &[ModelRecord], decode_backend: &str) -> Valu
         "models": models.iter().map(model).collect::<Vec<_>>(),
         "output": { "values": job.output.values },
         "decode_backend": decode_backend,
-        "precision": "fp32",
     })
 }
 

@@ -4,7 +4,7 @@
 //! the published `schemas/job.schema.json` and what `check` holds a job file against. So a range, a default or
 //! an explanation stands here and nowhere else. `Default:` in a doc comment is compared with the code by a test.
 
-use crate::domain::ModelKind;
+use crate::domain::{ModelKind, Precision};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -114,6 +114,11 @@ pub struct ModelSpec {
     pub kind: ModelKind,
     /// Weights as safetensors (`affectmill import-weights` makes them); a path like `input.uri`. Required.
     pub weights: PathBuf,
+    /// Arithmetic of the convolutions, `fp32` or `bf16`: bf16 is about twice as fast where the device has it, and drifts from
+    /// fp32 as the README says. Default: `"fp32"`.
+    #[serde(default)]
+    #[schemars(schema_with = "precisions")]
+    pub precision: Precision,
 }
 
 /// `[output]`: where the rows go and what they hold.
@@ -199,6 +204,11 @@ fn default_image_base() -> u64 {
 
 fn default_shard_frames() -> u64 {
     5_000
+}
+
+/// As [`model_kinds`].
+pub(super) fn precisions(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": Precision::ALL.map(Precision::name), "default": "fp32" })
 }
 
 /// `domain` knows nothing of schemas, so the kinds are listed here from their names.

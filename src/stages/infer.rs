@@ -18,7 +18,10 @@ impl Engine {
     /// # Errors
     /// [`ModelError`] when a weight file is missing or does not fit, or the device has no room.
     pub fn load(models: &[ModelSpec], capacity: usize, device: Device) -> Result<Self, ModelError> {
-        let load = |model: &ModelSpec| Ok((model.kind, Network::load(&model.weights, model.kind, device)?));
+        let load = |model: &ModelSpec| {
+            let network = Network::load(&model.weights, model.kind, model.precision, device)?;
+            Ok((model.kind, network))
+        };
         Ok(Self {
             models: models.iter().map(load).collect::<Result<_, ModelError>>()?,
             batch: Batch::new(capacity, device)?,

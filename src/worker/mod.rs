@@ -3,6 +3,7 @@
 //! Orders come in on standard input, reports go out on standard output (see [`crate::queue`]). Native hangs and
 //! crashes (FFmpeg, libtorch, the driver) stay inside this process; when the coordinator goes, so does the worker.
 
+mod bench;
 mod heartbeat;
 mod pipeline;
 
@@ -12,6 +13,7 @@ use crate::model::{self, Device};
 use crate::queue::{Assignment, FromWorker, Lease, PROTOCOL, ToWorker, read_message};
 use crate::stages::decode::{self, DecodeOptions};
 use crate::store::Store;
+pub use bench::{Bench, BenchError, Round};
 use heartbeat::Reports;
 use pipeline::Pipeline;
 use std::io;

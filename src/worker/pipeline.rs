@@ -101,6 +101,16 @@ impl Pipeline {
         })
     }
 
+    /// The models, for whoever wants to run them alone.
+    pub fn engine(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
+    /// How videos are read.
+    pub fn decode_options(&self) -> DecodeOptions {
+        self.source.options
+    }
+
     /// Labels the videos of a lease into `part`, in order.
     pub fn label(
         &mut self,

@@ -10,6 +10,7 @@ fn model(name: &str) -> ModelRecord {
         sha256: "00ff".into(),
         architecture: "arch".into(),
         preprocessing: "prep".into(),
+        precision: Default::default(),
         untrained: false,
     }
 }

@@ -67,6 +67,7 @@ fn a_minimal_job_has_the_documented_defaults() {
             name: "student".into(),
             kind: ModelKind::Student,
             weights: folder.join("w/student.safetensors"),
+            precision: Default::default(),
         }],
         output: Output {
             uri: folder.join("out"),

@@ -13,6 +13,7 @@ fn schema() -> LabelSchema {
         sha256: "00".into(),
         architecture: "a".into(),
         preprocessing: "p".into(),
+        precision: Default::default(),
         untrained: true,
     };
     LabelSchema::new(&[model], Values::Both, &Fingerprint::from_digest(&[7; 32]))

@@ -1,0 +1,249 @@
+//! `affectmill bench`.
+
+use super::run::failure;
+use super::{Failure, exit, print, print_json};
+use crate::coordinator;
+use crate::dataset::{PlannedVideo, ShardPlan};
+use crate::discover;
+use crate::model::Device;
+use crate::plan;
+use crate::queue::{Assignment, Lease, PROTOCOL};
+use crate::spec;
+use crate::worker::{Bench, Round};
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread::available_parallelism;
+
+/// The plain program that people write today.
+const PEER: &str = include_str!("bench_peer.py");
+
+/// Measure how fast a job runs on this machine, and how close that is to decoding alone and to its models alone.
+///
+/// Labels the job's videos again and again for a while and keeps nothing. Meant for a short video or two. Everything
+/// is measured in turns, so that ratios hold on a busy machine too; times are medians.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The job file; its output is neither read nor written.
+    job: PathBuf,
+    /// Override a value of the job file; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Rounds; one more goes first and is not counted.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// A Python with torch, torchvision and av: measures the same work done by a plain PyAV and PyTorch program.
+    #[arg(long, value_name = "FILE")]
+    python: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    video: String,
+    device: String,
+    threads: usize,
+    rounds: Vec<Round>,
+    /// Medians over the rounds, faces a second.
+    median: Round,
+    /// Whole pipeline ÷ the slower of decoding alone and the models alone; median of the rounds' ratios.
+    of_limit: f64,
+    /// Faces a second of each peer program, median.
+    peers: BTreeMap<String, f64>,
+    /// Whole pipeline ÷ peer; median of the rounds' ratios.
+    over_peers: BTreeMap<String, f64>,
+}
+
+pub fn run(args: Args) -> Result<u8, Failure> {
+    let job = spec::load(&args.job, &args.set).map_err(Failure::usage)?;
+    let record = coordinator::resolve(job).map_err(failure)?;
+    let found = discover::discover(&record.job.input).map_err(Failure::usage)?;
+    // Their length does not matter here, but 0 would stand for an unreadable one.
+    let videos = found
+        .sources
+        .iter()
+        .map(|source| PlannedVideo {
+            frames: 1,
+            ..coordinator::unprobed(source)
+        })
+        .collect();
+    let shard: ShardPlan = plan::make(videos, &Default::default(), u64::MAX)
+        .into_iter()
+        .next()
+        .ok_or_else(|| Failure::usage("no video"))?;
+    let first = discover::source_path(&found.root, &shard.videos[0].key);
+    let device = if Device::cuda_count() > 0 {
+        Device::cuda(0)
+    } else {
+        Device::cpu()
+    };
+    let threads = record
+        .job
+        .run
+        .threads
+        .unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
+    let bf16 = record
+        .job
+        .models
+        .iter()
+        .any(|model| model.precision == crate::domain::Precision::Bf16);
+    let assignment = Assignment {
+        protocol: PROTOCOL,
+        job: record,
+        input_root: found.root,
+        device: device.to_string(),
+        threads,
+    };
+    let lease = Lease {
+        shard,
+        quarantined: Vec::new(),
+    };
+
+    let mut peer = args
+        .python
+        .as_deref()
+        .map(|python| Peer::start(python, &first, threads))
+        .transpose()?;
+    let mut bench = Bench::new(assignment, lease, device).map_err(Failure::stopped)?;
+    let variants: &[&str] = match (&peer, bf16) {
+        (None, _) => &[],
+        (_, false) => &["default fp32", "channels_last fp32", "compiled fp32"],
+        (_, true) => &["channels_last bf16", "compiled bf16"],
+    };
+    let mut rounds = Vec::new();
+    let mut peers: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for round in 0..=args.rounds.max(1) {
+        let rates = bench.round().map_err(Failure::stopped)?;
+        let counts = round > 0;
+        if counts {
+            rounds.push(rates);
+        }
+        for variant in variants {
+            let rate = peer.as_mut().map_or(Ok(0.0), |peer| peer.rate(variant))?;
+            if counts {
+                peers.entry((*variant).into()).or_default().push(rate);
+            }
+        }
+    }
+
+    let each = |rate: fn(&Round) -> f64| median(rounds.iter().map(rate));
+    let over = |rates: &Vec<f64>| median(rounds.iter().zip(rates).map(|(round, peer)| round.whole / peer));
+    let report = Report {
+        video: first.display().to_string(),
+        device: device.to_string(),
+        threads,
+        median: Round {
+            decode: each(|round| round.decode),
+            prepare: each(|round| round.prepare),
+            model: each(|round| round.model),
+            whole: each(|round| round.whole),
+        },
+        of_limit: median(
+            rounds
+                .iter()
+                .map(|round| round.whole / round.decode.min(round.model)),
+        ),
+        over_peers: peers
+            .iter()
+            .map(|(name, rates)| (name.clone(), over(rates)))
+            .collect(),
+        peers: peers
+            .iter()
+            .map(|(name, rates)| (name.clone(), median(rates.iter().copied())))
+            .collect(),
+        rounds,
+    };
+    if args.json {
+        print_json(&report)?;
+    } else {
+        print(render(&report));
+    }
+    Ok(exit::OK)
+}
+
+fn render(report: &Report) -> String {
+    let Round {
+        decode,
+        prepare,
+        model,
+        whole,
+    } = report.median;
+    let mut lines = vec![
+        format!(
+            "{} on {} with {} threads, faces a second:",
+            report.video, report.device, report.threads
+        ),
+        format!("  decode alone    {decode:>9.1}"),
+        format!("  prepare alone   {prepare:>9.1}"),
+        format!("  models alone    {model:>9.1}"),
+        format!(
+            "  whole pipeline  {whole:>9.1}   {:.3} of the slower of decode and models",
+            report.of_limit
+        ),
+    ];
+    for (name, rate) in &report.peers {
+        lines.push(format!(
+            "  PyAV + PyTorch, {name}: {rate:.1}; this is {:.2} times as fast",
+            report.over_peers[name]
+        ));
+    }
+    lines.join("\n")
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The Python program, kept running so that it takes its turns warm.
+struct Peer {
+    child: Child,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Peer {
+    fn start(python: &Path, video: &Path, threads: usize) -> Result<Self, Failure> {
+        let failed = |cause: String| Failure::usage(format!("{}: {cause}", python.display()));
+        let mut child = Command::new(python)
+            .args(["-c", PEER])
+            .arg(video)
+            .arg(threads.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| failed(error.to_string()))?;
+        let (Some(orders), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(failed("has no pipes".into()));
+        };
+        Ok(Self {
+            child,
+            orders,
+            answers: BufReader::new(answers),
+        })
+    }
+
+    fn rate(&mut self, variant: &str) -> Result<f64, Failure> {
+        let mut answer = String::new();
+        writeln!(self.orders, "{variant}")
+            .and_then(|()| self.answers.read_line(&mut answer))
+            .map_err(Failure::stopped)?;
+        serde_json::from_str::<Value>(&answer)
+            .ok()
+            .and_then(|answer| answer["rate"].as_f64())
+            .ok_or_else(|| Failure::stopped("the Python program failed; it needs torch, torchvision and av"))
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

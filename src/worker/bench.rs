@@ -1,0 +1,152 @@
+//! How fast a job runs here, beside the limits that the machine sets it: decoding alone, the models alone.
+//!
+//! All kinds of measurement take turns, round by round, so that what else the machine does strikes them alike.
+
+use super::heartbeat::Reports;
+use super::pipeline::{Pipeline, PipelineError};
+use crate::discover;
+use crate::model::{Device, INPUT_LEN};
+use crate::queue::{Assignment, Lease};
+use crate::stages::decode::{DecodeError, Sampler, VideoReader};
+use crate::stages::faces::{self, Preparer};
+use serde::Serialize;
+use std::fs::File;
+use std::io;
+use std::time::{Duration, Instant};
+
+/// Batches that the models run in a round.
+const BATCHES: usize = 6;
+
+/// Faces a second of each kind of measurement.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Round {
+    /// Decoding alone, on one thread of the program (and FFmpeg's own).
+    pub decode: f64,
+    /// Preparation alone: planes to 128×128.
+    pub prepare: f64,
+    /// All models of the job alone, on full batches.
+    pub model: f64,
+    /// The whole pipeline: video to Parquet.
+    pub whole: f64,
+}
+
+/// Why nothing could be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// The pipeline failed.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    /// The video failed.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// No frame to measure with.
+    #[error("the job's videos give no frame that could be labelled")]
+    NoFrames,
+    /// No scratch file for the part.
+    #[error("the system's folder for temporary files is unusable: {0}")]
+    Scratch(#[from] io::Error),
+}
+
+/// Measures one shard of a job again and again.
+pub struct Bench {
+    assignment: Assignment,
+    lease: Lease,
+    pipeline: Pipeline,
+    faces: Vec<Vec<f32>>,
+}
+
+impl Bench {
+    /// Loads the models.
+    ///
+    /// # Errors
+    /// [`BenchError`] as for a worker.
+    pub fn new(assignment: Assignment, lease: Lease, device: Device) -> Result<Self, BenchError> {
+        crate::model::set_threads(assignment.threads);
+        Ok(Self {
+            pipeline: Pipeline::new(&assignment, device)?,
+            assignment,
+            lease,
+            faces: Vec::new(),
+        })
+    }
+
+    /// One round of everything.
+    ///
+    /// # Errors
+    /// [`BenchError`] when a video, a model or the part fails.
+    pub fn round(&mut self) -> Result<Round, BenchError> {
+        let (decode, prepare) = self.decode()?;
+        Ok(Round {
+            decode,
+            prepare,
+            model: self.model()?,
+            whole: self.whole()?,
+        })
+    }
+
+    fn decode(&mut self) -> Result<(f64, f64), BenchError> {
+        let options = self.pipeline.decode_options();
+        let capacity = self.pipeline.engine().capacity();
+        let mut preparer = Preparer::new();
+        let mut prepared = 0;
+        let mut preparing = Duration::ZERO;
+        let mut other = Duration::ZERO;
+        let began = Instant::now();
+        for video in &self.lease.shard.videos {
+            let path = discover::source_path(&self.assignment.input_root, &video.key);
+            let mut reader = VideoReader::open(&path, video.kind, &options)?;
+            let mut sampler = Sampler::new(&self.assignment.job.job.sampling);
+            while let Some(frame) = reader.next()? {
+                if !sampler.keep(frame.index, frame.timestamp, frame.key) {
+                    continue;
+                }
+                let Some(picture) = frame.picture else { continue };
+                let making = Instant::now();
+                let mut input = vec![0.0; INPUT_LEN];
+                let preparation = Instant::now();
+                if preparer
+                    .prepare(&picture, &faces::full_frame(&picture), &mut input)
+                    .is_ok()
+                {
+                    prepared += 1;
+                    preparing += preparation.elapsed();
+                    if self.faces.len() < capacity {
+                        self.faces.push(input);
+                    }
+                }
+                other += making.elapsed();
+            }
+        }
+        if prepared == 0 {
+            return Err(BenchError::NoFrames);
+        }
+        let decoding = began.elapsed() - other;
+        Ok((rate(prepared, decoding), rate(prepared, preparing)))
+    }
+
+    fn model(&mut self) -> Result<f64, BenchError> {
+        let engine = self.pipeline.engine();
+        let began = Instant::now();
+        let mut labelled = 0;
+        for _ in 0..BATCHES {
+            for face in self.faces.iter().cycle().take(engine.capacity()) {
+                engine.push(face).map_err(PipelineError::from)?;
+                labelled += 1;
+            }
+            engine.run().map_err(PipelineError::from)?;
+        }
+        Ok(rate(labelled, began.elapsed()))
+    }
+
+    fn whole(&mut self) -> Result<f64, BenchError> {
+        let part = tempfile::NamedTempFile::new()?;
+        let reports = Reports::new(File::options().write(true).open("/dev/null")?);
+        let began = Instant::now();
+        let labelled = self.pipeline.label(&self.lease, part.path(), &reports)?;
+        Ok(rate(labelled.part.rows, began.elapsed()))
+    }
+}
+
+fn rate(frames: u64, time: Duration) -> f64 {
+    frames as f64 / time.as_secs_f64().max(1e-9)
+}
