@@ -327,7 +327,7 @@ fn other_files_are_refused_in_words() {
         Network::load(&missing, ModelKind::Student, Precision::Fp32, Device::cpu())
             .err()
             .unwrap(),
-        init_weights(ModelKind::TeacherVa, 1, &missing.join("deep.safetensors")).unwrap_err(),
+        init_weights(ModelKind::TeacherVa, 1, &src.join("below-a-file.safetensors")).unwrap_err(),
     ] {
         assert!(matches!(error, ModelError::Io { .. }), "{error}");
     }
