@@ -93,7 +93,7 @@ fn differences_name_the_model() {
         "the order of the models is the order of the columns"
     );
     let added = differences(&of(&[model("a")]), &base);
-    assert_eq!(added.len(), 6, "{added:?}");
+    assert_eq!(added.len(), 7, "{added:?}");
     assert_eq!(added[1], r#"models.b.architecture: was unset, is "arch""#);
     let other = identity(&job, &[model("a"), model("b")], "e");
     assert_eq!(differences(&base, &other), [r#"decode_backend: was "d", is "e""#]);
