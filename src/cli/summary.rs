@@ -1,6 +1,7 @@
 //! `affectmill summary`.
 
 use super::{Failure, exit, print};
+use crate::commit;
 use crate::coordinator;
 use crate::dataset::paths;
 use crate::report::summary;
@@ -17,13 +18,15 @@ pub struct Args {
 pub fn run(args: Args) -> Result<u8, Failure> {
     let store = Store::open_existing(&args.output).map_err(Failure::usage)?;
     let job = coordinator::read_job(&store).map_err(Failure::stopped)?;
-    if store.list(paths::LABELS).map_err(Failure::stopped)?.is_empty() {
+    let committed = commit::read_all(&store).map_err(Failure::stopped)?;
+    if committed.is_empty() {
         return Err(Failure::usage(format!(
             "{} holds no labels yet",
             store.root().display()
         )));
     }
-    let tables = summary::read(&store, &job).map_err(Failure::stopped)?;
+    let tables = summary::read(&store, &job, &committed.into_keys().collect::<Vec<_>>())
+        .map_err(|error| Failure::stopped(format!("{}: {error}", store.path(paths::LABELS).display())))?;
     print(summary::render(&tables));
     let untrained: Vec<&str> = job.untrained().collect();
     if !untrained.is_empty() {

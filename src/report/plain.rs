@@ -43,7 +43,8 @@ impl Plain {
                 | Event::VideoNotOk { .. }
                 | Event::Stopped { .. }
         );
-        trouble || !self.quiet
+        let listed = matches!(event, Event::Finished { summary, .. } if !summary.not_ok.is_empty());
+        trouble || listed || !self.quiet
     }
 }
 

@@ -1,7 +1,7 @@
 //! `affectmill summary`: small tables of what is in a label set, made by Polars over the committed parts.
 
 use crate::dataset::{JobRecord, ModelRecord, paths};
-use crate::domain::{EXPRESSIONS, Task};
+use crate::domain::{EXPRESSIONS, ShardId, Task};
 use crate::store::Store;
 use polars::prelude::*;
 
@@ -13,18 +13,20 @@ pub struct Tables {
     pub expressions: Option<DataFrame>,
 }
 
-/// Reads the tables, in bounded memory: Polars streams the parts.
+/// Reads the tables from the parts of these committed shards, in bounded memory: Polars streams them.
 ///
 /// # Errors
-/// Polars' own, naming the file.
-pub fn read(store: &Store, job: &JobRecord) -> PolarsResult<Tables> {
-    let pattern = store.path(paths::LABELS).join("*.parquet");
-    let labels = LazyFrame::scan_parquet(
-        PlRefPath::new(pattern.to_string_lossy().as_ref()),
-        ScanArgsParquet::default(),
-    )?
-    .with_column(col("video").cast(DataType::String))
-    .with_column(col("status").cast(DataType::String));
+/// Polars' own.
+pub fn read(store: &Store, job: &JobRecord, shards: &[ShardId]) -> PolarsResult<Tables> {
+    // The parts by name: strangers in the folder are no labels, and `[` in a path is no pattern.
+    let part = |shard| PlRefPath::new(store.path(&paths::part(shard)).to_string_lossy().as_ref());
+    let as_named = ScanArgsParquet {
+        glob: false,
+        ..Default::default()
+    };
+    let labels = LazyFrame::scan_parquet_files(shards.iter().map(part).collect(), as_named)?
+        .with_column(col("video").cast(DataType::String))
+        .with_column(col("status").cast(DataType::String));
     Ok(Tables {
         videos: per_video(labels.clone(), &job.models)?,
         expressions: expressions(labels, &job.models)?,

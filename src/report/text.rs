@@ -92,7 +92,7 @@ fn not_ok(video: &str, status: &str, error: &str) -> String {
 fn finished(nothing_to_do: bool, summary: &Summary) -> String {
     let mut text = if nothing_to_do {
         format!(
-            "nothing to do: all {} are labelled",
+            "nothing to do: all {} are done",
             plural(summary.videos() as u64, "video")
         )
     } else {

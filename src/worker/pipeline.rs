@@ -292,7 +292,12 @@ impl Frames<'_> {
             .damage()
             .map(String::from)
             .or_else(|| broke_off.map(|error| error.to_string()));
-        outcome.error = outcome.error.take().or(damage);
+        let meanwhile = || match discover::same(&path, video) {
+            Ok(true) => None,
+            Ok(false) => Some(format!("{}: changed while it was read", path.display())),
+            Err(error) => Some(error.to_string()),
+        };
+        outcome.error = outcome.error.take().or(damage).or_else(meanwhile);
         if outcome.frames == 0 {
             outcome.status = VideoStatus::Failed;
             outcome

@@ -149,3 +149,17 @@ fn a_full_disk_stops_the_run_and_leaves_nothing_half_written() {
     assert!(err.contains("disk") && err.contains("full"), "{err}");
     assert!(!err.contains("labels/part-"), "nothing under labels/:\n{err}");
 }
+
+#[test]
+fn a_stranger_under_labels_is_named_and_left_alone() {
+    let project = Project::new().synthetic(1, 20);
+    // A name that is a pattern to some libraries.
+    project.run("out [1]*", &[], 0);
+    let stranger = project.output("out [1]*").join("labels/stranger.parquet");
+    fs::write(&stranger, "no Parquet").unwrap();
+    let again = project.run("out [1]*", &[], 0);
+    assert!(stderr(&again).contains("stranger.parquet belongs to no commit"));
+    let tables = succeed(affectmill().arg("summary").arg(project.output("out [1]*")));
+    assert!(tables.contains("clip00.mp4"), "{tables}");
+    assert!(stranger.exists());
+}
