@@ -9,11 +9,12 @@ use crate::model::Device;
 use crate::plan;
 use crate::queue::{Assignment, Lease, PROTOCOL};
 use crate::spec;
-use crate::worker::{Bench, Round};
+use crate::worker::{Bench, HUGE_PAGES, Round};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread::available_parallelism;
@@ -60,6 +61,9 @@ struct Report {
 }
 
 pub fn run(args: Args) -> Result<u8, Failure> {
+    if std::env::var_os(HUGE_PAGES.0).is_none() {
+        return Err(Failure::stopped(as_a_worker_runs()));
+    }
     let job = spec::load(&args.job, &args.set).map_err(Failure::usage)?;
     let record = coordinator::resolve(job).map_err(failure)?;
     let found = discover::discover(&record.job.input).map_err(Failure::usage)?;
@@ -164,6 +168,18 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         print(render(&report));
     }
     Ok(exit::OK)
+}
+
+/// Replaces this process by itself in the environment that workers get. Returns only when that fails.
+fn as_a_worker_runs() -> io::Error {
+    let again = |program| {
+        let (tunables, huge_pages) = HUGE_PAGES;
+        Command::new(program)
+            .args(std::env::args_os().skip(1))
+            .env(tunables, huge_pages)
+            .exec()
+    };
+    std::env::current_exe().map_or_else(|error| error, again)
 }
 
 fn render(report: &Report) -> String {

@@ -20,6 +20,11 @@ use std::io;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
+/// What a worker's environment should hold unless the user chose otherwise: glibc then asks for huge pages, which make
+/// the models about 1.05 times as fast (their activations are written and read once each, so page faults and the
+/// TLB count). glibc reads it at the start of a process, so it cannot be set from within.
+pub const HUGE_PAGES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
+
 /// Why a worker ended before its orders did. Printed to standard error, which the coordinator keeps.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
