@@ -30,14 +30,13 @@ demo: ## label two real videos and show the table
 	@$(AFFECTMILL) summary .demo/out
 
 .PHONY: bench
-bench: ## speed of the student on a real video, beside decoding alone, the models alone and plain PyAV + PyTorch
-	@$(SETUP) build bench
+bench: ## speed of the student, beside the machine's limits; PYTHON=... (torch, torchvision, av): and beside plain PyTorch
+	@$(SETUP) build demo
 	cargo build
 	@if [ ! -e .demo/weights/student.safetensors ]; then \
 		$(AFFECTMILL) init-weights --kind student --seed 1 -o .demo/weights/student.safetensors; fi
 	@for precision in fp32 bf16; do \
-		$(AFFECTMILL) bench jobs/bench.toml --set models.0.precision=$$precision \
-			--python $$(python3 .setup/setup.py python); done
+		$(AFFECTMILL) bench jobs/bench.toml --set models.0.precision=$$precision $(if $(PYTHON),--python $(PYTHON)); done
 
 .PHONY: test
 test: ## install what is missing, check format and lints, run every test
