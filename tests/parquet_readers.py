@@ -169,6 +169,7 @@ def check_file(path, case):
             "sha256": "ab" * 32,
             "architecture": "resnet50-fpn256-mean5",
             "preprocessing": "whole-128",
+            "precision": "fp32",
             "untrained": True,
         }
         for name, kind in case["models"]
