@@ -56,6 +56,17 @@ impl Device {
         }
     }
 
+    /// Whether it computes in bf16. On x86 oneDNN asks for these three; elsewhere libtorch itself says no.
+    pub(super) fn has_bf16(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if self.0 == tch::Device::Cpu {
+            return is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512dq");
+        }
+        true
+    }
+
     pub(super) fn tch(self) -> tch::Device {
         self.0
     }

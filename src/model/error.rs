@@ -46,6 +46,12 @@ pub enum ModelError {
         /// What is wrong with it.
         cause: String,
     },
+    /// A CPU that cannot compute in bf16.
+    #[error(
+        "precision `bf16` needs a CPU with AVX-512 (BW, VL, DQ) or a GPU, and this CPU has none; set precision = \"fp32\", \
+         which makes another dataset"
+    )]
+    NoBf16,
     /// A batch used against its contract.
     #[error("batch: {0}")]
     Batch(String),

@@ -141,7 +141,7 @@ impl Network {
     ///
     /// # Errors
     /// [`ModelError::Mismatch`] naming every tensor that is missing, misshapen or not finite;
-    /// [`ModelError::Device`]; [`ModelError::Torch`] when memory runs out.
+    /// [`ModelError::Device`]; [`ModelError::NoBf16`]; [`ModelError::Torch`] when memory runs out.
     pub fn from_state(
         state: &StateDict,
         kind: ModelKind,
@@ -149,6 +149,9 @@ impl Network {
         device: Device,
     ) -> Result<Self, ModelError> {
         device.require()?;
+        if precision == Precision::Bf16 && !device.has_bf16() {
+            return Err(ModelError::NoBf16);
+        }
         let problems = state.problems(kind);
         if !problems.is_empty() {
             return Err(ModelError::Mismatch {
