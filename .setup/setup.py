@@ -222,6 +222,7 @@ def setup_test(assets: Assets) -> None:
     require_rust_components()
     for name in ("videos-demo", "videos-test"):
         assets.provide(name, places()["videos"], merge=True)
+    assets.provide("detector", assets.cache / "detector")
     provide_venv(assets)
 
 

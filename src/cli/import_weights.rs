@@ -9,6 +9,8 @@ use std::path::PathBuf;
 
 /// Convert a PyTorch checkpoint (.pt, .pth, Lightning .ckpt) or safetensors file to the weights a job names.
 ///
+/// A file that ends in .onnx is taken for CenterFace, the face detector.
+///
 /// Nothing in the file is executed. Both torchvision key spellings are read; what does not fit is refused by name
 /// and shape.
 #[derive(Debug, clap::Args)]
@@ -44,6 +46,9 @@ impl ValueEnum for Kind {
 }
 
 pub fn run(args: Args) -> Result<u8, Failure> {
+    if args.source.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx")) {
+        return detector(&args);
+    }
     let kind = args.kind.map(|kind| kind.0);
     let imported = model::import_weights(&args.source, kind, &args.output).map_err(Failure::usage)?;
     if !imported.ignored.is_empty() {
@@ -54,6 +59,21 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         imported.kind.name(),
         imported.tensors,
         imported.source_format,
+        args.source.display(),
+        args.output.display()
+    ));
+    Ok(exit::OK)
+}
+
+fn detector(args: &Args) -> Result<u8, Failure> {
+    if let Some(Kind(kind)) = args.kind {
+        let message = "an ONNX file is taken for the face detector, which has no kind; leave --kind out";
+        return Err(Failure::usage(format!("--kind {}: {message}", kind.name())));
+    }
+    let tensors = model::import_detector(&args.source, &args.output).map_err(Failure::usage)?;
+    print(format!(
+        "{} with {tensors} tensors from ONNX {}: {}",
+        model::DETECTOR_ARCHITECTURE,
         args.source.display(),
         args.output.display()
     ));

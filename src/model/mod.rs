@@ -9,6 +9,7 @@
 //! video, starts no thread and prints nothing; libtorch is called through its fallible methods only, so that a bad
 //! tensor is an error and never a panic.
 
+mod centerface;
 mod checkpoint;
 mod describe;
 mod device;
@@ -21,6 +22,7 @@ mod init;
 mod layout;
 mod network;
 mod onednn;
+mod onnx;
 mod pickle;
 #[cfg(test)]
 mod pyramid;
@@ -30,6 +32,9 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use centerface::{
+    DETECTOR_ARCHITECTURE, DETECTOR_BATCH, DETECTOR_GRID, Detection, Detector, import_detector,
+};
 pub use describe::{WeightsInfo, describe};
 pub use device::{Device, libtorch_version, self_test, set_threads};
 pub use error::ModelError;
