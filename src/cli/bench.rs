@@ -54,6 +54,8 @@ struct Report {
     median: Round,
     /// Whole pipeline ÷ the slower of decoding alone and the models alone; median of the rounds' ratios.
     of_limit: f64,
+    /// Whole pipeline ÷ what the cores could do at best; median of the rounds' ratios. On the CPU only.
+    of_shared: Option<f64>,
     /// Faces a second of each peer program, median.
     peers: BTreeMap<String, f64>,
     /// Whole pipeline ÷ peer; median of the rounds' ratios.
@@ -146,7 +148,9 @@ pub fn run(args: Args) -> Result<u8, Failure> {
             prepare: each(|round| round.prepare),
             model: each(|round| round.model),
             whole: each(|round| round.whole),
+            shared: each(|round| round.shared),
         },
+        of_shared: (device == Device::cpu()).then(|| each(|round| round.whole / round.shared)),
         of_limit: median(
             rounds
                 .iter()
@@ -188,6 +192,7 @@ fn render(report: &Report) -> String {
         prepare,
         model,
         whole,
+        shared,
     } = report.median;
     let mut lines = vec![
         format!(
@@ -202,6 +207,11 @@ fn render(report: &Report) -> String {
             report.of_limit
         ),
     ];
+    if let Some(of_shared) = report.of_shared {
+        lines.push(format!(
+            "  work of all three shared by the cores, at best {shared:.1}; the whole is {of_shared:.3} of it"
+        ));
+    }
     for (name, rate) in &report.peers {
         lines.push(format!(
             "  PyAV + PyTorch, {name}: {rate:.1}; this is {:.2} times as fast",
