@@ -34,8 +34,8 @@ pub struct Args {
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Rounds; one more goes first and is not counted.
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    rounds: u64,
     /// A Python with torch, torchvision and av: measures the same work done by a plain PyAV and PyTorch program.
     #[arg(long, value_name = "FILE")]
     python: Option<PathBuf>,
@@ -123,7 +123,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     };
     let mut rounds = Vec::new();
     let mut peers: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-    for round in 0..=args.rounds.max(1) {
+    for round in 0..=args.rounds {
         let rates = bench.round().map_err(Failure::stopped)?;
         let counts = round > 0;
         if counts {
@@ -244,7 +244,11 @@ impl Peer {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .map_err(|error| failed(error.to_string()))?;
+            .map_err(|error| {
+                failed(format!(
+                    "{error}; give --python a Python with torch, torchvision and av"
+                ))
+            })?;
         let (Some(orders), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(failed("has no pipes".into()));
         };
@@ -259,7 +263,10 @@ impl Peer {
         let mut answer = String::new();
         writeln!(self.orders, "{variant}")
             .and_then(|()| self.answers.read_line(&mut answer))
-            .map_err(Failure::stopped)?;
+            .map_err(|error| {
+                let remedy = "its own words stand above; give one with torch, torchvision and av";
+                Failure::stopped(format!("the Python of --python ended ({error}); {remedy}"))
+            })?;
         serde_json::from_str::<Value>(&answer)
             .ok()
             .and_then(|answer| answer["rate"].as_f64())
