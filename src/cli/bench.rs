@@ -34,8 +34,8 @@ pub struct Args {
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Rounds; one more goes first and is not counted.
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    rounds: u64,
     /// A Python with torch, torchvision and av: measures the same work done by a plain PyAV and PyTorch program.
     #[arg(long, value_name = "FILE")]
     python: Option<PathBuf>,
@@ -54,6 +54,8 @@ struct Report {
     median: Round,
     /// Whole pipeline ÷ the slower of decoding alone and the models alone; median of the rounds' ratios.
     of_limit: f64,
+    /// Whole pipeline ÷ what the cores could do at best; median of the rounds' ratios. On the CPU only.
+    of_shared: Option<f64>,
     /// Faces a second of each peer program, median.
     peers: BTreeMap<String, f64>,
     /// Whole pipeline ÷ peer; median of the rounds' ratios.
@@ -121,7 +123,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     };
     let mut rounds = Vec::new();
     let mut peers: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-    for round in 0..=args.rounds.max(1) {
+    for round in 0..=args.rounds {
         let rates = bench.round().map_err(Failure::stopped)?;
         let counts = round > 0;
         if counts {
@@ -146,7 +148,9 @@ pub fn run(args: Args) -> Result<u8, Failure> {
             prepare: each(|round| round.prepare),
             model: each(|round| round.model),
             whole: each(|round| round.whole),
+            shared: each(|round| round.shared),
         },
+        of_shared: (device == Device::cpu()).then(|| each(|round| round.whole / round.shared)),
         of_limit: median(
             rounds
                 .iter()
@@ -188,6 +192,7 @@ fn render(report: &Report) -> String {
         prepare,
         model,
         whole,
+        shared,
     } = report.median;
     let mut lines = vec![
         format!(
@@ -202,6 +207,11 @@ fn render(report: &Report) -> String {
             report.of_limit
         ),
     ];
+    if let Some(of_shared) = report.of_shared {
+        lines.push(format!(
+            "  work of all three shared by the cores, at best {shared:.1}; the whole is {of_shared:.3} of it"
+        ));
+    }
     for (name, rate) in &report.peers {
         lines.push(format!(
             "  PyAV + PyTorch, {name}: {rate:.1}; this is {:.2} times as fast",
@@ -234,7 +244,11 @@ impl Peer {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .map_err(|error| failed(error.to_string()))?;
+            .map_err(|error| {
+                failed(format!(
+                    "{error}; give --python a Python with torch, torchvision and av"
+                ))
+            })?;
         let (Some(orders), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(failed("has no pipes".into()));
         };
@@ -249,7 +263,10 @@ impl Peer {
         let mut answer = String::new();
         writeln!(self.orders, "{variant}")
             .and_then(|()| self.answers.read_line(&mut answer))
-            .map_err(Failure::stopped)?;
+            .map_err(|error| {
+                let remedy = "its own words stand above; give one with torch, torchvision and av";
+                Failure::stopped(format!("the Python of --python ended ({error}); {remedy}"))
+            })?;
         serde_json::from_str::<Value>(&answer)
             .ok()
             .and_then(|answer| answer["rate"].as_f64())

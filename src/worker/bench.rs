@@ -28,6 +28,9 @@ pub struct Round {
     pub model: f64,
     /// The whole pipeline: video to Parquet.
     pub whole: f64,
+    /// What the cores could do at best if they did the work of all three stages and nothing else, from the processor
+    /// time that each took alone. On the CPU this is the limit: decoding and the models want the same cores.
+    pub shared: f64,
 }
 
 /// Why nothing could be measured.
@@ -75,16 +78,22 @@ impl Bench {
     /// # Errors
     /// [`BenchError`] when a video, a model or the part fails.
     pub fn round(&mut self) -> Result<Round, BenchError> {
-        let (decode, prepare) = self.decode()?;
+        let began = cpu_time();
+        let (frames, decode, prepare) = self.decode()?;
+        let decoded = cpu_time();
+        let (faces, model) = self.model()?;
+        let each = (decoded - began) / frames as f64 + (cpu_time() - decoded) / faces as f64;
         Ok(Round {
             decode,
             prepare,
-            model: self.model()?,
+            model,
             whole: self.whole()?,
+            shared: self.assignment.threads as f64 / each,
         })
     }
 
-    fn decode(&mut self) -> Result<(f64, f64), BenchError> {
+    /// Frames, and frames a second of decoding and of preparation.
+    fn decode(&mut self) -> Result<(u64, f64, f64), BenchError> {
         let options = self.pipeline.decode_options();
         let capacity = self.pipeline.engine().capacity();
         let mut preparer = Preparer::new();
@@ -121,10 +130,11 @@ impl Bench {
             return Err(BenchError::NoFrames);
         }
         let decoding = began.elapsed() - other;
-        Ok((rate(prepared, decoding), rate(prepared, preparing)))
+        Ok((prepared, rate(prepared, decoding), rate(prepared, preparing)))
     }
 
-    fn model(&mut self) -> Result<f64, BenchError> {
+    /// Faces, and faces a second.
+    fn model(&mut self) -> Result<(u64, f64), BenchError> {
         let engine = self.pipeline.engine();
         let began = Instant::now();
         let mut labelled = 0;
@@ -135,7 +145,7 @@ impl Bench {
             }
             engine.run().map_err(PipelineError::from)?;
         }
-        Ok(rate(labelled, began.elapsed()))
+        Ok((labelled, rate(labelled, began.elapsed())))
     }
 
     fn whole(&mut self) -> Result<f64, BenchError> {
@@ -145,6 +155,12 @@ impl Bench {
         let labelled = self.pipeline.label(&self.lease, part.path(), &reports)?;
         Ok(rate(labelled.part.rows, began.elapsed()))
     }
+}
+
+/// Seconds of processor time that this process, all its threads together, has used.
+fn cpu_time() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
 fn rate(frames: u64, time: Duration) -> f64 {
