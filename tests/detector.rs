@@ -101,7 +101,13 @@ fn a_face_depends_on_its_picture_alone() {
         let together = detect(&detector, &pictures[..count].concat(), &cases[0]);
         assert_eq!(together, alone[..count]);
     }
-    let full: Vec<f32> = pictures.iter().cycle().take(DETECTOR_BATCH).flatten().copied().collect();
+    let full: Vec<f32> = pictures
+        .iter()
+        .cycle()
+        .take(DETECTOR_BATCH)
+        .flatten()
+        .copied()
+        .collect();
     for (n, faces) in detect(&detector, &full, &cases[0]).iter().enumerate() {
         assert_eq!(*faces, alone[n % cases.len()], "place {n}");
     }
@@ -110,7 +116,10 @@ fn a_face_depends_on_its_picture_alone() {
 #[test]
 fn what_is_no_centerface_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let (broken, out) = (folder.path().join("broken.onnx"), folder.path().join("out.safetensors"));
+    let (broken, out) = (
+        folder.path().join("broken.onnx"),
+        folder.path().join("out.safetensors"),
+    );
     let whole = std::fs::read(onnx()).unwrap();
     let cut = &whole[..whole.len() / 2];
     for (bytes, cause) in [

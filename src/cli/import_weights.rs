@@ -46,7 +46,11 @@ impl ValueEnum for Kind {
 }
 
 pub fn run(args: Args) -> Result<u8, Failure> {
-    if args.source.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx")) {
+    if args
+        .source
+        .extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"))
+    {
         return detector(&args);
     }
     let kind = args.kind.map(|kind| kind.0);

@@ -161,7 +161,9 @@ fn folded(mut weight: Array, norm: [&Array; 4]) -> (Array, Array) {
         .map(|(gamma, variance)| gamma / (variance + EPSILON).sqrt())
         .collect();
     let shifts = beta.zip(mean).zip(&scales);
-    let data: Vec<f32> = shifts.map(|((beta, mean), scale)| (beta - mean * scale) as f32).collect();
+    let data: Vec<f32> = shifts
+        .map(|((beta, mean), scale)| (beta - mean * scale) as f32)
+        .collect();
     for (kernel, scale) in weight.data.chunks_mut(4).zip(scales.iter().cycle()) {
         kernel
             .iter_mut()
@@ -247,7 +249,7 @@ impl Detector {
         let conv = |layer: Layer, up: bool| {
             let part = |part: &str| place.array(&state.tensors[&format!("{}.{part}", layer.name)]);
             let alone = layer.shape[1] == 1;
-            Ok(Conv {
+            Ok::<_, TchError>(Conv {
                 weight: part("weight")?,
                 bias: part("bias")?,
                 stride: layer.stride,
@@ -257,7 +259,10 @@ impl Detector {
         };
         let build = || {
             Ok(Self {
-                convs: convs().into_iter().map(|layer| conv(layer, false)).collect::<Result<_, _>>()?,
+                convs: convs()
+                    .into_iter()
+                    .map(|layer| conv(layer, false))
+                    .collect::<Result<_, _>>()?,
                 ups: ups().map(|layer| conv(layer, true)).collect::<Result<_, _>>()?,
                 device,
             })
@@ -291,7 +296,10 @@ impl Detector {
             let mut batch = Tensor::f_from_slice(pictures)?.f_view(shape)?;
             if count < DETECTOR_BATCH {
                 let rest = [(DETECTOR_BATCH - count) as i64, shape[1], shape[2], shape[3]];
-                batch = Tensor::f_cat(&[&batch, &Tensor::f_zeros(rest, (Kind::Float, tch::Device::Cpu))?], 0)?;
+                batch = Tensor::f_cat(
+                    &[&batch, &Tensor::f_zeros(rest, (Kind::Float, tch::Device::Cpu))?],
+                    0,
+                )?;
             }
             let heads = self.forward(&channels_last(&batch.f_to_device(self.device.tch())?)?)?;
             heads
@@ -308,9 +316,10 @@ impl Detector {
         let heads = run().map_err(ModelError::torch("finding faces"))?;
         let cells = (width / CELL) * (height / CELL);
         let faces = |picture: usize| {
-            let mut maps = heads.iter().zip(HEADS).map(|(values, channels)| {
-                &values[picture * channels * cells..][..channels * cells]
-            });
+            let mut maps = heads
+                .iter()
+                .zip(HEADS)
+                .map(|(values, channels)| &values[picture * channels * cells..][..channels * cells]);
             let mut next = || maps.next().unwrap_or_default();
             found([next(), next(), next(), next()], width, height, min_score)
         };
@@ -322,23 +331,38 @@ impl Detector {
         let mut convs = self.convs.iter();
         let mut next = |x: &Tensor| match convs.next() {
             Some(conv) => conv.forward(x),
-            None => Err(TchError::Torch("the network has fewer layers than its layout".into())),
+            None => Err(TchError::Torch(
+                "the network has fewer layers than its layout".into(),
+            )),
         };
         let mut x = next(x)?.f_relu()?;
         let mut levels = Vec::with_capacity(BLOCKS.len());
         for (block, (inputs, _, outputs, stride)) in BLOCKS.into_iter().enumerate() {
-            let mut y = if block > 0 { next(&x)?.f_relu()? } else { x.shallow_clone() };
+            let mut y = if block > 0 {
+                next(&x)?.f_relu()?
+            } else {
+                x.shallow_clone()
+            };
             y = next(&y)?.f_relu()?;
             y = next(&y)?;
-            x = if inputs == outputs && stride == 1 { y.f_add(&x)? } else { y };
+            x = if inputs == outputs && stride == 1 {
+                y.f_add(&x)?
+            } else {
+                y
+            };
             levels.push(x.shallow_clone());
         }
         x = next(&x)?.f_relu()?;
         for (up, block) in self.ups.iter().zip(TAPS) {
-            x = up.forward(&x)?.f_relu()?.f_add(&next(&levels[block])?.f_relu()?)?;
+            x = up
+                .forward(&x)?
+                .f_relu()?
+                .f_add(&next(&levels[block])?.f_relu()?)?;
         }
         x = next(&x)?.f_relu()?;
-        let mut heads = (0..HEADS.len()).map(|_| next(&x)).collect::<Result<Vec<_>, _>>()?;
+        let mut heads = (0..HEADS.len())
+            .map(|_| next(&x))
+            .collect::<Result<Vec<_>, _>>()?;
         heads[0] = heads[0].f_sigmoid()?;
         Ok(heads)
     }
@@ -366,7 +390,12 @@ impl Conv {
 }
 
 /// Turns one picture's maps into faces: a cell hotter than `min_score` is a face; of those that overlap the surest stays.
-fn found([heat, scale, offset, points]: [&[f32]; 4], width: usize, height: usize, min_score: f32) -> Vec<Detection> {
+fn found(
+    [heat, scale, offset, points]: [&[f32]; 4],
+    width: usize,
+    height: usize,
+    min_score: f32,
+) -> Vec<Detection> {
     let (across, cells) = (width / CELL, heat.len());
     let (right, bottom) = (width as f32, height as f32);
     let mut faces = Vec::new();
@@ -383,14 +412,21 @@ fn found([heat, scale, offset, points]: [&[f32]; 4], width: usize, height: usize
         }
         let corners = [x, y, (x + w).min(right), (y + h).min(bottom)];
         if corners.iter().chain(&landmarks).all(|value| value.is_finite()) {
-            faces.push(Detection { corners, score, landmarks });
+            faces.push(Detection {
+                corners,
+                score,
+                landmarks,
+            });
         }
     }
     // A stable sort: equal scores stay in the order of their cells.
     faces.sort_by(|a, b| b.score.total_cmp(&a.score));
     let mut kept: Vec<Detection> = Vec::new();
     for face in faces {
-        if kept.iter().all(|other| overlap(&face.corners, &other.corners) < OVERLAP) {
+        if kept
+            .iter()
+            .all(|other| overlap(&face.corners, &other.corners) < OVERLAP)
+        {
             kept.push(face);
         }
     }

@@ -89,7 +89,9 @@ fn tensor(bytes: &[u8]) -> Result<(String, Option<Array>), String> {
     if kind != FLOAT {
         return Ok((name, None));
     }
-    let elements = shape.iter().try_fold(1_usize, |product, &n| product.checked_mul(n));
+    let elements = shape
+        .iter()
+        .try_fold(1_usize, |product, &n| product.checked_mul(n));
     if elements != Some(data.len()) {
         return Err(format!("tensor `{name}` {shape:?} holds {} values", data.len()));
     }
@@ -153,7 +155,12 @@ impl<'a> Iterator for Fields<'a> {
         if field.is_none() {
             self.rest = &[];
         }
-        Some(field.ok_or_else(|| format!("no ONNX: byte {at} of {} of a message begins no field", self.whole)))
+        Some(field.ok_or_else(|| {
+            format!(
+                "no ONNX: byte {at} of {} of a message begins no field",
+                self.whole
+            )
+        }))
     }
 }
 
