@@ -35,6 +35,32 @@ impl Rect {
             h: size.height as f32,
         }
     }
+
+    /// The part inside a picture; of a box that lies outside, an empty one at the border.
+    pub fn within(self, size: Size) -> Self {
+        let (x, w) = inside(self.x, self.w, size.width);
+        let (y, h) = inside(self.y, self.h, size.height);
+        Self { x, y, w, h }
+    }
+
+    /// Intersection ÷ union of two boxes, 0 to 1; 0 when both are empty.
+    pub fn overlap(self, other: Self) -> f32 {
+        let shared = |a: f32, al: f32, b: f32, bl: f32| ((a + al).min(b + bl) - a.max(b)).max(0.0);
+        let both = shared(self.x, self.w, other.x, other.w) * shared(self.y, self.h, other.y, other.h);
+        let union = self.w * self.h + other.w * other.h - both;
+        if union > 0.0 { both / union } else { 0.0 }
+    }
+}
+
+/// Start and length of what lies in `[0, limit]`, so that their exact sum does too.
+fn inside(start: f32, length: f32, limit: u32) -> (f32, f32) {
+    let limit = limit as f32;
+    let first = start.clamp(0.0, limit);
+    let mut rest = (start + length).clamp(first, limit) - first;
+    if f64::from(first) + f64::from(rest) > f64::from(limit) {
+        rest = rest.next_down();
+    }
+    (first, rest)
 }
 
 /// How a stored picture must be turned to be displayed: first flipped left-right when `mirrored`, then turned

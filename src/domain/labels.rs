@@ -120,6 +120,33 @@ impl Precision {
     }
 }
 
+/// How a face is cut out of a picture before it is resized to a model's input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Crop {
+    /// Brought upright by five landmarks, as Aff-Wild2's `cropped_aligned` and ArcFace's crops are.
+    #[default]
+    Arcface112,
+    /// The smallest square about the middle of the box.
+    Square,
+    /// The box, stretched.
+    Box,
+}
+
+impl Crop {
+    /// Every recipe.
+    pub const ALL: [Crop; 3] = [Crop::Arcface112, Crop::Square, Crop::Box];
+
+    /// The name used in job files and weight files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Crop::Arcface112 => "arcface112",
+            Crop::Square => "square",
+            Crop::Box => "box",
+        }
+    }
+}
+
 /// What became of one sampled frame; the `status` column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowStatus {

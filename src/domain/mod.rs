@@ -12,5 +12,5 @@ mod time;
 pub use face::Face;
 pub use geometry::{Orientation, Rect, Size};
 pub use ids::{BadKey, Fingerprint, ShardId, VideoKey, hex};
-pub use labels::{ACTION_UNITS, EXPRESSIONS, ModelKind, Precision, RowStatus, Task, VALENCE_AROUSAL};
+pub use labels::{ACTION_UNITS, Crop, EXPRESSIONS, ModelKind, Precision, RowStatus, Task, VALENCE_AROUSAL};
 pub use time::{FrameIndex, Micros, TimeBase};

@@ -1,6 +1,6 @@
 //! From the planes of a picture straight to a model's input, without an RGB picture in between.
 //!
-//! Each component (Y′, Cb, Cr, or R′, G′, B′, or grey) is resampled to 128 × 128 by its own antialiased triangle
+//! Each component (Y′, Cb, Cr, or R′, G′, B′, or grey) is resampled to the output's size by its own antialiased triangle
 //! filter, which honours where chroma samples sit; then come the colour matrix, clipping to 0…255, and the
 //! normalisation. It equals converting the frame to RGB and resizing that with Pillow's antialiased bilinear
 //! filter, save for the roundings to 8 bits which are left out here.
@@ -8,12 +8,11 @@
 //! Rows are mixed first, in 16-bit fixed point over whole rows; that is where nearly all the samples are read.
 //! Truncating one product costs half of 1/256 grey level on average, which is added back.
 
+use super::colour::{colour, normalised};
 use super::filter::Filter;
 use crate::domain::{Face, Orientation, Rect, Size};
-use crate::model::{IMAGENET_MEAN, IMAGENET_STD, INPUT_SIZE};
-use crate::stages::decode::{Colour, Component, Picture, Samples};
-
-const PIXELS: usize = INPUT_SIZE * INPUT_SIZE;
+use crate::model::INPUT_SIZE;
+use crate::stages::decode::{Component, Picture, Samples};
 
 /// Added to 8-bit codes once they are spread over 16 bits, and taken off again: with low bits that are not 0 the
 /// compiler keeps to 16-bit multiplications, 2.5 times as fast for 1080p.
@@ -30,6 +29,9 @@ pub enum PrepareError {
         /// The displayed picture.
         size: Size,
     },
+    /// The crop recipe needs five landmarks.
+    #[error("the face has no five landmarks apart from one another, which this crop recipe aligns by; choose `square` or `box`")]
+    Landmarks,
     /// The output does not hold one input.
     #[error("the output holds {found} numbers where one input has {expected}; pass a slice of that length")]
     Length {
@@ -48,7 +50,7 @@ pub struct Preparer {
     mixed: Vec<u16>,
     /// One component of it.
     line: Vec<f32>,
-    /// The three components at 128 × 128, as 16-bit codes.
+    /// The three components at the output's size, as 16-bit codes.
     small: [Vec<f32>; 3],
     /// A stored picture's result before it is turned.
     unturned: Vec<f32>,
@@ -68,15 +70,51 @@ impl Preparer {
     /// # Errors
     /// When the box is empty or leaves the picture, or `out` is not 3·128·128 long.
     pub fn prepare(&mut self, picture: &Picture, face: &Face, out: &mut [f32]) -> Result<(), PrepareError> {
-        if out.len() != 3 * PIXELS {
+        let square = Size {
+            width: INPUT_SIZE as u32,
+            height: INPUT_SIZE as u32,
+        };
+        self.resample(picture, face.rect, square, out, |value, channel, _| {
+            normalised(value, channel)
+        })
+    }
+
+    /// Writes the whole picture, stretched to `size`, as `[3, height, width]` f32, RGB planes of 0…255, the displayed way
+    /// up.
+    ///
+    /// # Errors
+    /// When `out` is not 3·width·height long.
+    pub fn shrink(&mut self, picture: &Picture, size: Size, out: &mut [f32]) -> Result<(), PrepareError> {
+        let whole = Rect::whole(picture.size());
+        self.resample(picture, whole, size, out, |value, ..| value)
+    }
+
+    #[inline(always)]
+    fn resample(
+        &mut self,
+        picture: &Picture,
+        rect: Rect,
+        size: Size,
+        out: &mut [f32],
+        finish: impl Fn(f32, usize, usize) -> f32,
+    ) -> Result<(), PrepareError> {
+        let pixels = size.width as usize * size.height as usize;
+        if out.len() != 3 * pixels {
             return Err(PrepareError::Length {
-                expected: 3 * PIXELS,
+                expected: 3 * pixels,
                 found: out.len(),
             });
         }
-        let region = Region::of(picture, face.rect)?;
-        if !self.plan.as_ref().is_some_and(|plan| plan.fits(picture, region)) {
-            self.plan = Some(Plan::new(picture, region));
+        let region = Region::of(picture, rect)?;
+        let turn = picture.orientation();
+        // A quarter turn swaps the sides, back as well as forth.
+        let stored = turn.displayed(size);
+        if !self
+            .plan
+            .as_ref()
+            .is_some_and(|plan| plan.fits(picture, region, stored))
+        {
+            self.plan = Some(Plan::new(picture, region, stored));
         }
         let Self {
             plan: Some(plan),
@@ -89,16 +127,15 @@ impl Preparer {
             return Ok(());
         };
         for group in &plan.planes {
-            group.resample(picture, mixed, line, small);
+            group.resample(picture, stored, mixed, line, small);
         }
-        let turn = picture.orientation();
         if turn == Orientation::default() {
-            colour(picture, small, out);
+            colour(picture, small, out, finish);
         } else {
-            unturned.resize(3 * PIXELS, 0.0);
-            colour(picture, small, unturned);
-            for (from, to) in unturned.chunks_exact(PIXELS).zip(out.chunks_exact_mut(PIXELS)) {
-                turned(from, turn, to);
+            unturned.resize(3 * pixels, 0.0);
+            colour(picture, small, unturned, finish);
+            for (from, to) in unturned.chunks_exact(pixels).zip(out.chunks_exact_mut(pixels)) {
+                turned(from, turn, stored, to);
             }
         }
         Ok(())
@@ -162,6 +199,8 @@ impl Region {
 struct Plan {
     components: Vec<Component>,
     region: Region,
+    /// The output before it is turned.
+    size: Size,
     planes: Vec<PlanePlan>,
 }
 
@@ -177,11 +216,12 @@ struct PlanePlan {
 }
 
 impl Plan {
-    fn fits(&self, picture: &Picture, region: Region) -> bool {
-        self.region == region && self.components == picture.components()
+    fn fits(&self, picture: &Picture, region: Region, size: Size) -> bool {
+        (self.region, self.size) == (region, size) && self.components == picture.components()
     }
 
-    fn new(picture: &Picture, region: Region) -> Self {
+    fn new(picture: &Picture, region: Region, output: Size) -> Self {
+        let (columns, rows) = (output.width as usize, output.height as usize);
         let components = picture.components().to_vec();
         let mut planes: Vec<PlanePlan> = Vec::new();
         for (index, &component) in components.iter().enumerate() {
@@ -191,7 +231,7 @@ impl Plan {
                 size.width as usize,
                 region.x / px + site.0,
                 region.w / px,
-                INPUT_SIZE,
+                columns,
             );
             let (first, end) = across.range();
             let at = |sample: usize| component.offset + sample * component.step;
@@ -205,9 +245,9 @@ impl Plan {
                 size.height as usize,
                 region.y / py + site.1,
                 region.h / py,
-                INPUT_SIZE,
+                rows,
             );
-            let rows = (0..INPUT_SIZE).map(|output| (down.spans[output].0, down.fractions(output)));
+            let rows = (0..rows).map(|output| (down.spans[output].0, down.fractions(output)));
             planes.push(PlanePlan {
                 plane: component.plane,
                 rows: rows.collect(),
@@ -218,6 +258,7 @@ impl Plan {
         Self {
             components,
             region,
+            size: output,
             planes,
         }
     }
@@ -228,6 +269,7 @@ impl PlanePlan {
     fn resample(
         &self,
         picture: &Picture,
+        size: Size,
         mixed: &mut Vec<u16>,
         line: &mut Vec<f32>,
         small: &mut [Vec<f32>; 3],
@@ -235,10 +277,11 @@ impl PlanePlan {
         let plane = picture.plane(self.plane);
         let Samples { bytes, justify, .. } = picture.samples();
         let (first, end) = self.samples;
+        let columns = size.width as usize;
         let row = |y: usize| &plane.row(y)[first * bytes..end * bytes];
         mixed.resize(end - first, 0);
         for (index, ..) in &self.across {
-            small[*index].resize(PIXELS, 0.0);
+            small[*index].resize(columns * size.height as usize, 0.0);
         }
         for (output, (top, fractions)) in self.rows.iter().enumerate() {
             mixed.fill(0);
@@ -275,7 +318,7 @@ impl PlanePlan {
                 filter.apply(
                     line,
                     origin,
-                    &mut small[*index][output * INPUT_SIZE..][..INPUT_SIZE],
+                    &mut small[*index][output * columns..][..columns],
                 );
             }
         }
@@ -294,83 +337,20 @@ fn mix<S: Copy>(mixed: &mut [u16], upper: &[S], lower: &[S], weights: (u16, u16)
     }
 }
 
-/// Turns 16-bit codes of the components into normalised R′, G′, B′ planes.
-///
-/// With luma weights Kr, Kg, Kb (ITU-T H.273, 8.3): R′ = Y′ + 2(1 − Kr)·Cr, B′ = Y′ + 2(1 − Kb)·Cb,
-/// G′ = Y′ − 2Kr(1 − Kr)/Kg·Cr − 2Kb(1 − Kb)/Kg·Cb; limited range has 219 steps of luma from 16 and 224 of chroma
-/// about 128, full range 255 and 255.
-fn colour(picture: &Picture, small: &[Vec<f32>; 3], out: &mut [f32]) {
-    let bits = picture.samples().bits;
-    // Codes come left-justified in 16 bits; `unit` brings them to 8-bit codes, `whole` to 0…255 of full range.
-    let unit = 1.0 / 256.0;
-    let whole = 255.0 / (((1u32 << bits) - 1) << (16 - bits)) as f32;
-    let luma = |full: bool| {
-        if full {
-            (whole, 0.0)
-        } else {
-            (unit * 255.0 / 219.0, -16.0 * 255.0 / 219.0)
-        }
-    };
-    let [first, second, third] = small;
-    match picture.colour() {
-        Colour::Rgb => {
-            for (channel, codes) in [first, second, third].into_iter().enumerate() {
-                let out = &mut out[channel * PIXELS..][..PIXELS];
-                out.iter_mut()
-                    .zip(codes)
-                    .for_each(|(out, code)| *out = normalised(code * whole, channel));
-            }
-        }
-        Colour::Grey { full } => {
-            let (scale, shift) = luma(full);
-            for (channel, out) in out.chunks_exact_mut(PIXELS).enumerate() {
-                out.iter_mut()
-                    .zip(first)
-                    .for_each(|(out, y)| *out = normalised(y * scale + shift, channel));
-            }
-        }
-        Colour::Yuv {
-            matrix: (kr, kb),
-            full,
-        } => {
-            let (scale, shift) = luma(full);
-            let chroma = if full { whole } else { unit * 255.0 / 224.0 };
-            let kg = 1.0 - kr - kb;
-            let (vr, ub) = (2.0 * (1.0 - kr), 2.0 * (1.0 - kb));
-            let (vg, ug) = (-kr * vr / kg, -kb * ub / kg);
-            let factors = [(0.0, vr), (ug, vg), (ub, 0.0)].map(|(u, v)| (u * chroma, v * chroma));
-            for (channel, (out, (u, v))) in out.chunks_exact_mut(PIXELS).zip(factors).enumerate() {
-                // 128 in 8 bits is 32,768 in 16.
-                let shift = shift - 32_768.0 * (u + v);
-                let codes = first.iter().zip(second).zip(third);
-                for (out, ((y, cb), cr)) in out.iter_mut().zip(codes) {
-                    *out = normalised(y * scale + cb * u + cr * v + shift, channel);
-                }
-            }
-        }
-    }
-}
-
-/// A channel value of 0…255, clipped, in ImageNet's units.
-#[inline(always)]
-fn normalised(value: f32, channel: usize) -> f32 {
-    let scale = 1.0 / (255.0 * IMAGENET_STD[channel]);
-    value.clamp(0.0, 255.0) * scale - IMAGENET_MEAN[channel] / IMAGENET_STD[channel]
-}
-
-/// Turns one stored square of 128 × 128 the displayed way up.
-fn turned(from: &[f32], turn: Orientation, to: &mut [f32]) {
-    const LAST: usize = INPUT_SIZE - 1;
-    for (row, to) in to.chunks_exact_mut(INPUT_SIZE).enumerate() {
+/// Turns one plane of `stored` size the displayed way up.
+fn turned(from: &[f32], turn: Orientation, stored: Size, to: &mut [f32]) {
+    let (width, height) = (stored.width as usize, stored.height as usize);
+    let columns = turn.displayed(stored).width as usize;
+    for (row, to) in to.chunks_exact_mut(columns).enumerate() {
         for (column, to) in to.iter_mut().enumerate() {
             let (x, y) = match turn.quarter_turns % 4 {
                 0 => (column, row),
-                1 => (row, LAST - column),
-                2 => (LAST - column, LAST - row),
-                _ => (LAST - row, column),
+                1 => (row, height - 1 - column),
+                2 => (width - 1 - column, height - 1 - row),
+                _ => (width - 1 - row, column),
             };
-            let x = if turn.mirrored { LAST - x } else { x };
-            *to = from[y * INPUT_SIZE + x];
+            let x = if turn.mirrored { width - 1 - x } else { x };
+            *to = from[y * width + x];
         }
     }
 }

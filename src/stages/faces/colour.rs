@@ -1,0 +1,77 @@
+//! From codes of the components to R′, G′, B′, and to a model's units.
+
+use crate::model::{IMAGENET_MEAN, IMAGENET_STD};
+use crate::stages::decode::{Colour, Picture};
+
+/// Turns 16-bit codes of the components into planes R′, G′, B′. `finish` takes a value of 0…255, clipped, its channel and
+/// its pixel.
+///
+/// With luma weights Kr, Kg, Kb (ITU-T H.273, 8.3): R′ = Y′ + 2(1 − Kr)·Cr, B′ = Y′ + 2(1 − Kb)·Cb,
+/// G′ = Y′ − 2Kr(1 − Kr)/Kg·Cr − 2Kb(1 − Kb)/Kg·Cb; limited range has 219 steps of luma from 16 and 224 of chroma
+/// about 128, full range 255 and 255.
+#[inline(always)]
+pub(super) fn colour(
+    picture: &Picture,
+    small: &[Vec<f32>; 3],
+    out: &mut [f32],
+    finish: impl Fn(f32, usize, usize) -> f32,
+) {
+    let pixels = out.len() / 3;
+    let finish = |value: f32, channel, pixel| finish(value.clamp(0.0, 255.0), channel, pixel);
+    let bits = picture.samples().bits;
+    // Codes come left-justified in 16 bits; `unit` brings them to 8-bit codes, `whole` to 0…255 of full range.
+    let unit = 1.0 / 256.0;
+    let whole = 255.0 / (((1u32 << bits) - 1) << (16 - bits)) as f32;
+    let luma = |full: bool| {
+        if full {
+            (whole, 0.0)
+        } else {
+            (unit * 255.0 / 219.0, -16.0 * 255.0 / 219.0)
+        }
+    };
+    let [first, second, third] = small;
+    match picture.colour() {
+        Colour::Rgb => {
+            for (channel, codes) in [first, second, third].into_iter().enumerate() {
+                let out = out[channel * pixels..][..pixels].iter_mut().zip(codes);
+                for (pixel, (out, code)) in out.enumerate() {
+                    *out = finish(code * whole, channel, pixel);
+                }
+            }
+        }
+        Colour::Grey { full } => {
+            let (scale, shift) = luma(full);
+            for (channel, out) in out.chunks_exact_mut(pixels).enumerate() {
+                for (pixel, (out, y)) in out.iter_mut().zip(first).enumerate() {
+                    *out = finish(y * scale + shift, channel, pixel);
+                }
+            }
+        }
+        Colour::Yuv {
+            matrix: (kr, kb),
+            full,
+        } => {
+            let (scale, shift) = luma(full);
+            let chroma = if full { whole } else { unit * 255.0 / 224.0 };
+            let kg = 1.0 - kr - kb;
+            let (vr, ub) = (2.0 * (1.0 - kr), 2.0 * (1.0 - kb));
+            let (vg, ug) = (-kr * vr / kg, -kb * ub / kg);
+            let factors = [(0.0, vr), (ug, vg), (ub, 0.0)].map(|(u, v)| (u * chroma, v * chroma));
+            for (channel, (out, (u, v))) in out.chunks_exact_mut(pixels).zip(factors).enumerate() {
+                // 128 in 8 bits is 32,768 in 16.
+                let shift = shift - 32_768.0 * (u + v);
+                let codes = first.iter().zip(second).zip(third);
+                for (pixel, (out, ((y, cb), cr))) in out.iter_mut().zip(codes).enumerate() {
+                    *out = finish(y * scale + cb * u + cr * v + shift, channel, pixel);
+                }
+            }
+        }
+    }
+}
+
+/// A channel value of 0…255 in ImageNet's units.
+#[inline(always)]
+pub(super) fn normalised(value: f32, channel: usize) -> f32 {
+    let scale = 1.0 / (255.0 * IMAGENET_STD[channel]);
+    value * scale - IMAGENET_MEAN[channel] / IMAGENET_STD[channel]
+}
