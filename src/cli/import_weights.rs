@@ -1,7 +1,7 @@
 //! `affectmill import-weights`.
 
 use super::{Failure, exit, print};
-use crate::domain::ModelKind;
+use crate::domain::{Crop, ModelKind};
 use crate::model;
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
@@ -20,6 +20,10 @@ pub struct Args {
     /// What to make of it; default: what its heads say. `teacher_va` on a student keeps that head.
     #[arg(long)]
     kind: Option<Kind>,
+    /// How the faces were cropped that the model was trained on; jobs that detect faces need to know. Aff-Wild2's
+    /// `cropped_aligned` is arcface112. Default: what the source says, if it is safetensors.
+    #[arg(long, value_name = "RECIPE")]
+    crop: Option<Recipe>,
     /// Where to write safetensors.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
@@ -45,6 +49,25 @@ impl ValueEnum for Kind {
     }
 }
 
+/// A crop recipe on the command line.
+#[derive(Clone, Copy, Debug)]
+pub struct Recipe(pub Crop);
+
+impl ValueEnum for Recipe {
+    fn value_variants<'a>() -> &'a [Self] {
+        const RECIPES: [Recipe; 3] = [
+            Recipe(Crop::Arcface112),
+            Recipe(Crop::Square),
+            Recipe(Crop::Box),
+        ];
+        &RECIPES
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.0.name()))
+    }
+}
+
 pub fn run(args: Args) -> Result<u8, Failure> {
     if args
         .source
@@ -54,7 +77,13 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         return detector(&args);
     }
     let kind = args.kind.map(|kind| kind.0);
-    let imported = model::import_weights(&args.source, kind, &args.output).map_err(Failure::usage)?;
+    let imported = model::import_weights(
+        &args.source,
+        kind,
+        args.crop.map(|crop| crop.0),
+        &args.output,
+    )
+    .map_err(Failure::usage)?;
     if !imported.ignored.is_empty() {
         print(format!("left out: {}", imported.ignored.join(", ")));
     }
@@ -73,6 +102,10 @@ fn detector(args: &Args) -> Result<u8, Failure> {
     if let Some(Kind(kind)) = args.kind {
         let message = "an ONNX file is taken for the face detector, which has no kind; leave --kind out";
         return Err(Failure::usage(format!("--kind {}: {message}", kind.name())));
+    }
+    if args.crop.is_some() {
+        let message = "an ONNX file is taken for the face detector, which sees whole pictures; leave --crop out";
+        return Err(Failure::usage(message));
     }
     let tensors = model::import_detector(&args.source, &args.output).map_err(Failure::usage)?;
     print(format!(

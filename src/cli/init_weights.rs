@@ -1,6 +1,6 @@
 //! `affectmill init-weights`.
 
-use super::import_weights::Kind;
+use super::import_weights::{Kind, Recipe};
 use super::{Failure, exit, print};
 use crate::model;
 use std::path::PathBuf;
@@ -14,13 +14,16 @@ pub struct Args {
     /// Same seed, same bytes.
     #[arg(long)]
     seed: u64,
+    /// Mark the weights as trained on faces cropped by this recipe, so that jobs that detect faces take them.
+    #[arg(long, value_name = "RECIPE")]
+    crop: Option<Recipe>,
     /// Where to write safetensors.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
 }
 
 pub fn run(args: Args) -> Result<u8, Failure> {
-    model::init_weights(args.kind.0, args.seed, &args.output).map_err(Failure::usage)?;
+    model::init_weights(args.kind.0, args.seed, args.crop.map(|crop| crop.0), &args.output).map_err(Failure::usage)?;
     print(format!(
         "UNTRAINED {} weights (seed {}): {}",
         args.kind.0.name(),

@@ -4,11 +4,11 @@ use super::{RunError, Sink, probe};
 use crate::commit;
 use crate::dataset::{JobRecord, ModelRecord, PlannedVideo, RECORD_VERSION, ShardPlan, paths};
 use crate::discover::{self, Discovery, Source};
-use crate::domain::ShardId;
+use crate::domain::{Crop, ShardId};
 use crate::events::Event;
 use crate::model::{self, Device};
 use crate::plan;
-use crate::spec::{self, Job};
+use crate::spec::{self, FaceMode, Job};
 use crate::store::{Put, Store};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -66,17 +66,32 @@ pub fn resolve(job: Job) -> Result<JobRecord, RunError> {
     let mut models = Vec::with_capacity(job.models.len());
     for spec in &job.models {
         let info = model::describe(&spec.weights, spec.kind)?;
+        if job.faces.mode == FaceMode::Detect && info.crop.as_deref() != Some(job.faces.crop.name()) {
+            return Err(RunError::Crop {
+                model: spec.name.clone(),
+                weights: spec.weights.display().to_string(),
+                job: job.faces.crop.name(),
+                stated: info.crop.map_or("does not say how its faces were cropped".into(), |crop| {
+                    format!("was trained on faces cropped by `{crop}`")
+                }),
+            });
+        }
         models.push(ModelRecord {
             name: spec.name.clone(),
             kind: spec.kind,
             sha256: info.sha256,
             architecture: model::ARCHITECTURE.into(),
-            preprocessing: model::PREPROCESSING.into(),
+            preprocessing: preprocessing(&job),
             precision: spec.precision,
             untrained: info.untrained,
         });
     }
-    let identity = spec::identity(&job, &models, &crate::stages::decode::backend());
+    let detector = match (job.faces.mode, &job.faces.detector) {
+        (FaceMode::Detect, Some(weights)) => Some(model::describe_detector(weights)?),
+        _ => None,
+    };
+    let backend = crate::stages::decode::backend();
+    let identity = spec::identity(&job, &models, detector.as_deref(), &backend);
     Ok(JobRecord {
         version: RECORD_VERSION,
         affectmill: env!("CARGO_PKG_VERSION").into(),
@@ -85,6 +100,16 @@ pub fn resolve(job: Job) -> Result<JobRecord, RunError> {
         models,
         job,
     })
+}
+
+/// Id of how a face becomes the models' input.
+fn preprocessing(job: &Job) -> String {
+    match (job.faces.mode, job.faces.crop) {
+        (FaceMode::FullFrame, _) => model::PREPROCESSING.into(),
+        // The box goes through the same filter as a whole picture; the others take bilinear samples.
+        (FaceMode::Detect, Crop::Box) => model::PREPROCESSING.replace("full_frame", Crop::Box.name()),
+        (FaceMode::Detect, crop) => format!("{}-128x128-bilinear-imagenet", crop.name()),
+    }
 }
 
 /// Prepares a run. New videos are probed by worker processes and get a plan of their own.

@@ -8,9 +8,9 @@
 //! missing, misshapen or ambiguous is refused by name.
 
 use super::checkpoint::{Checkpoint, LANDMARK, prefix};
-use super::state::{ARCHITECTURE_KEY, StateDict, UNTRAINED};
+use super::state::{ARCHITECTURE_KEY, CROP, StateDict, UNTRAINED};
 use super::{ARCHITECTURE, ModelError, layout};
-use crate::domain::{ModelKind, Task};
+use crate::domain::{Crop, ModelKind, Task};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -30,12 +30,18 @@ pub struct Imported {
 
 /// Reads a PyTorch `.pt`, `.pth` or Lightning `.ckpt` checkpoint, or safetensors with any of the known names, and
 /// writes the safetensors file `out`. Without a `kind` it is told from the heads; with one, other heads are left out, so
-/// that a student's checkpoint can give a teacher of one task. Weights marked as untrained stay marked.
+/// that a student's checkpoint can give a teacher of one task. Weights marked as untrained stay marked, and so does the
+/// crop recipe, unless a `crop` is given.
 ///
 /// # Errors
 /// [`ModelError::Io`]; [`ModelError::File`] when the source cannot be understood or is ambiguous;
 /// [`ModelError::Mismatch`] naming every tensor that is missing, misshapen or not finite. `out` is then as it was.
-pub fn import_weights(src: &Path, kind: Option<ModelKind>, out: &Path) -> Result<Imported, ModelError> {
+pub fn import_weights(
+    src: &Path,
+    kind: Option<ModelKind>,
+    crop: Option<Crop>,
+    out: &Path,
+) -> Result<Imported, ModelError> {
     let source = Checkpoint::open(src)?;
     let names = Names::find(src, &source, kind)?;
     let kind = names.kind;
@@ -56,6 +62,10 @@ pub fn import_weights(src: &Path, kind: Option<ModelKind>, out: &Path) -> Result
     let mut state = StateDict::new(src, kind);
     if let Some(seed) = source.metadata.get(UNTRAINED) {
         state.metadata.insert(UNTRAINED.to_owned(), seed.clone());
+    }
+    let stated = crop.map(|crop| crop.name().to_owned());
+    if let Some(crop) = stated.or_else(|| source.metadata.get(CROP).cloned()) {
+        state.metadata.insert(CROP.to_owned(), crop);
     }
     let mut used = BTreeSet::new();
     for (name, _) in layout::layout(kind) {

@@ -5,9 +5,9 @@
 //! (Irwin–Hall), computed in integers: no `log` or `cos` whose last bit differs between platforms. Each tensor draws from
 //! its own ChaCha8 stream, keyed by seed, kind and name.
 
-use super::state::{Array, StateDict, UNTRAINED};
+use super::state::{Array, CROP, StateDict, UNTRAINED};
 use super::{ModelError, layout};
-use crate::domain::ModelKind;
+use crate::domain::{Crop, ModelKind};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use sha2::{Digest, Sha256};
@@ -17,8 +17,17 @@ use std::path::Path;
 ///
 /// # Errors
 /// [`ModelError::Io`] when `out` cannot be written; it is then as it was.
-pub fn init_weights(kind: ModelKind, seed: u64, out: &Path) -> Result<(), ModelError> {
-    untrained(kind, seed, out).write(out)
+pub fn init_weights(
+    kind: ModelKind,
+    seed: u64,
+    crop: Option<Crop>,
+    out: &Path,
+) -> Result<(), ModelError> {
+    let mut state = untrained(kind, seed, out);
+    if let Some(crop) = crop {
+        state.metadata.insert(CROP.to_owned(), crop.name().to_owned());
+    }
+    state.write(out)
 }
 
 /// The weights [`init_weights`] writes.

@@ -35,7 +35,7 @@ mod tests;
 pub use centerface::{
     DETECTOR_ARCHITECTURE, DETECTOR_BATCH, DETECTOR_GRID, Detection, Detector, import_detector,
 };
-pub use describe::{WeightsInfo, describe};
+pub use describe::{WeightsInfo, describe, describe_detector};
 pub use device::{Device, libtorch_version, self_test, set_threads};
 pub use error::ModelError;
 pub use import::{Imported, import_weights};

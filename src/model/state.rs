@@ -4,8 +4,9 @@
 //! same as `F32`, sorted by name, so that equal weights are equal bytes; written beside the target, synced, then
 //! renamed, so that a half-written file never carries the target's name.
 //!
-//! Metadata: `affectmill.kind` (`student`, …), `affectmill.architecture` ([`super::ARCHITECTURE`]) and, for weights nobody
-//! trained, `affectmill.untrained` (`seed N`).
+//! Metadata: `affectmill.kind` (`student`, …), `affectmill.architecture` ([`super::ARCHITECTURE`]), for weights nobody
+//! trained `affectmill.untrained` (`seed N`), and where it is known the crop recipe the model was trained on,
+//! `affectmill.crop` (`arcface112`, …).
 
 use super::dtype::Dtype;
 use super::{ARCHITECTURE, ModelError, layout};
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 pub(super) const KIND: &str = "affectmill.kind";
 pub(super) const ARCHITECTURE_KEY: &str = "affectmill.architecture";
 pub(super) const UNTRAINED: &str = "affectmill.untrained";
+pub(super) const CROP: &str = "affectmill.crop";
 
 /// The format's own limit, in bytes.
 const LARGEST_HEADER: u64 = 100_000_000;

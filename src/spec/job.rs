@@ -4,7 +4,7 @@
 //! the published `schemas/job.schema.json` and what `check` holds a job file against. So a range, a default or
 //! an explanation stands here and nowhere else. `Default:` in a doc comment is compared with the code by a test.
 
-use crate::domain::{ModelKind, Precision};
+use crate::domain::{Crop, ModelKind, Precision};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -85,19 +85,60 @@ pub enum SamplingMode {
 }
 
 /// `[faces]`: where the faces are.
-#[derive(Clone, Debug, PartialEq, Default, JsonSchema, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Faces {
-    /// `full_frame`. Default: `"full_frame"`.
+    /// `detect`, or `full_frame`: the whole picture is the face, as in footage that was cropped before.
+    /// Default: `"detect"`.
     pub mode: FaceMode,
+    /// With `mode = "detect"`: weights of CenterFace as safetensors (`affectmill import-weights centerface.onnx` makes
+    /// them); a path like `input.uri`. Required then. Default: none.
+    pub detector: Option<PathBuf>,
+    /// How a found face is cut out: `arcface112` (aligned by five landmarks), `square` or `box`. It must be what every
+    /// model was trained on, which its weight file says. Default: `"arcface112"`.
+    #[schemars(schema_with = "crops")]
+    pub crop: Crop,
+    /// Least score of a face, 0 to 1. Default: `0.5`.
+    #[schemars(range(min = 0, max = 1))]
+    pub min_score: f32,
+    /// Least width and height of a face in pixels of the displayed picture. Default: `20`.
+    pub min_face: u32,
+    /// Faces a frame that are labelled, the largest first; at least 1. Default: none, all are.
+    #[schemars(range(min = 1))]
+    pub max_faces: Option<u32>,
+    /// Pixels of the picture's longer side as the detector sees it, 32 to 4096; a smaller picture stays as it is. Larger finds
+    /// smaller faces and takes longer. Default: `640`.
+    #[schemars(range(min = 32, max = 4096))]
+    pub detect_size: u32,
+    /// The detector looks at one frame in so many, and at every frame where faces come, go or move fast; boxes and
+    /// landmarks between are carried, their `face_score` is null. 1 looks at every frame; at most 64. Default: `8`.
+    #[schemars(range(min = 1, max = 64))]
+    pub detect_every: u32,
+}
+
+impl Default for Faces {
+    fn default() -> Self {
+        Self {
+            mode: FaceMode::default(),
+            detector: None,
+            crop: Crop::default(),
+            min_score: 0.5,
+            min_face: 20,
+            max_faces: None,
+            detect_size: 640,
+            detect_every: 8,
+        }
+    }
 }
 
 /// How faces are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FaceMode {
-    /// The whole picture is the face: footage that was cropped before.
+    /// A detector finds and follows them.
     #[default]
+    Detect,
+    /// The whole picture is the face: footage that was cropped before.
     FullFrame,
 }
 
@@ -209,6 +250,11 @@ fn default_shard_frames() -> u64 {
 /// As [`model_kinds`].
 pub(super) fn precisions(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "enum": Precision::ALL.map(Precision::name), "default": "fp32" })
+}
+
+/// As [`model_kinds`].
+pub(super) fn crops(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": Crop::ALL.map(Crop::name), "default": "arcface112" })
 }
 
 /// `domain` knows nothing of schemas, so the kinds are listed here from their names.

@@ -19,6 +19,10 @@ pub(super) fn resolve(job: &mut Job, tree: &Node, job_file: &Path) -> Vec<Proble
             tree.place_of(&["output", "uri"]),
         ),
     ];
+    if let Some(detector) = &mut job.faces.detector {
+        let place = tree.place_of(&["faces", "detector"]);
+        places.push((detector, "faces.detector".to_string(), place));
+    }
     for (index, model) in job.models.iter_mut().enumerate() {
         let place = tree.place_of(&["models", &index.to_string(), "weights"]);
         places.push((

@@ -1,7 +1,7 @@
 //! What a schema cannot say about a job: which values go together, and which names clash.
 
 use super::tree::Node;
-use super::{Job, Problem, SamplingMode};
+use super::{FaceMode, Job, Problem, SamplingMode};
 use std::path::{Path, PathBuf};
 
 /// Everything that is wrong with a job whose types and ranges are right and whose paths are absolute.
@@ -11,6 +11,7 @@ pub(super) fn check(job: &Job, tree: &Node) -> Vec<Problem> {
         problems.push(Problem::new(tree.place_of(path), message));
     };
     sampling(job, &mut refuse);
+    faces(job, tree, &mut refuse);
     extensions(job, &mut refuse);
     models(job, &mut refuse);
     if job.run.queue != "local" {
@@ -57,6 +58,30 @@ fn sampling(job: &Job, refuse: &mut Refuse<'_>) {
                 "`sampling.{key}` has no effect unless `mode` is \"{key}\"; write mode = \"{key}\" or remove it"
             );
             refuse(&["sampling", key], message);
+        }
+    }
+}
+
+fn faces(job: &Job, tree: &Node, refuse: &mut Refuse<'_>) {
+    match job.faces.mode {
+        FaceMode::Detect if job.faces.detector.is_none() => {
+            let message = "`faces.mode` is \"detect\", which needs `detector`; make the detector's weights with \
+                 `affectmill import-weights centerface.onnx -o centerface.safetensors` and name them, or write \
+                 mode = \"full_frame\" for footage that is cropped to one face";
+            refuse(&["faces", "mode"], message.into());
+        }
+        FaceMode::Detect => {}
+        FaceMode::FullFrame => {
+            let section = tree.table().and_then(|table| table.get("faces"));
+            let keys = section.and_then(|entry| entry.node.table());
+            for key in keys.into_iter().flat_map(|table| table.keys()) {
+                if key != "mode" {
+                    let message = format!(
+                        "`faces.{key}` has no effect when `mode` is \"full_frame\"; write mode = \"detect\" or remove it"
+                    );
+                    refuse(&["faces", key], message);
+                }
+            }
         }
     }
 }

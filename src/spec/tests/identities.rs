@@ -19,7 +19,7 @@ fn model(name: &str) -> ModelRecord {
 fn the_fingerprint_is_the_sha256_of_canonical_json() {
     let overrides = ["sampling.mode=fps", "sampling.fps=2.5"];
     let job = load_text(GOOD, &overrides).unwrap();
-    let identity = identity(&job, &[model("student")], "libavcodec 59.37.100");
+    let identity = identity(&job, &[model("student")], None, "libavcodec 59.37.100");
     // Python: json.dumps(identity, sort_keys=True, separators=(",", ":")) written out, then hashlib.sha256.
     assert_eq!(
         fingerprint(&identity).as_str(),
@@ -35,11 +35,11 @@ fn the_fingerprint_is_the_sha256_of_canonical_json() {
 
 #[test]
 fn the_identity_holds_what_changes_labels_and_nothing_else() {
-    let base = identity(&load_text(GOOD, &[]).unwrap(), &[model("student")], "d");
+    let base = identity(&load_text(GOOD, &[]).unwrap(), &[model("student")], None, "d");
     let changed = |text: &str| {
         differences(
             &base,
-            &identity(&load_text(GOOD, &[text]).unwrap(), &[model("student")], "d"),
+            &identity(&load_text(GOOD, &[text]).unwrap(), &[model("student")], None, "d"),
         )
     };
     for unchanged in [
@@ -77,7 +77,7 @@ fn the_identity_holds_what_changes_labels_and_nothing_else() {
 #[test]
 fn differences_name_the_model() {
     let job = load_text(GOOD, &[]).unwrap();
-    let of = |models: &[ModelRecord]| identity(&job, models, "d");
+    let of = |models: &[ModelRecord]| identity(&job, models, None, "d");
     let base = of(&[model("a"), model("b")]);
     let retrained = ModelRecord {
         sha256: "11".into(),
@@ -95,7 +95,7 @@ fn differences_name_the_model() {
     let added = differences(&of(&[model("a")]), &base);
     assert_eq!(added.len(), 7, "{added:?}");
     assert_eq!(added[1], r#"models.b.architecture: was unset, is "arch""#);
-    let other = identity(&job, &[model("a"), model("b")], "e");
+    let other = identity(&job, &[model("a"), model("b")], None, "e");
     assert_eq!(differences(&base, &other), [r#"decode_backend: was "d", is "e""#]);
     assert_ne!(fingerprint(&base), fingerprint(&other));
 }

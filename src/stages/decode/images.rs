@@ -147,7 +147,7 @@ fn decode(path: &Path) -> Result<Picture, String> {
     if frame.is_corrupt() || frame.has_decode_errors() {
         return Err("the decoder could not restore the whole picture".into());
     }
-    Picture::new(frame, Orientation::default())
+    Picture::new(frame, Orientation::default(), ffmpeg::Rational(0, 1))
 }
 
 /// Counts the images of a folder.

@@ -99,6 +99,23 @@ pub(super) fn display_matrix(stream: &ffmpeg::Stream) -> Option<[i32; 9]> {
     matrix_from(bytes)
 }
 
+/// Width ÷ height of a pixel as the container tells it, else as the decoder does for this frame; 1 when neither does. The
+/// container goes first, as in FFmpeg's `av_guess_sample_aspect_ratio`.
+pub(super) fn pixel_aspect(container: ffmpeg::Rational, frame: &Video) -> f64 {
+    let known = |ratio: &ffmpeg::Rational| ratio.numerator() > 0 && ratio.denominator() > 0;
+    let ratio = [container, frame.aspect_ratio()].into_iter().find(known);
+    ratio.map_or(1.0, |ratio| {
+        f64::from(ratio.numerator()) / f64::from(ratio.denominator())
+    })
+}
+
+/// What the container says of a stream's pixel aspect; 0 when nothing.
+#[allow(unsafe_code)]
+pub(super) fn container_aspect(stream: &ffmpeg::Stream) -> ffmpeg::Rational {
+    // SAFETY: the stream is valid while borrowed; two integers are read.
+    unsafe { (*stream.as_ptr()).sample_aspect_ratio }.into()
+}
+
 /// Reads nine native-endian integers.
 pub(super) fn matrix_from(bytes: &[u8]) -> Option<[i32; 9]> {
     let (numbers, _) = bytes.as_chunks::<4>();

@@ -20,6 +20,8 @@ pub struct Picture {
     frame: Video,
     stored: Size,
     orientation: Orientation,
+    /// Width ÷ height of a stored pixel.
+    aspect: f64,
     colour: Colour,
     samples: Samples,
     components: Vec<Component>,
@@ -93,8 +95,13 @@ impl<'a> Plane<'a> {
 }
 
 impl Picture {
-    /// Takes a decoded frame; `orientation` is the stream's and gives way to one in the frame.
-    pub(super) fn new(frame: Video, orientation: Orientation) -> Result<Self, String> {
+    /// Takes a decoded frame; `orientation` is the stream's and gives way to one in the frame, `aspect` is the
+    /// container's, 0 when it tells none.
+    pub(super) fn new(
+        frame: Video,
+        orientation: Orientation,
+        aspect: ffmpeg::Rational,
+    ) -> Result<Self, String> {
         let stored = Size {
             width: frame.width(),
             height: frame.height(),
@@ -112,6 +119,7 @@ impl Picture {
             .and_then(|data| native::matrix_from(data.data()))
             .map(orientation_of);
         let orientation = own.unwrap_or(orientation);
+        let aspect = native::pixel_aspect(aspect, &frame);
         let colour = colour_of(&frame, &descriptor);
         let (frame, (samples, components)) = match layout(&frame, &descriptor) {
             Some(layout) => (frame, layout),
@@ -130,6 +138,7 @@ impl Picture {
             frame,
             stored,
             orientation,
+            aspect,
             colour,
             samples,
             components,
@@ -152,6 +161,15 @@ impl Picture {
     /// Size as it lies in memory.
     pub fn stored(&self) -> Size {
         self.stored
+    }
+
+    /// Width ÷ height of a pixel of the displayed picture: 1 save for anamorphic video.
+    pub fn pixel_aspect(&self) -> f64 {
+        if self.orientation.quarter_turns % 2 == 1 {
+            1.0 / self.aspect
+        } else {
+            self.aspect
+        }
     }
 
     /// How the stored picture must be turned to be displayed.

@@ -38,6 +38,7 @@ pub(super) struct StreamReader {
     time_base: TimeBase,
     start: i64,
     orientation: Orientation,
+    aspect: ffmpeg::Rational,
     next_index: u64,
     last_time: Option<Micros>,
     phase: Phase,
@@ -137,6 +138,7 @@ impl StreamReader {
             decoder,
             time_base: time_base(&stream),
             start: native::start_time(&input),
+            aspect: native::container_aspect(&stream),
             orientation: native::display_matrix(&stream)
                 .map(picture::orientation_of)
                 .unwrap_or_default(),
@@ -231,7 +233,7 @@ impl StreamReader {
         let picture = if damaged {
             Err("the decoder could not restore the whole picture".to_owned())
         } else {
-            picture::Picture::new(frame, self.orientation)
+            picture::Picture::new(frame, self.orientation, self.aspect)
         };
         let picture = picture.inspect_err(|cause| self.note(cause)).ok();
         self.next_index += 1;

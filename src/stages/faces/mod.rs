@@ -3,9 +3,17 @@
 //! Flows in: a decoded picture. Flows out: [`Face`]s in pixels of the displayed picture, and normalised tensors.
 //! It must never convert or copy a whole frame.
 
+mod align;
+mod colour;
 mod filter;
+mod find;
+mod follow;
+mod likeness;
 mod prepare;
 
+pub use align::Cropper;
+pub use find::{Finder, Found, Seen};
+pub use likeness::Cuts;
 pub use prepare::{PrepareError, Preparer};
 
 use super::decode::Picture;
