@@ -55,11 +55,7 @@ pub struct Recipe(pub Crop);
 
 impl ValueEnum for Recipe {
     fn value_variants<'a>() -> &'a [Self] {
-        const RECIPES: [Recipe; 3] = [
-            Recipe(Crop::Arcface112),
-            Recipe(Crop::Square),
-            Recipe(Crop::Box),
-        ];
+        const RECIPES: [Recipe; 3] = [Recipe(Crop::Arcface112), Recipe(Crop::Square), Recipe(Crop::Box)];
         &RECIPES
     }
 
@@ -77,13 +73,8 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         return detector(&args);
     }
     let kind = args.kind.map(|kind| kind.0);
-    let imported = model::import_weights(
-        &args.source,
-        kind,
-        args.crop.map(|crop| crop.0),
-        &args.output,
-    )
-    .map_err(Failure::usage)?;
+    let imported = model::import_weights(&args.source, kind, args.crop.map(|crop| crop.0), &args.output)
+        .map_err(Failure::usage)?;
     if !imported.ignored.is_empty() {
         print(format!("left out: {}", imported.ignored.join(", ")));
     }
@@ -104,7 +95,8 @@ fn detector(args: &Args) -> Result<u8, Failure> {
         return Err(Failure::usage(format!("--kind {}: {message}", kind.name())));
     }
     if args.crop.is_some() {
-        let message = "an ONNX file is taken for the face detector, which sees whole pictures; leave --crop out";
+        let message =
+            "an ONNX file is taken for the face detector, which sees whole pictures; leave --crop out";
         return Err(Failure::usage(message));
     }
     let tensors = model::import_detector(&args.source, &args.output).map_err(Failure::usage)?;

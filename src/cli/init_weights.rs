@@ -23,7 +23,8 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<u8, Failure> {
-    model::init_weights(args.kind.0, args.seed, args.crop.map(|crop| crop.0), &args.output).map_err(Failure::usage)?;
+    model::init_weights(args.kind.0, args.seed, args.crop.map(|crop| crop.0), &args.output)
+        .map_err(Failure::usage)?;
     print(format!(
         "UNTRAINED {} weights (seed {}): {}",
         args.kind.0.name(),

@@ -66,9 +66,20 @@ impl Labelled {
         let s = &self.seconds;
         (s.total > 0.0).then(|| {
             let share = |seconds: f64| 100.0 * seconds / s.total;
-            let who = if s.decode > s.infer { "decoding" } else { "the models" };
+            let who = if s.decode > s.infer + s.faces {
+                "decoding"
+            } else if s.faces > s.infer {
+                "finding faces"
+            } else {
+                "the models"
+            };
+            let faces = if s.faces > 0.0 {
+                format!(", finding faces took {:.0} %", share(s.faces))
+            } else {
+                String::new()
+            };
             format!(
-                "{who} set the pace: of the workers' time the models were busy {:.0} % and waited for frames {:.0} %, \
+                "{who} set the pace: of the workers' time the models were busy {:.0} % and waited for frames {:.0} %{faces}, \
                  the decoder was busy {:.0} % and waited for the models {:.0} %",
                 share(s.infer),
                 share(s.infer_blocked),

@@ -64,6 +64,22 @@ pub enum RunError {
     /// A weight file is missing or does not fit.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// A model was trained on faces cropped in another way than the job crops them.
+    #[error(
+        "model `{model}`: {weights} {stated}, but the job crops faces by `{job}` ([faces] crop), and other crops give wrong \
+         labels; change the job's crop, or state what the model was trained on: \
+         `affectmill import-weights {weights} --crop RECIPE -o FILE`"
+    )]
+    Crop {
+        /// The model's name.
+        model: String,
+        /// Its weight file.
+        weights: String,
+        /// The job's recipe.
+        job: &'static str,
+        /// What the weight file says.
+        stated: String,
+    },
     /// The output belongs to another job.
     #[error("{output} was labelled by another job; what differs:\n{}\nname another [output] uri, or restore these values", differences.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n"))]
     OtherFingerprint {

@@ -71,9 +71,11 @@ pub fn resolve(job: Job) -> Result<JobRecord, RunError> {
                 model: spec.name.clone(),
                 weights: spec.weights.display().to_string(),
                 job: job.faces.crop.name(),
-                stated: info.crop.map_or("does not say how its faces were cropped".into(), |crop| {
-                    format!("was trained on faces cropped by `{crop}`")
-                }),
+                stated: info
+                    .crop
+                    .map_or("does not say how its faces were cropped".into(), |crop| {
+                        format!("was trained on faces cropped by `{crop}`")
+                    }),
             });
         }
         models.push(ModelRecord {

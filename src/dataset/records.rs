@@ -186,9 +186,12 @@ pub struct StageSeconds {
     pub decode: f64,
     /// The decoder waited because the model was behind.
     pub decode_blocked: f64,
+    /// Finding faces and cutting them out.
+    #[serde(default)]
+    pub faces: f64,
     /// The models.
     pub infer: f64,
-    /// The models waited for frames.
+    /// The models, and what finds faces, waited for frames.
     pub infer_blocked: f64,
     /// Rows and Parquet.
     pub rows: f64,
@@ -201,6 +204,7 @@ impl StageSeconds {
     pub fn add(&mut self, other: &Self) {
         self.decode += other.decode;
         self.decode_blocked += other.decode_blocked;
+        self.faces += other.faces;
         self.infer += other.infer;
         self.infer_blocked += other.infer_blocked;
         self.rows += other.rows;

@@ -175,7 +175,7 @@ fn a_student_is_imported_whole_or_one_head_of_it() {
     );
     torch_zip(&src, "state_dict", &tensors);
 
-    let imported = import_weights(&src, None, &out).unwrap();
+    let imported = import_weights(&src, None, None, &out).unwrap();
     assert_eq!(
         (imported.kind, imported.tensors),
         (ModelKind::Student, golden_state(ModelKind::Student).tensors.len())
@@ -195,7 +195,7 @@ fn a_student_is_imported_whole_or_one_head_of_it() {
     ] {
         assert!(refused.unwrap().to_string().contains("affectmill.kind"));
     }
-    let imported = import_weights(&src, Some(ModelKind::TeacherVa), &out).unwrap();
+    let imported = import_weights(&src, Some(ModelKind::TeacherVa), None, &out).unwrap();
     assert_eq!(imported.ignored.len(), 5);
     let teacher = StateDict::read(&out, ModelKind::TeacherVa).unwrap();
     assert_eq!(
@@ -204,7 +204,7 @@ fn a_student_is_imported_whole_or_one_head_of_it() {
     );
     assert!(!teacher.tensors.contains_key("heads.au.bias"));
     let again = folder.path().join("again.safetensors");
-    import_weights(&out, None, &again).unwrap();
+    import_weights(&out, None, None, &again).unwrap();
     assert!(fs::read(&out).unwrap() == fs::read(&again).unwrap());
 }
 
@@ -229,7 +229,7 @@ fn a_teacher_is_told_by_its_head_and_old_names_are_known() {
                 .map(|(name, array)| (old(name), array))
                 .collect(),
         );
-        let imported = import_weights(&src, None, &out).unwrap();
+        let imported = import_weights(&src, None, None, &out).unwrap();
         assert_eq!((imported.kind, imported.ignored), (kind, vec![]));
         same_bits(
             &StateDict::read(&out, kind).unwrap().tensors,
@@ -249,7 +249,7 @@ fn what_does_not_fit_is_refused_by_name_and_shape() {
         let mut tensors = as_published(ModelKind::TeacherExpr, "m.", "m.");
         change(&mut tensors);
         torch_zip(&src, "state_dict", &tensors);
-        let error = import_weights(&src, kind, &out).unwrap_err().to_string();
+        let error = import_weights(&src, kind, None, &out).unwrap_err().to_string();
         assert!(!out.exists());
         assert!(error.starts_with(src.to_str().unwrap()), "{error}");
         error
@@ -316,18 +316,24 @@ fn other_files_are_refused_in_words() {
         (b"\xff\xff\xff\xff\xff\xff\xff\xff{}".to_vec(), "header"),
     ] {
         fs::write(&src, bytes).unwrap();
-        let error = import_weights(&src, None, &out).unwrap_err().to_string();
+        let error = import_weights(&src, None, None, &out).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
         assert!(!out.exists());
     }
     let missing = folder.path().join("missing");
     for error in [
-        import_weights(&missing, None, &out).unwrap_err(),
+        import_weights(&missing, None, None, &out).unwrap_err(),
         describe(&missing, ModelKind::Student).unwrap_err(),
         Network::load(&missing, ModelKind::Student, Precision::Fp32, Device::cpu())
             .err()
             .unwrap(),
-        init_weights(ModelKind::TeacherVa, 1, &src.join("below-a-file.safetensors")).unwrap_err(),
+        init_weights(
+            ModelKind::TeacherVa,
+            1,
+            None,
+            &src.join("below-a-file.safetensors"),
+        )
+        .unwrap_err(),
     ] {
         assert!(matches!(error, ModelError::Io { .. }), "{error}");
     }
@@ -342,7 +348,7 @@ fn untrained_weights_are_the_same_bytes_and_say_so() {
         ("b", ModelKind::TeacherVa, 7),
         ("c", ModelKind::TeacherVa, 8),
     ] {
-        init_weights(kind, seed, &path(name)).unwrap();
+        init_weights(kind, seed, None, &path(name)).unwrap();
     }
     let [a, b, c] = ["a", "b", "c"].map(|name| describe(&path(name), ModelKind::TeacherVa).unwrap());
     assert!(a.untrained && a == b && a.sha256 != c.sha256);
@@ -356,7 +362,7 @@ fn untrained_weights_are_the_same_bytes_and_say_so() {
         "seed 7"
     );
     // An import does not wash the mark off.
-    import_weights(&path("a"), None, &path("d")).unwrap();
+    import_weights(&path("a"), None, None, &path("d")).unwrap();
     assert_eq!(describe(&path("d"), ModelKind::TeacherVa).unwrap(), a);
     // A cut file, and one byte too many.
     for len in [bytes.len() - 1, 100, 8, 3, 0] {

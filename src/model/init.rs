@@ -17,12 +17,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// [`ModelError::Io`] when `out` cannot be written; it is then as it was.
-pub fn init_weights(
-    kind: ModelKind,
-    seed: u64,
-    crop: Option<Crop>,
-    out: &Path,
-) -> Result<(), ModelError> {
+pub fn init_weights(kind: ModelKind, seed: u64, crop: Option<Crop>, out: &Path) -> Result<(), ModelError> {
     let mut state = untrained(kind, seed, out);
     if let Some(crop) = crop {
         state.metadata.insert(CROP.to_owned(), crop.name().to_owned());

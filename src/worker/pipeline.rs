@@ -2,21 +2,25 @@
 //!
 //! ```text
 //! decode thread: open ─► decode ─► sample ─► prepare ──bounded channel──► this thread: batch ─► models ─► rows
+//!                                      └───► picture ──────────────────► find and crop faces ┘
 //! ```
 //!
+//! Footage that is cropped already is prepared on the decode thread. Where faces are detected the pictures themselves
+//! cross over, because detection is libtorch's work as much as the models are, and both want all cores in turn.
+//!
 //! Batches run across the seams between videos, so short videos do not leave them half empty; a row does not
-//! depend on its neighbours in a batch. Frames in flight are bounded by the channel: each entry is one prepared
-//! face of 192 KiB, whatever the size or length of the video.
+//! depend on its neighbours in a batch. Frames in flight are bounded by the channel, whose entries are prepared faces of
+//! 192 KiB or few pictures, and by what the finder holds back, whatever the length of the video.
 
 use super::heartbeat::Reports;
 use crate::dataset::{LabelSchema, PartInfo, PlannedVideo, StageSeconds, VideoOutcome, VideoStatus};
 use crate::discover;
-use crate::domain::{Face, FrameIndex, Micros};
-use crate::model::{Device, INPUT_LEN, ModelError};
+use crate::domain::{Crop, Face, FrameIndex, Micros};
+use crate::model::{Detector, Device, INPUT_LEN, ModelError};
 use crate::queue::{Assignment, Lease};
-use crate::spec::Job;
-use crate::stages::decode::{DecodeError, DecodeOptions, Sampler, VideoReader};
-use crate::stages::faces::{self, Preparer};
+use crate::spec::{FaceMode, Job};
+use crate::stages::decode::{DecodeError, DecodeOptions, Picture, Sampler, VideoReader};
+use crate::stages::faces::{self, Cropper, Cuts, Finder, Found, Preparer, Seen};
 use crate::stages::infer::Engine;
 use crate::stages::rows::{self, Row, RowError, RowWriter};
 use std::path::{Path, PathBuf};
@@ -26,6 +30,8 @@ use std::time::{Duration, Instant};
 
 /// Rows held back for a batch that is not full yet.
 const MAX_PENDING: usize = 4_096;
+/// Pictures in the channel; the finder holds back more.
+const PICTURES_IN_FLIGHT: usize = 8;
 
 /// Why a shard could not be labelled. Trouble with a single video is an outcome, not an error.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +60,8 @@ pub struct Labelled {
 /// The models of a job on one device, and what labelling a shard needs beside them.
 pub struct Pipeline {
     engine: Engine,
+    /// Where faces are detected.
+    finder: Option<Finder>,
     schema: LabelSchema,
     source: Source,
 }
@@ -77,6 +85,8 @@ struct Item {
 enum Content {
     /// A face, prepared: planar RGB `[3, 128, 128]`, normalised.
     Face(Face, Vec<f32>),
+    /// A picture to find faces in, and whether a scene cut lies between it and the one before.
+    Picture(Picture, bool),
     /// The frame could not be decoded whole.
     Damaged,
 }
@@ -86,7 +96,15 @@ impl Pipeline {
     pub fn new(assignment: &Assignment, device: Device) -> Result<Self, PipelineError> {
         let record = &assignment.job;
         let job = &record.job;
+        let finder = match (job.faces.mode, &job.faces.detector) {
+            (FaceMode::Detect, Some(weights)) => {
+                let detector = Detector::load(weights, device)?;
+                Some(Finder::new(detector, job.faces.clone()))
+            }
+            _ => None,
+        };
         Ok(Self {
+            finder,
             engine: Engine::load(&job.models, job.run.batch, device)?,
             schema: LabelSchema::new(&record.models, job.output.values, &record.fingerprint),
             source: Source {
@@ -121,7 +139,10 @@ impl Pipeline {
         let began = Instant::now();
         reports.begin_shard();
         // Two batches: one that the models work on, one being filled meanwhile.
-        let in_flight = 2 * self.engine.capacity();
+        let in_flight = match self.finder {
+            Some(_) => PICTURES_IN_FLIGHT,
+            None => 2 * self.engine.capacity(),
+        };
         let (sender, items) = sync_channel(in_flight);
         let (recycle, recycled) = sync_channel(in_flight);
         let writer = RowWriter::create(part, &self.schema)?;
@@ -136,6 +157,10 @@ impl Pipeline {
                 .map_err(|error| PipelineError::Thread(format!("could not be started: {error}")))?;
             let models = Labelling {
                 engine: &mut self.engine,
+                finder: self.finder.as_mut(),
+                crop: self.source.job.faces.crop,
+                cropper: Cropper::default(),
+                input: vec![0.0; INPUT_LEN],
                 lease,
                 reports,
                 recycle,
@@ -188,6 +213,7 @@ fn decode_shard(
 ) -> Decoded {
     let mut decoded = Decoded::default();
     let mut preparer = Preparer::new();
+    let mut cuts = Cuts::default();
     for (index, video) in lease.shard.videos.iter().enumerate() {
         let blocked_before = decoded.blocked;
         let began = Instant::now();
@@ -205,9 +231,11 @@ fn decode_shard(
             outcome.error = Some(entry.reason.clone());
         } else {
             reports.opened(&video.key);
+            cuts.clear();
             let mut frames = Frames {
                 source,
                 preparer: &mut preparer,
+                cuts: &mut cuts,
                 reports,
                 sender,
                 recycled,
@@ -229,6 +257,7 @@ fn decode_shard(
 struct Frames<'a> {
     source: &'a Source,
     preparer: &'a mut Preparer,
+    cuts: &'a mut Cuts,
     reports: &'a Reports,
     sender: &'a SyncSender<Item>,
     recycled: &'a Receiver<Vec<f32>>,
@@ -252,6 +281,8 @@ impl Frames<'_> {
             }
         };
         let mut sampler = Sampler::new(&self.source.job.sampling);
+        let detect = self.source.job.faces.mode == FaceMode::Detect;
+        let mut cut = false;
         let broke_off = loop {
             let frame = match reader.next() {
                 Ok(Some(frame)) => frame,
@@ -260,23 +291,20 @@ impl Frames<'_> {
             };
             outcome.frames += 1;
             self.reports.decoded(frame.index);
+            if detect && let Some(picture) = &frame.picture {
+                cut |= self.cuts.seen(picture);
+            }
             if !sampler.keep(frame.index, frame.timestamp, frame.key) {
                 continue;
             }
             let content = match frame.picture {
                 None => Content::Damaged,
-                Some(picture) => {
-                    let face = faces::full_frame(&picture);
-                    let mut input = self.recycled.try_recv().unwrap_or_else(|_| vec![0.0; INPUT_LEN]);
-                    match self.preparer.prepare(&picture, &face, &mut input) {
-                        Ok(()) => Content::Face(face, input),
-                        Err(error) => {
-                            let place = || format!("frame {} was not labelled: {error}", frame.index);
-                            outcome.error.get_or_insert_with(place);
-                            Content::Damaged
-                        }
-                    }
-                }
+                Some(picture) if detect => Content::Picture(picture, std::mem::take(&mut cut)),
+                Some(picture) => self.prepare(&picture).unwrap_or_else(|error| {
+                    let place = || format!("frame {} was not labelled: {error}", frame.index);
+                    outcome.error.get_or_insert_with(place);
+                    Content::Damaged
+                }),
             };
             let waiting = Instant::now();
             let item = Item {
@@ -307,6 +335,14 @@ impl Frames<'_> {
             outcome.status = VideoStatus::Partial;
         }
         Ok(())
+    }
+
+    /// The whole picture as a face.
+    fn prepare(&mut self, picture: &Picture) -> Result<Content, faces::PrepareError> {
+        let face = faces::full_frame(picture);
+        let mut input = self.recycled.try_recv().unwrap_or_else(|_| vec![0.0; INPUT_LEN]);
+        self.preparer.prepare(picture, &face, &mut input)?;
+        Ok(Content::Face(face, input))
     }
 
     /// Opens the video, if it is still the one that was planned.
@@ -343,6 +379,11 @@ impl Tally {
 /// The labelling side of the pipeline: batches, models, rows.
 struct Labelling<'a> {
     engine: &'a mut Engine,
+    finder: Option<&'a mut Finder>,
+    crop: Crop,
+    cropper: Cropper,
+    /// One cropped face.
+    input: Vec<f32>,
     lease: &'a Lease,
     reports: &'a Reports,
     recycle: SyncSender<Vec<f32>>,
@@ -356,21 +397,33 @@ struct Pending {
     video: usize,
     frame: FrameIndex,
     timestamp: Option<Micros>,
-    /// `None`: damaged.
-    face: Option<Face>,
+    shown: Shown,
+}
+
+/// What a row is about.
+enum Shown {
+    Face(Face),
+    NoFace,
+    Damaged,
 }
 
 impl Labelling<'_> {
     fn run(mut self, items: Receiver<Item>) -> Result<(PartInfo, Tally), PipelineError> {
         self.engine.clear();
+        if let Some(finder) = &mut self.finder {
+            finder.clear();
+        }
         loop {
             let waiting = Instant::now();
             let Ok(item) = items.recv() else { break };
             self.tally.seconds.infer_blocked += waiting.elapsed().as_secs_f64();
             self.take(item)?;
-            if self.engine.is_full() || self.pending.len() == MAX_PENDING {
-                self.flush()?;
-            }
+        }
+        if let Some(finder) = &mut self.finder {
+            let finding = Instant::now();
+            let found = finder.finish()?;
+            self.tally.seconds.faces += finding.elapsed().as_secs_f64();
+            self.show(found)?;
         }
         self.flush()?;
         let writing = Instant::now();
@@ -380,27 +433,81 @@ impl Labelling<'_> {
     }
 
     fn take(&mut self, item: Item) -> Result<(), PipelineError> {
-        let face = match item.content {
-            Content::Face(face, input) => {
-                self.engine.push(&input)?;
-                // A full return channel only means that this buffer is not needed again.
-                let _ = self.recycle.try_send(input);
-                Some(face)
-            }
-            Content::Damaged => None,
-        };
         let Item {
             video,
             frame,
             timestamp,
-            ..
+            content,
         } = item;
-        self.pending.push(Pending {
+        let pending = |shown| Pending {
             video,
             frame,
             timestamp,
-            face,
-        });
+            shown,
+        };
+        let (picture, cut) = match content {
+            Content::Face(face, input) => {
+                self.engine.push(&input)?;
+                // A full return channel only means that this buffer is not needed again.
+                let _ = self.recycle.try_send(input);
+                return self.hold(pending(Shown::Face(face)));
+            }
+            Content::Picture(picture, cut) => (Some(picture), cut),
+            Content::Damaged => (None, false),
+        };
+        let Some(finder) = &mut self.finder else {
+            return self.hold(pending(Shown::Damaged));
+        };
+        let finding = Instant::now();
+        let found = finder.push(Seen {
+            video,
+            frame,
+            timestamp,
+            picture,
+            cut,
+        })?;
+        self.tally.seconds.faces += finding.elapsed().as_secs_f64();
+        self.show(found)
+    }
+
+    /// Cuts out the faces that were found.
+    fn show(&mut self, found: Vec<Found>) -> Result<(), PipelineError> {
+        for Found { seen, faces } in found {
+            let pending = |shown| Pending {
+                video: seen.video,
+                frame: seen.frame,
+                timestamp: seen.timestamp,
+                shown,
+            };
+            let Some(picture) = &seen.picture else {
+                self.hold(pending(Shown::Damaged))?;
+                continue;
+            };
+            let mut shown = 0;
+            for face in faces {
+                let cropping = Instant::now();
+                // A face whose landmarks cannot be aligned is none.
+                let made = self.cropper.crop(picture, &face, self.crop, &mut self.input);
+                self.tally.seconds.faces += cropping.elapsed().as_secs_f64();
+                if made.is_ok() {
+                    self.engine.push(&self.input)?;
+                    self.hold(pending(Shown::Face(face)))?;
+                    shown += 1;
+                }
+            }
+            if shown == 0 {
+                self.hold(pending(Shown::NoFace))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps a row until its batch was run.
+    fn hold(&mut self, pending: Pending) -> Result<(), PipelineError> {
+        self.pending.push(pending);
+        if self.engine.is_full() || self.pending.len() == MAX_PENDING {
+            self.flush()?;
+        }
         Ok(())
     }
 
@@ -417,8 +524,8 @@ impl Labelling<'_> {
             let count = &mut self.tally.rows[pending.video];
             count.0 += 1;
             let labels;
-            let content = match &pending.face {
-                Some(face) => {
+            let content = match &pending.shown {
+                Shown::Face(face) => {
                     labels = outputs.face(entry);
                     entry += 1;
                     count.1 += 1;
@@ -427,7 +534,8 @@ impl Labelling<'_> {
                         outputs: &labels,
                     }
                 }
-                None => rows::Content::DecodeError,
+                Shown::NoFace => rows::Content::NoFace,
+                Shown::Damaged => rows::Content::DecodeError,
             };
             self.writer.push(&Row {
                 video: &self.lease.shard.videos[pending.video].key,

@@ -116,7 +116,8 @@ impl Finder {
             found = self.end_scene()?;
         }
         let due = |key: &Held| seen.frame.0 - key.seen.frame.0 >= u64::from(self.settings.detect_every);
-        let key = seen.picture.is_some() && (begins || self.last_key().is_none_or(|at| due(&self.window[at])));
+        let key =
+            seen.picture.is_some() && (begins || self.last_key().is_none_or(|at| due(&self.window[at])));
         self.window.push(Held {
             state: if key { State::Key } else { State::Other(Vec::new()) },
             begins,
@@ -196,7 +197,12 @@ impl Finder {
         while let Some(&first) = waiting.first() {
             let size = self.input_size(first);
             let same = |at: &usize| self.input_size(*at) == size;
-            let batch: Vec<usize> = waiting.iter().copied().filter(same).take(DETECTOR_BATCH).collect();
+            let batch: Vec<usize> = waiting
+                .iter()
+                .copied()
+                .filter(same)
+                .take(DETECTOR_BATCH)
+                .collect();
             waiting.retain(|at| !batch.contains(at));
             let one = 3 * size.width as usize * size.height as usize;
             self.input.resize(batch.len() * one, 0.0);
@@ -213,7 +219,9 @@ impl Finder {
                 .detect(&self.input, width, height, self.settings.min_score)?;
             for (at, detections) in batch.into_iter().zip(detections) {
                 let held = &mut self.window[at];
-                let Some(picture) = &held.seen.picture else { continue };
+                let Some(picture) = &held.seen.picture else {
+                    continue;
+                };
                 let min_face = self.settings.min_face as f32;
                 let faces = detections
                     .iter()
@@ -228,16 +236,9 @@ impl Finder {
     /// network's grid as the published code does.
     fn input_size(&self, at: usize) -> Size {
         let picture = self.window[at].seen.picture.as_ref();
-        let (size, aspect) = picture.map_or(
-            (
-                Size {
-                    width: 1,
-                    height: 1,
-                },
-                1.0,
-            ),
-            |picture| (picture.size(), picture.pixel_aspect()),
-        );
+        let (size, aspect) = picture.map_or((Size { width: 1, height: 1 }, 1.0), |picture| {
+            (picture.size(), picture.pixel_aspect())
+        });
         let (width, height) = (f64::from(size.width) * aspect, f64::from(size.height));
         let scale = (f64::from(self.settings.detect_size) / width.max(height)).min(1.0);
         let grid = DETECTOR_GRID as u32;

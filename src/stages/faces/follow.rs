@@ -161,7 +161,12 @@ mod tests {
         Face {
             index: 0,
             track: None,
-            rect: Rect { x, y, w: 40.0, h: 50.0 },
+            rect: Rect {
+                x,
+                y,
+                w: 40.0,
+                h: 50.0,
+            },
             score: Some(0.9),
             landmarks: None,
         }
@@ -180,7 +185,11 @@ mod tests {
             let x = 5.0 * frame as f32;
             // One walks right, one left, 55 pixels below; the detector lists the rightmost first.
             let (a, b) = ((x, 100.0), (300.0 - x, 155.0));
-            let found = if a.0 < b.0 { ids(&mut tracker, frame, &[b, a]) } else { ids(&mut tracker, frame, &[a, b]) };
+            let found = if a.0 < b.0 {
+                ids(&mut tracker, frame, &[b, a])
+            } else {
+                ids(&mut tracker, frame, &[a, b])
+            };
             let expected = if a.0 < b.0 { [0, 1] } else { [1, 0] };
             assert_eq!(found, expected, "frame {frame}");
         }
@@ -214,7 +223,10 @@ mod tests {
 
     #[test]
     fn boxes_are_carried_between_pairs_only() {
-        let (a, b) = ([face(0.0, 0.0), face(100.0, 0.0)], [face(104.0, 2.0), face(8.0, 0.0)]);
+        let (a, b) = (
+            [face(0.0, 0.0), face(100.0, 0.0)],
+            [face(104.0, 2.0), face(8.0, 0.0)],
+        );
         assert_eq!(counterparts(&a, &b), Some(vec![1, 0]));
         assert_eq!(counterparts(&a, &b[..1]), None);
         assert_eq!(counterparts(&a[..1], &[face(30.0, 0.0)]), None);

@@ -30,7 +30,9 @@ pub enum PrepareError {
         size: Size,
     },
     /// The crop recipe needs five landmarks.
-    #[error("the face has no five landmarks apart from one another, which this crop recipe aligns by; choose `square` or `box`")]
+    #[error(
+        "the face has no five landmarks apart from one another, which this crop recipe aligns by; choose `square` or `box`"
+    )]
     Landmarks,
     /// The output does not hold one input.
     #[error("the output holds {found} numbers where one input has {expected}; pass a slice of that length")]
@@ -86,7 +88,7 @@ impl Preparer {
     /// When `out` is not 3·width·height long.
     pub fn shrink(&mut self, picture: &Picture, size: Size, out: &mut [f32]) -> Result<(), PrepareError> {
         let whole = Rect::whole(picture.size());
-        self.resample(picture, whole, size, out, |value, ..| value)
+        self.resample(picture, whole, size, out, |value, _, _| value)
     }
 
     #[inline(always)]
@@ -241,12 +243,7 @@ impl Plan {
                 group.across.push((index, component, across));
                 continue;
             }
-            let down = Filter::new(
-                size.height as usize,
-                region.y / py + site.1,
-                region.h / py,
-                rows,
-            );
+            let down = Filter::new(size.height as usize, region.y / py + site.1, region.h / py, rows);
             let rows = (0..rows).map(|output| (down.spans[output].0, down.fractions(output)));
             planes.push(PlanePlan {
                 plane: component.plane,
@@ -315,11 +312,7 @@ impl PlanePlan {
                     line.extend(own.map(|&code| f32::from(code) + truncated));
                 }
                 line.resize(last - origin + filter.pitch(), 0.0);
-                filter.apply(
-                    line,
-                    origin,
-                    &mut small[*index][output * columns..][..columns],
-                );
+                filter.apply(line, origin, &mut small[*index][output * columns..][..columns]);
             }
         }
     }
