@@ -9,8 +9,9 @@
 //! batch norm folded in.
 
 use super::checkpoint::Checkpoint;
+use super::onednn::Geometry;
 use super::onnx::Graph;
-use super::resnet::{Placement, channels_last};
+use super::resnet::{Conv, Placement, channels_last};
 use super::state::{ARCHITECTURE_KEY, Array, StateDict};
 use super::{Device, ModelError};
 use std::collections::BTreeMap;
@@ -22,11 +23,13 @@ use tch::{Kind, TchError, Tensor};
 pub const DETECTOR_ARCHITECTURE: &str = "centerface";
 /// Both sides of a picture are a multiple of this.
 pub const DETECTOR_GRID: usize = 32;
-/// Pictures of one call. Always as many, so that a face does not depend on how frames fall into batches.
+/// Pictures of one call at most.
 pub const DETECTOR_BATCH: usize = 8;
 
 /// Pixels of a cell's side.
 const CELL: usize = 4;
+/// Side of the maps that weights are laid out for; others use the same layout.
+const LAID_OUT_FOR: usize = 80;
 /// Of two boxes that overlap more than this (intersection ÷ union), the surer one stays.
 const OVERLAP: f32 = 0.3;
 /// ε of the batch norms after the steps up, as the published file has it.
@@ -213,15 +216,6 @@ pub struct Detector {
     device: Device,
 }
 
-struct Conv {
-    weight: Tensor,
-    bias: Tensor,
-    stride: i64,
-    /// Each channel by itself.
-    groups: i64,
-    up: bool,
-}
-
 impl Detector {
     /// Loads the safetensors file that [`import_detector`] wrote.
     ///
@@ -246,24 +240,40 @@ impl Detector {
             device: device.tch(),
             kind: Kind::Float,
         };
-        let conv = |layer: Layer, up: bool| {
-            let part = |part: &str| place.array(&state.tensors[&format!("{}.{part}", layer.name)]);
-            let alone = layer.shape[1] == 1;
-            Ok::<_, TchError>(Conv {
-                weight: part("weight")?,
-                bias: part("bias")?,
+        let part = |layer: &Layer, part: &str| &state.tensors[&format!("{}.{part}", layer.name)];
+        let conv = |layer: Layer| {
+            let groups = match layer.shape[1] {
+                1 => layer.shape[0] as i64,
+                _ => 1,
+            };
+            let geometry = Geometry {
+                padding: layer.shape[2] as i64 / 2,
                 stride: layer.stride,
-                groups: if alone { layer.shape[0] as i64 } else { 1 },
-                up,
-            })
+                groups,
+            };
+            let weight = place.array(part(&layer, "weight"))?;
+            let bias = place.array(part(&layer, "bias"))?;
+            Conv::new(weight, bias, geometry, LAID_OUT_FOR, place)
+        };
+        let up = |layer: Layer| {
+            let (weight, bias) = spread(part(&layer, "weight"), part(&layer, "bias"));
+            let geometry = Geometry {
+                padding: 0,
+                stride: 1,
+                groups: 1,
+            };
+            Conv::new(
+                place.array(&weight)?,
+                place.array(&bias)?,
+                geometry,
+                LAID_OUT_FOR,
+                place,
+            )
         };
         let build = || {
             Ok(Self {
-                convs: convs()
-                    .into_iter()
-                    .map(|layer| conv(layer, false))
-                    .collect::<Result<_, _>>()?,
-                ups: ups().map(|layer| conv(layer, true)).collect::<Result<_, _>>()?,
+                convs: convs().into_iter().map(conv).collect::<Result<_, _>>()?,
+                ups: ups().map(up).collect::<Result<_, TchError>>()?,
                 device,
             })
         };
@@ -291,11 +301,19 @@ impl Detector {
         }
         let count = pictures.len() / one;
         let _no_grad = tch::no_grad_guard();
-        let run = || -> Result<Vec<Vec<f32>>, TchError> {
+        // On the CPU each picture by itself: its activations are many times what the caches hold. On a GPU always as many
+        // pictures, so that a face does not depend on how frames fall into batches.
+        let piece = if self.device == Device::cpu() {
+            1
+        } else {
+            DETECTOR_BATCH
+        };
+        let run = |pictures: &[f32]| -> Result<Vec<Vec<f32>>, TchError> {
+            let count = pictures.len() / one;
             let shape = [count as i64, 3, height as i64, width as i64];
             let mut batch = Tensor::f_from_slice(pictures)?.f_view(shape)?;
-            if count < DETECTOR_BATCH {
-                let rest = [(DETECTOR_BATCH - count) as i64, shape[1], shape[2], shape[3]];
+            if count < piece {
+                let rest = [(piece - count) as i64, shape[1], shape[2], shape[3]];
                 batch = Tensor::f_cat(
                     &[&batch, &Tensor::f_zeros(rest, (Kind::Float, tch::Device::Cpu))?],
                     0,
@@ -313,80 +331,76 @@ impl Detector {
                 })
                 .collect()
         };
-        let heads = run().map_err(ModelError::torch("finding faces"))?;
         let cells = (width / CELL) * (height / CELL);
-        let faces = |picture: usize| {
-            let mut maps = heads
-                .iter()
-                .zip(HEADS)
-                .map(|(values, channels)| &values[picture * channels * cells..][..channels * cells]);
-            let mut next = || maps.next().unwrap_or_default();
-            found([next(), next(), next(), next()], width, height, min_score)
-        };
-        Ok((0..count).map(faces).collect())
+        let mut all = Vec::with_capacity(count);
+        for pictures in pictures.chunks(piece * one) {
+            let heads = run(pictures).map_err(ModelError::torch("finding faces"))?;
+            for picture in 0..pictures.len() / one {
+                let mut maps = heads
+                    .iter()
+                    .zip(HEADS)
+                    .map(|(values, channels)| &values[picture * channels * cells..][..channels * cells]);
+                let mut next = || maps.next().unwrap_or_default();
+                let maps = [next(), next(), next(), next()];
+                all.push(found(maps, width, height, min_score));
+            }
+        }
+        Ok(all)
     }
 
     /// Heat, scale, offset, landmarks: `[N, C, H / 4, W / 4]` each.
     fn forward(&self, x: &Tensor) -> Result<Vec<Tensor>, TchError> {
         let mut convs = self.convs.iter();
-        let mut next = |x: &Tensor| match convs.next() {
-            Some(conv) => conv.forward(x),
-            None => Err(TchError::Torch(
-                "the network has fewer layers than its layout".into(),
-            )),
+        let mut next = || {
+            let missing = || TchError::Torch("the network has fewer layers than its layout".into());
+            convs.next().ok_or_else(missing)
         };
-        let mut x = next(x)?.f_relu()?;
+        let mut x = next()?.forward_relu(x)?;
         let mut levels = Vec::with_capacity(BLOCKS.len());
         for (block, (inputs, _, outputs, stride)) in BLOCKS.into_iter().enumerate() {
-            let mut y = if block > 0 {
-                next(&x)?.f_relu()?
-            } else {
-                x.shallow_clone()
+            let mut y = match block {
+                0 => x.shallow_clone(),
+                _ => next()?.forward_relu(&x)?,
             };
-            y = next(&y)?.f_relu()?;
-            y = next(&y)?;
+            y = next()?.forward_relu(&y)?;
+            y = next()?.forward(&y)?;
             x = if inputs == outputs && stride == 1 {
-                y.f_add(&x)?
+                y.f_add_(&x)?
             } else {
                 y
             };
             levels.push(x.shallow_clone());
         }
-        x = next(&x)?.f_relu()?;
+        x = next()?.forward_relu(&x)?;
         for (up, block) in self.ups.iter().zip(TAPS) {
-            x = up
-                .forward(&x)?
-                .f_relu()?
-                .f_add(&next(&levels[block])?.f_relu()?)?;
+            let finer = next()?.forward_relu(&levels[block])?;
+            x = channels_last(&up.forward_relu(&x)?.f_pixel_shuffle(2)?)?.f_add_(&finer)?;
         }
-        x = next(&x)?.f_relu()?;
-        let mut heads = (0..HEADS.len())
-            .map(|_| next(&x))
-            .collect::<Result<Vec<_>, _>>()?;
+        x = next()?.forward_relu(&x)?;
+        let mut heads = Vec::with_capacity(HEADS.len());
+        for _ in HEADS {
+            heads.push(next()?.forward(&x)?);
+        }
         heads[0] = heads[0].f_sigmoid()?;
         Ok(heads)
     }
 }
 
-impl Conv {
-    fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let padding = if self.up { 0 } else { self.weight.size()[2] / 2 };
-        let (benchmark, deterministic, cudnn, tf32) = (false, true, true, false);
-        x.f_internal_convolution(
-            &self.weight,
-            Some(&self.bias),
-            [self.stride; 2],
-            [padding; 2],
-            [1, 1],
-            self.up,
-            [0, 0],
-            self.groups,
-            benchmark,
-            deterministic,
-            cudnn,
-            tf32,
-        )
-    }
+/// A step up as a convolution with 1×1 kernels whose outputs are then spread over 2×2 pixels: its weight `[in, out, 2, 2]`
+/// as `[4·out, in, 1, 1]`, and its bias for each of the four.
+fn spread(weight: &Array, bias: &Array) -> (Array, Array) {
+    let (inputs, outputs) = (weight.shape[0], 4 * weight.shape[1]);
+    let data = (0..outputs).flat_map(|to| (0..inputs).map(move |from| weight.data[from * outputs + to]));
+    let weight = Array {
+        shape: vec![outputs, inputs, 1, 1],
+        data: data.collect(),
+    };
+    let data = bias.data.iter().flat_map(|&bias| [bias; 4]).collect();
+    let bias = Array {
+        shape: vec![outputs],
+        data,
+    };
+    (weight, bias)
 }
 
 /// Turns one picture's maps into faces: a cell hotter than `min_score` is a face; of those that overlap the surest stays.

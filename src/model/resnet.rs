@@ -57,7 +57,8 @@ pub(super) struct Conv {
 }
 
 impl Conv {
-    fn new(
+    /// From a weight `[C′, C ÷ groups, k, k]` and a bias `[C′]`; weights are laid out for inputs of `side` × `side`.
+    pub(super) fn new(
         weight: Tensor,
         bias: Tensor,
         geometry: Geometry,
@@ -68,7 +69,8 @@ impl Conv {
         let mut weight = channels_last(&weight)?;
         if onednn {
             let side = side as i64;
-            weight = onednn::pack(&weight, geometry, [PACKED_FOR, weight.size()[1], side, side])?;
+            let channels = weight.size()[1] * geometry.groups;
+            weight = onednn::pack(&weight, geometry, [PACKED_FOR, channels, side, side])?;
         }
         Ok(Self {
             weight,
@@ -89,7 +91,17 @@ impl Conv {
     ) -> Result<Self, TchError> {
         let weight = place.array(&state.tensors[&format!("{name}.weight")])?;
         let bias = place.array(&state.tensors[&format!("{name}.bias")])?;
-        Self::new(weight, bias, Geometry { padding, stride: 1 }, side, place)
+        Self::new(
+            weight,
+            bias,
+            Geometry {
+                padding,
+                stride: 1,
+                groups: 1,
+            },
+            side,
+            place,
+        )
     }
 
     /// A convolution without bias and the batch norm after it, as one convolution padded to keep its size (but
@@ -123,7 +135,17 @@ impl Conv {
         let weight = place.tensor(&scaled.collect::<Vec<_>>(), &kernel.shape)?;
         let bias = place.tensor(&bias, &[bias.len()])?;
         let padding = kernel.shape[2] as i64 / 2;
-        Self::new(weight, bias, Geometry { padding, stride }, side, place)
+        Self::new(
+            weight,
+            bias,
+            Geometry {
+                padding,
+                stride,
+                groups: 1,
+            },
+            side,
+            place,
+        )
     }
 
     /// `[N, C, H, W]` to `[N, C′, H′, W′]`.
@@ -131,7 +153,11 @@ impl Conv {
         if self.onednn {
             return onednn::conv(x, &self.weight, &self.bias, self.geometry, false);
         }
-        let Geometry { padding, stride } = self.geometry;
+        let Geometry {
+            padding,
+            stride,
+            groups,
+        } = self.geometry;
         // The full form of `conv2d`: no benchmarking and only deterministic algorithms on a GPU, and no TF32, whose
         // 10-bit fractions would cost three decimal places.
         let (benchmark, deterministic, cudnn, tf32) = (false, true, true, false);
@@ -143,7 +169,7 @@ impl Conv {
             [1, 1],
             false,
             [0, 0],
-            1,
+            groups,
             benchmark,
             deterministic,
             cudnn,
@@ -151,7 +177,8 @@ impl Conv {
         )
     }
 
-    fn forward_relu(&self, x: &Tensor) -> Result<Tensor, TchError> {
+    /// `relu(forward(x))`.
+    pub(super) fn forward_relu(&self, x: &Tensor) -> Result<Tensor, TchError> {
         if self.onednn {
             return onednn::conv(x, &self.weight, &self.bias, self.geometry, true);
         }

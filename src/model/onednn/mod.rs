@@ -15,6 +15,7 @@ unsafe extern "C" {
         weight: Handle,
         padding: i64,
         stride: i64,
+        groups: i64,
         input: *const i64,
         error: *mut c_char,
         room: usize,
@@ -25,6 +26,7 @@ unsafe extern "C" {
         bias: Handle,
         padding: i64,
         stride: i64,
+        groups: i64,
         relu: bool,
         error: *mut c_char,
         room: usize,
@@ -36,6 +38,7 @@ unsafe extern "C" {
         bias: Handle,
         padding: i64,
         stride: i64,
+        groups: i64,
         error: *mut c_char,
         room: usize,
     ) -> Handle;
@@ -46,9 +49,11 @@ unsafe extern "C" {
 pub(super) struct Geometry {
     pub padding: i64,
     pub stride: i64,
+    /// Groups of channels that see nothing of one another.
+    pub groups: i64,
 }
 
-/// The weight `[C′, C, k, k]` in the layout that oneDNN wants for inputs `[N, C, H, W]`; good for any N.
+/// The weight `[C′, C ÷ groups, k, k]` in the layout that oneDNN wants for inputs `[N, C, H, W]`; good for any N.
 #[allow(unsafe_code)]
 pub(super) fn pack(weight: &Tensor, geometry: Geometry, input: [i64; 4]) -> Result<Tensor, TchError> {
     // SAFETY: the handle is valid while `weight` is borrowed, the array has the 4 numbers that are read.
@@ -57,6 +62,7 @@ pub(super) fn pack(weight: &Tensor, geometry: Geometry, input: [i64; 4]) -> Resu
             handle(weight),
             geometry.padding,
             geometry.stride,
+            geometry.groups,
             input.as_ptr(),
             error,
             ROOM,
@@ -81,6 +87,7 @@ pub(super) fn conv(
             handle(bias),
             geometry.padding,
             geometry.stride,
+            geometry.groups,
             relu,
             error,
             ROOM,
@@ -106,6 +113,7 @@ pub(super) fn conv_add_relu(
             handle(bias),
             geometry.padding,
             geometry.stride,
+            geometry.groups,
             error,
             ROOM,
         )

@@ -12,11 +12,11 @@
 
 namespace {
 
-void push_geometry(torch::jit::Stack &stack, int64_t padding, int64_t stride) {
+void push_geometry(torch::jit::Stack &stack, int64_t padding, int64_t stride, int64_t groups) {
   stack.emplace_back(std::vector<int64_t>{padding, padding});
   stack.emplace_back(std::vector<int64_t>{stride, stride});
   stack.emplace_back(std::vector<int64_t>{1, 1}); // dilation
-  stack.emplace_back(int64_t{1});                 // groups
+  stack.emplace_back(groups);
 }
 
 at::Tensor *call(const char *name, const char *overload, torch::jit::Stack &stack) {
@@ -40,11 +40,11 @@ template <typename F> at::Tensor *guarded(char *error, size_t room, F &&body) {
 extern "C" {
 
 // The weight in the layout that oneDNN wants for inputs of this shape.
-at::Tensor *affectmill_pack(const at::Tensor *weight, int64_t padding, int64_t stride, const int64_t *input,
-                            char *error, size_t room) {
+at::Tensor *affectmill_pack(const at::Tensor *weight, int64_t padding, int64_t stride, int64_t groups,
+                            const int64_t *input, char *error, size_t room) {
   return guarded(error, room, [&] {
     torch::jit::Stack stack{*weight};
-    push_geometry(stack, padding, stride);
+    push_geometry(stack, padding, stride, groups);
     stack.emplace_back(std::vector<int64_t>(input, input + 4));
     return call("mkldnn::_reorder_convolution_weight", "", stack);
   });
@@ -52,10 +52,10 @@ at::Tensor *affectmill_pack(const at::Tensor *weight, int64_t padding, int64_t s
 
 // relu(conv(x)), or conv(x).
 at::Tensor *affectmill_conv(const at::Tensor *x, const at::Tensor *weight, const at::Tensor *bias, int64_t padding,
-                            int64_t stride, bool relu, char *error, size_t room) {
+                            int64_t stride, int64_t groups, bool relu, char *error, size_t room) {
   return guarded(error, room, [&] {
     torch::jit::Stack stack{*x, *weight, *bias};
-    push_geometry(stack, padding, stride);
+    push_geometry(stack, padding, stride, groups);
     stack.emplace_back(std::string(relu ? "relu" : "none"));
     stack.emplace_back(c10::List<std::optional<c10::Scalar>>());
     stack.emplace_back(std::string());
@@ -65,11 +65,11 @@ at::Tensor *affectmill_conv(const at::Tensor *x, const at::Tensor *weight, const
 
 // relu(conv(x) + sum), written over `sum`.
 at::Tensor *affectmill_conv_add_relu(const at::Tensor *sum, const at::Tensor *x, const at::Tensor *weight,
-                                     const at::Tensor *bias, int64_t padding, int64_t stride, char *error,
-                                     size_t room) {
+                                     const at::Tensor *bias, int64_t padding, int64_t stride, int64_t groups,
+                                     char *error, size_t room) {
   return guarded(error, room, [&] {
     torch::jit::Stack stack{*sum, *x, *weight, *bias};
-    push_geometry(stack, padding, stride);
+    push_geometry(stack, padding, stride, groups);
     stack.emplace_back(std::string("add"));
     stack.emplace_back(c10::Scalar(1.0));
     stack.emplace_back(std::string("relu"));
