@@ -131,7 +131,10 @@ impl Project {
                 )
             })
             .collect();
-        let job = format!("[input]\nuri = \"videos\"\n{models}[output]\nuri = \"out\"\nshard_frames = 30\n");
+        let job = format!(
+            "[input]\nuri = \"videos\"\n[faces]\nmode = \"full_frame\"\n{models}\
+             [output]\nuri = \"out\"\nshard_frames = 30\n"
+        );
         fs::write(dir.path().join("job.toml"), job).expect("job file");
         Self { dir }
     }

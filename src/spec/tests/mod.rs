@@ -4,7 +4,7 @@ mod identities;
 mod refusals;
 
 use super::*;
-use crate::domain::{ACTION_UNITS, EXPRESSIONS, ModelKind, VALENCE_AROUSAL};
+use crate::domain::{ACTION_UNITS, Crop, EXPRESSIONS, ModelKind, VALENCE_AROUSAL};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -26,9 +26,16 @@ fn job_file(text: impl AsRef<[u8]>) -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
+/// Footage that is cropped already needs no detector, which keeps the texts short.
+const CROPPED: &str = "faces.mode=full_frame";
+
 fn load_text(text: &str, overrides: &[&str]) -> Result<Job, String> {
     let (_keep, folder) = job_file(text);
-    let overrides: Vec<String> = overrides.iter().map(|text| text.to_string()).collect();
+    let overrides: Vec<String> = [CROPPED]
+        .iter()
+        .chain(overrides)
+        .map(|text| text.to_string())
+        .collect();
     load(&folder.join("job.toml"), &overrides)
         .map_err(|error| error.to_string().replace(&format!("{}/", folder.display()), ""))
 }
@@ -46,7 +53,11 @@ fn with(text: &str) -> String {
 #[test]
 fn a_minimal_job_has_the_documented_defaults() {
     let (_keep, folder) = job_file(GOOD);
-    let job = load(&folder.join("job.toml"), &[]).unwrap();
+    let job = load(
+        &folder.join("job.toml"),
+        &["faces.detector=/w/d.safetensors".into()],
+    )
+    .unwrap();
     let extensions = "mp4 m4v mov mkv webm avi mpg mpeg ts m2ts flv wmv 3gp ogv gif";
     let expected = Job {
         input: Input {
@@ -61,7 +72,14 @@ fn a_minimal_job_has_the_documented_defaults() {
             fps: None,
         },
         faces: Faces {
-            mode: FaceMode::FullFrame,
+            mode: FaceMode::Detect,
+            detector: Some("/w/d.safetensors".into()),
+            crop: Crop::Arcface112,
+            min_score: 0.5,
+            min_face: 20,
+            max_faces: None,
+            detect_size: 640,
+            detect_every: 8,
         },
         models: vec![ModelSpec {
             name: "student".into(),
@@ -119,7 +137,7 @@ fn every_documented_default_is_the_codes() {
             compared += 1;
         }
     }
-    assert_eq!(compared, 16, "keys with a default");
+    assert_eq!(compared, 23, "keys with a default");
 }
 
 #[test]
@@ -135,7 +153,14 @@ image_fps = 30
 mode = "fps"
 fps = 2
 [faces]
-mode = "full_frame"
+mode = "detect"
+detector = "d.safetensors"
+crop = "square"
+min_score = 0.25
+min_face = 40
+max_faces = 3
+detect_size = 320
+detect_every = 1
 [[models]]
 name = "b"
 kind = "teacher_au"
@@ -175,6 +200,19 @@ shard_frames = 1
         folder.parent().unwrap().join("b.safetensors")
     );
     assert_eq!(job.models[1].weights, PathBuf::from("/w/a b.safetensors"));
+    assert_eq!(
+        job.faces,
+        Faces {
+            mode: FaceMode::Detect,
+            detector: Some(folder.join("d.safetensors")),
+            crop: Crop::Square,
+            min_score: 0.25,
+            min_face: 40,
+            max_faces: Some(3),
+            detect_size: 320,
+            detect_every: 1,
+        }
+    );
     // `..` after a named folder stays: that folder may be a symbolic link.
     assert_eq!(job.output.uri, PathBuf::from("/data/out/../x"));
     assert_eq!((job.output.values, job.output.shard_frames), (Values::Logits, 1));
@@ -185,6 +223,7 @@ fn overrides_change_any_value() {
     let cwd = std::env::current_dir().unwrap().canonicalize().unwrap();
     let (_keep, folder) = job_file(GOOD);
     let overrides = [
+        CROPPED,
         "run.workers=2",
         "run.queue=local",
         "sampling.mode=stride",
