@@ -22,12 +22,14 @@ demo: ## label two real videos and show the table
 	@$(SETUP) build demo
 	cargo build
 	@init() { \
-		file=.demo/weights/$$1.safetensors; \
-		if [ ! -e $$file ]; then $(AFFECTMILL) init-weights --kind $$1 --seed $$2 -o $$file; fi; \
+		file=.demo/faces/$$1.safetensors; \
+		if [ ! -e $$file ]; then $(AFFECTMILL) init-weights --kind $$1 --seed $$2 --crop arcface112 -o $$file; fi; \
 	}; \
 	init student 1; init teacher_va 2; init teacher_expr 3; init teacher_au 4
+	@if [ ! -e .demo/faces/centerface.safetensors ]; then \
+		$(AFFECTMILL) import-weights "$$($(SETUP) path detector)" -o .demo/faces/centerface.safetensors; fi
 	@$(AFFECTMILL) run jobs/demo.toml
-	@$(AFFECTMILL) summary .demo/out
+	@$(AFFECTMILL) summary .demo/labels
 
 .PHONY: bench
 bench: ## speed of the student, beside the machine's limits; PYTHON=... (torch, torchvision, av): and beside plain PyTorch

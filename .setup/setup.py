@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Brings what affectmill needs and is not there yet; prints a line for each thing it does, nothing when all is there.
 
-    setup.py build       what building and running need: Debian packages, Rust, libtorch, .cargo/config.toml
+    setup.py build       what building and running need: Debian packages, Rust, libtorch, .cargo/config.toml, the detector
     setup.py demo        the demo's videos, in .demo/videos
     setup.py test        what the tests need on top: ffprobe, Java, a Python environment, more videos
     setup.py all         the three of them
-    setup.py path WHAT   prints where something lies: cache, videos, venv, python, target, libtorch
+    setup.py path WHAT   prints where something lies: cache, videos, detector, venv, python, target, libtorch
 
 Downloads go to $AFFECTMILL_CACHE, else $XDG_CACHE_HOME/affectmill, else ~/.cache/affectmill, and are pinned by hash in
 assets.toml. Which libtorch:
@@ -64,6 +64,7 @@ def places() -> dict[str, Path]:
     return {
         "cache": cache,
         "videos": cache / "videos",
+        "detector": cache / "detector/centerface.onnx",
         "venv": cache / "venv",
         "python": cache / "venv/bin/python",
         "target": cache / "target",
@@ -80,6 +81,7 @@ def setup_build(assets: Assets) -> None:
     require_packages(packages, pkg_config=FFMPEG_LIBRARIES, commands=["clang", "pkg-config"])
     require_rust()
     write_cargo_config(assets)
+    assets.provide("detector", assets.cache / "detector")
 
 
 def cargo_command(name: str = "cargo") -> str | None:
@@ -222,7 +224,6 @@ def setup_test(assets: Assets) -> None:
     require_rust_components()
     for name in ("videos-demo", "videos-test"):
         assets.provide(name, places()["videos"], merge=True)
-    assets.provide("detector", assets.cache / "detector")
     provide_venv(assets)
 
 

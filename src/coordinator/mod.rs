@@ -154,7 +154,10 @@ impl RunError {
     pub fn is_usage(&self) -> bool {
         matches!(
             self,
-            RunError::Discover(_) | RunError::Model(_) | RunError::OtherFingerprint { .. }
+            RunError::Discover(_)
+                | RunError::Model(_)
+                | RunError::Crop { .. }
+                | RunError::OtherFingerprint { .. }
         )
     }
 }

@@ -99,12 +99,31 @@ pub fn weights(kind: &str) -> PathBuf {
             let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{kind}.safetensors"));
             succeed(
                 affectmill()
-                    .args(["init-weights", "--seed", "7", "--kind", kind, "-o"])
+                    .args(["init-weights", "--seed", "7", "--kind", kind])
+                    .args(["--crop", "arcface112", "-o"])
                     .arg(&path),
             );
             path
         })
         .clone()
+}
+
+/// The detector's weights, made once from the published file.
+pub fn detector() -> PathBuf {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("centerface.safetensors");
+        let source = needed(cache().join("detector/centerface.onnx"));
+        succeed(
+            affectmill()
+                .arg("import-weights")
+                .arg(source)
+                .arg("-o")
+                .arg(&path),
+        );
+        path
+    })
+    .clone()
 }
 
 /// A folder with videos, a job file and room for outputs.
@@ -137,6 +156,14 @@ impl Project {
         );
         fs::write(dir.path().join("job.toml"), job).expect("job file");
         Self { dir }
+    }
+
+    /// The same job on faces that are detected.
+    pub fn detecting(self) -> Self {
+        let job = fs::read_to_string(self.job()).expect("job file");
+        let faces = format!("mode = \"detect\"\ndetector = {:?}", detector());
+        fs::write(self.job(), job.replace("mode = \"full_frame\"", &faces)).expect("job file");
+        self
     }
 
     /// `count` synthetic videos of `frames` frames.
@@ -279,7 +306,11 @@ pub struct Row {
     pub frame: i64,
     pub timestamp_us: Option<i64>,
     pub status: String,
+    pub face: Option<i32>,
+    pub track: Option<i32>,
     pub box_: Option<[f32; 4]>,
+    pub score: Option<f32>,
+    pub landmarks: Option<Vec<f32>>,
 }
 
 /// Every row of a label set, parts in name order.
@@ -304,7 +335,13 @@ pub fn rows(output: &Path) -> Vec<Row> {
             let (frames, times) = (column("frame"), column("timestamp_us"));
             let times: &Int64Array = times.as_primitive::<Int64Type>();
             let boxes = ["box_x", "box_y", "box_w", "box_h"].map(column);
+            let integers = ["face", "track"].map(column);
+            let (scores, landmarks) = (column("face_score"), column("landmarks"));
             for n in 0..batch.num_rows() {
+                let integer = |column: &dyn Array| {
+                    let valid = column.is_valid(n);
+                    valid.then(|| column.as_primitive::<arrow::datatypes::Int32Type>().value(n))
+                };
                 let float =
                     |column: &dyn Array| column.as_primitive::<arrow::datatypes::Float32Type>().value(n);
                 rows.push(Row {
@@ -312,6 +349,16 @@ pub fn rows(output: &Path) -> Vec<Row> {
                     frame: frames.as_primitive::<Int64Type>().value(n),
                     timestamp_us: times.is_valid(n).then(|| times.value(n)),
                     status: statuses.as_string::<i32>().value(n).to_owned(),
+                    face: integer(&integers[0]),
+                    track: integer(&integers[1]),
+                    score: scores.is_valid(n).then(|| float(&scores)),
+                    landmarks: landmarks.is_valid(n).then(|| {
+                        let points = landmarks.as_fixed_size_list().value(n);
+                        points
+                            .as_primitive::<arrow::datatypes::Float32Type>()
+                            .values()
+                            .to_vec()
+                    }),
                     box_: boxes[0]
                         .is_valid(n)
                         .then(|| [0, 1, 2, 3].map(|at| float(&boxes[at]))),

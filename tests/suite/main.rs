@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod common;
+mod faces;
 mod kills;
 mod readme;
 mod run;
