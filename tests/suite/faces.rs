@@ -31,7 +31,11 @@ fn boxes_and_landmarks_are_those_of_the_published_detector() {
     let sizes = [(400.0, 300.0), (640.0, 360.0), (640.0, 272.0), (640.0, 360.0)];
     let project = project(&videos);
     // Every golden frame is a multiple of ten.
-    let sets = ["faces.detect_every=1", "sampling.mode=stride", "sampling.stride=10"];
+    let sets = [
+        "faces.detect_every=1",
+        "sampling.mode=stride",
+        "sampling.stride=10",
+    ];
     project.run("out", &sets, 0);
     let rows = rows(&project.output("out"));
     let mut compared = 0;
@@ -267,7 +271,10 @@ fn neither_workers_nor_kills_nor_neighbours_change_a_byte() {
         rows.sort_by(|a, b| (&a.video, a.frame, a.face).cmp(&(&b.video, b.frame, b.face)));
         rows
     };
-    assert!(sorted("one") == sorted("together"), "rows depend on their neighbours");
+    assert!(
+        sorted("one") == sorted("together"),
+        "rows depend on their neighbours"
+    );
     let mut dice = Dice::new();
     for _ in 0..if soak() { 30 } else { 5 } {
         let mut run = project.start("killed", &["run.workers=2", shards]);
