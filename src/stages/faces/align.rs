@@ -244,7 +244,7 @@ impl Similarity {
         }
         let turn = (a / spread, b / spread);
         let scale = turn.0.hypot(turn.1);
-        (spread > 1e-6 && scale > 1e-9).then(|| Self {
+        (spread > 1e-6 && scale > 1e-9).then_some(Self {
             turn,
             shift: (
                 target.0 - turn.0 * middle.0 + turn.1 * middle.1,
