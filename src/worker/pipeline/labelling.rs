@@ -1,0 +1,232 @@
+//! The labelling side of the pipeline: faces, batches, models, rows.
+
+use super::{Content, Item, PipelineError};
+use crate::dataset::{PartInfo, StageSeconds};
+use crate::domain::{Crop, Face, FrameIndex, Micros};
+use crate::model::INPUT_LEN;
+use crate::queue::Lease;
+use crate::stages::faces::{Cropper, Finder, Found, Seen};
+use crate::stages::infer::Engine;
+use crate::stages::rows::{self, Row, RowWriter};
+use crate::worker::heartbeat::Reports;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::Instant;
+
+/// Rows held back for a batch that is not full yet.
+const MAX_PENDING: usize = 4_096;
+
+/// Rows, faces and time, counted where rows are made.
+pub(super) struct Tally {
+    /// Rows and faces of each video of the shard.
+    pub rows: Vec<(u64, u64)>,
+    pub seconds: StageSeconds,
+}
+
+impl Tally {
+    fn new(videos: usize) -> Self {
+        Self {
+            rows: vec![(0, 0); videos],
+            seconds: StageSeconds::default(),
+        }
+    }
+}
+
+/// The labelling side of the pipeline: batches, models, rows.
+pub(super) struct Labelling<'a> {
+    engine: &'a mut Engine,
+    finder: Option<&'a mut Finder>,
+    crop: Crop,
+    cropper: Cropper,
+    /// One cropped face.
+    input: Vec<f32>,
+    lease: &'a Lease,
+    reports: &'a Reports,
+    recycle: SyncSender<Vec<f32>>,
+    writer: RowWriter,
+    /// Rows that wait for the batch, in order; those with a face match the batch's entries one by one.
+    pending: Vec<Pending>,
+    tally: Tally,
+}
+
+struct Pending {
+    video: usize,
+    frame: FrameIndex,
+    timestamp: Option<Micros>,
+    shown: Shown,
+}
+
+/// What a row is about.
+enum Shown {
+    Face(Face),
+    NoFace,
+    Damaged,
+}
+
+impl<'a> Labelling<'a> {
+    /// A shard's labelling; prepared inputs go back through `recycle`.
+    pub(super) fn new(
+        engine: &'a mut Engine,
+        finder: Option<&'a mut Finder>,
+        crop: Crop,
+        lease: &'a Lease,
+        reports: &'a Reports,
+        recycle: SyncSender<Vec<f32>>,
+        writer: RowWriter,
+    ) -> Self {
+        Self {
+            engine,
+            finder,
+            crop,
+            cropper: Cropper::default(),
+            input: vec![0.0; INPUT_LEN],
+            lease,
+            reports,
+            recycle,
+            writer,
+            pending: Vec::new(),
+            tally: Tally::new(lease.shard.videos.len()),
+        }
+    }
+
+    /// Takes items until the other side hangs up.
+    pub(super) fn run(mut self, items: Receiver<Item>) -> Result<(PartInfo, Tally), PipelineError> {
+        self.engine.clear();
+        if let Some(finder) = &mut self.finder {
+            finder.clear();
+        }
+        loop {
+            let waiting = Instant::now();
+            let Ok(item) = items.recv() else { break };
+            self.tally.seconds.infer_blocked += waiting.elapsed().as_secs_f64();
+            self.take(item)?;
+        }
+        if let Some(finder) = &mut self.finder {
+            let finding = Instant::now();
+            let found = finder.finish()?;
+            self.tally.seconds.faces += finding.elapsed().as_secs_f64();
+            self.show(found)?;
+        }
+        self.flush()?;
+        let writing = Instant::now();
+        let part = self.writer.finish()?;
+        self.tally.seconds.rows += writing.elapsed().as_secs_f64();
+        Ok((part, self.tally))
+    }
+
+    fn take(&mut self, item: Item) -> Result<(), PipelineError> {
+        let Item {
+            video,
+            frame,
+            timestamp,
+            content,
+        } = item;
+        let pending = |shown| Pending {
+            video,
+            frame,
+            timestamp,
+            shown,
+        };
+        let (picture, cut) = match content {
+            Content::Face(face, input) => {
+                self.engine.push(&input)?;
+                // A full return channel only means that this buffer is not needed again.
+                let _ = self.recycle.try_send(input);
+                return self.hold(pending(Shown::Face(face)));
+            }
+            Content::Picture(picture, cut) => (Some(picture), cut),
+            Content::Damaged => (None, false),
+        };
+        let Some(finder) = &mut self.finder else {
+            return self.hold(pending(Shown::Damaged));
+        };
+        let finding = Instant::now();
+        let found = finder.push(Seen {
+            video,
+            frame,
+            timestamp,
+            picture,
+            cut,
+        })?;
+        self.tally.seconds.faces += finding.elapsed().as_secs_f64();
+        self.show(found)
+    }
+
+    /// Cuts out the faces that were found.
+    fn show(&mut self, found: Vec<Found>) -> Result<(), PipelineError> {
+        for Found { seen, faces } in found {
+            let pending = |shown| Pending {
+                video: seen.video,
+                frame: seen.frame,
+                timestamp: seen.timestamp,
+                shown,
+            };
+            let Some(picture) = &seen.picture else {
+                self.hold(pending(Shown::Damaged))?;
+                continue;
+            };
+            let mut shown = 0;
+            for face in faces {
+                let cropping = Instant::now();
+                // A face whose landmarks cannot be aligned is none.
+                let made = self.cropper.crop(picture, &face, self.crop, &mut self.input);
+                self.tally.seconds.faces += cropping.elapsed().as_secs_f64();
+                if made.is_ok() {
+                    self.engine.push(&self.input)?;
+                    self.hold(pending(Shown::Face(face)))?;
+                    shown += 1;
+                }
+            }
+            if shown == 0 {
+                self.hold(pending(Shown::NoFace))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps a row until its batch was run.
+    fn hold(&mut self, pending: Pending) -> Result<(), PipelineError> {
+        self.pending.push(pending);
+        if self.engine.is_full() || self.pending.len() == MAX_PENDING {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Runs the models over the batch and writes every pending row.
+    fn flush(&mut self) -> Result<(), PipelineError> {
+        let inferring = Instant::now();
+        let outputs = self.engine.run()?;
+        let writing = Instant::now();
+        self.tally.seconds.infer += (writing - inferring).as_secs_f64();
+
+        let rows = self.pending.len() as u64;
+        let mut entry = 0;
+        for pending in self.pending.drain(..) {
+            let count = &mut self.tally.rows[pending.video];
+            count.0 += 1;
+            let labels;
+            let content = match &pending.shown {
+                Shown::Face(face) => {
+                    labels = outputs.face(entry);
+                    entry += 1;
+                    count.1 += 1;
+                    rows::Content::Face {
+                        face,
+                        outputs: &labels,
+                    }
+                }
+                Shown::NoFace => rows::Content::NoFace,
+                Shown::Damaged => rows::Content::DecodeError,
+            };
+            self.writer.push(&Row {
+                video: &self.lease.shard.videos[pending.video].key,
+                frame: pending.frame,
+                timestamp: pending.timestamp,
+                content,
+            })?;
+        }
+        self.tally.seconds.rows += writing.elapsed().as_secs_f64();
+        self.reports.labelled(rows);
+        Ok(())
+    }
+}
