@@ -3,6 +3,7 @@
 //! Flows in: a validated job. Flows out: [`Event`]s for `report/`, a finished label set, and how it ended.
 
 mod dispatch;
+mod earlier;
 mod finish;
 mod oom;
 mod outlook;
@@ -10,6 +11,7 @@ mod prepare;
 mod probe;
 mod process;
 
+pub use earlier::Earlier;
 pub use outlook::{Outlook, outlook};
 pub use prepare::{Prepared, prepare, read_job, resolve, unprobed};
 
@@ -66,8 +68,8 @@ pub enum RunError {
     Model(#[from] ModelError),
     /// A model was trained on faces cropped in another way than the job crops them.
     #[error(
-        "model `{model}`: {weights} {stated}, but the job crops faces by `{job}` ([faces] crop), and other crops give wrong \
-         labels; change the job's crop, or state what the model was trained on: \
+        "model `{model}`: {weights} {stated}, but the job crops faces by `{job}` for it, and other crops give wrong labels; \
+         change `crop` in [faces], or give this model its own in [[models]], or state what the model was trained on: \
          `affectmill import-weights {weights} --crop RECIPE -o FILE`"
     )]
     Crop {
@@ -79,6 +81,14 @@ pub enum RunError {
         job: &'static str,
         /// What the weight file says.
         stated: String,
+    },
+    /// The faces of an earlier run cannot be taken over.
+    #[error("{output}: its faces cannot be taken over ([faces] labels): {cause}")]
+    Earlier {
+        /// The earlier output's root.
+        output: String,
+        /// Why, and the remedy.
+        cause: String,
     },
     /// The output belongs to another job.
     #[error("{output} was labelled by another job; what differs:\n{}\nname another [output] uri, or restore these values", differences.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n"))]
@@ -157,6 +167,7 @@ impl RunError {
             RunError::Discover(_)
                 | RunError::Model(_)
                 | RunError::Crop { .. }
+                | RunError::Earlier { .. }
                 | RunError::OtherFingerprint { .. }
         )
     }

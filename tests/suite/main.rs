@@ -2,6 +2,8 @@
 
 mod bad_input;
 mod common;
+mod crops;
+mod earlier;
 mod faces;
 mod kills;
 mod readme;
