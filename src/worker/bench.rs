@@ -150,7 +150,7 @@ impl Bench {
 
     fn whole(&mut self) -> Result<f64, BenchError> {
         let part = tempfile::NamedTempFile::new()?;
-        let reports = Reports::new(File::options().write(true).open("/dev/null")?);
+        let reports = Reports::new(File::options().write(true).open("/dev/null")?)?;
         let began = Instant::now();
         let labelled = self.pipeline.label(&self.lease, part.path(), &reports)?;
         Ok(rate(labelled.part.rows, began.elapsed()))

@@ -16,8 +16,8 @@ mod decoding;
 mod labelling;
 
 use super::heartbeat::Reports;
-use crate::dataset::{LabelSchema, PartInfo, StageSeconds, VideoOutcome};
-use crate::domain::{Face, FrameIndex, Micros};
+use crate::dataset::{LabelSchema, PartInfo, StageSeconds, Trouble, VideoOutcome};
+use crate::domain::{Face, FrameIndex, Micros, VideoKey};
 use crate::model::{Detector, Device, ModelError};
 use crate::queue::{Assignment, Lease};
 use crate::spec::{FaceMode, Job};
@@ -44,6 +44,14 @@ pub enum PipelineError {
     /// A row could not be written.
     #[error(transparent)]
     Rows(#[from] RowError),
+    /// A video could not be read to its end, though another attempt may: what was labelled of the shard does not count.
+    #[error("{}", trouble.error)]
+    BrokeOff {
+        /// The video.
+        video: VideoKey,
+        /// Why.
+        trouble: Trouble,
+    },
     /// A thread could not be started or broke off.
     #[error("the decode thread {0}")]
     Thread(String),
@@ -116,6 +124,8 @@ impl Pipeline {
                     threads: assignment.threads,
                     image_base: job.input.image_base,
                     image_fps: job.input.image_fps,
+                    max_pixels: job.input.max_pixels,
+                    max_frames: job.input.max_frames,
                 },
             },
         })
@@ -174,6 +184,9 @@ impl Pipeline {
             Ok::<_, PipelineError>((tally?, decoded))
         })?;
 
+        if let Some((video, trouble)) = decoded.broke_off {
+            return Err(PipelineError::BrokeOff { video, trouble });
+        }
         let (part, tally) = tally;
         let mut seconds = tally.seconds;
         seconds.decode = decoded.busy.as_secs_f64();

@@ -1,10 +1,13 @@
 //! The test suite: the real program on real input. One binary, so that the big libraries are linked once.
 
+mod attribution;
 mod bad_input;
 mod common;
 mod faces;
 mod kills;
+mod limits;
 mod readme;
+mod retry;
 mod run;
 mod signals;
 mod strikes;

@@ -18,7 +18,7 @@ pub use error::DecodeError;
 pub use picture::{Colour, Component, Picture, Plane, Samples};
 pub use sampling::Sampler;
 
-use crate::dataset::SourceKind;
+use crate::dataset::{SourceKind, Trouble};
 use crate::domain::{FrameIndex, Micros};
 use std::path::Path;
 
@@ -33,6 +33,10 @@ pub struct DecodeOptions {
     pub image_base: u64,
     /// Frames a second of folders of images, above 0; without it their frames have no timestamp.
     pub image_fps: Option<f64>,
+    /// Pixels of a stored picture; a larger one is not decoded.
+    pub max_pixels: u64,
+    /// Frames of a video file; what comes after them is left out.
+    pub max_frames: u64,
 }
 
 /// One frame of a video.
@@ -46,6 +50,12 @@ pub struct DecodedFrame {
     pub key: bool,
     /// The picture; `None` when the frame exists but could not be decoded whole.
     pub picture: Option<Picture>,
+}
+
+/// A picture is larger than the job allows: in words.
+fn too_large(width: u32, height: u32, max: u64) -> Option<String> {
+    let pixels = u64::from(width) * u64::from(height);
+    (pixels > max).then(|| format!("its picture of {width}×{height} has more than input.max_pixels = {max}"))
 }
 
 /// What the header of a video promises; both 0 when it tells nothing.
@@ -70,11 +80,11 @@ impl VideoReader {
     /// Opens a video.
     ///
     /// # Errors
-    /// When the file or folder cannot be read, is no video, or this FFmpeg has no decoder for it; of a folder also
-    /// when a number lies below the base or occurs twice.
+    /// When the file or folder cannot be read, is no video, this FFmpeg has no decoder for it, or its pictures are too
+    /// large; of a folder also when a number lies below the base or occurs twice.
     pub fn open(path: &Path, kind: SourceKind, options: &DecodeOptions) -> Result<Self, DecodeError> {
         Ok(Self(match kind {
-            SourceKind::File => Source::File(Box::new(stream::StreamReader::open(path, options.threads)?)),
+            SourceKind::File => Source::File(Box::new(stream::StreamReader::open(path, options)?)),
             SourceKind::Images => Source::Images(images::ImageReader::open(path, options)?),
         }))
     }
@@ -83,20 +93,21 @@ impl VideoReader {
     /// save for the list of file names of a folder.
     ///
     /// # Errors
-    /// [`DecodeError::NothingDecoded`] at the end of a file that gave no frame at all. Damage in the midst of a
-    /// video is no error: decoding goes on and [`damage`](Self::damage) tells.
+    /// [`DecodeError::NothingDecoded`] at the end of a file that gave no frame at all; [`DecodeError::BrokeOff`] or
+    /// [`DecodeError::Memory`] when the machine failed, not the video. Damage in the midst of a video is no error: decoding
+    /// goes on and [`damage`](Self::damage) tells.
     // Not an `Iterator`: damage is asked for between frames.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<DecodedFrame>, DecodeError> {
         match &mut self.0 {
             Source::File(reader) => reader.next(),
-            Source::Images(reader) => Ok(reader.next()),
+            Source::Images(reader) => reader.next(),
         }
     }
 
     /// The first damage met so far, with its position, in words: `damaged at frame 1290 (51.600 s): Invalid data
     /// found when processing input`. The time is that of the frame before.
-    pub fn damage(&self) -> Option<&str> {
+    pub fn damage(&self) -> Option<&Trouble> {
         match &self.0 {
             Source::File(reader) => reader.damage(),
             Source::Images(reader) => reader.damage(),
@@ -110,7 +121,7 @@ impl VideoReader {
 /// As [`VideoReader::open`].
 pub fn probe(path: &Path, kind: SourceKind, options: &DecodeOptions) -> Result<Probe, DecodeError> {
     match kind {
-        SourceKind::File => stream::probe(path),
+        SourceKind::File => stream::probe(path, options),
         SourceKind::Images => images::probe(path, options),
     }
 }

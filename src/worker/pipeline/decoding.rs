@@ -1,8 +1,9 @@
 //! The decode thread of the pipeline: videos in order, frames into the channel, what became of each video.
 
 use super::{Content, Item, Source};
-use crate::dataset::{PlannedVideo, VideoOutcome, VideoStatus};
+use crate::dataset::{ErrorClass, PlannedVideo, Trouble, VideoOutcome, VideoStatus};
 use crate::discover;
+use crate::domain::VideoKey;
 use crate::model::INPUT_LEN;
 use crate::queue::Lease;
 use crate::spec::FaceMode;
@@ -19,10 +20,18 @@ pub(super) struct Decoded {
     pub outcomes: Vec<VideoOutcome>,
     pub busy: Duration,
     pub blocked: Duration,
+    /// The video that could not be read to its end, though another attempt may: then nothing of the shard counts.
+    pub broke_off: Option<(VideoKey, Trouble)>,
 }
 
-/// The receiving side is gone: labelling failed, and says why itself.
-struct Abandoned;
+/// Why the shard is not decoded to its end.
+enum Abandoned {
+    /// The receiving side is gone: labelling failed, and says why itself.
+    Receiver,
+    /// The video broke off. Frames of it are on their way to the part, which must not be kept: a row that is missing is
+    /// made up for by the next attempt, a video that ends where a disk failed would look like damage for good.
+    BrokeOff(Trouble),
+}
 
 /// Decodes the videos of a lease.
 pub(super) fn decode_shard(
@@ -38,18 +47,13 @@ pub(super) fn decode_shard(
     for (index, video) in lease.shard.videos.iter().enumerate() {
         let blocked_before = decoded.blocked;
         let began = Instant::now();
-        let mut outcome = VideoOutcome {
-            key: video.key.clone(),
-            status: VideoStatus::Ok,
-            frames: 0,
-            rows: 0,
-            faces: 0,
-            seconds: 0.0,
-            error: None,
-        };
+        let mut outcome = VideoOutcome::new(video.key.clone());
         if let Some(entry) = lease.quarantined.iter().find(|entry| entry.key == video.key) {
-            outcome.status = VideoStatus::Quarantined;
-            outcome.error = Some(entry.reason.clone());
+            outcome.status = match entry.trouble.class {
+                ErrorClass::Io | ErrorClass::Changed => VideoStatus::Failed,
+                _ => VideoStatus::Quarantined,
+            };
+            outcome.note(entry.trouble.clone());
         } else {
             reports.opened(&video.key);
             cuts.clear();
@@ -63,7 +67,11 @@ pub(super) fn decode_shard(
             };
             match frames.decode(index, video, &mut outcome, &mut decoded.blocked) {
                 Ok(()) => {}
-                Err(Abandoned) => return decoded,
+                Err(Abandoned::Receiver) => return decoded,
+                Err(Abandoned::BrokeOff(trouble)) => {
+                    decoded.broke_off = Some((video.key.clone(), trouble));
+                    return decoded;
+                }
             }
         }
         let busy = began.elapsed().saturating_sub(decoded.blocked - blocked_before);
@@ -95,9 +103,13 @@ impl Frames<'_> {
         let path = discover::source_path(&self.source.root, &video.key);
         let mut reader = match self.open(&path, video) {
             Ok(reader) => reader,
-            Err(error) => {
+            Err(NotOpened {
+                trouble,
+                passing: true,
+            }) => return Err(Abandoned::BrokeOff(trouble)),
+            Err(NotOpened { trouble, .. }) => {
                 outcome.status = VideoStatus::Failed;
-                outcome.error = Some(error);
+                outcome.note(trouble);
                 return Ok(());
             }
         };
@@ -108,6 +120,9 @@ impl Frames<'_> {
             let frame = match reader.next() {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break None,
+                Err(error) if error.broke_off().is_some() => {
+                    return Err(Abandoned::BrokeOff(trouble(&error)));
+                }
                 Err(error) => break Some(error),
             };
             outcome.frames += 1;
@@ -122,8 +137,11 @@ impl Frames<'_> {
                 None => Content::Damaged,
                 Some(picture) if detect => Content::Picture(picture, std::mem::take(&mut cut)),
                 Some(picture) => self.prepare(&picture).unwrap_or_else(|error| {
-                    let place = || format!("frame {} was not labelled: {error}", frame.index);
-                    outcome.error.get_or_insert_with(place);
+                    outcome.note(Trouble {
+                        error: format!("frame {} was not labelled: {error}", frame.index),
+                        class: ErrorClass::Unsupported,
+                        frame: Some(frame.index),
+                    });
                     Content::Damaged
                 }),
             };
@@ -134,24 +152,23 @@ impl Frames<'_> {
                 timestamp: frame.timestamp,
                 content,
             };
-            self.sender.send(item).map_err(|_| Abandoned)?;
+            self.sender.send(item).map_err(|_| Abandoned::Receiver)?;
             *blocked += waiting.elapsed();
         };
-        let damage = reader
-            .damage()
-            .map(String::from)
-            .or_else(|| broke_off.map(|error| error.to_string()));
-        let meanwhile = || match discover::same(&path, video) {
-            Ok(true) => None,
-            Ok(false) => Some(format!("{}: changed while it was read", path.display())),
-            Err(error) => Some(error.to_string()),
-        };
-        outcome.error = outcome.error.take().or(damage).or_else(meanwhile);
+        // First of all: whatever else is wrong with a file that changed under the reader comes from that.
+        still_the_same(&path, video).map_err(Abandoned::BrokeOff)?;
+        let broke_off = broke_off.map(|error| trouble(&error));
+        let damage = reader.damage().cloned().or(broke_off);
+        if let Some(damage) = damage {
+            outcome.note(damage);
+        }
         if outcome.frames == 0 {
             outcome.status = VideoStatus::Failed;
-            outcome
-                .error
-                .get_or_insert_with(|| format!("{}: no frame could be decoded", path.display()));
+            outcome.note(Trouble {
+                error: format!("{}: no frame could be decoded", path.display()),
+                class: ErrorClass::Corrupt,
+                frame: None,
+            });
         } else if outcome.error.is_some() {
             outcome.status = VideoStatus::Partial;
         }
@@ -167,16 +184,49 @@ impl Frames<'_> {
     }
 
     /// Opens the video, if it is still the one that was planned.
-    fn open(&self, path: &Path, video: &PlannedVideo) -> Result<VideoReader, String> {
-        match discover::same(path, video) {
-            Ok(true) => VideoReader::open(path, video.kind, &self.source.options)
-                .map_err(|error: DecodeError| error.to_string()),
-            Ok(false) => Err(format!(
-                "{}: changed since it was planned, so its frames may not be those that were meant; \
-                 label it into a fresh output",
-                path.display()
-            )),
-            Err(error) => Err(error.to_string()),
-        }
+    fn open(&self, path: &Path, video: &PlannedVideo) -> Result<VideoReader, NotOpened> {
+        still_the_same(path, video).map_err(|trouble| NotOpened {
+            trouble,
+            passing: false,
+        })?;
+        VideoReader::open(path, video.kind, &self.source.options).map_err(|error| NotOpened {
+            trouble: trouble(&error),
+            passing: error.broke_off().is_some(),
+        })
     }
+}
+
+/// Why a video was not opened.
+struct NotOpened {
+    trouble: Trouble,
+    /// Another attempt may open it.
+    passing: bool,
+}
+
+fn trouble(error: &DecodeError) -> Trouble {
+    Trouble {
+        error: error.to_string(),
+        class: error.class(),
+        frame: error.broke_off(),
+    }
+}
+
+fn still_the_same(path: &Path, video: &PlannedVideo) -> Result<(), Trouble> {
+    let (class, error) = match discover::same(path, video) {
+        Ok(true) => return Ok(()),
+        Ok(false) => {
+            let what = "changed since it was planned, so its frames may not be those that were meant";
+            let remedy = "`affectmill retry --class changed` labels the file that is there now";
+            (
+                ErrorClass::Changed,
+                format!("{}: {what}; {remedy}", path.display()),
+            )
+        }
+        Err(error) => (ErrorClass::Io, error.to_string()),
+    };
+    Err(Trouble {
+        error,
+        class,
+        frame: None,
+    })
 }
