@@ -3,9 +3,10 @@
 //! One stream of [`Event`]s feeds the bars, the plain lines, `--json` and the event log. The JSON form is
 //! versioned by `affectmill` in `run_started`; fields are added, never renamed.
 
-use crate::dataset::VideoStatus;
+use crate::dataset::{ErrorClass, PlannedVideo, ShardPlan, VideoOutcome, VideoStatus};
 use crate::domain::{Fingerprint, FrameIndex, ShardId, VideoKey};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Something that happened in a run.
@@ -33,6 +34,13 @@ pub enum Event {
     Warning {
         /// What and what to do.
         message: String,
+    },
+    /// Videos that left no row are tried again.
+    Retrying {
+        /// How many.
+        videos: usize,
+        /// How many of each class.
+        classes: Vec<(ErrorClass, usize)>,
     },
     /// Headers are being read to plan new videos.
     Probing {
@@ -110,6 +118,9 @@ pub enum Event {
         video: VideoKey,
         /// Its status.
         status: VideoStatus,
+        /// The class of the error.
+        #[serde(default)]
+        class: Option<ErrorClass>,
         /// Why.
         error: String,
     },
@@ -168,6 +179,39 @@ pub struct Totals {
     pub frames_done: u64,
 }
 
+impl Totals {
+    /// Totals of every plan's shards, of which `committed` are done. A video that was tried again counts once, in its latest
+    /// attempt.
+    pub fn of(shards: &[ShardPlan], committed: impl Fn(&ShardId) -> bool) -> Self {
+        let mut again: BTreeMap<&VideoKey, u32> = BTreeMap::new();
+        for shard in shards.iter().filter(|shard| shard.attempt > 0) {
+            for video in &shard.videos {
+                let latest = again.entry(&video.key).or_default();
+                *latest = shard.attempt.max(*latest);
+            }
+        }
+        let mut totals = Totals::default();
+        for shard in shards {
+            let latest = |video: &&PlannedVideo| again.get(&video.key).copied().unwrap_or(0) == shard.attempt;
+            let (videos, frames) = shard
+                .videos
+                .iter()
+                .filter(latest)
+                .fold((0, 0), |(videos, frames), video| {
+                    (videos + 1, frames + video.frames)
+                });
+            totals.videos += videos;
+            totals.frames += frames;
+            totals.shards += 1;
+            if committed(&shard.id) {
+                totals.shards_done += 1;
+                totals.frames_done += frames;
+            }
+        }
+        totals
+    }
+}
+
 /// What a finished label set holds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
@@ -210,6 +254,21 @@ pub struct NotOk {
     pub video: VideoKey,
     /// Its status.
     pub status: VideoStatus,
+    /// The class of the error.
+    #[serde(default)]
+    pub class: Option<ErrorClass>,
     /// Why.
     pub error: String,
+}
+
+impl NotOk {
+    /// What is told of a video; `None` when it is `ok`.
+    pub fn of(video: &VideoOutcome) -> Option<Self> {
+        (video.status != VideoStatus::Ok).then(|| Self {
+            video: video.key.clone(),
+            status: video.status,
+            class: video.error_class,
+            error: video.error.clone().unwrap_or_default(),
+        })
+    }
 }

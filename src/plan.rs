@@ -2,15 +2,19 @@
 //!
 //! Flows in: videos with estimated frames, and the keys that earlier plans cover. Flows out: shards of consecutive
 //! videos, stored as immutable plans `_affectmill/plans/00001.json.zst`, `00002…`. [`make`] is pure: the same
-//! videos give the same shards. A video belongs to one shard for good; nothing here opens a video or changes a plan
-//! that was written.
+//! videos give the same shards. A video belongs to one shard for good, unless it left no row and is planned again as a
+//! further attempt ([`append_again`]); nothing here opens a video or changes a plan that was written.
+
+mod latest;
+
+pub use latest::{Latest, latest, outcomes};
 
 use crate::dataset::{Plan, PlannedVideo, RECORD_VERSION, ShardPlan, SourceKind, paths};
 use crate::domain::{ShardId, VideoKey};
 use crate::store::{Put, Store, StoreError};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// Most videos of one shard, however short they are.
@@ -40,6 +44,12 @@ pub enum PlanError {
         /// Its version.
         found: u32,
     },
+    /// A video was planned again although it has rows.
+    #[error(
+        "`{0}` was planned again although an earlier attempt left rows of it: they would be there twice; restore the \
+             plans from a backup, or label into a new output folder"
+    )]
+    Doubled(VideoKey),
     /// A plan cannot be put into words.
     #[error("cannot encode a plan: {0}; please report this")]
     Encode(String),
@@ -56,6 +66,10 @@ pub fn make(
     target_frames: u64,
 ) -> Vec<ShardPlan> {
     videos.retain(|video| !covered.contains(&video.key));
+    cut(videos, target_frames, 0)
+}
+
+fn cut(mut videos: Vec<PlannedVideo>, target_frames: u64, attempt: u32) -> Vec<ShardPlan> {
     videos.sort_by(|a, b| a.key.cmp(&b.key));
     let mut shards = Vec::new();
     let mut shard: Vec<PlannedVideo> = Vec::new();
@@ -66,7 +80,7 @@ pub fn make(
             || shard.len() == MAX_VIDEOS
             || unknown + is_unknown > MAX_UNKNOWN;
         if full && !shard.is_empty() {
-            shards.push(close(std::mem::take(&mut shard)));
+            shards.push(close(std::mem::take(&mut shard), attempt));
             (frames, unknown) = (0, 0);
         }
         frames = frames.saturating_add(video.frames);
@@ -74,7 +88,7 @@ pub fn make(
         shard.push(video);
     }
     if !shard.is_empty() {
-        shards.push(close(shard));
+        shards.push(close(shard, attempt));
     }
     shards
 }
@@ -103,9 +117,53 @@ pub fn append(
     videos: &[PlannedVideo],
     target_frames: u64,
 ) -> Result<Vec<ShardPlan>, PlanError> {
+    append_made(store, |planned| {
+        make(videos.to_vec(), &covered(planned), target_frames)
+    })
+}
+
+/// Plans videos again, each for the attempt it comes with, and returns every shard of every plan. What another coordinator
+/// planned for that attempt at the same moment stands.
+///
+/// The caller knows that no earlier attempt left a row of them.
+///
+/// # Errors
+/// As [`append`].
+pub fn append_again(
+    store: &Store,
+    videos: &[(u32, PlannedVideo)],
+    target_frames: u64,
+) -> Result<Vec<ShardPlan>, PlanError> {
+    append_made(store, |planned| {
+        let attempts = attempts(planned);
+        let mut due: BTreeMap<u32, Vec<PlannedVideo>> = BTreeMap::new();
+        for (attempt, video) in videos {
+            if attempts.get(&video.key) == Some(attempt) {
+                due.entry(*attempt).or_default().push(video.clone());
+            }
+        }
+        due.into_iter()
+            .flat_map(|(attempt, videos)| cut(videos, target_frames, attempt))
+            .collect()
+    })
+}
+
+/// How often each video was planned.
+fn attempts(shards: &[ShardPlan]) -> BTreeMap<&VideoKey, u32> {
+    let mut attempts = BTreeMap::new();
+    for video in shards.iter().flat_map(|shard| &shard.videos) {
+        *attempts.entry(&video.key).or_default() += 1;
+    }
+    attempts
+}
+
+fn append_made(
+    store: &Store,
+    make: impl Fn(&[ShardPlan]) -> Vec<ShardPlan>,
+) -> Result<Vec<ShardPlan>, PlanError> {
     loop {
         let (mut planned, plans) = read(store)?;
-        let shards = make(videos.to_vec(), &covered(&planned), target_frames);
+        let shards = make(&planned);
         if shards.is_empty() {
             return Ok(planned);
         }
@@ -123,15 +181,15 @@ pub fn append(
     }
 }
 
-/// Gives a shard its id: a hash over key, kind and size of each video. Not over modification times, which a copy
-/// of the collection changes, nor over estimates, which another prober may see differently: neither changes a
-/// label, and the id is the name of the part.
-fn close(videos: Vec<PlannedVideo>) -> ShardPlan {
-    let id = shard_id(&videos);
-    ShardPlan { id, videos }
+/// Gives a shard its id: a hash over key, kind and size of each video, and over the attempt where it is not the first. Not
+/// over modification times, which a copy of the collection changes, nor over estimates, which another prober may see
+/// differently: neither changes a label, and the id is the name of the part.
+fn close(videos: Vec<PlannedVideo>, attempt: u32) -> ShardPlan {
+    let id = shard_id(&videos, attempt);
+    ShardPlan { id, attempt, videos }
 }
 
-fn shard_id(videos: &[PlannedVideo]) -> ShardId {
+fn shard_id(videos: &[PlannedVideo], attempt: u32) -> ShardId {
     let mut hash = Sha256::new();
     hash.update(b"affectmill shard 1");
     for video in videos {
@@ -144,12 +202,16 @@ fn shard_id(videos: &[PlannedVideo]) -> ShardId {
         hash.update([kind]);
         hash.update(video.bytes.to_le_bytes());
     }
+    if attempt > 0 {
+        hash.update(b"attempt");
+        hash.update(attempt.to_le_bytes());
+    }
     ShardId::from_digest(&hash.finalize())
 }
 
 fn read(store: &Store) -> Result<(Vec<ShardPlan>, u32), PlanError> {
     let mut shards = Vec::new();
-    let mut seen = BTreeSet::new();
+    let mut seen: BTreeMap<VideoKey, u32> = BTreeMap::new();
     let mut plans = 0;
     for entry in store.list(paths::PLANS)? {
         let damaged = |cause: String| PlanError::Damaged {
@@ -171,16 +233,21 @@ fn read(store: &Store) -> Result<(Vec<ShardPlan>, u32), PlanError> {
             found,
         })?;
         for shard in plan.shards {
-            if shard.id != shard_id(&shard.videos) {
+            if shard.id != shard_id(&shard.videos, shard.attempt) {
                 return Err(damaged(format!(
                     "shard {} does not hold the videos of its id",
                     shard.id
                 )));
             }
             for video in &shard.videos {
-                if !seen.insert(video.key.clone()) {
-                    return Err(damaged(format!("`{}` is planned twice", video.key)));
+                let planned = seen.entry(video.key.clone()).or_default();
+                if *planned != shard.attempt {
+                    return Err(damaged(format!(
+                        "`{}` is planned twice for one attempt, or before an earlier one",
+                        video.key
+                    )));
                 }
+                *planned += 1;
             }
             shards.push(shard);
         }

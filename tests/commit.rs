@@ -70,13 +70,11 @@ fn attempt(store: &Store, seed: u8, videos: Videos, value: f32) -> (NamedTempFil
             writer.push(&row).unwrap();
         }
         outcomes.push(VideoOutcome {
-            key,
-            status: VideoStatus::Ok,
             frames: without + with,
             rows: without + with,
             faces: with,
             seconds: 0.5,
-            error: None,
+            ..VideoOutcome::new(key)
         });
     }
     let record = CommitRecord {

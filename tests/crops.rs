@@ -57,6 +57,8 @@ fn picture(path: &Path, frame: usize) -> Picture {
         threads: 1,
         image_base: 0,
         image_fps: None,
+        max_pixels: u64::MAX,
+        max_frames: u64::MAX,
     };
     let mut reader = VideoReader::open(path, SourceKind::File, &options).unwrap();
     for _ in 0..frame {

@@ -13,6 +13,8 @@ const OPTIONS: DecodeOptions = DecodeOptions {
     threads: 1,
     image_base: 1,
     image_fps: None,
+    max_pixels: u64::MAX,
+    max_frames: u64::MAX,
 };
 
 /// Everything a caller sees of a frame, the pixels as a hash.
@@ -44,7 +46,7 @@ fn read(path: &Path, kind: SourceKind, options: &DecodeOptions) -> (Vec<Seen>, O
         frames.push(seen(&frame));
     }
     assert!(reader.next().unwrap().is_none(), "the end stays the end");
-    (frames, reader.damage().map(String::from))
+    (frames, reader.damage().map(|damage| damage.error.clone()))
 }
 
 /// Index, time after the container's start and key flag of every frame, as ffprobe tells them.

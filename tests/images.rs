@@ -12,12 +12,14 @@ const OPTIONS: DecodeOptions = DecodeOptions {
     threads: 1,
     image_base: 1,
     image_fps: None,
+    max_pixels: u64::MAX,
+    max_frames: u64::MAX,
 };
 
 fn read(folder: &Path, options: &DecodeOptions) -> (Vec<DecodedFrame>, Option<String>) {
     let mut reader = VideoReader::open(folder, SourceKind::Images, options).unwrap();
     let frames = std::iter::from_fn(|| reader.next().unwrap()).collect();
-    (frames, reader.damage().map(String::from))
+    (frames, reader.damage().map(|damage| damage.error.clone()))
 }
 
 fn times(frames: &[DecodedFrame]) -> Vec<(u64, Option<i64>)> {

@@ -1,7 +1,9 @@
 //! The label set as others read it: Polars, PyArrow, DuckDB and Spark see what was pushed, value for value.
 
 use affectmill::dataset::schema::LabelSchema;
-use affectmill::dataset::{ModelRecord, PartInfo, PlannedVideo, SourceKind, VideoOutcome, VideoStatus};
+use affectmill::dataset::{
+    ErrorClass, ModelRecord, PartInfo, PlannedVideo, SourceKind, Trouble, VideoOutcome, VideoStatus,
+};
 use affectmill::domain::{Face, Fingerprint, FrameIndex, Micros, ModelKind, Rect, ShardId, VideoKey};
 use affectmill::spec::Values;
 use affectmill::stages::rows::{Content, Row, RowWriter, VideoRow, write_videos};
@@ -276,7 +278,7 @@ fn the_same_rows_give_the_same_bytes() {
 fn the_table_of_videos_reads_as_well() {
     let folder = tempfile::tempdir().unwrap();
     let shard = ShardId::from_digest(&[0xcd; 32]);
-    let case = |key: &str, status, error: Option<&str>, duration_us, rows| {
+    let case = |key: &str, status, error: Option<Trouble>, duration_us, rows| {
         let key = VideoKey::new(key).unwrap();
         let planned = PlannedVideo {
             key: key.clone(),
@@ -285,33 +287,49 @@ fn the_table_of_videos_reads_as_well() {
             etag: "1".into(),
             frames: 9,
             duration_us,
+            archive: None,
             unreadable: None,
         };
-        let outcome = VideoOutcome {
-            key,
+        let mut outcome = VideoOutcome {
             status,
             frames: 10,
             rows,
             faces: rows / 2,
             seconds: 1.25,
-            error: error.map(String::from),
+            ..VideoOutcome::new(key)
         };
+        error.into_iter().for_each(|trouble| outcome.note(trouble));
         (planned, outcome)
     };
+    let trouble = |error: &str, class, frame: Option<u64>| {
+        Some(Trouble {
+            error: error.into(),
+            class,
+            frame: frame.map(FrameIndex),
+        })
+    };
+    let crashed = trouble("crashed 3 times", ErrorClass::Crash, Some(1_337));
     let videos = [
-        case("z.mp4", VideoStatus::Quarantined, Some("crashed 3 times"), 0, 0),
+        case("z.mp4", VideoStatus::Quarantined, crashed, 0, 0),
         case("a/ü.mp4", VideoStatus::Ok, None, 3_600_000_000, 10),
         case(
             "b.mp4",
             VideoStatus::Partial,
-            Some("frame 4: damaged"),
+            trouble("frame 4: damaged", ErrorClass::Corrupt, Some(4)),
             400_000,
             9,
         ),
-        case("c.mp4", VideoStatus::Failed, Some("no video stream"), 0, 0),
+        case(
+            "c.mp4",
+            VideoStatus::Failed,
+            trouble("no video stream", ErrorClass::Unsupported, None),
+            0,
+            0,
+        ),
     ];
     let rows = videos.each_ref().map(|(planned, outcome)| VideoRow {
         shard: &shard,
+        attempt: u32::from(outcome.rows == 0),
         planned,
         outcome,
     });
@@ -321,17 +339,43 @@ fn the_table_of_videos_reads_as_well() {
     assert_eq!(write_videos(&backwards, &fingerprint()).unwrap(), bytes);
     let path = folder.path().join("videos.parquet");
     std::fs::write(&path, bytes).unwrap();
-    let wanted = |key: &str, status: &str, error: Value, duration: Value, rows: u64| {
+    let wanted = |key: &str, status: &str, error: [Value; 3], duration: Value, rows: u64| {
+        let [error, class, frame] = error;
         json!({
+            "error_class": class, "error_frame": frame, "attempt": u32::from(rows == 0),
             "video": key, "status": status, "frames": 10, "rows": rows, "faces": rows / 2, "seconds": 1.25,
             "error": error, "shard": "cdcdcdcdcdcdcdcd", "bytes": 5_000_000_000_u64, "duration_us": duration,
         })
     };
     let wanted = [
-        wanted("a/ü.mp4", "ok", Value::Null, json!(3_600_000_000_u64), 10),
-        wanted("b.mp4", "partial", json!("frame 4: damaged"), json!(400_000), 9),
-        wanted("c.mp4", "failed", json!("no video stream"), Value::Null, 0),
-        wanted("z.mp4", "quarantined", json!("crashed 3 times"), Value::Null, 0),
+        wanted(
+            "a/ü.mp4",
+            "ok",
+            [Value::Null, Value::Null, Value::Null],
+            json!(3_600_000_000_u64),
+            10,
+        ),
+        wanted(
+            "b.mp4",
+            "partial",
+            [json!("frame 4: damaged"), json!("corrupt"), json!(4)],
+            json!(400_000),
+            9,
+        ),
+        wanted(
+            "c.mp4",
+            "failed",
+            [json!("no video stream"), json!("unsupported"), Value::Null],
+            Value::Null,
+            0,
+        ),
+        wanted(
+            "z.mp4",
+            "quarantined",
+            [json!("crashed 3 times"), json!("crash"), json!(1_337)],
+            Value::Null,
+            0,
+        ),
     ];
     let case = json!({ "videos": path, "wanted": wanted, "fingerprint": fingerprint() });
     check(folder.path(), &case, &[]);

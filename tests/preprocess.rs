@@ -17,6 +17,8 @@ const OPTIONS: DecodeOptions = DecodeOptions {
     threads: 1,
     image_base: 0,
     image_fps: None,
+    max_pixels: u64::MAX,
+    max_frames: u64::MAX,
 };
 const INPUT: usize = 3 * INPUT_SIZE * INPUT_SIZE;
 

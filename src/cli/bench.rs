@@ -86,7 +86,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     let earlier = coordinator::Earlier::read(&record.job)
         .map_err(failure)?
         .of(&shard);
-    let first = discover::source_path(&found.root, &shard.videos[0].key);
+    let first = found.root.join(shard.videos[0].file());
     let device = if Device::cuda_count() > 0 {
         Device::cuda(0)
     } else {

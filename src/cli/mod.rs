@@ -6,6 +6,7 @@ mod doctor;
 mod import_weights;
 mod init_weights;
 mod plan;
+mod retry;
 mod run;
 mod schema;
 mod status;
@@ -56,6 +57,7 @@ pub struct Cli {
 enum Command {
     Run(run::Args),
     Plan(plan::Args),
+    Retry(retry::Args),
     Status(status::Args),
     Summary(summary::Args),
     Bench(bench::Args),
@@ -95,6 +97,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Run(args) => run::run(args),
         Command::Plan(args) => plan::run(args),
+        Command::Retry(args) => retry::run(args),
         Command::Status(args) => status::run(args),
         Command::Summary(args) => summary::run(args),
         Command::Bench(args) => bench::run(args),

@@ -1,7 +1,7 @@
 //! `affectmill run`.
 
 use super::{Failure, block_on, exit};
-use crate::coordinator::{self, Ended, RunError, Signal};
+use crate::coordinator::{self, Ended, Prepared, RunError, Signal};
 use crate::report::{Reporter, Style};
 use crate::spec;
 use std::path::PathBuf;
@@ -18,6 +18,13 @@ pub struct Args {
     /// may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    #[command(flatten)]
+    shown: Shown,
+}
+
+/// How a run is shown.
+#[derive(Debug, clap::Args)]
+pub struct Shown {
     /// One JSON event a line on standard output instead of progress.
     #[arg(long)]
     json: bool,
@@ -28,17 +35,28 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<u8, Failure> {
     let job = spec::load(&args.job, &args.set).map_err(Failure::usage)?;
-    let mut reporter = Reporter::new(match (args.json, args.quiet) {
+    block_on(carry_out(args.shown, async |sink| {
+        coordinator::prepare(job, sink).await
+    }))?
+}
+
+/// Prepares a run, carries it out, shows it, and gives the exit code.
+pub async fn carry_out(
+    shown: Shown,
+    prepare: impl AsyncFnOnce(coordinator::Sink<'_>) -> Result<Prepared, RunError>,
+) -> Result<u8, Failure> {
+    let mut reporter = Reporter::new(match (shown.json, shown.quiet) {
         (true, _) => Style::Json,
         (_, true) => Style::Quiet,
         _ => Style::Human,
     });
-    let ended = block_on(async {
-        let prepared = coordinator::prepare(job, &mut |event| reporter.event(event)).await?;
-        reporter.log_into(&prepared.store);
-        coordinator::run(prepared, &mut |event| reporter.event(event)).await
-    })?
-    .map_err(failure)?;
+    let prepared = prepare(&mut |event| reporter.event(event))
+        .await
+        .map_err(failure)?;
+    reporter.log_into(&prepared.store);
+    let ended = coordinator::run(prepared, &mut |event| reporter.event(event))
+        .await
+        .map_err(failure)?;
     Ok(match ended {
         Ended::Finished(summary) if summary.failed + summary.quarantined > 0 => exit::VIDEOS_FAILED,
         Ended::Finished(_) => exit::OK,

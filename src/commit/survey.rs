@@ -2,7 +2,7 @@
 
 use super::CommitError;
 use crate::dataset::schema::META_FINGERPRINT;
-use crate::dataset::{CommitRecord, PartInfo, VideoOutcome, VideoStatus, paths};
+use crate::dataset::{CommitRecord, ErrorClass, PartInfo, VideoOutcome, VideoStatus, paths};
 use crate::domain::{Fingerprint, hex};
 use crate::store::{Store, StoreError};
 use arrow::array::{Array, AsArray, RecordBatch};
@@ -149,6 +149,8 @@ fn recounted(video: VideoOutcome, rows: u64, faces: u64) -> VideoOutcome {
         rows,
         faces,
         error: Some(error),
+        // That attempt saw another file, or another state of it.
+        error_class: video.error_class.or(Some(ErrorClass::Changed)),
         ..video
     }
 }

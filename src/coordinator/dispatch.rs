@@ -3,10 +3,10 @@
 
 use super::process::{Exit, Process, Signal as FromProcess};
 use super::{Prepared, RunError, Signal, Sink, oom};
-use crate::dataset::{VideoOutcome, VideoStatus};
+use crate::dataset::{ErrorClass, Trouble, VideoOutcome};
 use crate::domain::{FrameIndex, ShardId, VideoKey};
-use crate::events::Event;
-use crate::queue::local::{LocalQueue, Strike, WorkerId};
+use crate::events::{Event, NotOk};
+use crate::queue::local::{LocalQueue, WorkerId};
 use crate::queue::{Assignment, FromWorker, PROTOCOL, ToWorker};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,6 +17,9 @@ use tokio::time::{Instant, interval, sleep};
 /// Workers lost in a row, without a shard committed between, after which the run stops instead of going on to
 /// strike out one video after the other.
 const MAX_LOSSES: usize = 24;
+
+/// Loading models shows no progress, and on a machine that is busy it may take far longer than a frame does.
+const LEAST_START_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Pause before a worker is started again that was lost before its models were loaded.
 const START_BACKOFF: Duration = Duration::from_millis(500);
@@ -44,10 +47,20 @@ struct Worker {
     ready: bool,
     holds: Option<ShardId>,
     video: Option<VideoKey>,
+    /// When it was opened.
+    opened: Instant,
     last_frame: Option<FrameIndex>,
     last_sign: Instant,
     /// Why we killed it.
     killed: Option<String>,
+}
+
+impl Worker {
+    /// Number of its GPU; 0 on the CPU.
+    fn device_number(&self) -> usize {
+        let number = self.device.rsplit(':').next();
+        number.and_then(|number| number.parse().ok()).unwrap_or(0)
+    }
 }
 
 /// What this run labelled, over all its shards.
@@ -182,6 +195,7 @@ impl<'a> Dispatcher<'a> {
                 ready: false,
                 holds: None,
                 video: None,
+                opened: Instant::now(),
                 last_frame: None,
                 last_sign: Instant::now(),
                 killed: None,
@@ -203,6 +217,7 @@ impl<'a> Dispatcher<'a> {
             }
             FromWorker::Opened { video } => {
                 worker.video = Some(video.clone());
+                worker.opened = Instant::now();
                 worker.last_frame = None;
                 self.emit(Event::Opened { worker: id, video });
             }
@@ -226,6 +241,26 @@ impl<'a> Dispatcher<'a> {
                 self.done(id, shard, rows, &videos, adopted);
                 self.labelled.seconds.add(&seconds);
                 self.lease(id).await;
+            }
+            FromWorker::BrokeOff { video, trouble } => {
+                (worker.holds, worker.video, worker.last_frame) = (None, None, None);
+                self.queue.give_back(id);
+                self.emit(Event::Warning {
+                    message: format!("worker {id}: {}; its shard is begun again", trouble.error),
+                });
+                let starved = trouble.class == ErrorClass::Crash;
+                self.strike(video, trouble);
+                sleep(START_BACKOFF).await;
+                if starved {
+                    // Its memory is gone; a fresh one has what there is.
+                    let device = self
+                        .workers
+                        .remove(&id)
+                        .map_or(0, |worker| worker.device_number());
+                    self.start(device).await?;
+                } else {
+                    self.lease(id).await;
+                }
             }
             FromWorker::Failed { error, retry: false } => return Err(RunError::Worker { worker: id, error }),
             FromWorker::Failed { error, retry: true } => {
@@ -260,6 +295,7 @@ impl<'a> Dispatcher<'a> {
         };
         lease.earlier = self.prepared.earlier.of(&lease.shard);
         worker.holds = Some(lease.shard.id.clone());
+        worker.last_sign = Instant::now();
         let event = Event::Leased {
             worker: id,
             shard: lease.shard.id.clone(),
@@ -275,11 +311,18 @@ impl<'a> Dispatcher<'a> {
         let frames = videos.iter().map(|video| video.frames).sum();
         self.labelled.shards += 1;
         self.labelled.frames += frames;
-        for video in videos.iter().filter(|video| video.status != VideoStatus::Ok) {
+        for NotOk {
+            video,
+            status,
+            class,
+            error,
+        } in videos.iter().filter_map(NotOk::of)
+        {
             self.emit(Event::VideoNotOk {
-                video: video.key.clone(),
-                status: video.status,
-                error: video.error.clone().unwrap_or_default(),
+                video,
+                status,
+                class,
+                error,
             });
         }
         self.emit(Event::ShardDone {
@@ -310,32 +353,31 @@ impl<'a> Dispatcher<'a> {
             last_words: exit.last_words.clone(),
         });
         self.queue.give_back(id);
-        if let (Some(video), false) = (worker.video, outside) {
-            let last_frame = worker.last_frame;
-            let strikes = self.queue.strike(
-                &video,
-                Strike {
-                    reason: reason.clone(),
-                    last_frame,
+        if let (Some(video), false) = (worker.video.clone(), outside) {
+            let trouble = Trouble {
+                error: reason.clone(),
+                class: match worker.killed {
+                    Some(_) => ErrorClass::Timeout,
+                    None => ErrorClass::Crash,
                 },
-            );
-            let of = self.prepared.record.job.run.max_strikes;
-            self.emit(Event::Strike { video, strikes, of });
+                frame: worker.last_frame,
+            };
+            self.strike(video, trouble);
         }
         self.count_loss(&reason, exit.last_words)?;
         if !worker.ready {
             sleep(START_BACKOFF).await;
         }
         if self.draining.is_none() && self.queue.waiting() > 0 {
-            let device = worker
-                .device
-                .rsplit(':')
-                .next()
-                .and_then(|n| n.parse().ok())
-                .unwrap_or(0);
-            self.start(device).await?;
+            self.start(worker.device_number()).await?;
         }
         Ok(())
+    }
+
+    fn strike(&mut self, video: VideoKey, trouble: Trouble) {
+        let strikes = self.queue.strike(&video, trouble);
+        let of = self.prepared.record.job.run.max_strikes;
+        self.emit(Event::Strike { video, strikes, of });
     }
 
     /// A worker killed by an operator or a scheduler says nothing about the video it held.
@@ -360,16 +402,26 @@ impl<'a> Dispatcher<'a> {
     }
 
     fn kill_hung(&mut self) {
-        let limit = Duration::from_secs_f64(self.prepared.record.job.run.stall_timeout);
+        let run = &self.prepared.record.job.run;
+        let stall = Duration::from_secs_f64(run.stall_timeout);
+        let whole = Duration::from_secs_f64(run.video_timeout);
         for worker in self.workers.values_mut() {
             let waits = worker.ready && worker.holds.is_none();
-            if !waits && worker.killed.is_none() && worker.last_sign.elapsed() >= limit {
-                worker.killed = Some(format!(
-                    "no progress for {} s (stall_timeout)",
-                    limit.as_secs_f64()
-                ));
-                worker.process.kill();
+            if waits || worker.killed.is_some() {
+                continue;
             }
+            let silent = worker.last_sign.elapsed();
+            let why = if !worker.ready && silent < LEAST_START_TIMEOUT {
+                continue;
+            } else if silent >= stall {
+                format!("no progress for {} s (run.stall_timeout)", run.stall_timeout)
+            } else if worker.video.is_some() && worker.opened.elapsed() >= whole {
+                format!("not done after {} s (run.video_timeout)", run.video_timeout)
+            } else {
+                continue;
+            };
+            worker.killed = Some(why);
+            worker.process.kill();
         }
     }
 

@@ -2,7 +2,6 @@
 //! are the faces of each video.
 
 use super::RunError;
-use super::finish::video_rows;
 use super::prepare::read_job;
 use crate::commit;
 use crate::dataset::{ShardPlan, paths};
@@ -62,14 +61,15 @@ impl Earlier {
         };
         let (shards, commits) = (plan::read_all(&store)?, commit::read_all(&store)?);
         let mut videos = BTreeMap::new();
-        for row in video_rows(&shards, &commits) {
+        for (latest, outcome) in plan::outcomes(&shards, &commits)? {
+            let shard = &latest.shard.id;
             let video = EarlierVideo {
-                part: paths::part(row.shard),
-                sha256: commits[row.shard].part.sha256.clone(),
-                bytes: row.planned.bytes,
-                status: row.outcome.status,
+                part: paths::part(shard),
+                sha256: commits[shard].part.sha256.clone(),
+                bytes: latest.planned.bytes,
+                status: outcome.status,
             };
-            videos.insert(row.planned.key.clone(), video);
+            videos.insert(latest.planned.key.clone(), video);
         }
         Ok(Self(videos))
     }

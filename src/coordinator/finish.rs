@@ -5,9 +5,10 @@
 
 use super::{Prepared, RunError, Sink};
 use crate::commit;
-use crate::dataset::{CommitRecord, Manifest, ManifestPart, RECORD_VERSION, ShardPlan, VideoStatus, paths};
+use crate::dataset::{Manifest, ManifestPart, RECORD_VERSION, VideoOutcome, VideoStatus, paths};
 use crate::domain::ShardId;
 use crate::events::{Event, NotOk, Summary};
+use crate::plan;
 use crate::stages::rows::{self, VideoRow};
 use std::collections::BTreeMap;
 
@@ -70,10 +71,17 @@ pub fn finish(prepared: &Prepared, sink: Sink<'_>) -> Result<(Summary, bool), Ru
         path: paths::MANIFEST.into(),
         cause: error.to_string(),
     })?;
-    let videos = rows::write_videos(
-        &video_rows(&prepared.shards, &commits),
-        &prepared.record.fingerprint,
-    )?;
+    let outcomes = plan::outcomes(&prepared.shards, &commits)?;
+    let videos: Vec<VideoRow<'_>> = outcomes
+        .iter()
+        .map(|(latest, outcome)| VideoRow {
+            shard: &latest.shard.id,
+            attempt: latest.shard.attempt,
+            planned: latest.planned,
+            outcome,
+        })
+        .collect();
+    let videos = rows::write_videos(&videos, &prepared.record.fingerprint)?;
 
     let same = |key: &str, bytes: &[u8]| Ok::<_, RunError>(store.get(key)?.as_deref() == Some(bytes));
     let changed = !(same(paths::SUCCESS, b"")?
@@ -86,54 +94,28 @@ pub fn finish(prepared: &Prepared, sink: Sink<'_>) -> Result<(Summary, bool), Ru
         store.replace(paths::MANIFEST, &manifest_json)?;
         store.replace(paths::SUCCESS, b"")?;
     }
-    Ok((summarise(&commits), changed))
+    let outcomes = outcomes.into_iter().map(|(_, outcome)| outcome);
+    Ok((summarise(manifest.rows, outcomes), changed))
 }
 
-/// Each planned video beside what became of it.
-pub(super) fn video_rows<'a>(
-    shards: &'a [ShardPlan],
-    commits: &'a BTreeMap<ShardId, CommitRecord>,
-) -> Vec<VideoRow<'a>> {
-    let mut rows = Vec::new();
-    for plan in shards {
-        let Some(record) = commits.get(&plan.id) else {
-            continue;
-        };
-        for (planned, outcome) in plan.videos.iter().zip(&record.videos) {
-            rows.push(VideoRow {
-                shard: &plan.id,
-                planned,
-                outcome,
-            });
+/// `outcomes` come in key order.
+fn summarise<'a>(rows: u64, outcomes: impl Iterator<Item = &'a VideoOutcome>) -> Summary {
+    let mut summary = Summary {
+        rows,
+        ..Summary::default()
+    };
+    for video in outcomes {
+        summary.frames += video.frames;
+        summary.faces += video.faces;
+        *match video.status {
+            VideoStatus::Ok => &mut summary.ok,
+            VideoStatus::Partial => &mut summary.partial,
+            VideoStatus::Failed => &mut summary.failed,
+            VideoStatus::Quarantined => &mut summary.quarantined,
+        } += 1;
+        if summary.not_ok.len() < MAX_LISTED {
+            summary.not_ok.extend(NotOk::of(video));
         }
     }
-    rows
-}
-
-fn summarise(commits: &BTreeMap<ShardId, CommitRecord>) -> Summary {
-    let mut summary = Summary::default();
-    for record in commits.values() {
-        summary.rows += record.part.rows;
-        for video in &record.videos {
-            summary.frames += video.frames;
-            summary.faces += video.faces;
-            *match video.status {
-                VideoStatus::Ok => &mut summary.ok,
-                VideoStatus::Partial => &mut summary.partial,
-                VideoStatus::Failed => &mut summary.failed,
-                VideoStatus::Quarantined => &mut summary.quarantined,
-            } += 1;
-            if video.status != VideoStatus::Ok {
-                let error = video.error.clone().unwrap_or_default();
-                summary.not_ok.push(NotOk {
-                    video: video.key.clone(),
-                    status: video.status,
-                    error,
-                });
-            }
-        }
-    }
-    summary.not_ok.sort_by(|a, b| a.video.cmp(&b.video));
-    summary.not_ok.truncate(MAX_LISTED);
     summary
 }

@@ -10,13 +10,16 @@ mod outlook;
 mod prepare;
 mod probe;
 mod process;
+mod retry;
 
 pub use earlier::Earlier;
 pub use outlook::{Outlook, outlook};
 pub use prepare::{Prepared, prepare, read_job, resolve, unprobed};
+pub use retry::{Wanted, prepare_retry};
 
 use crate::commit::CommitError;
 use crate::discover::DiscoverError;
+use crate::domain::VideoKey;
 use crate::events::{Event, Summary, Totals};
 use crate::model::ModelError;
 use crate::plan::PlanError;
@@ -90,6 +93,11 @@ pub enum RunError {
         /// Why, and the remedy.
         cause: String,
     },
+    /// A video was named that no plan has.
+    #[error(
+        "no plan has the video `{0}`; `videos.parquet` lists the videos there are, by their paths within the input"
+    )]
+    NoSuchVideo(VideoKey),
     /// The output belongs to another job.
     #[error("{output} was labelled by another job; what differs:\n{}\nname another [output] uri, or restore these values", differences.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n"))]
     OtherFingerprint {
@@ -168,6 +176,7 @@ impl RunError {
                 | RunError::Model(_)
                 | RunError::Crop { .. }
                 | RunError::Earlier { .. }
+                | RunError::NoSuchVideo(_)
                 | RunError::OtherFingerprint { .. }
         )
     }
@@ -227,17 +236,7 @@ pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> 
 impl Prepared {
     /// Totals over all plans, and what commits cover.
     pub fn totals(&self) -> Totals {
-        let mut totals = Totals::default();
-        for shard in &self.shards {
-            totals.videos += shard.videos.len();
-            totals.frames += shard.frames();
-            totals.shards += 1;
-            if self.committed.contains(&shard.id) {
-                totals.shards_done += 1;
-                totals.frames_done += shard.frames();
-            }
-        }
-        totals
+        Totals::of(&self.shards, |shard| self.committed.contains(shard))
     }
 }
 

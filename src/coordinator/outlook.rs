@@ -3,7 +3,7 @@
 use super::RunError;
 use super::prepare::{probe_fresh, resolve};
 use crate::commit;
-use crate::dataset::{JobRecord, ShardPlan};
+use crate::dataset::JobRecord;
 use crate::discover;
 use crate::domain::{Fingerprint, VideoKey};
 use crate::plan;
@@ -58,8 +58,9 @@ pub async fn outlook(job: Job) -> Result<Outlook, RunError> {
         record.job.output.shard_frames,
     ));
 
-    let videos = || shards.iter().flat_map(|shard| &shard.videos);
-    let frames: u64 = shards.iter().map(ShardPlan::frames).sum();
+    let latest = plan::latest(&shards);
+    let videos = || latest.iter().map(|video| video.planned);
+    let frames: u64 = videos().map(|video| video.frames).sum();
     let duration_us: u64 = videos().map(|video| video.duration_us).sum();
     let sampling = &record.job.sampling;
     let rows = match sampling.mode {

@@ -2,15 +2,15 @@
 
 use super::{Earlier, RunError, Sink, earlier, probe};
 use crate::commit;
-use crate::dataset::{JobRecord, ModelRecord, PlannedVideo, RECORD_VERSION, ShardPlan, paths};
+use crate::dataset::{CommitRecord, JobRecord, ModelRecord, PlannedVideo, RECORD_VERSION, ShardPlan, paths};
 use crate::discover::{self, Discovery, Source};
-use crate::domain::{Crop, ShardId};
+use crate::domain::{Crop, ShardId, VideoKey};
 use crate::events::Event;
 use crate::model::{self, Device};
 use crate::plan;
 use crate::spec::{self, FaceMode, Job, ModelSpec};
 use crate::store::{Put, Store};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -37,6 +37,26 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    pub(super) fn new(
+        record: JobRecord,
+        store: Store,
+        discovery: Discovery,
+        shards: Vec<ShardPlan>,
+        commits: &BTreeMap<ShardId, CommitRecord>,
+    ) -> Result<Self, RunError> {
+        let ids = shards.iter().map(|shard| &shard.id);
+        let committed = ids.filter(|id| commits.contains_key(id)).cloned().collect();
+        Ok(Self {
+            earlier: Earlier::read(&record.job)?,
+            record,
+            store,
+            input_root: discovery.root,
+            shards,
+            committed,
+            gpus: Device::cuda_count(),
+        })
+    }
+
     /// Worker processes this run uses: as the job says, else one per GPU, else one; never more than shards to do.
     pub fn worker_count(&self) -> usize {
         let wanted = self.record.job.run.workers.unwrap_or(self.gpus.max(1));
@@ -124,34 +144,40 @@ fn preprocessing(job: &Job, spec: &ModelSpec) -> String {
 /// # Errors
 /// [`RunError`]; nothing is written before models, output and input are known to fit.
 pub async fn prepare(job: Job, sink: Sink<'_>) -> Result<Prepared, RunError> {
-    let record = resolve(job)?;
-    let discovery = discover::discover(&record.job.input)?;
-    let store = Store::open(&record.job.output.uri)?;
-    bind(&store, &record)?;
-    store.sweep_scratch(ORPHAN_AGE)?;
-    warn_skipped(&discovery, sink);
-
+    let Opened {
+        record,
+        discovery,
+        store,
+    } = open(job, sink)?;
     let mut shards = plan::read_all(&store)?;
     let fresh = probe_fresh(&record.job, &discovery, &shards, sink).await?;
     if !fresh.is_empty() {
         shards = plan::append(&store, &fresh, record.job.output.shard_frames)?;
     }
     let commits = commit::read_all(&store)?;
-    let committed = shards
-        .iter()
-        .map(|shard| &shard.id)
-        .filter(|id| commits.contains_key(id))
-        .cloned()
-        .collect();
     warn_changed(&discovery, &shards, sink);
-    Ok(Prepared {
-        earlier: Earlier::read(&record.job)?,
+    Prepared::new(record, store, discovery, shards, &commits)
+}
+
+/// A job whose models, input and output were found to fit.
+pub(super) struct Opened {
+    pub record: JobRecord,
+    pub discovery: Discovery,
+    pub store: Store,
+}
+
+/// Resolves a job, finds its videos and binds the output to it; writes nothing before all that is known to fit.
+pub(super) fn open(job: Job, sink: Sink<'_>) -> Result<Opened, RunError> {
+    let record = resolve(job)?;
+    let discovery = discover::discover(&record.job.input)?;
+    let store = Store::open(&record.job.output.uri)?;
+    bind(&store, &record)?;
+    store.sweep_scratch(ORPHAN_AGE)?;
+    warn_skipped(&discovery, sink);
+    Ok(Opened {
         record,
+        discovery,
         store,
-        input_root: discovery.root,
-        shards,
-        committed,
-        gpus: Device::cuda_count(),
     })
 }
 
@@ -172,7 +198,7 @@ pub async fn probe_fresh(
     if fresh.is_empty() {
         return Ok(fresh);
     }
-    probe::probe(fresh, discovery.root.clone(), job.input.image_base, sink).await
+    probe::probe(fresh, discovery.root.clone(), &job.input, sink).await
 }
 
 /// A video before anyone looked into it.
@@ -182,8 +208,9 @@ pub fn unprobed(source: &Source) -> PlannedVideo {
         kind: source.kind,
         bytes: source.bytes,
         etag: source.etag.clone(),
-        frames: 0,
+        frames: source.crops.as_ref().map_or(0, |crops| crops.frames),
         duration_us: 0,
+        archive: source.crops.as_ref().map(|crops| crops.archive.clone()),
         unreadable: None,
     }
 }
@@ -224,6 +251,12 @@ pub fn read_job(store: &Store) -> Result<JobRecord, RunError> {
     Ok(record)
 }
 
+/// The source of a key, if the input still has it.
+pub(super) fn find<'a>(discovery: &'a Discovery, key: &VideoKey) -> Option<&'a Source> {
+    let at = discovery.sources.binary_search_by(|source| source.key.cmp(key));
+    at.ok().map(|at| &discovery.sources[at])
+}
+
 fn warn_skipped(discovery: &Discovery, sink: Sink<'_>) {
     for skipped in &discovery.skipped {
         sink(&Event::Warning {
@@ -235,18 +268,13 @@ fn warn_skipped(discovery: &Discovery, sink: Sink<'_>) {
 /// Says which planned videos are gone or have changed. Labels that exist stay; the rest is reported when its
 /// shard runs.
 fn warn_changed(discovery: &Discovery, shards: &[ShardPlan], sink: Sink<'_>) {
-    for video in shards.iter().flat_map(|shard| &shard.videos) {
-        let found = discovery
-            .sources
-            .binary_search_by(|source| source.key.cmp(&video.key));
-        let what = match found {
-            Err(_) => "is gone from the input",
-            Ok(at)
-                if discovery.sources[at].bytes != video.bytes || discovery.sources[at].etag != video.etag =>
-            {
+    for plan::Latest { planned: video, .. } in plan::latest(shards) {
+        let what = match find(discovery, &video.key) {
+            None => "is gone from the input",
+            Some(source) if source.bytes != video.bytes || source.etag != video.etag => {
                 "changed in the input"
             }
-            Ok(_) => continue,
+            Some(_) => continue,
         };
         let message = format!(
             "{} {what} since it was planned; labels of the earlier file are kept",

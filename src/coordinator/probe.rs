@@ -8,6 +8,7 @@ use crate::dataset::PlannedVideo;
 use crate::discover;
 use crate::events::Event;
 use crate::queue::{FromWorker, ToWorker};
+use crate::spec::Input;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::thread::available_parallelism;
@@ -22,14 +23,15 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 pub async fn probe(
     videos: Vec<PlannedVideo>,
     root: PathBuf,
-    image_base: u64,
+    input: &Input,
     sink: Sink<'_>,
 ) -> Result<Vec<PlannedVideo>, RunError> {
     let (signals, mut inbox) = mpsc::channel(64);
     let mut pool = Pool {
         probed: videos,
         root,
-        image_base,
+        image_base: input.image_base,
+        max_pixels: input.max_pixels,
         next: 0,
         done: 0,
         started: 0,
@@ -59,6 +61,7 @@ struct Pool {
     probed: Vec<PlannedVideo>,
     root: PathBuf,
     image_base: u64,
+    max_pixels: u64,
     next: usize,
     done: usize,
     started: usize,
@@ -84,6 +87,15 @@ impl Pool {
 
     /// Hands the next video to a prober; one without a video ends.
     async fn order(&mut self, id: usize) {
+        // Of crops everything is known that a header would tell.
+        while self
+            .probed
+            .get(self.next)
+            .is_some_and(|video| video.archive.is_some())
+        {
+            self.next += 1;
+            self.done += 1;
+        }
         if self.next == self.probed.len() {
             self.probers.remove(&id);
             return;
@@ -101,6 +113,7 @@ impl Pool {
                 video,
                 path,
                 image_base: self.image_base,
+                max_pixels: self.max_pixels,
             })
             .await;
     }

@@ -6,8 +6,8 @@ pub mod schema;
 mod schemas;
 
 pub use records::{
-    CommitRecord, JobRecord, Manifest, ManifestPart, PartInfo, Plan, PlannedVideo, Quarantined,
-    RECORD_VERSION, ShardPlan, SourceKind, StageSeconds, VideoOutcome, VideoStatus,
+    CommitRecord, ErrorClass, JobRecord, Manifest, ManifestPart, PartInfo, Plan, PlannedVideo, Quarantined,
+    RECORD_VERSION, ShardPlan, SourceKind, StageSeconds, Trouble, VideoOutcome, VideoStatus,
 };
 pub use schema::{LabelSchema, landmark_item, videos_schema};
 pub use schemas::{schema_text, schemas};

@@ -34,7 +34,7 @@ impl JobRecord {
     }
 }
 
-/// `plans/NNNNN.json.zst`: shards of videos that no earlier plan covers. Immutable.
+/// `plans/NNNNN.json.zst`: shards of videos that no earlier plan covers, or that are to be tried again. Immutable.
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Plan {
     /// Format version.
@@ -49,8 +49,16 @@ pub struct ShardPlan {
     /// Hash of the shard's content.
     #[schemars(with = "String", extend("pattern" = "^[0-9a-f]{16}$"))]
     pub id: ShardId,
+    /// How often its videos were planned before: 0 at first, one more for each `affectmill retry`. What counts of a video is
+    /// what became of it in its latest attempt; earlier ones left no row.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub attempt: u32,
     /// The videos, sorted by key.
     pub videos: Vec<PlannedVideo>,
+}
+
+fn is_first(attempt: &u32) -> bool {
+    *attempt == 0
 }
 
 impl ShardPlan {
@@ -76,9 +84,19 @@ pub struct PlannedVideo {
     pub frames: u64,
     /// Estimated duration in microseconds; 0 when unknown.
     pub duration_us: u64,
+    /// The tar file, relative to the input root, in which its crops are; none for a video that lies by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<String>,
     /// Why the prober could not read it. It is tried again when its shard runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreadable: Option<String>,
+}
+
+impl PlannedVideo {
+    /// What must be opened to read it, relative to the input root.
+    pub fn file(&self) -> &str {
+        self.archive.as_deref().unwrap_or(self.key.as_str())
+    }
 }
 
 /// What kind of thing a video is.
@@ -143,6 +161,93 @@ pub struct VideoOutcome {
     /// What was wrong: the first damage, or why it failed. Null for `ok`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// What kind of trouble `error` is. Null for `ok`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_class: Option<ErrorClass>,
+    /// Where: the first frame that was not labelled as it should, or the last one that was reached. Null when no frame
+    /// was reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<u64>")]
+    pub error_frame: Option<FrameIndex>,
+}
+
+impl VideoOutcome {
+    /// A video that is to be opened: nothing is known yet.
+    pub fn new(key: VideoKey) -> Self {
+        Self {
+            key,
+            status: VideoStatus::Ok,
+            frames: 0,
+            rows: 0,
+            faces: 0,
+            seconds: 0.0,
+            error: None,
+            error_class: None,
+            error_frame: None,
+        }
+    }
+
+    /// Notes trouble; what was noted first stays.
+    pub fn note(&mut self, trouble: Trouble) {
+        if self.error.is_none() {
+            self.error = Some(trouble.error);
+            self.error_class = Some(trouble.class);
+            self.error_frame = trouble.frame;
+        }
+    }
+}
+
+/// What was wrong with a video: in words, of which class, and where.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// In words, with the remedy.
+    pub error: String,
+    /// Its class.
+    pub class: ErrorClass,
+    /// The frame it was met at, or the last one reached.
+    pub frame: Option<FrameIndex>,
+}
+
+/// What kind of trouble a video had; what `affectmill retry --class` chooses by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorClass {
+    /// The bytes are not what the format says. The same file gives the same again.
+    Corrupt,
+    /// No video, no decoder for it, or beyond a limit of the job. The same file gives the same again.
+    Unsupported,
+    /// It hung its worker or took longer than it may.
+    Timeout,
+    /// It took its worker down, or was too much for the memory.
+    Crash,
+    /// It could not be read: missing, forbidden, or the disk failed.
+    Io,
+    /// It is not the file any more that was planned.
+    Changed,
+}
+
+impl ErrorClass {
+    /// Every class.
+    pub const ALL: [ErrorClass; 6] = [
+        ErrorClass::Corrupt,
+        ErrorClass::Unsupported,
+        ErrorClass::Timeout,
+        ErrorClass::Crash,
+        ErrorClass::Io,
+        ErrorClass::Changed,
+    ];
+
+    /// The text in `videos.parquet` and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ErrorClass::Corrupt => "corrupt",
+            ErrorClass::Unsupported => "unsupported",
+            ErrorClass::Timeout => "timeout",
+            ErrorClass::Crash => "crash",
+            ErrorClass::Io => "io",
+            ErrorClass::Changed => "changed",
+        }
+    }
 }
 
 /// Outcome of a video.
@@ -155,7 +260,7 @@ pub enum VideoStatus {
     Partial,
     /// No row.
     Failed,
-    /// It crashed or hung its worker too often; no row.
+    /// It took its worker down too often, or was beyond reading each time; no row.
     Quarantined,
 }
 
@@ -176,10 +281,8 @@ impl VideoStatus {
 pub struct Quarantined {
     /// Key.
     pub key: VideoKey,
-    /// How often and how it took its worker down.
-    pub reason: String,
-    /// Last frame that was reached.
-    pub last_frame: Option<FrameIndex>,
+    /// How often and how it took its worker down, the class of the last time, and the last frame that was reached.
+    pub trouble: Trouble,
 }
 
 /// Busy seconds of each stage of the pipeline, and of the whole shard.

@@ -108,7 +108,8 @@ impl LabelSchema {
 }
 
 /// The columns of `videos.parquet`: one row per video, sorted by `video`. `seconds` is worker time spent on it; `shard`
-/// names its part `labels/part-<shard>.parquet`; `duration_us` is null when unknown, `error` when there is none.
+/// names its part `labels/part-<shard>.parquet`; `duration_us` is null when unknown; `error`, `error_class`
+/// ([`ErrorClass`](super::ErrorClass)) and `error_frame` when there is none; `attempt` counts `affectmill retry`s.
 pub fn videos_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("video", DataType::Utf8, false),
@@ -118,6 +119,9 @@ pub fn videos_schema() -> SchemaRef {
         Field::new("faces", DataType::Int64, false),
         Field::new("seconds", DataType::Float64, false),
         Field::new("error", DataType::Utf8, true),
+        Field::new("error_class", dictionary(), true),
+        Field::new("error_frame", DataType::Int64, true),
+        Field::new("attempt", DataType::Int32, false),
         Field::new("shard", DataType::Utf8, false),
         Field::new("bytes", DataType::Int64, false),
         Field::new("duration_us", DataType::Int64, true),

@@ -9,6 +9,7 @@ fn video(key: &str, frames: u64) -> PlannedVideo {
         etag: "1".into(),
         frames,
         duration_us: 0,
+        archive: None,
         unreadable: None,
     }
 }
@@ -161,7 +162,10 @@ fn damaged_plans_are_refused_by_name() {
     refused(b"no zstd", "damaged");
     refused(&zstd::encode_all(&b"{\"version\":1}"[..], 3).unwrap(), "damaged");
     refused(&packed(&plan(2, &[])), "version 2");
-    refused(&packed(&plan(1, &shards[..1])), "`a` is planned twice");
+    refused(
+        &packed(&plan(1, &shards[..1])),
+        "`a` is planned twice for one attempt",
+    );
     let mut moved = shards[0].clone();
     moved.videos[0].key = VideoKey::new("c").unwrap();
     refused(&packed(&plan(1, &[moved])), "does not hold the videos of its id");

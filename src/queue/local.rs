@@ -4,28 +4,20 @@
 //! lost) comes back in. It starts no process and reads no clock.
 
 use super::Lease;
-use crate::dataset::{Quarantined, ShardPlan};
-use crate::domain::{FrameIndex, ShardId, VideoKey};
+use crate::dataset::{ErrorClass, Quarantined, ShardPlan, Trouble};
+use crate::domain::{ShardId, VideoKey};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 /// Number of a worker within a run, counted from 0 and never used twice.
 pub type WorkerId = usize;
-
-/// One time a video took its worker down.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Strike {
-    /// Crash or hang, in words.
-    pub reason: String,
-    /// Last frame that was reached.
-    pub last_frame: Option<FrameIndex>,
-}
 
 /// Shards to do, leases out, and strikes.
 #[derive(Debug)]
 pub struct LocalQueue {
     waiting: VecDeque<ShardPlan>,
     leased: HashMap<WorkerId, ShardPlan>,
-    strikes: BTreeMap<VideoKey, Vec<Strike>>,
+    /// What each attempt at a video ended with, where it did not end well.
+    strikes: BTreeMap<VideoKey, Vec<Trouble>>,
     max_strikes: u32,
 }
 
@@ -82,7 +74,7 @@ impl LocalQueue {
     }
 
     /// Counts a strike against a video; returns how many it has now.
-    pub fn strike(&mut self, video: &VideoKey, strike: Strike) -> usize {
+    pub fn strike(&mut self, video: &VideoKey, strike: Trouble) -> usize {
         let strikes = self.strikes.entry(video.clone()).or_default();
         strikes.push(strike);
         strikes.len()
@@ -94,12 +86,11 @@ impl LocalQueue {
         let last = strikes.last()?;
         (strikes.len() >= self.max_strikes as usize).then(|| Quarantined {
             key: video.clone(),
-            reason: format!(
-                "took its worker down {} times; the last time: {}",
-                strikes.len(),
-                last.reason
-            ),
-            last_frame: last.last_frame,
+            trouble: Trouble {
+                error: given_up(strikes.len(), last),
+                class: last.class,
+                frame: last.frame,
+            },
         })
     }
 
@@ -114,10 +105,24 @@ impl LocalQueue {
     }
 }
 
+fn given_up(attempts: usize, last: &Trouble) -> String {
+    let times = if attempts == 1 { "attempt" } else { "attempts" };
+    let place = match (last.class, last.frame) {
+        // What broke off says itself where.
+        (ErrorClass::Io | ErrorClass::Changed, _) | (_, None) => String::new(),
+        (_, Some(frame)) => format!(", the last frame reached was {frame}"),
+    };
+    format!(
+        "given up after {attempts} {times}; the last one: {}{place}",
+        last.error
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::dataset::{PlannedVideo, SourceKind};
+    use crate::domain::FrameIndex;
 
     fn shard(name: &str, frames: u64) -> ShardPlan {
         let key = VideoKey::new(format!("{name}.mp4")).unwrap();
@@ -128,12 +133,14 @@ mod tests {
             etag: String::new(),
             frames,
             duration_us: 0,
+            archive: None,
             unreadable: None,
         };
         let mut digest = [0; 8];
         digest[0] = name.as_bytes()[0];
         ShardPlan {
             id: ShardId::from_digest(&digest),
+            attempt: 0,
             videos: vec![video],
         }
     }
@@ -165,20 +172,23 @@ mod tests {
                 "a lost shard is first in line again"
             );
             assert!(lease.quarantined.is_empty());
-            let strike = Strike {
-                reason: "signal 11".into(),
-                last_frame: Some(FrameIndex(7)),
+            let strike = Trouble {
+                error: "signal 11".into(),
+                class: ErrorClass::Crash,
+                frame: Some(FrameIndex(7)),
             };
             assert_eq!(queue.strike(&video, strike), attempt);
             queue.give_back(attempt);
         }
         let lease = queue.lease(9).unwrap();
         assert_eq!(lease.quarantined[0].key, video);
-        assert_eq!(lease.quarantined[0].last_frame, Some(FrameIndex(7)));
-        assert!(
-            lease.quarantined[0].reason.contains("3 times"),
-            "{}",
-            lease.quarantined[0].reason
+        let trouble = &lease.quarantined[0].trouble;
+        assert_eq!(
+            (trouble.frame, trouble.class),
+            (Some(FrameIndex(7)), ErrorClass::Crash)
         );
+        for words in ["3 attempts", "signal 11", "frame reached was 7"] {
+            assert!(trouble.error.contains(words), "{}", trouble.error);
+        }
     }
 }

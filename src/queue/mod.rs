@@ -9,7 +9,7 @@ mod wire;
 pub use wire::{WireError, read_message, read_message_async, write_message, write_message_async};
 
 use crate::dataset::{
-    JobRecord, PlannedVideo, Quarantined, ShardPlan, StageSeconds, VideoOutcome, VideoStatus,
+    JobRecord, PlannedVideo, Quarantined, ShardPlan, StageSeconds, Trouble, VideoOutcome, VideoStatus,
 };
 use crate::domain::{FrameIndex, ShardId, VideoKey};
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,8 @@ pub enum ToWorker {
         path: PathBuf,
         /// Number of frame 0 in a folder of images.
         image_base: u64,
+        /// Pixels of the largest picture that is taken.
+        max_pixels: u64,
     },
 }
 
@@ -109,6 +111,14 @@ pub enum FromWorker {
         seconds: StageSeconds,
         /// Somebody else had committed it, or left a part that was adopted.
         adopted: bool,
+    },
+    /// A video of the lease could not be read to its end, though another attempt may. Nothing was committed; the worker is
+    /// well and waits for a lease.
+    BrokeOff {
+        /// The video.
+        video: VideoKey,
+        /// Why.
+        trouble: Trouble,
     },
     /// The worker cannot go on with this lease, or at all; the videos are not to blame.
     Failed {

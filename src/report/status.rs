@@ -4,7 +4,7 @@ use super::log::{Line, now_ms};
 use super::progress::Progress;
 use super::text;
 use crate::commit::{self, CommitError};
-use crate::dataset::{VideoStatus, paths};
+use crate::dataset::paths;
 use crate::events::{Event, NotOk, Totals};
 use crate::plan::{self, PlanError};
 use crate::store::{Store, StoreError};
@@ -75,26 +75,11 @@ pub struct LastRun {
 pub fn read(store: &Store) -> Result<Status, StatusError> {
     let shards = plan::read_all(store)?;
     let commits = commit::read_all(store)?;
-    let mut totals = Totals::default();
-    for shard in &shards {
-        totals.videos += shard.videos.len();
-        totals.frames += shard.frames();
-        totals.shards += 1;
-        if commits.contains_key(&shard.id) {
-            totals.shards_done += 1;
-            totals.frames_done += shard.frames();
-        }
-    }
-    let videos = commits.values().flat_map(|record| &record.videos);
-    let mut not_ok: Vec<NotOk> = videos
-        .filter(|video| video.status != VideoStatus::Ok)
-        .map(|video| NotOk {
-            video: video.key.clone(),
-            status: video.status,
-            error: video.error.clone().unwrap_or_default(),
-        })
+    let totals = Totals::of(&shards, |shard| commits.contains_key(shard));
+    let not_ok = plan::outcomes(&shards, &commits)?
+        .into_iter()
+        .filter_map(|(_, outcome)| NotOk::of(outcome))
         .collect();
-    not_ok.sort_by(|a, b| a.video.cmp(&b.video));
     let (last_run, running) = last_run(store)?;
     let state = if running {
         State::Running
@@ -175,12 +160,12 @@ fn is_affectmill(pid: u32) -> bool {
 /// The state as text.
 pub fn render(status: &Status) -> String {
     let totals = &status.totals;
-    let mut text = match status.state {
+    let mut shown = match status.state {
         State::Finished => "finished".to_owned(),
         State::Running => "running".to_owned(),
         State::Stopped => "stopped; `affectmill run` with the same job goes on".to_owned(),
     };
-    text += &format!(
+    shown += &format!(
         "\n{} of {}, about {} of {}, {}",
         totals.shards_done,
         text::plural(totals.shards as u64, "shard"),
@@ -189,7 +174,7 @@ pub fn render(status: &Status) -> String {
         text::plural(status.rows, "row")
     );
     if let (State::Running, Some(run)) = (status.state, &status.last_run) {
-        text += &format!(
+        shown += &format!(
             "\nprocess {} on {}, {:.1} frames/s, last sign {} ago",
             run.pid,
             run.host,
@@ -197,11 +182,11 @@ pub fn render(status: &Status) -> String {
             text::duration(Duration::from_secs_f64(run.silent_seconds))
         );
         for worker in &run.workers {
-            text += &format!("\n  {worker}");
+            shown += &format!("\n  {worker}");
         }
     }
     for video in &status.not_ok {
-        text += &format!("\n{}: {}: {}", video.status.as_str(), video.video, video.error);
+        shown += &format!("\n{}", text::not_ok(video));
     }
-    text
+    shown
 }

@@ -1,6 +1,7 @@
 //! Events and figures as people read them.
 
-use crate::events::{Event, Summary};
+use crate::dataset::{ErrorClass, VideoStatus};
+use crate::events::{Event, NotOk, Summary};
 use console::style;
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ pub fn lines(event: &Event) -> Option<String> {
                 plural(*workers as u64, "worker"),
             )
         }
+        Event::Retrying { videos, classes } => retrying(*videos, classes),
         Event::Warning { message } => format!("{}: {message}", style("warning").yellow().bold()),
         Event::WorkerLost {
             worker,
@@ -60,7 +62,21 @@ pub fn lines(event: &Event) -> Option<String> {
                 style("strike").red()
             )
         }
-        Event::VideoNotOk { video, status, error } => not_ok(video.as_str(), status.as_str(), error),
+        Event::VideoNotOk {
+            video,
+            status,
+            class,
+            error,
+        } => {
+            let (video, status) = (video.clone(), *status);
+            let (class, error) = (*class, error.clone());
+            not_ok(&NotOk {
+                video,
+                status,
+                class,
+                error,
+            })
+        }
         Event::Draining { signal, shards: 0 } => format!("{signal}: stopping at once; run again to go on"),
         Event::Draining { signal, shards } => format!(
             "{signal}: finishing {} in hand, then stopping; once more stops at once",
@@ -81,12 +97,36 @@ pub fn lines(event: &Event) -> Option<String> {
     })
 }
 
-fn not_ok(video: &str, status: &str, error: &str) -> String {
+/// `failed (io): clip.mp4: why`.
+pub fn not_ok(video: &NotOk) -> String {
+    let NotOk {
+        video,
+        status,
+        class,
+        error,
+    } = video;
+    let class = class.map_or(String::new(), |class| format!(" ({})", class.as_str()));
     let status = match status {
-        "partial" => style(status).yellow(),
-        _ => style(status).red(),
+        VideoStatus::Partial => style(status.as_str()).yellow(),
+        _ => style(status.as_str()).red(),
     };
-    format!("{status}: {video}: {error}")
+    format!("{status}{class}: {video}: {error}")
+}
+
+fn retrying(videos: usize, classes: &[(ErrorClass, usize)]) -> String {
+    if videos == 0 {
+        return "no video to label again".into();
+    }
+    let counts = classes
+        .iter()
+        .map(|(class, count)| format!("{} {}", count, class.as_str()));
+    let counts: Vec<String> = counts.collect();
+    let counts = if counts.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", counts.join(", "))
+    };
+    format!("labelling {} again{counts}", plural(videos as u64, "video"))
 }
 
 fn finished(nothing_to_do: bool, summary: &Summary) -> String {
@@ -120,10 +160,7 @@ fn finished(nothing_to_do: bool, summary: &Summary) -> String {
         }
     }
     for listed in &summary.not_ok {
-        text += &format!(
-            "\n  {}",
-            not_ok(listed.video.as_str(), listed.status.as_str(), &listed.error)
-        );
+        text += &format!("\n  {}", not_ok(listed));
     }
     let more = summary.partial + summary.failed + summary.quarantined - summary.not_ok.len();
     if more > 0 {

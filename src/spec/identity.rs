@@ -59,7 +59,12 @@ pub fn identity(job: &Job, models: &[ModelRecord], faces_from: Option<&str>, dec
     }
     json!({
         "labels_version": LABELS_VERSION,
-        "input": { "image_base": job.input.image_base, "image_fps": job.input.image_fps },
+        "input": {
+            "image_base": job.input.image_base,
+            "image_fps": job.input.image_fps,
+            "max_pixels": job.input.max_pixels,
+            "max_frames": job.input.max_frames,
+        },
         "sampling": job.sampling,
         "faces": faces(job, faces_from),
         "models": models.iter().map(model).collect::<Vec<_>>(),

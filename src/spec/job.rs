@@ -75,6 +75,16 @@ pub struct Input {
     #[serde(default)]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub image_fps: Option<f64>,
+    /// Pixels of the largest picture that is decoded, as stored, at least 1: a file that declares more fails, a larger picture
+    /// in the midst of a video gets a row with status `decode_error`. Default: `100000000`.
+    #[serde(default = "default_max_pixels")]
+    #[schemars(range(min = 1))]
+    pub max_pixels: u64,
+    /// Frames of a video file that are taken, at least 1: what comes after them is left out and the video is `partial`.
+    /// Default: `10000000`.
+    #[serde(default = "default_max_frames")]
+    #[schemars(range(min = 1))]
+    pub max_frames: u64,
 }
 
 /// `[sampling]`: which frames get rows.
@@ -265,7 +275,12 @@ pub struct Run {
     /// most a week. Default: `120.0`.
     #[schemars(range(max = 604_800), extend("exclusiveMinimum" = 0))]
     pub stall_timeout: f64,
-    /// Strikes (crashes or hangs of a worker with the video in hand) after which a video is quarantined, 1 to 1000.
+    /// Seconds that one video may keep its worker, from opening it on, after which the worker is killed and the video
+    /// struck; above 0, at most a week. Default: `86400.0`.
+    #[schemars(range(max = 604_800), extend("exclusiveMinimum" = 0))]
+    pub video_timeout: f64,
+    /// Strikes (crashes or hangs of a worker with the video in hand, or reads that broke off) after which a video is given
+    /// up, 1 to 1000.
     /// Default: `3`.
     #[schemars(range(min = 1, max = 1000))]
     pub max_strikes: u32,
@@ -279,6 +294,7 @@ impl Default for Run {
             batch: 32,
             threads: None,
             stall_timeout: 120.0,
+            video_timeout: 86_400.0,
             max_strikes: 3,
         }
     }
@@ -299,6 +315,14 @@ fn default_image_base() -> u64 {
 
 fn default_crop_quality() -> u8 {
     95
+}
+
+fn default_max_pixels() -> u64 {
+    100_000_000
+}
+
+fn default_max_frames() -> u64 {
+    10_000_000
 }
 
 fn default_shard_frames() -> u64 {

@@ -40,6 +40,26 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<Job, SpecError> {
     check_and_build(&mut tree, overrides, path).map_err(|problems| SpecError::at(path, problems))
 }
 
+/// The job that a label set records (`path`), with overrides of this run, checked as if it were a job file. Its paths are
+/// absolute; those of overrides are relative to the current directory.
+///
+/// # Errors
+/// As [`load`].
+pub fn amend(recorded: &Job, overrides: &[String], path: &Path) -> Result<Job, SpecError> {
+    let unfit = |error: toml::ser::Error| SpecError::unreadable(path, format!("cannot be amended: {error}"));
+    let mut table = toml::Table::try_from(recorded).map_err(unfit)?;
+    if recorded.faces.mode == FaceMode::FullFrame {
+        // A file that says more is refused, since the rest has no effect.
+        let faces = table.get_mut("faces").and_then(toml::Value::as_table_mut);
+        faces
+            .into_iter()
+            .for_each(|faces| faces.retain(|key, _| key == "mode"));
+    }
+    let text = toml::to_string(&table).map_err(unfit)?;
+    let mut tree = tree::parse(&text).map_err(|problem| SpecError::at(path, vec![problem]))?;
+    check_and_build(&mut tree, overrides, path).map_err(|problems| SpecError::at(path, problems))
+}
+
 fn check_and_build(tree: &mut tree::Node, overrides: &[String], path: &Path) -> Result<Job, Vec<Problem>> {
     overrides::apply(tree, overrides)?;
     check::check(tree, &json_schema())?;

@@ -3,58 +3,92 @@
 use crate::domain::{FrameIndex, VideoKey};
 use crate::queue::{FromWorker, write_message};
 use std::fs::File;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
 
-/// Progress is sent at most this often.
+/// Progress is sent this often.
 const INTERVAL: Duration = Duration::from_millis(200);
 
 /// The way back to the coordinator, shared by the pipeline's threads.
 pub struct Reports {
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 struct State {
     output: File,
-    sent: Option<Instant>,
+    /// There is progress that was not told yet.
+    news: bool,
     frame: Option<FrameIndex>,
     frames: u64,
     rows: u64,
 }
 
-impl Reports {
-    /// Reports written to this pipe.
-    pub fn new(output: File) -> Self {
-        Self {
-            state: Mutex::new(State {
-                output,
-                sent: None,
-                frame: None,
-                frames: 0,
-                rows: 0,
-            }),
-        }
+impl State {
+    /// A broken pipe means that the coordinator is gone; the reading thread ends the process.
+    fn send(&mut self, report: &FromWorker) {
+        let _ = write_message(&mut self.output, report);
     }
 
-    /// Sends a report at once. A broken pipe means that the coordinator is gone; the reading thread ends the process.
+    fn tell_news(&mut self) {
+        if std::mem::take(&mut self.news) {
+            self.send(&FromWorker::Progress {
+                frame: self.frame,
+                frames: self.frames,
+                rows: self.rows,
+            });
+        }
+    }
+}
+
+impl Reports {
+    /// Reports written to this pipe. A thread of its own tells progress, so that the last frame before a hang is told too.
+    ///
+    /// # Errors
+    /// The thread could not be started.
+    pub fn new(output: File) -> io::Result<Self> {
+        let state = Arc::new(Mutex::new(State {
+            output,
+            news: false,
+            frame: None,
+            frames: 0,
+            rows: 0,
+        }));
+        let told = Arc::downgrade(&state);
+        thread::Builder::new().name("reports".into()).spawn(move || {
+            while let Some(state) = told.upgrade() {
+                if let Ok(mut state) = state.lock() {
+                    state.tell_news();
+                }
+                drop(state);
+                thread::sleep(INTERVAL);
+            }
+        })?;
+        Ok(Self { state })
+    }
+
+    /// Sends a report at once; it says more than the progress that was not told yet.
     pub fn send(&self, report: &FromWorker) {
         if let Ok(mut state) = self.state.lock() {
-            let _ = write_message(&mut state.output, report);
+            state.news = false;
+            state.send(report);
         }
     }
 
     /// A new shard: its counts begin at zero.
     pub fn begin_shard(&self) {
         if let Ok(mut state) = self.state.lock() {
-            (state.frame, state.frames, state.rows) = (None, 0, 0);
+            (state.news, state.frame, state.frames, state.rows) = (false, None, 0, 0);
         }
     }
 
     /// The video is about to be opened.
     pub fn opened(&self, video: &VideoKey) {
         if let Ok(mut state) = self.state.lock() {
+            state.tell_news();
             state.frame = None;
-            let _ = write_message(&mut state.output, &FromWorker::Opened { video: video.clone() });
+            state.send(&FromWorker::Opened { video: video.clone() });
         }
     }
 
@@ -72,16 +106,9 @@ impl Reports {
     }
 
     fn progress(&self, change: impl FnOnce(&mut State)) {
-        let Ok(mut state) = self.state.lock() else { return };
-        change(&mut state);
-        if state.sent.is_none_or(|sent| sent.elapsed() >= INTERVAL) {
-            state.sent = Some(Instant::now());
-            let report = FromWorker::Progress {
-                frame: state.frame,
-                frames: state.frames,
-                rows: state.rows,
-            };
-            let _ = write_message(&mut state.output, &report);
+        if let Ok(mut state) = self.state.lock() {
+            change(&mut state);
+            state.news = true;
         }
     }
 }

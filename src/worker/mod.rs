@@ -15,7 +15,7 @@ use crate::stages::decode::{self, DecodeOptions};
 use crate::store::Store;
 pub use bench::{Bench, BenchError, Round};
 use heartbeat::Reports;
-use pipeline::Pipeline;
+use pipeline::{Pipeline, PipelineError};
 use std::io;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
@@ -43,7 +43,7 @@ pub enum WorkerError {
 pub fn serve() -> Result<(), WorkerError> {
     // A library that prints must not break the message stream: reports keep a private copy of standard output,
     // and descriptor 1 becomes standard error.
-    let reports = Reports::new(rustix::io::dup(io::stdout()).map_err(io::Error::from)?.into());
+    let reports = Reports::new(rustix::io::dup(io::stdout()).map_err(io::Error::from)?.into())?;
     rustix::stdio::dup2_stdout(io::stderr()).map_err(io::Error::from)?;
 
     let orders = orders()?;
@@ -54,11 +54,14 @@ pub fn serve() -> Result<(), WorkerError> {
                 mut video,
                 path,
                 image_base,
+                max_pixels,
             } => {
                 let options = DecodeOptions {
                     threads: 1,
                     image_base,
                     image_fps: None,
+                    max_pixels,
+                    max_frames: u64::MAX,
                 };
                 match decode::probe(&path, video.kind, &options) {
                     Ok(probe) => (video.frames, video.duration_us) = (probe.frames, probe.duration_us),
@@ -178,15 +181,14 @@ impl Labeller {
             .then(|| self.store.scratch_file(lease.shard.id.as_str()))
             .transpose()
             .map_err(Failure::final_)?;
-        let labelled = self
-            .pipeline
-            .label(
-                lease,
-                part.path(),
-                crops.as_ref().map(|file| file.path()),
-                reports,
-            )
-            .map_err(Failure::final_)?;
+        let crops_path = crops.as_ref().map(|file| file.path());
+        let labelled = match self.pipeline.label(lease, part.path(), crops_path, reports) {
+            Ok(labelled) => labelled,
+            Err(PipelineError::BrokeOff { video, trouble }) => {
+                return Ok(FromWorker::BrokeOff { video, trouble });
+            }
+            Err(error) => return Err(Failure::final_(error)),
+        };
         let record = CommitRecord {
             version: RECORD_VERSION,
             shard: lease.shard.id.clone(),

@@ -18,8 +18,8 @@ mod earlier;
 mod labelling;
 
 use super::heartbeat::Reports;
-use crate::dataset::{LabelSchema, PartInfo, StageSeconds, VideoOutcome};
-use crate::domain::{Crop, Face, FrameIndex, Micros};
+use crate::dataset::{LabelSchema, PartInfo, StageSeconds, Trouble, VideoOutcome};
+use crate::domain::{Crop, Face, FrameIndex, Micros, VideoKey};
 use crate::model::{Detector, Device, ModelError};
 use crate::queue::{Assignment, Lease};
 use crate::spec::{Crops, FaceMode, Job};
@@ -50,6 +50,14 @@ pub enum PipelineError {
     /// The earlier run's output could not be opened.
     #[error(transparent)]
     Earlier(#[from] StoreError),
+    /// A video could not be read to its end, though another attempt may: what was labelled of the shard does not count.
+    #[error("{}", trouble.error)]
+    BrokeOff {
+        /// The video.
+        video: VideoKey,
+        /// Why.
+        trouble: Trouble,
+    },
     /// A thread could not be started or broke off.
     #[error("the decode thread {0}")]
     Thread(String),
@@ -134,6 +142,8 @@ impl Pipeline {
                     threads: assignment.threads,
                     image_base: job.input.image_base,
                     image_fps: job.input.image_fps,
+                    max_pixels: job.input.max_pixels,
+                    max_frames: job.input.max_frames,
                 },
                 earlier,
                 crops: job.crops(),
@@ -203,6 +213,9 @@ impl Pipeline {
             Ok::<_, PipelineError>((tally?, decoded))
         })?;
 
+        if let Some((video, trouble)) = decoded.broke_off {
+            return Err(PipelineError::BrokeOff { video, trouble });
+        }
         let (part, crops, tally) = tally;
         let mut seconds = tally.seconds;
         seconds.decode = decoded.busy.as_secs_f64();

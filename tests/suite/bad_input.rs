@@ -48,7 +48,11 @@ fn broken_videos_fail_alone_and_are_named() {
     .unwrap();
     let done = project.run("out", &[], 3);
     let err = stderr(&done);
-    for words in ["failed: empty.mp4", "failed: text.mp4", "1 ok, 2 failed"] {
+    for words in [
+        "failed (corrupt): empty.mp4",
+        "failed (corrupt): text.mp4",
+        "1 ok, 2 failed",
+    ] {
         assert!(err.contains(words), "expected `{words}` in:\n{err}");
     }
     assert_eq!(rows(&project.output("out")).len(), 20);

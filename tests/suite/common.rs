@@ -129,6 +129,55 @@ pub fn detector() -> PathBuf {
 /// A folder with videos, a job file and room for outputs.
 pub struct Project {
     pub dir: TempDir,
+    /// What breaks in the program's processes, as `faults.c` describes it; empty for nothing.
+    pub faults: String,
+}
+
+/// A video of `frames` frames whose bytes no codec can press: more than 2 kB a frame, the table of frames in front.
+pub fn noisy(path: &Path, frames: u32, seed: u32) {
+    let source = format!(
+        "testsrc2=size=96x{}:rate=25,noise=alls=60:allf=t:all_seed={seed}",
+        64 + 2 * seed
+    );
+    let frames = frames.to_string();
+    let to = path.to_str().expect("UTF-8 path");
+    let codec = [
+        "-c:v",
+        "libx264",
+        "-preset",
+        "ultrafast",
+        "-qp",
+        "12",
+        "-pix_fmt",
+        "yuv420p",
+    ];
+    let front = ["-movflags", "+faststart", to];
+    ffmpeg(
+        &[
+            &["-f", "lavfi", "-i", &source, "-frames:v", &frames][..],
+            &codec,
+            &front,
+        ]
+        .concat(),
+    );
+}
+
+/// The library that makes reads and allocations fail, compiled once.
+fn faults_library() -> PathBuf {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults.so");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/faults.c");
+        let mut cc = Command::new("cc");
+        succeed(
+            cc.args(["-shared", "-fPIC", "-O1", "-o"])
+                .arg(&library)
+                .arg(source)
+                .arg("-ldl"),
+        );
+        library
+    })
+    .clone()
 }
 
 impl Project {
@@ -155,7 +204,10 @@ impl Project {
              [output]\nuri = \"out\"\nshard_frames = 30\n"
         );
         fs::write(dir.path().join("job.toml"), job).expect("job file");
-        Self { dir }
+        Self {
+            dir,
+            faults: String::new(),
+        }
     }
 
     /// The same job on faces that are detected.
@@ -188,7 +240,7 @@ impl Project {
 
     /// `affectmill run` into the output of that name.
     pub fn command(&self, output: &str, sets: &[&str]) -> Command {
-        let mut command = affectmill();
+        let mut command = self.program();
         command.arg("run").arg(self.job());
         command
             .arg("--set")
@@ -197,6 +249,34 @@ impl Project {
             command.args(["--set", set]);
         }
         command
+    }
+
+    /// The program, with this project's faults.
+    fn program(&self) -> Command {
+        let mut command = affectmill();
+        if !self.faults.is_empty() {
+            command
+                .env("LD_PRELOAD", faults_library())
+                .env("AFFECTMILL_FAULTS", &self.faults);
+        }
+        command
+    }
+
+    /// `affectmill retry` of the output of that name.
+    pub fn retry_command(&self, output: &str, arguments: &[&str]) -> Command {
+        let mut command = self.program();
+        command.arg("retry").arg(self.output(output)).args(arguments);
+        command
+    }
+
+    /// Retries to the end; the exit code must be `code`.
+    pub fn retry(&self, output: &str, arguments: &[&str], code: i32) -> Output {
+        let done = self
+            .retry_command(output, arguments)
+            .output()
+            .expect("affectmill starts");
+        assert_eq!(done.status.code(), Some(code), "{}", stderr(&done));
+        done
     }
 
     /// Runs to the end; the exit code must be `code`.
@@ -208,15 +288,7 @@ impl Project {
 
     /// Starts a run whose events can be watched.
     pub fn start(&self, output: &str, sets: &[&str]) -> Running {
-        let mut child = self
-            .command(output, sets)
-            .arg("--json")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("affectmill starts");
-        let lines = BufReader::new(child.stdout.take().expect("piped"));
-        Running { child, lines }
+        Running::start(self.command(output, sets))
     }
 }
 
@@ -231,6 +303,18 @@ pub struct Running {
 }
 
 impl Running {
+    /// Starts the program with its events to be watched.
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command
+            .arg("--json")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("affectmill starts");
+        let lines = BufReader::new(child.stdout.take().expect("piped"));
+        Self { child, lines }
+    }
+
     /// The next event, or `None` when the run has ended.
     pub fn event(&mut self) -> Option<Value> {
         let mut line = String::new();
@@ -367,6 +451,91 @@ pub fn rows(output: &Path) -> Vec<Row> {
         }
     }
     rows
+}
+
+/// What the models say of each row: every float column after the landmarks, by video, frame and face. A row that is there
+/// twice fails the test.
+pub fn outputs(output: &Path) -> BTreeMap<(String, i64, Option<i32>), Vec<f32>> {
+    let mut found = BTreeMap::new();
+    let keys = rows(output);
+    let mut keys = keys.iter();
+    for name in tree(&output.join("labels")).keys() {
+        let file = File::open(output.join("labels").join(name)).expect("part");
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+            .expect("parquet")
+            .build()
+            .expect("reader");
+        for batch in reader {
+            let batch = batch.expect("batch");
+            let after = batch.schema().index_of("landmarks").expect("landmarks") + 1;
+            let columns = batch.columns()[after..]
+                .iter()
+                .filter(|column| *column.data_type() == DataType::Float32);
+            let columns: Vec<_> = columns.collect();
+            for (n, key) in (0..batch.num_rows()).zip(&mut keys) {
+                let values = columns.iter().filter(|column| column.is_valid(n));
+                let values =
+                    values.map(|column| column.as_primitive::<arrow::datatypes::Float32Type>().value(n));
+                let key = (key.video.clone(), key.frame, key.face);
+                let earlier = found.insert(key.clone(), values.collect());
+                assert!(earlier.is_none(), "{key:?} is there twice");
+            }
+        }
+    }
+    found
+}
+
+/// A row of `videos.parquet`, as far as most tests look.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Video {
+    pub status: String,
+    pub rows: i64,
+    pub class: Option<String>,
+    pub frame: Option<i64>,
+    pub attempt: i64,
+    pub error: Option<String>,
+}
+
+/// `videos.parquet` by video.
+pub fn videos(output: &Path) -> BTreeMap<String, Video> {
+    let file = File::open(output.join("videos.parquet")).expect("videos.parquet");
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+        .expect("parquet")
+        .build()
+        .expect("reader");
+    let mut videos = BTreeMap::new();
+    for batch in reader {
+        let batch = batch.expect("batch");
+        let column = |name: &str, kind: DataType| {
+            let column = batch
+                .column_by_name(name)
+                .unwrap_or_else(|| panic!("column {name}"));
+            cast(column, &kind).expect("a plain type")
+        };
+        let texts = ["video", "status", "error_class", "error"].map(|name| column(name, DataType::Utf8));
+        let numbers = ["rows", "error_frame", "attempt"].map(|name| column(name, DataType::Int64));
+        for n in 0..batch.num_rows() {
+            let text = |at: usize| {
+                texts[at]
+                    .is_valid(n)
+                    .then(|| texts[at].as_string::<i32>().value(n).to_owned())
+            };
+            let number = |at: usize| {
+                let column: &Int64Array = numbers[at].as_primitive();
+                column.is_valid(n).then(|| column.value(n))
+            };
+            let video = Video {
+                status: text(1).expect("status"),
+                rows: number(0).expect("rows"),
+                class: text(2),
+                frame: number(1),
+                attempt: number(2).expect("attempt"),
+                error: text(3),
+            };
+            videos.insert(text(0).expect("video"), video);
+        }
+    }
+    videos
 }
 
 /// The names of the columns, in order.

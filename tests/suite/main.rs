@@ -1,12 +1,15 @@
 //! The test suite: the real program on real input. One binary, so that the big libraries are linked once.
 
+mod attribution;
 mod bad_input;
 mod common;
 mod crops;
 mod earlier;
 mod faces;
 mod kills;
+mod limits;
 mod readme;
+mod retry;
 mod run;
 mod signals;
 mod strikes;

@@ -22,7 +22,7 @@ fn run_against(project: &Project, bad: &str, signal_name: &str, sets: &[&str]) -
     (events, run.wait())
 }
 
-fn assert_quarantined(project: &Project, events: &[Value], code: Option<i32>, reason: &str) {
+fn assert_quarantined(project: &Project, events: &[Value], code: Option<i32>, reason: &str, class: &str) {
     let strikes = events.iter().filter(|event| event["event"] == "strike").count();
     assert_eq!(strikes, 3);
     assert_eq!(code, Some(3), "finished, but a video failed");
@@ -39,12 +39,14 @@ fn assert_quarantined(project: &Project, events: &[Value], code: Option<i32>, re
     let listed = &events.last().unwrap()["summary"]["not_ok"][0];
     assert_eq!(listed["video"], "clip01.mp4");
     assert_eq!(listed["status"], "quarantined");
-    assert!(listed["error"].as_str().unwrap().contains(reason), "{listed}");
+    let error = listed["error"].as_str().unwrap();
+    assert!(error.contains(reason) && error.contains("3 attempts"), "{listed}");
+    assert_eq!(listed["class"], class);
 
     // The quarantine lasts, and is told again.
     let again = project.run("out", &["output.shard_frames=1000"], 3);
     assert!(
-        stderr(&again).contains("quarantined: clip01.mp4"),
+        stderr(&again).contains(&format!("quarantined ({class}): clip01.mp4")),
         "{}",
         stderr(&again)
     );
@@ -54,7 +56,7 @@ fn assert_quarantined(project: &Project, events: &[Value], code: Option<i32>, re
 fn a_video_that_crashes_its_worker_three_times_is_quarantined() {
     let project = Project::new().synthetic(4, 40);
     let (events, code) = run_against(&project, "clip01.mp4", "ABRT", &["output.shard_frames=1000"]);
-    assert_quarantined(&project, &events, code, "SIGABRT");
+    assert_quarantined(&project, &events, code, "SIGABRT", "crash");
 }
 
 #[test]
@@ -62,5 +64,5 @@ fn a_video_that_hangs_its_worker_three_times_is_quarantined() {
     let project = Project::new().synthetic(4, 40);
     let sets = ["output.shard_frames=1000", "run.stall_timeout=4.0"];
     let (events, code) = run_against(&project, "clip01.mp4", "STOP", &sets);
-    assert_quarantined(&project, &events, code, "no progress for 4 s");
+    assert_quarantined(&project, &events, code, "no progress for 4 s", "timeout");
 }

@@ -23,7 +23,7 @@ fn the_fingerprint_is_the_sha256_of_canonical_json() {
     // Python: json.dumps(identity, sort_keys=True, separators=(",", ":")) written out, then hashlib.sha256.
     assert_eq!(
         fingerprint(&identity).as_str(),
-        "9f9b78aa470873ea6ff9d16f8a78391eacf0f0e8092203da069448d673ac8bd6"
+        "21e6feb245f6818f22438e0c4ffafc142d0d08cc7a5b7b9b29b4db26c80ef647"
     );
     let unsorted: Value = serde_json::from_str(r#"{"b":[{"d":1,"c":null}],"a":"é"}"#).unwrap();
     // printf '{"a":"é","b":[{"c":null,"d":1}]}' | sha256sum
@@ -48,7 +48,7 @@ fn the_identity_holds_what_changes_labels_and_nothing_else() {
         "output.uri=/elsewhere",
         "output.shard_frames=7",
         "models.0.weights=/elsewhere",
-        "run={workers = 7, batch = 7, threads = 7, stall_timeout = 7, max_strikes = 7}",
+        "run={workers = 7, batch = 7, threads = 7, stall_timeout = 7, video_timeout = 7, max_strikes = 7}",
     ] {
         assert!(changed(unchanged).is_empty(), "{unchanged}");
     }
@@ -64,6 +64,14 @@ fn the_identity_holds_what_changes_labels_and_nothing_else() {
         ]
     );
     assert_eq!(changed("input.image_base=0"), ["input.image_base: was 1, is 0"]);
+    assert_eq!(
+        changed("input.max_frames=5"),
+        ["input.max_frames: was 10000000, is 5"]
+    );
+    assert_eq!(
+        changed("input.max_pixels=5"),
+        ["input.max_pixels: was 100000000, is 5"]
+    );
     assert_eq!(
         changed("input.image_fps=25"),
         ["input.image_fps: was unset, is 25.0"]

@@ -65,6 +65,8 @@ fn a_minimal_job_has_the_documented_defaults() {
             extensions: extensions.split(' ').map(String::from).collect(),
             image_base: 1,
             image_fps: None,
+            max_pixels: 100_000_000,
+            max_frames: 10_000_000,
         },
         sampling: Sampling {
             mode: SamplingMode::Every,
@@ -102,6 +104,7 @@ fn a_minimal_job_has_the_documented_defaults() {
             batch: 32,
             threads: None,
             stall_timeout: 120.0,
+            video_timeout: 86_400.0,
             max_strikes: 3,
         },
     };
@@ -141,13 +144,13 @@ fn every_documented_default_is_the_codes() {
             compared += 1;
         }
     }
-    assert_eq!(compared, 27, "keys with a default");
+    assert_eq!(compared, 30, "keys with a default");
 }
 
 #[test]
 fn every_key_is_read() {
     let text = r#"
-run = { workers = 2, queue = "local", batch = 8, threads = 3, stall_timeout = 1, max_strikes = 1 }
+run = { workers = 2, queue = "local", batch = 8, threads = 3, stall_timeout = 1, video_timeout = 3, max_strikes = 1 }
 [input]
 uri = "/data/in"
 extensions = ["MP4"]
@@ -186,6 +189,7 @@ shard_frames = 1
         batch: 8,
         threads: Some(3),
         stall_timeout: 1.0,
+        video_timeout: 3.0,
         max_strikes: 1,
     };
     assert_eq!(job.run, run);

@@ -1,16 +1,34 @@
 //! Why a video gives no frames at all. Damage in the midst of one is no error: see `VideoReader::damage`.
 
+use crate::dataset::ErrorClass;
+use crate::domain::FrameIndex;
 use std::path::PathBuf;
 
-/// A video could not be read at all. Every message names the file, the cause and a remedy.
+/// A video could not be read at all, or not to its end. Every message names the file, the cause and a remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// The file could not be opened or its container not be understood.
-    #[error("{}: cannot be opened as a video: {cause}; check that the file is whole and readable, or leave it out", .path.display())]
+    /// The system does not let the file be read.
+    #[error("{}: cannot be read: {cause}; check its permissions, and that its disk is mounted and well", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// A folder, a pipe, a device.
+    #[error("{}: cannot be opened as a video: it is {what}; leave it out", .path.display())]
+    NoFile {
+        /// What lies there.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// The container was not understood.
+    #[error("{}: cannot be opened as a video: {cause}; check that the file is whole, or leave it out", .path.display())]
     Open {
         /// The file.
         path: PathBuf,
-        /// What the system or FFmpeg said.
+        /// What FFmpeg said.
         cause: String,
     },
     /// A file that only points to other files.
@@ -37,6 +55,36 @@ pub enum DecodeError {
         /// What FFmpeg said.
         cause: String,
     },
+    /// The pictures are larger than the job allows.
+    #[error("{}: its pictures of {width}×{height} have more than input.max_pixels = {max}; raise it if they are meant, or leave it out", .path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// As stored.
+        width: u32,
+        /// As stored.
+        height: u32,
+        /// The limit.
+        max: u64,
+    },
+    /// Reading broke off: the system gave an error instead of bytes. What came before is not all there is.
+    #[error("{}: reading broke off at frame {frame}: {cause}; check its disk and the way to it", .path.display())]
+    BrokeOff {
+        /// The file.
+        path: PathBuf,
+        /// The frame that did not come.
+        frame: FrameIndex,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// The decoder got no memory. What came before is not all there is.
+    #[error("{}: out of memory at frame {frame}; lower input.max_pixels or run.workers, or leave it out", .path.display())]
+    Memory {
+        /// The file.
+        path: PathBuf,
+        /// The frame that did not come.
+        frame: FrameIndex,
+    },
     /// The file opened, but not one frame came out.
     #[error("{}: no frame could be decoded: {cause}; the file is damaged, fetch it again or leave it out", .path.display())]
     NothingDecoded {
@@ -44,6 +92,8 @@ pub enum DecodeError {
         path: PathBuf,
         /// The first damage, or that the stream is empty.
         cause: String,
+        /// The damage's class.
+        class: ErrorClass,
     },
     /// A folder of images could not be listed.
     #[error("{}: the folder of images cannot be listed: {cause}; check that it exists and may be read", .path.display())]
@@ -85,4 +135,34 @@ pub enum DecodeError {
         /// Their number.
         number: u64,
     },
+}
+
+impl DecodeError {
+    /// What kind of trouble it is.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Unreadable { .. } | Self::BrokeOff { .. } | Self::Folder { .. } => ErrorClass::Io,
+            Self::Open { .. } => ErrorClass::Corrupt,
+            Self::NothingDecoded { class, .. } => *class,
+            Self::Memory { .. } => ErrorClass::Crash,
+            Self::NoFile { .. }
+            | Self::Indirect { .. }
+            | Self::NoVideo { .. }
+            | Self::NoDecoder { .. }
+            | Self::TooLarge { .. }
+            | Self::NoImages { .. }
+            | Self::HugeNumber { .. }
+            | Self::BelowBase { .. }
+            | Self::SameNumber { .. } => ErrorClass::Unsupported,
+        }
+    }
+
+    /// The machine broke off, not the video: frames that came before must not be taken for the whole, and another attempt
+    /// may give more. The frame that did not come.
+    pub fn broke_off(&self) -> Option<FrameIndex> {
+        match self {
+            Self::BrokeOff { frame, .. } | Self::Memory { frame, .. } => Some(*frame),
+            _ => None,
+        }
+    }
 }

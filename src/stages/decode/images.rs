@@ -4,7 +4,8 @@
 //! can be taken for a pattern. Anything in the folder that is not a numbered image is passed over.
 
 use super::error::DecodeError;
-use super::{DecodeOptions, DecodedFrame, Picture, Probe, native};
+use super::{DecodeOptions, DecodedFrame, Picture, Probe, native, too_large};
+use crate::dataset::{ErrorClass, Trouble};
 use crate::domain::{FrameIndex, Micros, Orientation};
 use ffmpeg_next as ffmpeg;
 use ffmpeg_next::codec::{Id, decoder::Check};
@@ -16,14 +17,26 @@ use std::path::{Path, PathBuf};
 const EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "bmp", "webp"];
 
 /// No sane image is larger, and FFmpeg's packets end at 2 GiB.
-const MAX_BYTES: u64 = 1 << 30;
+pub(super) const MAX_BYTES: u64 = 1 << 30;
 
 /// Reader of one folder.
 pub(super) struct ImageReader {
     folder: PathBuf,
     images: std::vec::IntoIter<(FrameIndex, OsString)>,
-    fps: Option<f64>,
-    damage: Option<String>,
+    options: DecodeOptions,
+    damage: Option<Trouble>,
+}
+
+/// Why one image gives no picture.
+pub(super) enum BadImage {
+    /// The system does not let it be read.
+    Unreadable(std::io::Error),
+    /// It is no whole image, or none that can be used.
+    Unfit(ErrorClass, String),
+}
+
+fn corrupt(cause: impl ToString) -> BadImage {
+    BadImage::Unfit(ErrorClass::Corrupt, cause.to_string())
 }
 
 /// The numbered images of a folder in order of their frames.
@@ -87,28 +100,47 @@ impl ImageReader {
         Ok(Self {
             folder: folder.to_owned(),
             images,
-            fps: options.image_fps,
+            options: *options,
             damage: None,
         })
     }
 
-    pub(super) fn next(&mut self) -> Option<DecodedFrame> {
-        let (index, name) = self.images.next()?;
-        let picture = decode(&self.folder.join(&name)).inspect_err(|cause| {
-            let place = || format!("damaged at frame {index} ({}): {cause}", name.display());
-            self.damage.get_or_insert_with(place);
-        });
-        let timestamp = self.fps.map(|fps| at(index, fps));
-        Some(DecodedFrame {
+    pub(super) fn next(&mut self) -> Result<Option<DecodedFrame>, DecodeError> {
+        let Some((index, name)) = self.images.next() else {
+            return Ok(None);
+        };
+        let path = self.folder.join(&name);
+        let picture = match decode(&path, self.options.max_pixels) {
+            Ok(picture) => Some(picture),
+            // Its picture may be well: that is no damage to write into labels.
+            Err(BadImage::Unreadable(cause)) => {
+                return Err(DecodeError::BrokeOff {
+                    path,
+                    frame: index,
+                    cause,
+                });
+            }
+            Err(BadImage::Unfit(class, cause)) => {
+                self.damage.get_or_insert_with(|| Trouble {
+                    error: format!("damaged at frame {index} ({}): {cause}", name.display()),
+                    class,
+                    frame: Some(index),
+                });
+                None
+            }
+        };
+        let timestamp = self.options.image_fps.map(|fps| at(index, fps));
+        Ok(Some(DecodedFrame {
             index,
             timestamp,
             key: true,
-            picture: picture.ok(),
-        })
+            picture,
+            faces: Vec::new(),
+        }))
     }
 
-    pub(super) fn damage(&self) -> Option<&str> {
-        self.damage.as_deref()
+    pub(super) fn damage(&self) -> Option<&Trouble> {
+        self.damage.as_ref()
     }
 }
 
@@ -116,38 +148,53 @@ fn at(index: FrameIndex, fps: f64) -> Micros {
     Micros((index.0 as f64 * 1e6 / fps).round() as i64)
 }
 
-/// Decodes one image, whole or not at all.
-fn decode(path: &Path) -> Result<Picture, String> {
-    let said = |error: ffmpeg::Error| error.to_string();
+fn unsupported(cause: String) -> BadImage {
+    BadImage::Unfit(ErrorClass::Unsupported, cause)
+}
+
+fn decode(path: &Path, max_pixels: u64) -> Result<Picture, BadImage> {
     let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    let file = std::fs::File::open(path).map_err(BadImage::Unreadable)?;
     file.take(MAX_BYTES + 1)
         .read_to_end(&mut bytes)
-        .map_err(|error| error.to_string())?;
+        .map_err(BadImage::Unreadable)?;
     if bytes.len() as u64 > MAX_BYTES {
-        return Err("larger than 1 GiB".into());
+        return Err(unsupported("larger than 1 GiB".into()));
     }
-    let id = match bytes.as_slice() {
+    decoded(&bytes, max_pixels)
+}
+
+/// Decodes one image, whole or not at all.
+pub(super) fn decoded(bytes: &[u8], max_pixels: u64) -> Result<Picture, BadImage> {
+    let id = match bytes {
         [0xff, 0xd8, ..] => Id::MJPEG,
         [0x89, b'P', b'N', b'G', ..] => Id::PNG,
         [b'B', b'M', ..] => Id::BMP,
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Id::WEBP,
-        [] => return Err("the file is empty".into()),
-        _ => return Err("no JPEG, PNG, BMP or WebP image".into()),
+        [] => return Err(corrupt("the file is empty")),
+        _ => return Err(corrupt("no JPEG, PNG, BMP or WebP image")),
     };
-    let codec = ffmpeg::decoder::find(id).ok_or_else(|| said(ffmpeg::Error::DecoderNotFound))?;
-    let mut decoder = ffmpeg::codec::Context::new_with_codec(codec).decoder();
+    let codec = ffmpeg::decoder::find(id);
+    let codec = codec.ok_or_else(|| unsupported(ffmpeg::Error::DecoderNotFound.to_string()))?;
+    let mut context = ffmpeg::codec::Context::new_with_codec(codec);
+    native::limit_pixels(&mut context, max_pixels);
+    let mut decoder = context.decoder();
     // An image that breaks off is no image: without this, JPEG's lower part would be grey.
     decoder.check(Check::EXPLODE);
-    let mut decoder = decoder.video().map_err(said)?;
-    decoder.send_packet(&ffmpeg::Packet::copy(&bytes)).map_err(said)?;
-    decoder.send_eof().map_err(said)?;
+    let mut decoder = decoder.video().map_err(corrupt)?;
+    decoder
+        .send_packet(&ffmpeg::Packet::copy(bytes))
+        .map_err(corrupt)?;
+    decoder.send_eof().map_err(corrupt)?;
     let mut frame = Video::empty();
-    decoder.receive_frame(&mut frame).map_err(said)?;
-    if frame.is_corrupt() || frame.has_decode_errors() {
-        return Err("the decoder could not restore the whole picture".into());
+    decoder.receive_frame(&mut frame).map_err(corrupt)?;
+    if let Some(cause) = too_large(frame.width(), frame.height(), max_pixels) {
+        return Err(unsupported(cause));
     }
-    Picture::new(frame, Orientation::default(), ffmpeg::Rational(0, 1))
+    if frame.is_corrupt() || frame.has_decode_errors() {
+        return Err(corrupt("the decoder could not restore the whole picture"));
+    }
+    Picture::new(frame, Orientation::default(), ffmpeg::Rational(0, 1)).map_err(unsupported)
 }
 
 /// Counts the images of a folder.

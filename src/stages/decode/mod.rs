@@ -1,4 +1,4 @@
-//! Decode: a video file or a folder of numbered images in, frames in presentation order out.
+//! Decode: a video file, a folder of numbered images or a set of crops in, frames in presentation order out.
 //!
 //! Flows in: a path. Flows out: [`DecodedFrame`]s, each with its index, its time after the container's start, and
 //! a [`Picture`] that borrows nothing and copies nothing: the planes stay as the decoder laid them. FFmpeg is named
@@ -7,6 +7,7 @@
 //!
 //! Frames, their order and their times are those of `ffprobe -show_frames`, whatever the number of threads.
 
+mod crops;
 mod error;
 mod images;
 mod native;
@@ -18,8 +19,8 @@ pub use error::DecodeError;
 pub use picture::{Colour, Component, Picture, Plane, Samples};
 pub use sampling::Sampler;
 
-use crate::dataset::SourceKind;
-use crate::domain::{FrameIndex, Micros};
+use crate::dataset::{SourceKind, Trouble};
+use crate::domain::{Face, FrameIndex, Micros, VideoKey};
 use std::path::Path;
 
 /// How videos are read.
@@ -33,6 +34,10 @@ pub struct DecodeOptions {
     pub image_base: u64,
     /// Frames a second of folders of images, above 0; without it their frames have no timestamp.
     pub image_fps: Option<f64>,
+    /// Pixels of a stored picture; a larger one is not decoded.
+    pub max_pixels: u64,
+    /// Frames of a video file; what comes after them is left out.
+    pub max_frames: u64,
 }
 
 /// One frame of a video.
@@ -44,8 +49,16 @@ pub struct DecodedFrame {
     pub timestamp: Option<Micros>,
     /// Marked by the decoder as a key frame; always so for images.
     pub key: bool,
-    /// The picture; `None` when the frame exists but could not be decoded whole.
+    /// The picture; `None` when the frame exists but could not be decoded whole, and in a set of crops.
     pub picture: Option<Picture>,
+    /// In a set of crops: the faces of the frame, each with its crop; those that could not be decoded whole are missing.
+    pub faces: Vec<(Face, Picture)>,
+}
+
+/// A picture is larger than the job allows: in words.
+fn too_large(width: u32, height: u32, max: u64) -> Option<String> {
+    let pixels = u64::from(width) * u64::from(height);
+    (pixels > max).then(|| format!("its picture of {width}×{height} has more than input.max_pixels = {max}"))
 }
 
 /// What the header of a video promises; both 0 when it tells nothing.
@@ -64,42 +77,58 @@ enum Source {
     // Boxed: its state is far larger than an image list's.
     File(Box<stream::StreamReader>),
     Images(images::ImageReader),
+    Crops(crops::CropReader),
 }
 
 impl VideoReader {
     /// Opens a video.
     ///
     /// # Errors
-    /// When the file or folder cannot be read, is no video, or this FFmpeg has no decoder for it; of a folder also
-    /// when a number lies below the base or occurs twice.
+    /// When the file or folder cannot be read, is no video, this FFmpeg has no decoder for it, or its pictures are too
+    /// large; of a folder also when a number lies below the base or occurs twice.
     pub fn open(path: &Path, kind: SourceKind, options: &DecodeOptions) -> Result<Self, DecodeError> {
         Ok(Self(match kind {
-            SourceKind::File => Source::File(Box::new(stream::StreamReader::open(path, options.threads)?)),
+            SourceKind::File => Source::File(Box::new(stream::StreamReader::open(path, options)?)),
             SourceKind::Images => Source::Images(images::ImageReader::open(path, options)?),
         }))
+    }
+
+    /// Opens a video of which there are crops, in the tar file of a set of crops.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is no tar file, or holds nothing of the video.
+    pub fn open_crops(
+        archive: &Path,
+        video: &VideoKey,
+        options: &DecodeOptions,
+    ) -> Result<Self, DecodeError> {
+        crops::CropReader::open(archive, video, options).map(|reader| Self(Source::Crops(reader)))
     }
 
     /// The next frame in presentation order, `None` at the end. Memory does not grow with the video's length,
     /// save for the list of file names of a folder.
     ///
     /// # Errors
-    /// [`DecodeError::NothingDecoded`] at the end of a file that gave no frame at all. Damage in the midst of a
-    /// video is no error: decoding goes on and [`damage`](Self::damage) tells.
+    /// [`DecodeError::NothingDecoded`] at the end of a file that gave no frame at all; [`DecodeError::BrokeOff`] or
+    /// [`DecodeError::Memory`] when the machine failed, not the video. Damage in the midst of a video is no error: decoding
+    /// goes on and [`damage`](Self::damage) tells.
     // Not an `Iterator`: damage is asked for between frames.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<DecodedFrame>, DecodeError> {
         match &mut self.0 {
             Source::File(reader) => reader.next(),
-            Source::Images(reader) => Ok(reader.next()),
+            Source::Images(reader) => reader.next(),
+            Source::Crops(reader) => reader.next(),
         }
     }
 
     /// The first damage met so far, with its position, in words: `damaged at frame 1290 (51.600 s): Invalid data
     /// found when processing input`. The time is that of the frame before.
-    pub fn damage(&self) -> Option<&str> {
+    pub fn damage(&self) -> Option<&Trouble> {
         match &self.0 {
             Source::File(reader) => reader.damage(),
             Source::Images(reader) => reader.damage(),
+            Source::Crops(reader) => reader.damage(),
         }
     }
 }
@@ -110,7 +139,7 @@ impl VideoReader {
 /// As [`VideoReader::open`].
 pub fn probe(path: &Path, kind: SourceKind, options: &DecodeOptions) -> Result<Probe, DecodeError> {
     match kind {
-        SourceKind::File => stream::probe(path),
+        SourceKind::File => stream::probe(path, options),
         SourceKind::Images => images::probe(path, options),
     }
 }

@@ -27,7 +27,7 @@ pub(super) fn init() {
 /// The `file:` prefix keeps FFmpeg from reading a protocol, an option or a pattern into the name; the whitelist
 /// keeps the file from drawing in anything over the network.
 #[allow(unsafe_code)]
-pub(super) fn open_input(path: &Path) -> Result<Input, ffmpeg::Error> {
+pub(super) fn open_input(path: &Path, max_pixels: u64) -> Result<Input, ffmpeg::Error> {
     let url = [b"file:", path.as_os_str().as_bytes()].concat();
     let url = CString::new(url).map_err(|_| ffmpeg::Error::Other { errno: libc::EINVAL })?;
     let mut options = ffmpeg::Dictionary::new();
@@ -48,9 +48,48 @@ pub(super) fn open_input(path: &Path) -> Result<Input, ffmpeg::Error> {
     }
     // SAFETY: a successful open gives a valid context that nothing else owns; `Input` closes it when dropped.
     let mut input = unsafe { Input::wrap(context) };
-    // SAFETY: the context is valid and not shared.
-    let result = unsafe { ffi::avformat_find_stream_info(input.as_mut_ptr(), std::ptr::null_mut()) };
+    // It decodes some frames to learn about them: within the same limit.
+    let limit = decoders_limit(max_pixels).to_string();
+    // SAFETY: the context is valid and not shared; FFmpeg reads one dictionary for each stream there is at the call, and
+    // what it leaves of them goes back to owners.
+    let result = unsafe {
+        let streams = (*input.as_ptr()).nb_streams as usize;
+        let mut options: Vec<_> = (0..streams)
+            .map(|_| {
+                let mut options = ffmpeg::Dictionary::new();
+                options.set("max_pixels", &limit);
+                options.disown()
+            })
+            .collect();
+        let result = ffi::avformat_find_stream_info(input.as_mut_ptr(), options.as_mut_ptr());
+        for left in options {
+            drop(ffmpeg::Dictionary::own(left));
+        }
+        result
+    };
     if result < 0 { Err(result.into()) } else { Ok(input) }
+}
+
+/// Decoders count whole blocks and padding, so theirs is a wider limit, for what would fill the memory; the precise one is
+/// held against each picture.
+fn decoders_limit(max_pixels: u64) -> i64 {
+    let wider = max_pixels.saturating_mul(2).saturating_add(1 << 20);
+    wider.min(i32::MAX as u64) as i64
+}
+
+/// Tells a decoder that is not open yet to refuse pictures far larger than this.
+#[allow(unsafe_code)]
+pub(super) fn limit_pixels(context: &mut ffmpeg::codec::Context, max_pixels: u64) {
+    // SAFETY: the context is valid and borrowed mutably; one field is written.
+    unsafe { (*context.as_mut_ptr()).max_pixels = decoders_limit(max_pixels) };
+}
+
+/// The error that the system gave instead of bytes, if it ever did. Demuxers report it as damage, or as the end.
+#[allow(unsafe_code)]
+pub(super) fn read_error(input: &Input) -> Option<std::io::Error> {
+    // SAFETY: `input` holds a valid context; its byte stream is null or valid, and one integer of it is read.
+    let error = unsafe { (*input.as_ptr()).pb.as_ref() }.map_or(0, |bytes| bytes.error);
+    (error < 0).then(|| std::io::Error::from_raw_os_error(-error))
 }
 
 /// The container's start time in microseconds, 0 when it has none.
@@ -114,6 +153,17 @@ pub(super) fn pixel_aspect(container: ffmpeg::Rational, frame: &Video) -> f64 {
 pub(super) fn container_aspect(stream: &ffmpeg::Stream) -> ffmpeg::Rational {
     // SAFETY: the stream is valid while borrowed; two integers are read.
     unsafe { (*stream.as_ptr()).sample_aspect_ratio }.into()
+}
+
+/// Width and height of a stream's pictures as the header tells them; 0 when it does not.
+#[allow(unsafe_code)]
+pub(super) fn declared_size(stream: &ffmpeg::Stream) -> (u32, u32) {
+    // SAFETY: the stream and its parameters are valid while borrowed; two integers are read.
+    let (width, height) = unsafe {
+        let parameters = (*stream.as_ptr()).codecpar;
+        ((*parameters).width, (*parameters).height)
+    };
+    (width.max(0) as u32, height.max(0) as u32)
 }
 
 /// Reads nine native-endian integers.

@@ -5,13 +5,16 @@
 //! the end.
 
 use super::error::DecodeError;
-use super::{DecodedFrame, Probe, native, picture};
+use super::{DecodeOptions, DecodedFrame, Probe, native, picture, too_large};
+use crate::dataset::{ErrorClass, Trouble};
 use crate::domain::{FrameIndex, Micros, Orientation, TimeBase};
 use ffmpeg_next as ffmpeg;
 use ffmpeg_next::codec::threading;
 use ffmpeg_next::format::context::Input;
 use ffmpeg_next::format::stream::Disposition;
 use ffmpeg_next::frame::Video;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// Formats that draw in other files, and text that FFmpeg would show as a picture.
@@ -39,10 +42,16 @@ pub(super) struct StreamReader {
     start: i64,
     orientation: Orientation,
     aspect: ffmpeg::Rational,
+    max_pixels: u64,
+    max_frames: u64,
+    /// Frames are predicted from one another.
+    predicts: bool,
+    /// Something before was damaged, and no frame came since that stands on its own.
+    adrift: bool,
     next_index: u64,
     last_time: Option<Micros>,
     phase: Phase,
-    damage: Option<String>,
+    damage: Option<Trouble>,
 }
 
 enum Phase {
@@ -56,23 +65,42 @@ enum Phase {
 }
 
 /// Opens the container and finds the video stream.
-fn open_container(path: &Path) -> Result<(Input, usize), DecodeError> {
+fn open_container(path: &Path, options: &DecodeOptions) -> Result<(Input, usize), DecodeError> {
     native::init();
     let open = |cause: String| DecodeError::Open {
         path: path.to_owned(),
         cause,
     };
-    let metadata = std::fs::metadata(path).map_err(|error| open(error.to_string()))?;
-    if metadata.is_dir() {
-        return Err(open("it is a folder".into()));
-    }
+    let unreadable = |cause| DecodeError::Unreadable {
+        path: path.to_owned(),
+        cause,
+    };
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
     if !metadata.is_file() {
-        return Err(open("it is no regular file".into()));
+        return Err(DecodeError::NoFile {
+            path: path.to_owned(),
+            what: if metadata.is_dir() {
+                "a folder"
+            } else {
+                "no regular file"
+            },
+        });
     }
     if metadata.len() == 0 {
         return Err(open("it is empty (0 bytes)".into()));
     }
-    let input = native::open_input(path).map_err(|error| open(error.to_string()))?;
+    // FFmpeg does not tell a disk's error from a file's, so the ends of the file are read first.
+    ends_can_be_read(path, metadata.len()).map_err(unreadable)?;
+    let input = native::open_input(path, options.max_pixels).map_err(|error| match error {
+        ffmpeg::Error::Other { errno: libc::ENOMEM } => DecodeError::Memory {
+            path: path.to_owned(),
+            frame: FrameIndex(0),
+        },
+        error => open(error.to_string()),
+    })?;
+    if let Some(cause) = native::read_error(&input) {
+        return Err(unreadable(cause));
+    }
     let format = input.format().name().to_owned();
     if format.split(',').any(|name| INDIRECT.contains(&name)) {
         return Err(DecodeError::Indirect {
@@ -84,6 +112,15 @@ fn open_container(path: &Path) -> Result<(Input, usize), DecodeError> {
         path: path.to_owned(),
     })?;
     Ok((input, stream))
+}
+
+/// Reads a little of where containers keep their tables.
+fn ends_can_be_read(path: &Path, length: u64) -> std::io::Result<()> {
+    let mut file = File::open(path)?;
+    let mut bytes = [0; 4096];
+    let _ = file.read(&mut bytes)?;
+    file.seek(SeekFrom::Start(length.saturating_sub(bytes.len() as u64)))?;
+    file.read(&mut bytes).map(|_| ())
 }
 
 fn no_decoder(path: &Path, codec: ffmpeg::codec::Id, error: ffmpeg::Error) -> DecodeError {
@@ -111,8 +148,8 @@ fn best_stream(input: &Input) -> Option<usize> {
 }
 
 impl StreamReader {
-    pub(super) fn open(path: &Path, threads: usize) -> Result<Self, DecodeError> {
-        let (mut input, index) = open_container(path)?;
+    pub(super) fn open(path: &Path, options: &DecodeOptions) -> Result<Self, DecodeError> {
+        let (mut input, index) = open_container(path, options)?;
         native::discard_others(&mut input, index);
         let stream = input.stream(index).ok_or_else(|| DecodeError::NoVideo {
             path: path.to_owned(),
@@ -123,17 +160,25 @@ impl StreamReader {
             .map_err(|error| no_decoder(path, codec, error))?;
         // Where frames lean on one another, libavcodec fills in for lost ones from what its threads have at hand,
         // and does not always tell. Frames must not depend on the number of threads.
+        native::limit_pixels(&mut context, options.max_pixels);
         context.set_threading(threading::Config {
             kind: threading::Type::Frame,
-            count: if native::intra_only(codec) { threads } else { 1 },
+            count: if native::intra_only(codec) {
+                options.threads
+            } else {
+                1
+            },
             ..Default::default()
         });
         context.set_frame_rate(Some(stream.avg_frame_rate()));
         let mut decoder = context.decoder();
         decoder.set_packet_time_base(stream.time_base());
         let decoder = decoder.video().map_err(|error| no_decoder(path, codec, error))?;
+        refuse_too_large(path, decoder.width(), decoder.height(), options.max_pixels)?;
         Ok(Self {
             path: path.to_owned(),
+            max_pixels: options.max_pixels,
+            max_frames: options.max_frames,
             stream: index,
             decoder,
             time_base: time_base(&stream),
@@ -142,6 +187,8 @@ impl StreamReader {
             orientation: native::display_matrix(&stream)
                 .map(picture::orientation_of)
                 .unwrap_or_default(),
+            predicts: !native::intra_only(codec),
+            adrift: false,
             next_index: 0,
             last_time: None,
             phase: Phase::Reading,
@@ -151,30 +198,39 @@ impl StreamReader {
     }
 
     pub(super) fn next(&mut self) -> Result<Option<DecodedFrame>, DecodeError> {
-        let frame = self.step();
+        let frame = self.step()?;
         if frame.is_some() || self.next_index > 0 {
             return Ok(frame);
         }
-        let cause = self
-            .damage
-            .clone()
-            .unwrap_or_else(|| "the video stream is empty".into());
+        let (class, cause) = match &self.damage {
+            Some(damage) => (damage.class, damage.error.clone()),
+            None => (ErrorClass::Corrupt, "the video stream is empty".into()),
+        };
         Err(DecodeError::NothingDecoded {
             path: self.path.clone(),
             cause,
+            class,
         })
     }
 
     /// The decoder's next frame, `None` at the end.
-    fn step(&mut self) -> Option<DecodedFrame> {
+    fn step(&mut self) -> Result<Option<DecodedFrame>, DecodeError> {
         while !matches!(self.phase, Phase::Ended) {
             let mut frame = Video::empty();
             match self.decoder.receive_frame(&mut frame) {
-                Ok(()) => return Some(self.take(frame)),
-                Err(ffmpeg::Error::Other { errno: libc::EAGAIN }) => self.feed(),
+                Ok(()) if self.next_index == self.max_frames => {
+                    let cause = format!(
+                        "there are more frames than input.max_frames = {}",
+                        self.max_frames
+                    );
+                    self.note(ErrorClass::Unsupported, &cause);
+                    self.phase = Phase::Ended;
+                }
+                Ok(()) => return Ok(Some(self.take(frame))),
+                Err(ffmpeg::Error::Other { errno: libc::EAGAIN }) => self.feed()?,
                 Err(ffmpeg::Error::Eof) => self.end(),
                 Err(error) => {
-                    self.note(&error.to_string());
+                    self.refused(error)?;
                     if let Phase::Draining { errors, .. } = &mut self.phase {
                         *errors += 1;
                         if *errors > MAX_DRAIN_ERRORS {
@@ -184,15 +240,33 @@ impl StreamReader {
                 }
             }
         }
-        None
+        Ok(None)
     }
 
-    pub(super) fn damage(&self) -> Option<&str> {
-        self.damage.as_deref()
+    pub(super) fn damage(&self) -> Option<&Trouble> {
+        self.damage.as_ref()
+    }
+
+    /// The decoder refused something: damage, unless it only wants memory.
+    fn refused(&mut self, error: ffmpeg::Error) -> Result<(), DecodeError> {
+        match error {
+            ffmpeg::Error::Other { errno: libc::ENOMEM } => Err(self.starved()),
+            error => {
+                self.note(ErrorClass::Corrupt, &error.to_string());
+                Ok(())
+            }
+        }
+    }
+
+    fn starved(&self) -> DecodeError {
+        DecodeError::Memory {
+            path: self.path.clone(),
+            frame: FrameIndex(self.next_index),
+        }
     }
 
     /// Gives the decoder its next packet, or word of the end.
-    fn feed(&mut self) {
+    fn feed(&mut self) -> Result<(), DecodeError> {
         loop {
             let mut packet = ffmpeg::Packet::empty();
             let read_error = match packet.read(&mut self.input) {
@@ -200,13 +274,21 @@ impl StreamReader {
                 Ok(()) => {
                     match self.decoder.send_packet(&packet) {
                         Ok(()) | Err(ffmpeg::Error::Eof) => {}
-                        Err(error) => self.note(&error.to_string()),
+                        Err(error) => self.refused(error)?,
                     }
-                    return;
+                    return Ok(());
                 }
                 Err(ffmpeg::Error::Eof) => None,
+                Err(ffmpeg::Error::Other { errno: libc::ENOMEM }) => return Err(self.starved()),
                 Err(error) => Some(error),
             };
+            if let Some(cause) = native::read_error(&self.input) {
+                return Err(DecodeError::BrokeOff {
+                    path: self.path.clone(),
+                    frame: FrameIndex(self.next_index),
+                    cause,
+                });
+            }
             self.phase = Phase::Draining {
                 read_error,
                 errors: 0,
@@ -214,9 +296,9 @@ impl StreamReader {
             // An error here is that of a packet sent earlier, met by a decoder thread.
             match self.decoder.send_eof() {
                 Ok(()) | Err(ffmpeg::Error::Eof) => {}
-                Err(error) => self.note(&error.to_string()),
+                Err(error) => self.refused(error)?,
             }
-            return;
+            return Ok(());
         }
     }
 
@@ -230,18 +312,32 @@ impl StreamReader {
         self.last_time = timestamp.or(self.last_time);
         let key = frame.is_key();
         let damaged = frame.is_corrupt() || frame.has_decode_errors();
-        let picture = if damaged {
-            Err("the decoder could not restore the whole picture".to_owned())
+        if key && !damaged {
+            self.adrift = false;
+        }
+        let picture = if damaged || self.adrift {
+            let cause = if damaged {
+                "the decoder could not restore the whole picture"
+            } else {
+                "it is predicted from damaged pictures"
+            };
+            Err((ErrorClass::Corrupt, cause.to_owned()))
+        } else if let Some(cause) = too_large(frame.width(), frame.height(), self.max_pixels) {
+            Err((ErrorClass::Unsupported, cause))
         } else {
             picture::Picture::new(frame, self.orientation, self.aspect)
+                .map_err(|cause| (ErrorClass::Unsupported, cause))
         };
-        let picture = picture.inspect_err(|cause| self.note(cause)).ok();
+        let picture = picture
+            .inspect_err(|(class, cause)| self.note(*class, cause))
+            .ok();
         self.next_index += 1;
         DecodedFrame {
             index,
             timestamp,
             key,
             picture,
+            faces: Vec::new(),
         }
     }
 
@@ -251,19 +347,38 @@ impl StreamReader {
             ..
         } = std::mem::replace(&mut self.phase, Phase::Ended)
         {
-            self.note(&format!("cannot read on: {error}"));
+            self.note(ErrorClass::Corrupt, &format!("cannot read on: {error}"));
         }
     }
 
-    /// Keeps the first damage, with the position of the next frame.
-    fn note(&mut self, cause: &str) {
+    /// Keeps the first damage, with the position of the next frame. What is predicted from damaged pictures is damaged too,
+    /// though the decoder does not say so: up to the next key frame no picture is to be trusted.
+    fn note(&mut self, class: ErrorClass, cause: &str) {
+        self.adrift |= self.predicts && class == ErrorClass::Corrupt;
         if self.damage.is_none() {
             let time = self.last_time.map_or(0, |time| time.0) as f64 / 1e6;
-            self.damage = Some(format!(
-                "damaged at frame {} ({time:.3} s): {cause}",
-                self.next_index
-            ));
+            let what = match class {
+                ErrorClass::Unsupported => "left out",
+                _ => "damaged",
+            };
+            self.damage = Some(Trouble {
+                error: format!("{what} at frame {} ({time:.3} s): {cause}", self.next_index),
+                class,
+                frame: Some(FrameIndex(self.next_index)),
+            });
         }
+    }
+}
+
+fn refuse_too_large(path: &Path, width: u32, height: u32, max: u64) -> Result<(), DecodeError> {
+    match too_large(width, height, max) {
+        None => Ok(()),
+        Some(_) => Err(DecodeError::TooLarge {
+            path: path.to_owned(),
+            width,
+            height,
+            max,
+        }),
     }
 }
 
@@ -276,8 +391,8 @@ fn time_base(stream: &ffmpeg::Stream) -> TimeBase {
 }
 
 /// What the header says of a file.
-pub(super) fn probe(path: &Path) -> Result<Probe, DecodeError> {
-    let (input, index) = open_container(path)?;
+pub(super) fn probe(path: &Path, options: &DecodeOptions) -> Result<Probe, DecodeError> {
+    let (input, index) = open_container(path, options)?;
     let stream = input.stream(index).ok_or_else(|| DecodeError::NoVideo {
         path: path.to_owned(),
     })?;
@@ -285,6 +400,8 @@ pub(super) fn probe(path: &Path) -> Result<Probe, DecodeError> {
     if ffmpeg::decoder::find(codec).is_none() {
         return Err(no_decoder(path, codec, ffmpeg::Error::DecoderNotFound));
     }
+    let (width, height) = native::declared_size(&stream);
+    refuse_too_large(path, width, height, options.max_pixels)?;
     let own = Some(stream.duration()).filter(|&ticks| ticks > 0);
     let own = own
         .and_then(|ticks| time_base(&stream).micros(ticks))

@@ -3,9 +3,11 @@
 use super::encoding::properties;
 use super::{ROW_GROUP_ROWS, RowError};
 use crate::dataset::schema::{META_FINGERPRINT, META_SCHEMA_VERSION, SCHEMA_VERSION, videos_schema};
-use crate::dataset::{PlannedVideo, VideoOutcome, paths};
+use crate::dataset::{ErrorClass, PlannedVideo, VideoOutcome, paths};
 use crate::domain::{Fingerprint, ShardId};
-use arrow::array::{ArrayRef, DictionaryArray, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{
+    ArrayRef, DictionaryArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
+};
 use arrow::datatypes::Int32Type;
 use parquet::arrow::ArrowWriter;
 use parquet::errors::ParquetError;
@@ -18,6 +20,8 @@ pub struct VideoRow<'a> {
     pub shard: &'a ShardId,
     /// As it was planned.
     pub planned: &'a PlannedVideo,
+    /// How often it was planned before.
+    pub attempt: u32,
     /// What became of it.
     pub outcome: &'a VideoOutcome,
 }
@@ -44,6 +48,9 @@ fn encode(rows: &[VideoRow<'_>], fingerprint: &Fingerprint) -> Result<Vec<u8>, P
     let outcomes = || rows.iter().map(|row| row.outcome);
     let statuses: DictionaryArray<Int32Type> = outcomes().map(|video| video.status.as_str()).collect();
     let errors: StringArray = outcomes().map(|video| video.error.as_deref()).collect();
+    let classes: DictionaryArray<Int32Type> = outcomes()
+        .map(|video| video.error_class.map(ErrorClass::as_str))
+        .collect();
     let durations = rows.iter().map(|row| match row.planned.duration_us {
         0 => None,
         known => i64::try_from(known).ok(),
@@ -60,6 +67,13 @@ fn encode(rows: &[VideoRow<'_>], fingerprint: &Fingerprint) -> Result<Vec<u8>, P
             outcomes().map(|video| video.seconds),
         )),
         Arc::new(errors),
+        Arc::new(classes),
+        Arc::new(Int64Array::from_iter(
+            outcomes().map(|video| video.error_frame.map(|frame| frame.0 as i64)),
+        )),
+        Arc::new(Int32Array::from_iter_values(
+            rows.iter().map(|row| row.attempt as i32),
+        )),
         Arc::new(StringArray::from_iter_values(
             rows.iter().map(|row| row.shard.as_str()),
         )),

@@ -2,9 +2,9 @@
 
 use super::earlier::{EarlierFrames, Parts};
 use super::{Content, Item, Source};
-use crate::dataset::{PlannedVideo, VideoOutcome, VideoStatus};
+use crate::dataset::{ErrorClass, PlannedVideo, Trouble, VideoOutcome, VideoStatus};
 use crate::discover;
-use crate::domain::{FrameIndex, Micros};
+use crate::domain::{Face, FrameIndex, Micros, VideoKey};
 use crate::model::INPUT_LEN;
 use crate::queue::{EarlierVideo, Lease};
 use crate::spec::FaceMode;
@@ -21,10 +21,18 @@ pub(super) struct Decoded {
     pub outcomes: Vec<VideoOutcome>,
     pub busy: Duration,
     pub blocked: Duration,
+    /// The video that could not be read to its end, though another attempt may: then nothing of the shard counts.
+    pub broke_off: Option<(VideoKey, Trouble)>,
 }
 
-/// The receiving side is gone: labelling failed, and says why itself.
-struct Abandoned;
+/// Why the shard is not decoded to its end.
+enum Abandoned {
+    /// The receiving side is gone: labelling failed, and says why itself.
+    Receiver,
+    /// The video broke off. Frames of it are on their way to the part, which must not be kept: a row that is missing is
+    /// made up for by the next attempt, a video that ends where a disk failed would look like damage for good.
+    BrokeOff(Trouble),
+}
 
 /// Decodes the videos of a lease.
 pub(super) fn decode_shard(
@@ -48,24 +56,23 @@ pub(super) fn decode_shard(
     for (index, video) in lease.shard.videos.iter().enumerate() {
         let blocked_before = decoded.blocked;
         let began = Instant::now();
-        let mut outcome = VideoOutcome {
-            key: video.key.clone(),
-            status: VideoStatus::Ok,
-            frames: 0,
-            rows: 0,
-            faces: 0,
-            seconds: 0.0,
-            error: None,
-        };
+        let mut outcome = VideoOutcome::new(video.key.clone());
         if let Some(entry) = lease.quarantined.iter().find(|entry| entry.key == video.key) {
-            outcome.status = VideoStatus::Quarantined;
-            outcome.error = Some(entry.reason.clone());
+            outcome.status = match entry.trouble.class {
+                ErrorClass::Io | ErrorClass::Changed => VideoStatus::Failed,
+                _ => VideoStatus::Quarantined,
+            };
+            outcome.note(entry.trouble.clone());
         } else {
             reports.opened(&video.key);
             let earlier = lease.earlier.get(&video.key);
             match frames.decode(index, video, earlier, &mut outcome, &mut decoded.blocked) {
                 Ok(()) => {}
-                Err(Abandoned) => return decoded,
+                Err(Abandoned::Receiver) => return decoded,
+                Err(Abandoned::BrokeOff(trouble)) => {
+                    decoded.broke_off = Some((video.key.clone(), trouble));
+                    return decoded;
+                }
             }
         }
         let busy = began.elapsed().saturating_sub(decoded.blocked - blocked_before);
@@ -97,26 +104,33 @@ impl Frames<'_> {
         outcome: &mut VideoOutcome,
         blocked: &mut Duration,
     ) -> Result<(), Abandoned> {
-        let path = discover::source_path(&self.source.root, &video.key);
+        let path = self.source.root.join(video.file());
         let opened = self.open(&path, video);
         let opened = opened.and_then(|reader| Ok((reader, self.earlier(video, earlier)?)));
         let (mut reader, mut earlier) = match opened {
             Ok(opened) => opened,
-            Err(error) => {
+            Err(NotOpened {
+                trouble,
+                passing: true,
+            }) => return Err(Abandoned::BrokeOff(trouble)),
+            Err(NotOpened { trouble, .. }) => {
                 outcome.status = VideoStatus::Failed;
-                outcome.error = Some(error);
+                outcome.note(trouble);
                 return Ok(());
             }
         };
         self.cuts.clear();
         let mut sampler = Sampler::new(&self.source.job.sampling);
         let detect = self.source.job.faces.mode == FaceMode::Detect;
-        let (mut cut, mut sent) = (false, 0_u64);
+        let mut cut = false;
         let broke_off = loop {
             let frame = match reader.next() {
                 Ok(Some(frame)) => frame,
-                Ok(None) => break earlier.as_mut().and_then(|earlier| earlier.end().err()),
-                Err(error) => break Some(error.to_string()),
+                Ok(None) => break None,
+                Err(error) if error.broke_off().is_some() => {
+                    return Err(Abandoned::BrokeOff(trouble(&error)));
+                }
+                Err(error) => break Some(error),
             };
             outcome.frames += 1;
             self.reports.decoded(frame.index);
@@ -127,19 +141,32 @@ impl Frames<'_> {
                 continue;
             }
             let (at, timestamp) = (frame.index, frame.timestamp);
-            let contents = match (&mut earlier, frame.picture) {
-                (Some(earlier), picture) => match self.taken_over(earlier, at, timestamp, picture.as_ref()) {
-                    Ok(contents) => contents,
-                    Err(mismatch) => break Some(mismatch),
-                },
-                (None, None) => vec![Content::Damaged],
-                (None, Some(picture)) if detect => vec![Content::Picture(picture, std::mem::take(&mut cut))],
-                (None, Some(picture)) => vec![self.prepare(&picture).unwrap_or_else(|error| {
-                    let place = || format!("frame {at} was not labelled: {error}");
-                    outcome.error.get_or_insert_with(place);
-                    Content::Damaged
-                })],
-            };
+            let mut contents = Vec::new();
+            match (&mut earlier, frame.picture) {
+                (Some(earlier), picture) => {
+                    let faces = self.taken_over(earlier, at, timestamp, picture.as_ref());
+                    contents = faces.map_err(Abandoned::BrokeOff)?;
+                }
+                (None, Some(picture)) if detect => {
+                    contents.push(Content::Picture(picture, std::mem::take(&mut cut)));
+                }
+                (None, picture) => {
+                    let whole = picture.map(|picture| (faces::full_frame(&picture), picture));
+                    for (face, picture) in frame.faces.into_iter().chain(whole) {
+                        match self.prepare(face, &picture) {
+                            Ok(content) => contents.push(content),
+                            Err(error) => outcome.note(Trouble {
+                                error: format!("frame {at} was not labelled: {error}"),
+                                class: ErrorClass::Unsupported,
+                                frame: Some(at),
+                            }),
+                        }
+                    }
+                }
+            }
+            if contents.is_empty() {
+                contents.push(Content::Damaged);
+            }
             for content in contents {
                 let waiting = Instant::now();
                 let item = Item {
@@ -148,37 +175,38 @@ impl Frames<'_> {
                     timestamp,
                     content,
                 };
-                self.sender.send(item).map_err(|_| Abandoned)?;
+                self.sender.send(item).map_err(|_| Abandoned::Receiver)?;
                 *blocked += waiting.elapsed();
-                sent += 1;
             }
         };
-        let damage = reader.damage().map(String::from).or(broke_off);
-        let meanwhile = || match discover::same(&path, video) {
-            Ok(true) => None,
-            Ok(false) => Some(format!("{}: changed while it was read", path.display())),
-            Err(error) => Some(error.to_string()),
-        };
-        outcome.error = outcome.error.take().or(damage).or_else(meanwhile);
+        // First of all: whatever else is wrong with a file that changed under the reader comes from that.
+        still_the_same(&path, video).map_err(Abandoned::BrokeOff)?;
+        if let Some(earlier) = &mut earlier {
+            earlier.end().map_err(Abandoned::BrokeOff)?;
+        }
+        let broke_off = broke_off.map(|error| trouble(&error));
+        let damage = reader.damage().cloned().or(broke_off);
+        if let Some(damage) = damage {
+            outcome.note(damage);
+        }
         if outcome.frames == 0 {
             outcome.status = VideoStatus::Failed;
-            outcome
-                .error
-                .get_or_insert_with(|| format!("{}: no frame could be decoded", path.display()));
+            outcome.note(Trouble {
+                error: format!("{}: no frame could be decoded", path.display()),
+                class: ErrorClass::Corrupt,
+                frame: None,
+            });
         } else if outcome.error.is_some() {
-            outcome.status = match sent {
-                0 => VideoStatus::Failed,
-                _ => VideoStatus::Partial,
-            };
+            outcome.status = VideoStatus::Partial;
         }
         Ok(())
     }
 
-    /// The whole picture as a face.
-    fn prepare(&mut self, picture: &Picture) -> Result<Content, PrepareError> {
-        let face = faces::full_frame(picture);
+    /// A face whose crop is the whole picture.
+    fn prepare(&mut self, face: Face, picture: &Picture) -> Result<Content, PrepareError> {
         let mut input = self.input();
-        self.preparer.prepare(picture, &face, &mut input)?;
+        self.preparer
+            .prepare(picture, &faces::full_frame(picture), &mut input)?;
         Ok(Content::Face(face, input))
     }
 
@@ -189,7 +217,7 @@ impl Frames<'_> {
         frame: FrameIndex,
         timestamp: Option<Micros>,
         picture: Option<&Picture>,
-    ) -> Result<Vec<Content>, String> {
+    ) -> Result<Vec<Content>, Trouble> {
         let faces = earlier.next(frame, timestamp, picture.is_some())?;
         let (Some(faces), Some(picture)) = (faces, picture) else {
             return Ok(vec![Content::Damaged]);
@@ -200,7 +228,7 @@ impl Frames<'_> {
             let made = self
                 .cropper
                 .crop_all(picture, &face, &self.source.crops, &mut input);
-            made.map_err(|error| earlier.refuse(format!("frame {frame}: {error}")))?;
+            made.map_err(|error| earlier.refuse(frame, error.to_string()))?;
             contents.push(Content::Face(face, input));
         }
         if contents.is_empty() {
@@ -220,7 +248,7 @@ impl Frames<'_> {
         &mut self,
         video: &PlannedVideo,
         earlier: Option<&EarlierVideo>,
-    ) -> Result<Option<EarlierFrames>, String> {
+    ) -> Result<Option<EarlierFrames>, NotOpened> {
         let Some(store) = &self.source.earlier else {
             return Ok(None);
         };
@@ -228,16 +256,69 @@ impl Frames<'_> {
     }
 
     /// Opens the video, if it is still the one that was planned.
-    fn open(&self, path: &Path, video: &PlannedVideo) -> Result<VideoReader, String> {
-        match discover::same(path, video) {
-            Ok(true) => VideoReader::open(path, video.kind, &self.source.options)
-                .map_err(|error: DecodeError| error.to_string()),
-            Ok(false) => Err(format!(
-                "{}: changed since it was planned, so its frames may not be those that were meant; \
-                 label it into a fresh output",
-                path.display()
-            )),
-            Err(error) => Err(error.to_string()),
-        }
+    fn open(&self, path: &Path, video: &PlannedVideo) -> Result<VideoReader, NotOpened> {
+        still_the_same(path, video).map_err(|trouble| NotOpened {
+            trouble,
+            passing: false,
+        })?;
+        let options = &self.source.options;
+        let opened = match video.archive {
+            None => VideoReader::open(path, video.kind, options),
+            Some(_) if self.source.job.faces.mode == FaceMode::FullFrame => {
+                VideoReader::open_crops(path, &video.key, options)
+            }
+            Some(_) => {
+                return Err(NotOpened {
+                    trouble: Trouble {
+                        error: format!(
+                            "{}: holds crops, in which faces were found before; label them with [faces] mode = \"full_frame\"",
+                            path.display()
+                        ),
+                        class: ErrorClass::Unsupported,
+                        frame: None,
+                    },
+                    passing: false,
+                });
+            }
+        };
+        opened.map_err(|error| NotOpened {
+            trouble: trouble(&error),
+            passing: error.broke_off().is_some(),
+        })
     }
+}
+
+/// Why a video was not opened.
+pub(super) struct NotOpened {
+    pub trouble: Trouble,
+    /// Another attempt may open it.
+    pub passing: bool,
+}
+
+fn trouble(error: &DecodeError) -> Trouble {
+    Trouble {
+        error: error.to_string(),
+        class: error.class(),
+        frame: error.broke_off(),
+    }
+}
+
+fn still_the_same(path: &Path, video: &PlannedVideo) -> Result<(), Trouble> {
+    let (class, error) = match discover::same(path, video) {
+        Ok(true) => return Ok(()),
+        Ok(false) => {
+            let what = "changed since it was planned, so its frames may not be those that were meant";
+            let remedy = "`affectmill retry --class changed` labels the file that is there now";
+            (
+                ErrorClass::Changed,
+                format!("{}: {what}; {remedy}", path.display()),
+            )
+        }
+        Err(error) => (ErrorClass::Io, error.to_string()),
+    };
+    Err(Trouble {
+        error,
+        class,
+        frame: None,
+    })
 }

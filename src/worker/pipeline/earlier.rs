@@ -3,7 +3,8 @@
 //! Frames and faces must match one to one. Where they do not, the video is not the one that was labelled then, or is read in
 //! another way now, and no label is better than one on the wrong face.
 
-use crate::dataset::{PlannedVideo, VideoStatus};
+use super::decoding::NotOpened;
+use crate::dataset::{ErrorClass, PlannedVideo, Trouble, VideoStatus};
 use crate::domain::{Face, FrameIndex, Micros, RowStatus, VideoKey, hex};
 use crate::queue::EarlierVideo;
 use crate::stages::rows::EarlierFaces;
@@ -43,6 +44,7 @@ impl Parts {
 pub(super) struct EarlierFrames {
     video: VideoKey,
     faces: EarlierFaces,
+    last: Option<FrameIndex>,
 }
 
 impl EarlierFrames {
@@ -52,28 +54,41 @@ impl EarlierFrames {
         parts: &mut Parts,
         video: &PlannedVideo,
         earlier: Option<&EarlierVideo>,
-    ) -> Result<Self, String> {
-        let refuse = |cause: String| format!("{}: {cause} ([faces] labels)", video.key);
-        let earlier = earlier.ok_or_else(|| {
-            refuse("the earlier run did not label it; detect its faces, or run that job again first".into())
-        })?;
+    ) -> Result<Self, NotOpened> {
+        let refuse = |class, cause: &str| NotOpened {
+            trouble: Trouble {
+                error: format!("{}: {cause} ([faces] labels)", video.key),
+                class,
+                frame: None,
+            },
+            passing: class == ErrorClass::Io,
+        };
+        let Some(earlier) = earlier else {
+            let cause = "the earlier run did not label it; detect its faces, or run that job again first";
+            return Err(refuse(ErrorClass::Unsupported, cause));
+        };
         if matches!(earlier.status, VideoStatus::Failed | VideoStatus::Quarantined) {
-            let status = earlier.status.as_str();
-            return Err(refuse(format!(
-                "it {status} in the earlier run, which has no faces of it"
-            )));
+            let cause = "the earlier run could not label it and has no faces of it";
+            return Err(refuse(ErrorClass::Unsupported, cause));
         }
         if earlier.bytes != video.bytes {
-            return Err(refuse(format!(
+            let cause = format!(
                 "it has {} bytes and had {} when its faces were found, so it is another video",
                 video.bytes, earlier.bytes
-            )));
+            );
+            return Err(refuse(ErrorClass::Changed, &cause));
         }
-        let part = parts.get(store, earlier)?;
-        let unreadable = |cause: String| format!("{}: {cause}", store.path(&earlier.part).display());
+        let part = parts
+            .get(store, earlier)
+            .map_err(|cause| refuse(ErrorClass::Io, &cause))?;
+        let unreadable = |cause: String| {
+            let path = store.path(&earlier.part);
+            refuse(ErrorClass::Corrupt, &format!("{}: {cause}", path.display()))
+        };
         Ok(Self {
             video: video.key.clone(),
             faces: EarlierFaces::open(part, &video.key).map_err(unreadable)?,
+            last: None,
         })
     }
 
@@ -84,46 +99,57 @@ impl EarlierFrames {
         frame: FrameIndex,
         timestamp: Option<Micros>,
         whole: bool,
-    ) -> Result<Option<Vec<Face>>, String> {
-        let then = self.faces.next()?.ok_or_else(|| {
-            self.refuse(format!(
-                "its faces end before frame {frame}, though the video goes on"
-            ))
-        })?;
+    ) -> Result<Option<Vec<Face>>, Trouble> {
+        self.last = Some(frame);
+        let then = self.faces.next().map_err(|cause| self.refuse(frame, cause))?;
+        let Some(then) = then else {
+            return Err(self.refuse(frame, format!("frame {frame} comes where it had ended")));
+        };
         if then.frame != frame {
-            return Err(self.refuse(format!("frame {frame} comes where it had frame {}", then.frame)));
+            let cause = format!("frame {frame} comes where it had frame {}", then.frame);
+            return Err(self.refuse(frame, cause));
         }
         if then.timestamp != timestamp {
             let at = |time: Option<Micros>| time.map_or("no time".into(), |time| format!("{} µs", time.0));
             let (now, then) = (at(timestamp), at(then.timestamp));
-            return Err(self.refuse(format!("frame {frame} is at {now} and was at {then}")));
+            return Err(self.refuse(frame, format!("frame {frame} is at {now} and was at {then}")));
         }
         match (then.status, whole) {
             (RowStatus::DecodeError, false) => Ok(None),
             (RowStatus::Ok | RowStatus::NoFace, true) => Ok(Some(then.faces)),
-            (_, whole) => Err(self.refuse(format!(
-                "frame {frame} {} decoded whole, which it {} then",
-                if whole { "is" } else { "is not" },
-                if whole { "was not" } else { "was" },
-            ))),
+            (_, true) => Err(self.refuse(
+                frame,
+                format!("frame {frame} is decoded whole, which it was not then"),
+            )),
+            (_, false) => Err(self.refuse(
+                frame,
+                format!("frame {frame} is not decoded whole, which it was then"),
+            )),
         }
     }
 
     /// The video is over; so must be the faces.
-    pub fn end(&mut self) -> Result<(), String> {
-        match self.faces.next()? {
+    pub fn end(&mut self) -> Result<(), Trouble> {
+        let last = self.last.unwrap_or(FrameIndex(0));
+        match self.faces.next().map_err(|cause| self.refuse(last, cause))? {
             None => Ok(()),
-            Some(more) => Err(self.refuse(format!(
-                "it ends before frame {}, of which it had faces",
-                more.frame
-            ))),
+            Some(more) => Err(self.refuse(
+                last,
+                format!("it ends before frame {}, which it had then", more.frame),
+            )),
         }
     }
 
-    pub fn refuse(&self, cause: String) -> String {
-        format!(
-            "{}: {cause}: it is not as it was when its faces were found ([faces] labels); label it in a job that detects faces",
-            self.video
-        )
+    /// The video is not the one that was labelled then.
+    pub fn refuse(&self, frame: FrameIndex, cause: String) -> Trouble {
+        Trouble {
+            error: format!(
+                "{}: {cause}: it is not as it was when its faces were found ([faces] labels); label it in a job that \
+                 detects faces",
+                self.video
+            ),
+            class: ErrorClass::Changed,
+            frame: Some(frame),
+        }
     }
 }

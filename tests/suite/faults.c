@@ -1,0 +1,66 @@
+// Loaded into the program's processes by LD_PRELOAD: a disk and a memory that fail where a test wants it.
+//
+// AFFECTMILL_FAULTS holds faults separated by `;`, each `kind:from:to:suffix`. A read that touches the bytes from..to of a
+// file whose path ends in the suffix then
+//   eio    fails as a broken disk does,
+//   hang   never returns,
+//   slow   takes three seconds,
+//   crash  writes through a null pointer,
+//   nomem  makes every later allocation of FFmpeg's fail that is larger than a page.
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int starved;
+
+static void meet(const char *kind, int *error) {
+    if (!strcmp(kind, "eio")) *error = EIO;
+    if (!strcmp(kind, "hang")) for (;;) pause();
+    if (!strcmp(kind, "slow")) sleep(3);
+    if (!strcmp(kind, "crash")) *(volatile int *)0 = 1;
+    if (!strcmp(kind, "nomem")) starved = 1;
+}
+
+ssize_t read(int fd, void *buffer, size_t count) {
+    static ssize_t (*next)(int, void *, size_t);
+    if (!next) next = dlsym(RTLD_NEXT, "read");
+    const char *faults = getenv("AFFECTMILL_FAULTS");
+    off_t at = faults ? lseek(fd, 0, SEEK_CUR) : -1;
+    if (at >= 0) {
+        char link[64], path[4096];
+        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+        ssize_t length = readlink(link, path, sizeof path - 1);
+        path[length < 0 ? 0 : length] = 0;
+        while (faults && *faults) {
+            char kind[16], suffix[256];
+            long long from, to;
+            if (sscanf(faults, "%15[^:]:%lld:%lld:%255[^;]", kind, &from, &to, suffix) == 4) {
+                size_t end = strlen(suffix);
+                int here = (size_t)(length < 0 ? 0 : length) >= end && !strcmp(path + length - end, suffix);
+                if (here && at < to && at + (long long)count > from) {
+                    int error = 0;
+                    meet(kind, &error);
+                    if (error) {
+                        errno = error;
+                        return -1;
+                    }
+                }
+            }
+            faults = strchr(faults, ';');
+            if (faults) faults++;
+        }
+    }
+    return next(fd, buffer, count);
+}
+
+int posix_memalign(void **memory, size_t alignment, size_t size) {
+    static int (*next)(void **, size_t, size_t);
+    if (!next) next = dlsym(RTLD_NEXT, "posix_memalign");
+    Dl_info caller;
+    if (starved && size > 4096 && dladdr(__builtin_return_address(0), &caller) && strstr(caller.dli_fname, "libav")) return ENOMEM;
+    return next(memory, alignment, size);
+}
