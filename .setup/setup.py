@@ -2,10 +2,10 @@
 """Brings what affectmill needs and is not there yet; prints a line for each thing it does, nothing when all is there.
 
     setup.py build       what building and running need: Debian packages, Rust, libtorch, .cargo/config.toml, the detector
-    setup.py demo        the demo's videos, in .demo/videos
+    setup.py demo        the demo's videos, in .demo/videos, and its trained network of expressions
     setup.py test        what the tests need on top: ffprobe, Java, a Python environment, more videos
     setup.py all         the three of them
-    setup.py path WHAT   prints where something lies: cache, videos, detector, venv, python, target, libtorch
+    setup.py path WHAT   prints where something lies: cache, videos, detector, expression, venv, python, target, libtorch
 
 Downloads go to $AFFECTMILL_CACHE, else $XDG_CACHE_HOME/affectmill, else ~/.cache/affectmill, and are pinned by hash in
 assets.toml. Which libtorch:
@@ -65,6 +65,7 @@ def places() -> dict[str, Path]:
         "cache": cache,
         "videos": cache / "videos",
         "detector": cache / "detector/centerface.onnx",
+        "expression": cache / "expression/emotion_model.hdf5",
         "venv": cache / "venv",
         "python": cache / "venv/bin/python",
         "target": cache / "target",
@@ -196,6 +197,7 @@ def write_cargo_config(assets: Assets) -> None:
 def setup_demo(assets: Assets) -> None:
     videos = places()["videos"]
     assets.provide("videos-demo", videos, merge=True)
+    assets.provide("expression", places()["expression"].parent)
     folder = REPO / ".demo/videos"
     folder.mkdir(parents=True, exist_ok=True)
     for name in DEMO_VIDEOS:

@@ -1,8 +1,9 @@
 //! The commit: a shard is done when its record exists.
 //!
-//! Flows in: a finished part and the record that describes it. Flows out: the record that stands, ours or the one
-//! somebody made before. Part first, then record, both create-only, so that a crash between the two, a second
-//! delivery or a zombie worker can do no harm: the next attempt adopts what is there after reading it.
+//! Flows in: a finished part, the crops beside it where they are kept, and the record that describes them. Flows out: the
+//! record that stands, ours or the one somebody made before. Crops first, then part, then record, all create-only, so that
+//! a crash between them, a second delivery or a zombie worker can do no harm: the next attempt adopts what is there after
+//! reading it.
 //!
 //! Never overwrites or deletes a part or a record, and never records a part it has not verified.
 
@@ -15,6 +16,14 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use tempfile::NamedTempFile;
+
+/// Finished scratch files of a store.
+pub struct Files {
+    /// The part.
+    pub part: NamedTempFile,
+    /// The crops, where they are kept.
+    pub crops: Option<NamedTempFile>,
+}
 
 /// The record that stands after a commit.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,18 +65,18 @@ pub enum CommitError {
         /// Its version.
         found: u32,
     },
-    /// A part is missing or is not what its record says.
-    #[error("the part `{}` {cause}; delete it and its commit record `{}`, and run again", path.display(), record.display())]
+    /// A part, or its crops, are missing or are not what their record says.
+    #[error("`{}` {cause}; delete it and its commit record `{}`, and run again", path.display(), record.display())]
     Part {
-        /// The part.
+        /// The file.
         path: PathBuf,
         /// The record.
         record: PathBuf,
         /// What is wrong.
         cause: String,
     },
-    /// A part without a record cannot be adopted.
-    #[error("the part `{}` lies where this shard's rows belong and cannot be adopted: {cause}; delete it and run again", path.display())]
+    /// A part, or crops, without a record cannot be adopted.
+    #[error("`{}` lies where this shard's rows or crops belong and cannot be adopted: {cause}; delete it and run again", path.display())]
     Stranger {
         /// The part.
         path: PathBuf,
@@ -99,28 +108,32 @@ impl CommitError {
 /// Commits a shard: gives the part its name, then writes the record. Safe to repeat, and safe against anybody doing
 /// the same at the same time: one record wins, and everybody gets that one.
 ///
-/// `part` is a finished scratch file of `store` that `record.part` describes; it is gone afterwards. Where another
+/// The files are those that `record.part` and `record.crops` describe; they are gone afterwards. Where another
 /// part is there already, it is adopted when it is whole, of the same fingerprint and of the same videos: the
 /// record then carries its size, checksum and rows. A video whose rows differ from this attempt's becomes
 /// `partial`, or `failed` where it has none.
 ///
 /// # Errors
 /// The store failed, or what is there can be neither verified nor adopted.
-pub fn commit(store: &Store, part: NamedTempFile, record: CommitRecord) -> Result<Committed, CommitError> {
+pub fn commit(store: &Store, files: Files, mut record: CommitRecord) -> Result<Committed, CommitError> {
     if let Some(standing) = read(store, &record.shard)? {
         return adopt(store, standing, &record.fingerprint);
     }
-    let (put, record) = match store.put_new_file(&paths::part(&record.shard), part)? {
-        Put::Created => (Put::Created, record),
-        Put::Exists => (Put::Exists, survey::describe(store, record)?),
-    };
-    match (
-        store.put_new(&paths::commit(&record.shard), &encode(&record))?,
-        put,
-    ) {
-        (Put::Created, Put::Created) => Ok(Committed::New(record)),
-        (Put::Created, Put::Exists) => Ok(Committed::Adopted(record)),
-        (Put::Exists, _) => match read(store, &record.shard)? {
+    let mut adopted = false;
+    if let Some(crops) = files.crops
+        && store.put_new_file(&paths::crops(&record.shard), crops)? == Put::Exists
+    {
+        record = survey::describe_crops(store, record)?;
+        adopted = true;
+    }
+    if store.put_new_file(&paths::part(&record.shard), files.part)? == Put::Exists {
+        record = survey::describe(store, record)?;
+        adopted = true;
+    }
+    match store.put_new(&paths::commit(&record.shard), &encode(&record))? {
+        Put::Created if adopted => Ok(Committed::Adopted(record)),
+        Put::Created => Ok(Committed::New(record)),
+        Put::Exists => match read(store, &record.shard)? {
             Some(standing) => adopt(store, standing, &record.fingerprint),
             None => Err(CommitError::Record {
                 path: store.path(&paths::commit(&record.shard)),
@@ -152,24 +165,31 @@ pub fn read_all(store: &Store) -> Result<BTreeMap<ShardId, CommitRecord>, Commit
     Ok(records)
 }
 
-/// Holds the part against its record: size and SHA-256.
+/// Holds the part, and the crops, against their record: size and SHA-256.
 ///
 /// # Errors
-/// The part is missing, differs, or cannot be read.
-pub fn verify_part(store: &Store, record: &CommitRecord) -> Result<(), CommitError> {
+/// A file is missing, differs, or cannot be read.
+pub fn verify(store: &Store, record: &CommitRecord) -> Result<(), CommitError> {
+    if let Some(crops) = &record.crops {
+        verify_file(store, record, &paths::crops(&record.shard), crops)?;
+    }
+    verify_file(store, record, &paths::part(&record.shard), &record.part)
+}
+
+fn verify_file(store: &Store, record: &CommitRecord, key: &str, said: &PartInfo) -> Result<(), CommitError> {
     let wrong = |cause: String| CommitError::Part {
-        path: store.path(&paths::part(&record.shard)),
+        path: store.path(key),
         record: store.path(&paths::commit(&record.shard)),
         cause,
     };
-    let Some((bytes, sha256)) = survey::checksum(store, &record.shard)? else {
+    let Some((bytes, sha256)) = survey::checksum(store, key)? else {
         return Err(wrong("is missing although its shard is committed".into()));
     };
     let PartInfo {
         bytes: said,
         sha256: sum,
         ..
-    } = &record.part;
+    } = said;
     if bytes != *said {
         return Err(wrong(format!("has {bytes} bytes, its record says {said}")));
     }
@@ -187,7 +207,7 @@ fn adopt(store: &Store, standing: CommitRecord, ours: &Fingerprint) -> Result<Co
             ours: ours.clone(),
         });
     }
-    verify_part(store, &standing)?;
+    verify(store, &standing)?;
     Ok(Committed::Adopted(standing))
 }
 

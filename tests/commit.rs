@@ -1,6 +1,6 @@
 //! Commits under accidents: crashes between part and record, races, foreign parts, a disk that is full.
 
-use affectmill::commit::{CommitError, Committed, commit, read_all, verify_part};
+use affectmill::commit::{CommitError, Committed, Files, commit, read_all, verify};
 use affectmill::dataset::schema::LabelSchema;
 use affectmill::dataset::{
     CommitRecord, ModelRecord, RECORD_VERSION, StageSeconds, VideoOutcome, VideoStatus, paths,
@@ -82,6 +82,7 @@ fn attempt(store: &Store, seed: u8, videos: Videos, value: f32) -> (NamedTempFil
         shard: ShardId::from_digest(&[0xab; 32]),
         fingerprint: fingerprint(seed),
         part: writer.finish().unwrap(),
+        crops: None,
         videos: outcomes,
         seconds: StageSeconds::default(),
     };
@@ -91,7 +92,7 @@ fn attempt(store: &Store, seed: u8, videos: Videos, value: f32) -> (NamedTempFil
 fn only_record(store: &Store) -> CommitRecord {
     let records: Vec<_> = read_all(store).unwrap().into_values().collect();
     assert_eq!(records.len(), 1);
-    verify_part(store, &records[0]).unwrap();
+    verify(store, &records[0]).unwrap();
     records[0].clone()
 }
 
@@ -108,7 +109,7 @@ fn a_commit_is_made_once_and_may_be_repeated() {
     let store = open(root.path());
     let (part, record) = attempt(&store, 1, VIDEOS, 0.5);
     assert_eq!(
-        commit(&store, part, record.clone()).unwrap(),
+        commit(&store, Files { part, crops: None }, record.clone()).unwrap(),
         Committed::New(record.clone())
     );
     assert_eq!(only_record(&store), record);
@@ -116,13 +117,13 @@ fn a_commit_is_made_once_and_may_be_repeated() {
     let (part, mut again) = attempt(&store, 1, VIDEOS, 0.5);
     again.seconds.total = 99.0;
     assert_eq!(
-        commit(&store, part, again).unwrap(),
+        commit(&store, Files { part, crops: None }, again).unwrap(),
         Committed::Adopted(record.clone())
     );
     // Even one whose rows differ: the first stands.
     let (part, other) = attempt(&store, 1, VIDEOS, 0.25);
     assert_eq!(
-        commit(&store, part, other).unwrap(),
+        commit(&store, Files { part, crops: None }, other).unwrap(),
         Committed::Adopted(record.clone())
     );
     assert_eq!(only_record(&store), record);
@@ -139,7 +140,7 @@ fn a_crash_between_part_and_record_is_mended() {
     assert!(read_all(&store).unwrap().is_empty());
     let (part, record) = attempt(&store, 1, VIDEOS, 0.5);
     assert_eq!(
-        commit(&store, part, record.clone()).unwrap(),
+        commit(&store, Files { part, crops: None }, record.clone()).unwrap(),
         Committed::Adopted(record.clone())
     );
     assert_eq!(only_record(&store), record);
@@ -157,7 +158,7 @@ fn a_part_with_other_numbers_is_adopted_as_it_is() {
     let (part, ours) = attempt(&store, 1, VIDEOS, 0.5);
     assert_ne!(ours.part.sha256, theirs.part.sha256);
     assert_eq!(
-        commit(&store, part, ours).unwrap(),
+        commit(&store, Files { part, crops: None }, ours).unwrap(),
         Committed::Adopted(theirs.clone())
     );
     assert_eq!(only_record(&store), theirs);
@@ -173,7 +174,7 @@ fn a_part_with_other_rows_is_recounted() {
         Put::Created
     );
     let (part, ours) = attempt(&store, 1, VIDEOS, 0.5);
-    let Committed::Adopted(record) = commit(&store, part, ours).unwrap() else {
+    let Committed::Adopted(record) = commit(&store, Files { part, crops: None }, ours).unwrap() else {
         panic!("the part was there before");
     };
     assert_eq!(record.part, theirs.part);
@@ -209,7 +210,7 @@ fn of_two_committers_one_wins_and_both_get_its_record() {
                 let (store, gate) = (&store, &gate);
                 scope.spawn(move || {
                     gate.wait();
-                    commit(store, part, record).unwrap()
+                    commit(store, Files { part, crops: None }, record).unwrap()
                 })
             });
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
@@ -250,7 +251,7 @@ fn a_part_that_is_none_of_ours_is_refused_and_left() {
         let (part, record) = attempt(&store, 1, VIDEOS, 0.5);
         let key = paths::part(&record.shard);
         store.replace(&key, bytes).unwrap();
-        let error = commit(&store, part, record).unwrap_err();
+        let error = commit(&store, Files { part, crops: None }, record).unwrap_err();
         let message = error.to_string();
         assert!(matches!(error, CommitError::Stranger { .. }), "{message}");
         assert!(message.contains(expected) && message.contains(&key), "{message}");
@@ -265,13 +266,13 @@ fn a_record_without_its_part_or_of_another_job_is_refused() {
     let root = tempfile::tempdir().unwrap();
     let store = open(root.path());
     let (part, record) = attempt(&store, 1, VIDEOS, 0.5);
-    commit(&store, part, record.clone()).unwrap();
+    commit(&store, Files { part, crops: None }, record.clone()).unwrap();
     let (part, other) = attempt(&store, 2, VIDEOS, 0.5);
-    let error = commit(&store, part, other).unwrap_err();
+    let error = commit(&store, Files { part, crops: None }, other).unwrap_err();
     assert!(matches!(error, CommitError::Fingerprint { .. }), "{error}");
     store.delete(&paths::part(&record.shard)).unwrap();
     let (part, again) = attempt(&store, 1, VIDEOS, 0.5);
-    let error = commit(&store, part, again).unwrap_err();
+    let error = commit(&store, Files { part, crops: None }, again).unwrap_err();
     assert!(error.to_string().contains("is missing although"), "{error}");
 }
 
@@ -287,7 +288,7 @@ fn child_with_little_room() {
     // The part fits into the room, its record (padded by a long error) does not.
     let (part, mut record) = attempt(&store, 1, VIDEOS, 0.5);
     record.videos[0].error = Some("x".repeat(200_000));
-    let error = commit(&store, part, record).unwrap_err();
+    let error = commit(&store, Files { part, crops: None }, record).unwrap_err();
     assert!(error.to_string().contains("ulimit -f"), "{error}");
     assert!(!error.is_transient());
     // And a file that does not fit at all.
@@ -325,7 +326,7 @@ fn without_room_nothing_half_written_gets_a_name() {
     // With room again the run goes on.
     let (part, record) = attempt(&store, 1, VIDEOS, 0.5);
     assert_eq!(
-        commit(&store, part, record.clone()).unwrap(),
+        commit(&store, Files { part, crops: None }, record.clone()).unwrap(),
         Committed::Adopted(record)
     );
     only_record(&store);

@@ -82,6 +82,9 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         .into_iter()
         .next()
         .ok_or_else(|| Failure::usage("no video"))?;
+    let earlier = coordinator::Earlier::read(&record.job)
+        .map_err(failure)?
+        .of(&shard);
     let first = discover::source_path(&found.root, &shard.videos[0].key);
     let device = if Device::cuda_count() > 0 {
         Device::cuda(0)
@@ -108,6 +111,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     let lease = Lease {
         shard,
         quarantined: Vec::new(),
+        earlier,
     };
 
     let mut peer = args

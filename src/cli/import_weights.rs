@@ -9,7 +9,8 @@ use std::path::PathBuf;
 
 /// Convert a PyTorch checkpoint (.pt, .pth, Lightning .ckpt) or safetensors file to the weights a job names.
 ///
-/// A file that ends in .onnx is taken for CenterFace, the face detector.
+/// A file that ends in .onnx is taken for CenterFace, the face detector; Keras' HDF5 for mini-Xception, the small network
+/// of expressions.
 ///
 /// Nothing in the file is executed. Both torchvision key spellings are read; what does not fit is refused by name
 /// and shape.
@@ -35,11 +36,12 @@ pub struct Kind(pub ModelKind);
 
 impl ValueEnum for Kind {
     fn value_variants<'a>() -> &'a [Self] {
-        const KINDS: [Kind; 4] = [
+        const KINDS: [Kind; 5] = [
             Kind(ModelKind::Student),
             Kind(ModelKind::TeacherVa),
             Kind(ModelKind::TeacherExpr),
             Kind(ModelKind::TeacherAu),
+            Kind(ModelKind::MiniXception),
         ];
         &KINDS
     }

@@ -3,7 +3,7 @@
 use super::CommitError;
 use crate::dataset::schema::META_FINGERPRINT;
 use crate::dataset::{CommitRecord, ErrorClass, PartInfo, VideoOutcome, VideoStatus, paths};
-use crate::domain::{Fingerprint, ShardId, hex};
+use crate::domain::{Fingerprint, hex};
 use crate::store::{Store, StoreError};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int32Type;
@@ -12,11 +12,12 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{BufReader, ErrorKind, Read};
+use std::path::Path;
 
-/// Size and SHA-256 (hex) of a shard's part; `None` when there is none.
-pub(super) fn checksum(store: &Store, shard: &ShardId) -> Result<Option<(u64, String)>, StoreError> {
-    let path = store.path(&paths::part(shard));
+/// Size and SHA-256 (hex) of a file; `None` when there is none.
+pub(super) fn checksum(store: &Store, key: &str) -> Result<Option<(u64, String)>, StoreError> {
+    let path = store.path(key);
     let failed = |source| StoreError::Io {
         operation: "read",
         path: path.clone(),
@@ -51,7 +52,7 @@ pub(super) fn describe(store: &Store, record: CommitRecord) -> Result<CommitReco
         path: path.clone(),
         cause,
     };
-    let Some((bytes, sha256)) = checksum(store, &record.shard)? else {
+    let Some((bytes, sha256)) = checksum(store, &paths::part(&record.shard))? else {
         return Err(stranger("it vanished while it was read".into()));
     };
     if (bytes, &sha256) == (record.part.bytes, &record.part.sha256) {
@@ -80,6 +81,49 @@ pub(super) fn describe(store: &Store, record: CommitRecord) -> Result<CommitReco
         videos,
         ..record
     })
+}
+
+/// Rewrites `record` to describe the crops that are there: a whole tar, of as many samples as this attempt found.
+pub(super) fn describe_crops(store: &Store, record: CommitRecord) -> Result<CommitRecord, CommitError> {
+    let key = paths::crops(&record.shard);
+    let path = store.path(&key);
+    let stranger = |cause: String| CommitError::Stranger {
+        path: path.clone(),
+        cause,
+    };
+    let Some((bytes, sha256)) = checksum(store, &key)? else {
+        return Err(stranger("it vanished while it was read".into()));
+    };
+    let found = PartInfo {
+        rows: record.crops.as_ref().map_or(0, |crops| crops.rows),
+        bytes,
+        sha256,
+    };
+    if record.crops.as_ref() != Some(&found) {
+        let members =
+            members(&path).map_err(|error| stranger(format!("it is no whole tar file ({error})")))?;
+        if members != 2 * found.rows {
+            return Err(stranger(format!(
+                "it has {members} members, this attempt found {} samples of two",
+                found.rows
+            )));
+        }
+    }
+    Ok(CommitRecord {
+        crops: Some(found),
+        ..record
+    })
+}
+
+/// Members of a tar file, each read to its end.
+fn members(path: &Path) -> std::io::Result<u64> {
+    let mut archive = tar::Archive::new(BufReader::new(File::open(path)?));
+    let mut count = 0;
+    for member in archive.entries()? {
+        std::io::copy(&mut member?, &mut std::io::sink())?;
+        count += 1;
+    }
+    Ok(count)
 }
 
 /// An outcome with the rows that are really there. Frames, seconds and the error stay this attempt's.

@@ -12,6 +12,7 @@ fn record(shard: &str) -> CommitRecord {
             // SHA-256 of "abc", FIPS 180-2 appendix B.1.
             sha256: "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad".into(),
         },
+        crops: None,
         videos: Vec::new(),
         seconds: StageSeconds::default(),
     }
@@ -29,7 +30,7 @@ fn a_part_is_held_against_its_record() {
     let record = record("00000000000000aa");
     let key = paths::part(&record.shard);
     let wrong = |expected: &str| {
-        let message = verify_part(&store, &record).unwrap_err().to_string();
+        let message = verify(&store, &record).unwrap_err().to_string();
         assert!(message.contains(expected), "{message}");
         assert!(
             message.contains("labels/part-00000000000000aa.parquet"),
@@ -43,7 +44,7 @@ fn a_part_is_held_against_its_record() {
     store.replace(&key, b"abd").unwrap();
     wrong("has SHA-256");
     store.replace(&key, b"abc").unwrap();
-    verify_part(&store, &record).unwrap();
+    verify(&store, &record).unwrap();
 }
 
 #[test]

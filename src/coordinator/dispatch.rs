@@ -288,11 +288,12 @@ impl<'a> Dispatcher<'a> {
         let Some(worker) = self.workers.get_mut(&id) else {
             return;
         };
-        let Some(lease) = lease else {
+        let Some(mut lease) = lease else {
             // Another worker may still lose its shard: one idle worker per such shard is cheap to restart then.
             self.workers.remove(&id);
             return;
         };
+        lease.earlier = self.prepared.earlier.of(&lease.shard);
         worker.holds = Some(lease.shard.id.clone());
         worker.last_sign = Instant::now();
         let event = Event::Leased {

@@ -6,6 +6,7 @@
 use super::{Prepared, RunError, Sink};
 use crate::commit;
 use crate::dataset::{Manifest, ManifestPart, RECORD_VERSION, VideoOutcome, VideoStatus, paths};
+use crate::domain::ShardId;
 use crate::events::{Event, NotOk, Summary};
 use crate::plan;
 use crate::stages::rows::{self, VideoRow};
@@ -18,28 +19,40 @@ const MAX_LISTED: usize = 20;
 pub fn finish(prepared: &Prepared, sink: Sink<'_>) -> Result<(Summary, bool), RunError> {
     let store = &prepared.store;
     let commits = commit::read_all(store)?;
-    let mut found: BTreeMap<String, u64> = store
-        .list(paths::LABELS)?
-        .into_iter()
-        .map(|entry| (entry.key, entry.bytes))
-        .collect();
+    let files = |folder| -> Result<BTreeMap<String, u64>, RunError> {
+        let entries = store.list(folder)?.into_iter();
+        Ok(entries.map(|entry| (entry.key, entry.bytes)).collect())
+    };
+    let missing = |path: &str, shard: &ShardId| RunError::Part {
+        path: store.path(path),
+        commit: store.path(&paths::commit(shard)),
+    };
+    let (mut found, mut kept) = (files(paths::LABELS)?, files(paths::CROPS)?);
     let mut parts = Vec::with_capacity(commits.len());
+    let mut crops = Vec::new();
     for (shard, record) in &commits {
         let path = paths::part(shard);
         // The checksum was taken when it was committed; reading terabytes again here would cost more than it tells.
         if found.remove(&path) != Some(record.part.bytes) {
-            return Err(RunError::Part {
-                path: store.path(&path),
-                commit: store.path(&paths::commit(shard)),
-            });
+            return Err(missing(&path, shard));
         }
         parts.push(ManifestPart {
             path,
             shard: shard.clone(),
             info: record.part.clone(),
         });
+        let Some(info) = &record.crops else { continue };
+        let path = paths::crops(shard);
+        if kept.remove(&path) != Some(info.bytes) {
+            return Err(missing(&path, shard));
+        }
+        crops.push(ManifestPart {
+            path,
+            shard: shard.clone(),
+            info: info.clone(),
+        });
     }
-    for stranger in found.keys() {
+    for stranger in found.keys().chain(kept.keys()) {
         let message = format!(
             "{} belongs to no commit of this job, and readers would take it for labels: move it away",
             store.path(stranger).display()
@@ -52,6 +65,7 @@ pub fn finish(prepared: &Prepared, sink: Sink<'_>) -> Result<(Summary, bool), Ru
         fingerprint: prepared.record.fingerprint.clone(),
         rows: parts.iter().map(|part| part.info.rows).sum(),
         parts,
+        crops,
     };
     let manifest_json = serde_json::to_vec_pretty(&manifest).map_err(|error| RunError::Record {
         path: paths::MANIFEST.into(),

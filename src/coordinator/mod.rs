@@ -3,6 +3,7 @@
 //! Flows in: a validated job. Flows out: [`Event`]s for `report/`, a finished label set, and how it ended.
 
 mod dispatch;
+mod earlier;
 mod finish;
 mod oom;
 mod outlook;
@@ -11,6 +12,7 @@ mod probe;
 mod process;
 mod retry;
 
+pub use earlier::Earlier;
 pub use outlook::{Outlook, outlook};
 pub use prepare::{Prepared, prepare, read_job, resolve, unprobed};
 pub use retry::{Wanted, prepare_retry};
@@ -69,8 +71,8 @@ pub enum RunError {
     Model(#[from] ModelError),
     /// A model was trained on faces cropped in another way than the job crops them.
     #[error(
-        "model `{model}`: {weights} {stated}, but the job crops faces by `{job}` ([faces] crop), and other crops give wrong \
-         labels; change the job's crop, or state what the model was trained on: \
+        "model `{model}`: {weights} {stated}, but the job crops faces by `{job}` for it, and other crops give wrong labels; \
+         change `crop` in [faces], or give this model its own in [[models]], or state what the model was trained on: \
          `affectmill import-weights {weights} --crop RECIPE -o FILE`"
     )]
     Crop {
@@ -88,6 +90,14 @@ pub enum RunError {
         "no plan has the video `{0}`; `videos.parquet` lists the videos there are, by their paths within the input"
     )]
     NoSuchVideo(VideoKey),
+    /// The faces of an earlier run cannot be taken over.
+    #[error("{output}: its faces cannot be taken over ([faces] labels): {cause}")]
+    Earlier {
+        /// The earlier output's root.
+        output: String,
+        /// Why, and the remedy.
+        cause: String,
+    },
     /// The output belongs to another job.
     #[error("{output} was labelled by another job; what differs:\n{}\nname another [output] uri, or restore these values", differences.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n"))]
     OtherFingerprint {
@@ -166,6 +176,7 @@ impl RunError {
                 | RunError::Model(_)
                 | RunError::Crop { .. }
                 | RunError::NoSuchVideo(_)
+                | RunError::Earlier { .. }
                 | RunError::OtherFingerprint { .. }
         )
     }

@@ -1,6 +1,6 @@
 //! Before the first lease: check the models, bind the output to the job, discover, probe and plan what is new.
 
-use super::{RunError, Sink, probe};
+use super::{Earlier, RunError, Sink, earlier, probe};
 use crate::commit;
 use crate::dataset::{CommitRecord, JobRecord, ModelRecord, PlannedVideo, RECORD_VERSION, ShardPlan, paths};
 use crate::discover::{self, Discovery, Source};
@@ -8,7 +8,7 @@ use crate::domain::{Crop, ShardId, VideoKey};
 use crate::events::Event;
 use crate::model::{self, Device};
 use crate::plan;
-use crate::spec::{self, FaceMode, Job};
+use crate::spec::{self, FaceMode, Job, ModelSpec};
 use crate::store::{Put, Store};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -31,6 +31,8 @@ pub struct Prepared {
     pub shards: Vec<ShardPlan>,
     /// Shards whose commit record exists.
     pub committed: BTreeSet<ShardId>,
+    /// Where the faces are that the job takes over.
+    pub earlier: Earlier,
     gpus: usize,
 }
 
@@ -41,17 +43,18 @@ impl Prepared {
         discovery: Discovery,
         shards: Vec<ShardPlan>,
         commits: &BTreeMap<ShardId, CommitRecord>,
-    ) -> Self {
+    ) -> Result<Self, RunError> {
         let ids = shards.iter().map(|shard| &shard.id);
         let committed = ids.filter(|id| commits.contains_key(id)).cloned().collect();
-        Self {
+        Ok(Self {
+            earlier: Earlier::read(&record.job)?,
             record,
             store,
             input_root: discovery.root,
             shards,
             committed,
             gpus: Device::cuda_count(),
-        }
+        })
     }
 
     /// Worker processes this run uses: as the job says, else one per GPU, else one; never more than shards to do.
@@ -85,11 +88,12 @@ pub fn resolve(job: Job) -> Result<JobRecord, RunError> {
     let mut models = Vec::with_capacity(job.models.len());
     for spec in &job.models {
         let info = model::describe(&spec.weights, spec.kind)?;
-        if job.faces.mode == FaceMode::Detect && info.crop.as_deref() != Some(job.faces.crop.name()) {
+        let crop = job.crop_of(spec).name();
+        if job.faces.mode != FaceMode::FullFrame && info.crop.as_deref() != Some(crop) {
             return Err(RunError::Crop {
                 model: spec.name.clone(),
                 weights: spec.weights.display().to_string(),
-                job: job.faces.crop.name(),
+                job: crop,
                 stated: info
                     .crop
                     .map_or("does not say how its faces were cropped".into(), |crop| {
@@ -101,18 +105,18 @@ pub fn resolve(job: Job) -> Result<JobRecord, RunError> {
             name: spec.name.clone(),
             kind: spec.kind,
             sha256: info.sha256,
-            architecture: model::ARCHITECTURE.into(),
-            preprocessing: preprocessing(&job),
+            architecture: model::architecture(spec.kind).into(),
+            preprocessing: preprocessing(&job, spec),
             precision: spec.precision,
             untrained: info.untrained,
         });
     }
-    let detector = match (job.faces.mode, &job.faces.detector) {
+    let faces_from = match (job.faces.mode, &job.faces.detector) {
         (FaceMode::Detect, Some(weights)) => Some(model::describe_detector(weights)?),
-        _ => None,
+        _ => earlier::fingerprint(&job)?,
     };
     let backend = crate::stages::decode::backend();
-    let identity = spec::identity(&job, &models, detector.as_deref(), &backend);
+    let identity = spec::identity(&job, &models, faces_from.as_deref(), &backend);
     Ok(JobRecord {
         version: RECORD_VERSION,
         affectmill: env!("CARGO_PKG_VERSION").into(),
@@ -123,13 +127,15 @@ pub fn resolve(job: Job) -> Result<JobRecord, RunError> {
     })
 }
 
-/// Id of how a face becomes the models' input.
-fn preprocessing(job: &Job) -> String {
-    match (job.faces.mode, job.faces.crop) {
-        (FaceMode::FullFrame, _) => model::PREPROCESSING.into(),
-        // The box goes through the same filter as a whole picture; the others take bilinear samples.
-        (FaceMode::Detect, Crop::Box) => model::PREPROCESSING.replace("full_frame", Crop::Box.name()),
-        (FaceMode::Detect, crop) => format!("{}-128x128-bilinear-imagenet", crop.name()),
+/// Id of how a face becomes the model's input: what is cut out, its size, how it is sampled (`bilinear_aa` is antialiased),
+/// and what the model makes of its values.
+fn preprocessing(job: &Job, spec: &ModelSpec) -> String {
+    let input = model::input_id(spec.kind);
+    // The box goes through the same filter as a whole picture; the others take bilinear samples.
+    match (job.faces.mode, job.crop_of(spec)) {
+        (FaceMode::FullFrame, _) => format!("full_frame-128x128-bilinear_aa-{input}"),
+        (_, Crop::Box) => format!("box-128x128-bilinear_aa-{input}"),
+        (_, crop) => format!("{}-128x128-bilinear-{input}", crop.name()),
     }
 }
 
@@ -150,7 +156,7 @@ pub async fn prepare(job: Job, sink: Sink<'_>) -> Result<Prepared, RunError> {
     }
     let commits = commit::read_all(&store)?;
     warn_changed(&discovery, &shards, sink);
-    Ok(Prepared::new(record, store, discovery, shards, &commits))
+    Prepared::new(record, store, discovery, shards, &commits)
 }
 
 /// A job whose models, input and output were found to fit.

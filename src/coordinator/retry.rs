@@ -93,5 +93,5 @@ pub async fn prepare_retry(job: Job, wanted: &Wanted, sink: Sink<'_>) -> Result<
     let again: Vec<_> = attempts.into_iter().zip(videos).collect();
     let shards = plan::append_again(&store, &again, record.job.output.shard_frames)?;
     let commits = commit::read_all(&store)?;
-    Ok(Prepared::new(record, store, discovery, shards, &commits))
+    Prepared::new(record, store, discovery, shards, &commits)
 }

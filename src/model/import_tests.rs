@@ -309,7 +309,7 @@ fn other_files_are_refused_in_words() {
     };
     for (bytes, word) in [
         (Vec::new(), "neither"),
-        (b"\x89HDF\r\n\x1a\n and more".to_vec(), "neither"),
+        (b"\x89HDF\r\n\x1a\n and more".to_vec(), "superblock"),
         (zip(&["a/data.pkl", "a/code/m.py"]), "TorchScript"),
         (zip(&["notes.txt"]), "no PyTorch checkpoint"),
         (b"\x05\0\0\0\0\0\0\0{nope".to_vec(), "header"),

@@ -1,12 +1,13 @@
-//! The tensors of the architecture: canonical names and shapes, and the check that a file has them.
+//! The tensors of a kind: canonical names and shapes, and the check that a file has them.
 //!
-//! Canonical names are torchvision's for `resnet_fpn_backbone('resnet50')`, plus the heads:
+//! Canonical names of the pyramid are torchvision's for `resnet_fpn_backbone('resnet50')`, plus the heads:
 //!
 //! * `body.conv1.weight`, `body.bn1.{weight,bias,running_mean,running_var}`,
 //!   `body.layer{1..4}.{block}.conv{1,2,3}.weight`, `….bn{1,2,3}.*`, `….downsample.0.weight`, `….downsample.1.*`;
 //! * `fpn.inner_blocks.{0..3}.0.{weight,bias}` (1×1 laterals), `fpn.layer_blocks.{0..3}.0.{weight,bias}` (3×3 outputs);
 //! * `heads.{va,expr,au}.{weight,bias}`: `[2|7|12, 1280]` and `[2|7|12]`.
 
+use super::xception;
 use crate::domain::{ModelKind, Task};
 
 /// Width of the bottleneck and number of blocks of each stage of ResNet-50 (He et al. 2016, table 1).
@@ -33,6 +34,15 @@ pub(super) fn head_name(task: Task) -> &'static str {
 
 /// Every tensor of a model of this kind, in the order of the network: name and shape.
 pub(super) fn layout(kind: ModelKind) -> Vec<(String, Vec<usize>)> {
+    match kind {
+        ModelKind::MiniXception => xception::layout(),
+        ModelKind::Student | ModelKind::TeacherVa | ModelKind::TeacherExpr | ModelKind::TeacherAu => {
+            pyramid(kind)
+        }
+    }
+}
+
+fn pyramid(kind: ModelKind) -> Vec<(String, Vec<usize>)> {
     let mut tensors = Vec::new();
     let conv = |tensors: &mut Vec<_>, conv: String, bn: String, out: usize, inputs: usize, side: usize| {
         tensors.push((format!("{conv}.weight"), vec![out, inputs, side, side]));

@@ -1,8 +1,9 @@
 //! The paper's models on libtorch: weights in, batches of faces in, rows of outputs out.
 //!
 //! ```text
-//!  .pt .pth .ckpt .safetensors ─► import ─► safetensors ─► StateDict ─► Network { Body ─► Readout } ─► rows
-//!                          init ───────────────┘  describe: sha256, fit                ▲ Batch
+//!  .pt .pth .ckpt .safetensors ─► import ─► safetensors ─► StateDict ─► Network { Body ─► Readout, or Xception } ─► rows
+//!           .hdf5 (mini-Xception) ─┘   │     describe: sha256, fit         ▲ Batch
+//!                                    init
 //! ```
 //!
 //! The only room where `tch` is named. Depends on [`crate::domain`] alone. It never decides where rows go, never opens a
@@ -19,6 +20,7 @@ mod import;
 #[cfg(test)]
 mod import_tests;
 mod init;
+mod keras;
 mod layout;
 mod network;
 mod onednn;
@@ -31,6 +33,7 @@ mod resnet;
 mod state;
 #[cfg(test)]
 mod tests;
+mod xception;
 
 pub use centerface::{
     DETECTOR_ARCHITECTURE, DETECTOR_BATCH, DETECTOR_GRID, Detection, Detector, import_detector,
@@ -43,11 +46,30 @@ pub use init::init_weights;
 pub use network::{Batch, Network};
 pub use state::{Array, StateDict};
 
-/// Id of the architecture: ResNet-50, a pyramid of 256 channels, the mean of each of its 5 levels.
-pub const ARCHITECTURE: &str = "resnet50-fpn256-mean5";
-/// Id of the preprocessing the models expect: the whole picture, resized to 128×128 by antialiased bilinear
-/// interpolation, normalised as for ImageNet.
-pub const PREPROCESSING: &str = "full_frame-128x128-bilinear_aa-imagenet";
+use crate::domain::ModelKind;
+
+/// Id of the architecture of a kind: `resnet50-fpn256-mean5` is ResNet-50, a pyramid of 256 channels, the mean of each of
+/// its 5 levels.
+pub fn architecture(kind: ModelKind) -> &'static str {
+    match kind {
+        ModelKind::Student | ModelKind::TeacherVa | ModelKind::TeacherExpr | ModelKind::TeacherAu => {
+            "resnet50-fpn256-mean5"
+        }
+        ModelKind::MiniXception => "mini_xception",
+    }
+}
+
+/// What a kind makes of the values of a crop, as the end of its preprocessing id: `imagenet`, normalised as for
+/// ImageNet; `grey64`, luma (BT.601) of 64×64 pixels in −1…1, each the mean of 2×2.
+pub fn input_id(kind: ModelKind) -> &'static str {
+    match kind {
+        ModelKind::Student | ModelKind::TeacherVa | ModelKind::TeacherExpr | ModelKind::TeacherAu => {
+            "imagenet"
+        }
+        ModelKind::MiniXception => "grey64",
+    }
+}
+
 /// Height and width of the input in pixels.
 pub const INPUT_SIZE: usize = 128;
 /// Values of one sample: `[3, 128, 128]`, planes R, G, B, normalised.

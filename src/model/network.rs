@@ -7,10 +7,11 @@
 use super::readout::Readout;
 use super::resnet::{Body, Placement};
 use super::state::StateDict;
+use super::xception::Xception;
 use super::{Device, INPUT_LEN, INPUT_SIZE, ModelError};
 use crate::domain::{ModelKind, Precision};
 use std::path::Path;
-use tch::{Kind, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 /// Batches are padded with zeros to at least this many samples: libraries like to treat one or two samples by
 /// themselves, in another order of summation.
@@ -97,7 +98,7 @@ impl Batch {
 
     /// `[rows, 3, 128, 128]` on the device, zeros past the samples. On a GPU always of one shape, because there
     /// the choice of algorithm, and with it the last bits, depends on it.
-    fn tensor(&self, kind: Kind) -> Result<Tensor, tch::TchError> {
+    fn tensor(&self, kind: Kind) -> Result<Tensor, TchError> {
         let rows = if self.device == Device::cpu() {
             self.len
         } else {
@@ -113,10 +114,9 @@ impl Batch {
     }
 }
 
-/// A model ready to label: body and readout on one device.
+/// A model ready to label, on one device.
 pub struct Network {
-    pub(super) body: Body,
-    readout: Readout,
+    layers: Layers,
     kind: ModelKind,
     precision: Kind,
     device: Device,
@@ -168,10 +168,9 @@ impl Network {
             },
         };
         let _no_grad = tch::no_grad_guard();
-        let building = || ModelError::torch("building the network");
+        let layers = Layers::new(state, kind, place).map_err(ModelError::torch("building the network"))?;
         Ok(Self {
-            body: Body::new(state, place).map_err(building())?,
-            readout: Readout::new(state, kind, place).map_err(building())?,
+            layers,
             kind,
             precision: place.kind,
             device,
@@ -195,10 +194,9 @@ impl Network {
         }
         let _no_grad = tch::no_grad_guard();
         let mut run = || {
-            let levels = self.body.forward(&batch.tensor(self.precision)?)?;
             let outputs = self
-                .readout
-                .forward(&levels)?
+                .layers
+                .forward(&batch.tensor(self.precision)?)?
                 .f_to_device(tch::Device::Cpu)?
                 .f_contiguous()?;
             let taken = rows.len();
@@ -206,5 +204,30 @@ impl Network {
         };
         run().map_err(ModelError::torch("inferring a batch"))?;
         Ok(rows)
+    }
+}
+
+/// The layers of each architecture.
+enum Layers {
+    Pyramid(Body, Readout),
+    Xception(Xception),
+}
+
+impl Layers {
+    fn new(state: &StateDict, kind: ModelKind, place: Placement) -> Result<Self, TchError> {
+        Ok(match kind {
+            ModelKind::MiniXception => Self::Xception(Xception::new(state, place)?),
+            ModelKind::Student | ModelKind::TeacherVa | ModelKind::TeacherExpr | ModelKind::TeacherAu => {
+                Self::Pyramid(Body::new(state, place)?, Readout::new(state, kind, place)?)
+            }
+        })
+    }
+
+    /// `[N, 3, 128, 128]` to `[N, outputs]`.
+    fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        match self {
+            Self::Pyramid(body, readout) => readout.forward(&body.forward(x)?),
+            Self::Xception(network) => network.forward(x),
+        }
     }
 }

@@ -4,12 +4,12 @@
 //! same as `F32`, sorted by name, so that equal weights are equal bytes; written beside the target, synced, then
 //! renamed, so that a half-written file never carries the target's name.
 //!
-//! Metadata: `affectmill.kind` (`student`, …), `affectmill.architecture` ([`super::ARCHITECTURE`]), for weights nobody
+//! Metadata: `affectmill.kind` (`student`, …), `affectmill.architecture` ([`super::architecture`]), for weights nobody
 //! trained `affectmill.untrained` (`seed N`), and where it is known the crop recipe the model was trained on,
 //! `affectmill.crop` (`arcface112`, …).
 
 use super::dtype::Dtype;
-use super::{ARCHITECTURE, ModelError, layout};
+use super::{ModelError, architecture, layout};
 use crate::domain::ModelKind;
 use safetensors::tensor::Metadata;
 use serde::Serialize;
@@ -54,7 +54,7 @@ pub struct StateDict {
 impl StateDict {
     /// An empty dictionary marked as `kind`.
     pub(super) fn new(origin: &Path, kind: ModelKind) -> Self {
-        let marks = [(KIND, kind.name()), (ARCHITECTURE_KEY, ARCHITECTURE)];
+        let marks = [(KIND, kind.name()), (ARCHITECTURE_KEY, architecture(kind))];
         Self {
             origin: origin.to_path_buf(),
             tensors: BTreeMap::new(),
@@ -247,7 +247,7 @@ impl Header {
 
     /// Refuses a file that is marked as something else than a `kind`, or lacks one of its tensors.
     pub(super) fn check(&self, path: &Path, kind: ModelKind) -> Result<(), ModelError> {
-        for (key, expected) in [(ARCHITECTURE_KEY, ARCHITECTURE), (KIND, kind.name())] {
+        for (key, expected) in [(ARCHITECTURE_KEY, architecture(kind)), (KIND, kind.name())] {
             if let Some(found) = self.metadata.get(key).filter(|found| *found != expected) {
                 let cause = format!("is marked {key} = `{found}` where `{expected}` is expected");
                 let remedy =

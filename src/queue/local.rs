@@ -47,7 +47,11 @@ impl LocalQueue {
             .filter_map(|video| self.quarantined(&video.key))
             .collect();
         self.leased.insert(worker, shard.clone());
-        Some(Lease { shard, quarantined })
+        Some(Lease {
+            shard,
+            quarantined,
+            earlier: BTreeMap::new(),
+        })
     }
 
     /// The worker committed its shard. Returns the shard, or `None` when it held no such lease.

@@ -8,13 +8,16 @@ mod wire;
 
 pub use wire::{WireError, read_message, read_message_async, write_message, write_message_async};
 
-use crate::dataset::{JobRecord, PlannedVideo, Quarantined, ShardPlan, StageSeconds, Trouble, VideoOutcome};
+use crate::dataset::{
+    JobRecord, PlannedVideo, Quarantined, ShardPlan, StageSeconds, Trouble, VideoOutcome, VideoStatus,
+};
 use crate::domain::{FrameIndex, ShardId, VideoKey};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Version of the messages; a worker refuses another one.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// What a worker is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -59,6 +62,21 @@ pub struct Lease {
     pub shard: ShardPlan,
     /// Videos of the shard that must not be opened.
     pub quarantined: Vec<Quarantined>,
+    /// Where an earlier run's faces of each video are; of videos that it lacks nothing. Empty unless they are asked for.
+    pub earlier: BTreeMap<VideoKey, EarlierVideo>,
+}
+
+/// Where the faces of a video lie in the output of an earlier run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EarlierVideo {
+    /// Key of the part in that output.
+    pub part: String,
+    /// SHA-256 of the part, hex.
+    pub sha256: String,
+    /// Size of the video then.
+    pub bytes: u64,
+    /// What became of it then.
+    pub status: VideoStatus,
 }
 
 /// What a worker reports.

@@ -3,7 +3,7 @@
 //! Where things lie and how a run is carried out (`input.uri`, `input.extensions`, `output.uri`, `output.shard_frames`, all of
 //! `[run]`) is left out: a label set may move, and go on with more workers.
 
-use super::{FaceMode, Faces, Job, job};
+use super::{Crops, FaceMode, Job, job};
 use crate::domain::{Fingerprint, ModelKind, Precision};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -38,10 +38,10 @@ pub struct ModelRecord {
 
 /// Everything that can change a label, as JSON whose keys follow the job file's.
 ///
-/// `models` are the job's models as found, in job order (it is the order of the columns); `detector` is the SHA-256 of the
-/// detector's weights, where one is used; `decode_backend` names the decoder with its version, such as
+/// `models` are the job's models as found, in job order (it is the order of the columns); `faces_from` is the SHA-256 of the
+/// detector's weights, or the fingerprint of the labels that faces are taken from; `decode_backend` names the decoder with its version, such as
 /// `libavcodec 59.37.100`.
-pub fn identity(job: &Job, models: &[ModelRecord], detector: Option<&str>, decode_backend: &str) -> Value {
+pub fn identity(job: &Job, models: &[ModelRecord], faces_from: Option<&str>, decode_backend: &str) -> Value {
     let model = |model: &ModelRecord| {
         json!({
             "name": model.name,
@@ -52,6 +52,11 @@ pub fn identity(job: &Job, models: &[ModelRecord], detector: Option<&str>, decod
             "precision": model.precision,
         })
     };
+    let mut output = json!({ "values": job.output.values });
+    if job.output.crops != Crops::None {
+        output["crops"] = json!(job.output.crops);
+        output["crop_quality"] = json!(job.output.crop_quality);
+    }
     json!({
         "labels_version": LABELS_VERSION,
         "input": {
@@ -61,23 +66,30 @@ pub fn identity(job: &Job, models: &[ModelRecord], detector: Option<&str>, decod
             "max_frames": job.input.max_frames,
         },
         "sampling": job.sampling,
-        "faces": faces(&job.faces, detector),
+        "faces": faces(job, faces_from),
         "models": models.iter().map(model).collect::<Vec<_>>(),
-        "output": { "values": job.output.values },
+        "output": output,
         "decode_backend": decode_backend,
     })
 }
 
-/// Settings that have no effect are left out, and the detector is named by its content.
-fn faces(faces: &Faces, detector: Option<&str>) -> Value {
-    match faces.mode {
-        FaceMode::FullFrame => json!({ "mode": faces.mode }),
-        FaceMode::Detect => {
-            let mut all = json!(faces);
-            all["detector"] = json!(detector);
-            all
+/// Settings that have no effect are left out; detector and earlier labels are named by their content.
+fn faces(job: &Job, from: Option<&str>) -> Value {
+    let faces = &job.faces;
+    let FaceMode::Detect = faces.mode else {
+        let mut few = json!({ "mode": faces.mode });
+        if faces.mode == FaceMode::FromLabels {
+            few["labels"] = json!(from);
+            few["crop"] = json!(faces.crop);
         }
+        return few;
+    };
+    let mut all = json!(faces);
+    all["detector"] = json!(from);
+    if let Some(all) = all.as_object_mut() {
+        all.remove("labels");
     }
+    all
 }
 
 /// SHA-256 over the canonical text of an identity: JSON in UTF-8 without white space, the keys of every object sorted

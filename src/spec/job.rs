@@ -31,6 +31,29 @@ pub struct Job {
     pub run: Run,
 }
 
+impl Job {
+    /// The recipes by which a face is cut out, each once. The first is that of `[faces]`, by which crops are kept, unless
+    /// nothing wants it.
+    pub fn crops(&self) -> Vec<Crop> {
+        let kept = (self.output.crops != Crops::None).then_some(self.faces.crop);
+        let wanted: Vec<Crop> = kept
+            .into_iter()
+            .chain(self.models.iter().map(|model| self.crop_of(model)))
+            .collect();
+        let mut crops: Vec<Crop> = Crop::ALL
+            .into_iter()
+            .filter(|crop| wanted.contains(crop))
+            .collect();
+        crops.sort_by_key(|crop| *crop != self.faces.crop);
+        crops
+    }
+
+    /// The recipe by which faces are cut out for a model.
+    pub fn crop_of(&self, model: &ModelSpec) -> Crop {
+        model.crop.unwrap_or(self.faces.crop)
+    }
+}
+
 /// `[input]`: where the videos are.
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -98,14 +121,18 @@ pub enum SamplingMode {
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Faces {
-    /// `detect`, or `full_frame`: the whole picture is the face, as in footage that was cropped before.
-    /// Default: `"detect"`.
+    /// `detect`; `from_labels`: as an earlier run found them; or `full_frame`: the whole picture is the face, as in footage
+    /// that was cropped before. Default: `"detect"`.
     pub mode: FaceMode,
     /// With `mode = "detect"`: weights of CenterFace as safetensors (`affectmill import-weights centerface.onnx` makes
     /// them); a path like `input.uri`. Required then. Default: none.
     pub detector: Option<PathBuf>,
-    /// How a found face is cut out: `arcface112` (aligned by five landmarks), `square` or `box`. It must be what every
-    /// model was trained on, which its weight file says. Default: `"arcface112"`.
+    /// With `mode = "from_labels"`: the finished output of an earlier run over the same videos with the same sampling, whose
+    /// boxes, landmarks and tracks are taken over; a path like `input.uri`. Required then. Default: none.
+    pub labels: Option<PathBuf>,
+    /// How a found face is cut out: `arcface112` (aligned by five landmarks), `square` or `box`. It must be what the models
+    /// were trained on, which their weight files say; a model of another recipe states its own `crop`.
+    /// Default: `"arcface112"`.
     #[schemars(schema_with = "crops")]
     pub crop: Crop,
     /// Least score of a face, 0 to 1. Default: `0.5`.
@@ -131,6 +158,7 @@ impl Default for Faces {
         Self {
             mode: FaceMode::default(),
             detector: None,
+            labels: None,
             crop: Crop::default(),
             min_score: 0.5,
             min_face: 20,
@@ -148,6 +176,8 @@ pub enum FaceMode {
     /// A detector finds and follows them.
     #[default]
     Detect,
+    /// As an earlier run found them: new models over old faces cost no detection.
+    FromLabels,
     /// The whole picture is the face: footage that was cropped before.
     FullFrame,
 }
@@ -160,7 +190,7 @@ pub struct ModelSpec {
     /// upper and lower case count as the same (DuckDB and Spark do not tell such columns apart). Required.
     #[schemars(extend("pattern" = "^[A-Za-z][A-Za-z0-9_]*$"))]
     pub name: String,
-    /// `student`, `teacher_va`, `teacher_expr` or `teacher_au`. Required.
+    /// `student`, `teacher_va`, `teacher_expr`, `teacher_au` or `mini_xception`. Required.
     #[schemars(schema_with = "model_kinds")]
     pub kind: ModelKind,
     /// Weights as safetensors (`affectmill import-weights` makes them); a path like `input.uri`. Required.
@@ -170,6 +200,11 @@ pub struct ModelSpec {
     #[serde(default)]
     #[schemars(schema_with = "precisions")]
     pub precision: Precision,
+    /// How faces are cut out for this model, where that differs from `faces.crop`. It must be what the model was trained on,
+    /// which its weight file says. Default: none, as `faces.crop`.
+    #[serde(default)]
+    #[schemars(schema_with = "optional_crops")]
+    pub crop: Option<Crop>,
 }
 
 /// `[output]`: where the rows go and what they hold.
@@ -187,6 +222,25 @@ pub struct Output {
     #[serde(default = "default_shard_frames")]
     #[schemars(range(min = 1))]
     pub shard_frames: u64,
+    /// `webdataset`: the faces as the models saw them (`faces.crop`, 128×128 pixels) are kept beside the labels, as JPEG in
+    /// tar shards `crops/part-<shard>.tar`, one sample a row with its labels as JSON. `none`. Default: `"none"`.
+    #[serde(default)]
+    pub crops: Crops,
+    /// JPEG quality of the crops, 1 to 100. Default: `95`.
+    #[serde(default = "default_crop_quality")]
+    #[schemars(range(min = 1, max = 100))]
+    pub crop_quality: u8,
+}
+
+/// How crops are kept for training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Crops {
+    /// Not at all.
+    #[default]
+    None,
+    /// As tar shards that the Python package webdataset reads.
+    Webdataset,
 }
 
 /// Which numbers of a head are stored.
@@ -267,6 +321,10 @@ fn default_max_frames() -> u64 {
     10_000_000
 }
 
+fn default_crop_quality() -> u8 {
+    95
+}
+
 fn default_shard_frames() -> u64 {
     5_000
 }
@@ -279,6 +337,11 @@ pub(super) fn precisions(_: &mut SchemaGenerator) -> Schema {
 /// As [`model_kinds`].
 pub(super) fn crops(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "enum": Crop::ALL.map(Crop::name), "default": "arcface112" })
+}
+
+/// As [`model_kinds`].
+fn optional_crops(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": ["string", "null"], "enum": Crop::ALL.map(Crop::name), "default": null })
 }
 
 /// `domain` knows nothing of schemas, so the kinds are listed here from their names.

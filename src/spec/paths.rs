@@ -19,9 +19,11 @@ pub(super) fn resolve(job: &mut Job, tree: &Node, job_file: &Path) -> Vec<Proble
             tree.place_of(&["output", "uri"]),
         ),
     ];
-    if let Some(detector) = &mut job.faces.detector {
-        let place = tree.place_of(&["faces", "detector"]);
-        places.push((detector, "faces.detector".to_string(), place));
+    let faces = &mut job.faces;
+    for (key, path) in [("detector", &mut faces.detector), ("labels", &mut faces.labels)] {
+        if let Some(path) = path {
+            places.push((path, format!("faces.{key}"), tree.place_of(&["faces", key])));
+        }
     }
     for (index, model) in job.models.iter_mut().enumerate() {
         let place = tree.place_of(&["models", &index.to_string(), "weights"]);

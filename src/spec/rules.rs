@@ -1,7 +1,7 @@
 //! What a schema cannot say about a job: which values go together, and which names clash.
 
 use super::tree::Node;
-use super::{FaceMode, Job, Problem, SamplingMode};
+use super::{Crops, FaceMode, Job, Problem, SamplingMode};
 use std::path::{Path, PathBuf};
 
 /// Everything that is wrong with a job whose types and ranges are right and whose paths are absolute.
@@ -70,19 +70,51 @@ fn faces(job: &Job, tree: &Node, refuse: &mut Refuse<'_>) {
                  mode = \"full_frame\" for footage that is cropped to one face";
             refuse(&["faces", "mode"], message.into());
         }
-        FaceMode::Detect => {}
-        FaceMode::FullFrame => {
-            let section = tree.table().and_then(|table| table.get("faces"));
-            let keys = section.and_then(|entry| entry.node.table());
-            for key in keys.into_iter().flat_map(|table| table.keys()) {
-                if key != "mode" {
-                    let message = format!(
-                        "`faces.{key}` has no effect when `mode` is \"full_frame\"; write mode = \"detect\" or remove it"
-                    );
-                    refuse(&["faces", key], message);
-                }
-            }
+        FaceMode::FromLabels if job.faces.labels.is_none() => {
+            let message = "`faces.mode` is \"from_labels\", which needs `labels`; name the output of the run that found the \
+                 faces";
+            refuse(&["faces", "mode"], message.into());
         }
+        FaceMode::FromLabels if job.faces.labels.as_deref().map(real) == Some(real(&job.output.uri)) => {
+            let message = "`faces.labels` is the output itself; choose another [output] uri";
+            refuse(&["faces", "labels"], message.into());
+        }
+        _ => {}
+    }
+    let (name, idle): (_, fn(&str) -> bool) = match job.faces.mode {
+        FaceMode::Detect => ("detect", |key| key == "labels"),
+        FaceMode::FromLabels => ("from_labels", |key| !["mode", "labels", "crop"].contains(&key)),
+        FaceMode::FullFrame => ("full_frame", |key| key != "mode"),
+    };
+    let section = tree.table().and_then(|table| table.get("faces"));
+    let keys = section.and_then(|entry| entry.node.table());
+    for key in keys
+        .into_iter()
+        .flat_map(|table| table.keys())
+        .filter(|key| idle(key))
+    {
+        let other = if key == "labels" { "from_labels" } else { "detect" };
+        let message = format!(
+            "`faces.{key}` has no effect when `mode` is \"{name}\"; write mode = \"{other}\" or remove it"
+        );
+        refuse(&["faces", key], message);
+    }
+    for (index, model) in job.models.iter().enumerate() {
+        if job.faces.mode == FaceMode::FullFrame && model.crop.is_some() {
+            let message = "`crop` has no effect when `faces.mode` is \"full_frame\"; remove it";
+            refuse(&["models", &index.to_string(), "crop"], message.into());
+        }
+    }
+    let section = tree.table().and_then(|table| table.get("output"));
+    let given = |key| {
+        section
+            .and_then(|entry| entry.node.table())
+            .is_some_and(|table| table.contains_key(key))
+    };
+    if job.output.crops == Crops::None && given("crop_quality") {
+        let message =
+            "`output.crop_quality` has no effect without crops; write crops = \"webdataset\" or remove it";
+        refuse(&["output", "crop_quality"], message.into());
     }
 }
 

@@ -1,15 +1,24 @@
-//! Prepared faces in, outputs of every model out: one batch, shared by all models of a job.
+//! Prepared faces in, outputs of every model out: one batch for each way of cropping, shared by the models that want it.
 //!
 //! An output does not depend on the other faces of its batch, so whoever fills batches may cut them anywhere.
 
-use crate::domain::ModelKind;
-use crate::model::{Batch, Device, ModelError, Network};
-use crate::spec::ModelSpec;
+use crate::domain::{Crop, ModelKind};
+use crate::model::{Batch, Device, INPUT_LEN, ModelError, Network};
+use crate::spec::Job;
 
-/// The models of a job on one device, and the batch they share.
+/// The models of a job on one device, and the batches they share.
 pub struct Engine {
-    models: Vec<(ModelKind, Network)>,
-    batch: Batch,
+    models: Vec<Model>,
+    crops: Vec<Crop>,
+    /// One for each of `crops`, all equally full.
+    batches: Vec<Batch>,
+}
+
+struct Model {
+    kind: ModelKind,
+    network: Network,
+    /// Which batch it reads.
+    batch: usize,
 }
 
 impl Engine {
@@ -17,52 +26,80 @@ impl Engine {
     ///
     /// # Errors
     /// [`ModelError`] when a weight file is missing or does not fit, or the device has no room.
-    pub fn load(models: &[ModelSpec], capacity: usize, device: Device) -> Result<Self, ModelError> {
-        let load = |model: &ModelSpec| {
-            let network = Network::load(&model.weights, model.kind, model.precision, device)?;
-            Ok((model.kind, network))
-        };
+    pub fn load(job: &Job, device: Device) -> Result<Self, ModelError> {
+        let crops = job.crops();
+        let mut models = Vec::with_capacity(job.models.len());
+        for model in &job.models {
+            let crop = job.crop_of(model);
+            models.push(Model {
+                kind: model.kind,
+                network: Network::load(&model.weights, model.kind, model.precision, device)?,
+                batch: crops.iter().position(|other| *other == crop).unwrap_or(0),
+            });
+        }
+        let batch = |_: &Crop| Batch::new(job.run.batch, device);
         Ok(Self {
-            models: models.iter().map(load).collect::<Result<_, ModelError>>()?,
-            batch: Batch::new(capacity, device)?,
+            models,
+            batches: crops.iter().map(batch).collect::<Result<_, _>>()?,
+            crops,
         })
+    }
+
+    /// The recipes by which each face is cropped, in the order in which [`push`](Self::push) takes the crops.
+    pub fn crops(&self) -> &[Crop] {
+        &self.crops
+    }
+
+    /// Numbers of one face, all its crops together.
+    pub fn input_len(&self) -> usize {
+        self.crops.len() * INPUT_LEN
     }
 
     /// Faces a batch holds.
     pub fn capacity(&self) -> usize {
-        self.batch.capacity()
+        self.batches[0].capacity()
     }
 
     /// Whether the batch must be run before another face fits.
     pub fn is_full(&self) -> bool {
-        self.batch.len() == self.batch.capacity()
+        self.batches[0].len() == self.capacity()
     }
 
-    /// Adds a prepared face: planar RGB `[3, 128, 128]` f32, normalised.
+    /// Adds a prepared face: for each of [`crops`](Self::crops) planar RGB `[3, 128, 128]` f32, normalised.
     ///
     /// # Errors
-    /// [`ModelError`] when the sample has another length or the batch is full.
+    /// [`ModelError`] when the sample has another length or the batch is full; nothing is added then.
     pub fn push(&mut self, sample: &[f32]) -> Result<(), ModelError> {
-        self.batch.push(sample)
+        if sample.len() != self.input_len() {
+            let (found, crops) = (sample.len(), self.crops.len());
+            let cause = format!("a sample of {found} values where {crops} × {INPUT_LEN} are expected");
+            return Err(ModelError::Batch(cause));
+        }
+        let crops = sample.chunks_exact(INPUT_LEN);
+        self.batches
+            .iter_mut()
+            .zip(crops)
+            .try_for_each(|(batch, crop)| batch.push(crop))
     }
 
     /// Throws away what was pushed.
     pub fn clear(&mut self) {
-        self.batch.clear();
+        self.batches.iter_mut().for_each(Batch::clear);
     }
 
-    /// Runs every model over the batch and empties it.
+    /// Runs every model over its batch and empties them.
     ///
     /// # Errors
-    /// [`ModelError`] when libtorch refuses; the batch is kept.
+    /// [`ModelError`] when libtorch refuses; the batches are kept.
     pub fn run(&mut self) -> Result<Outputs, ModelError> {
         let mut models = Vec::with_capacity(self.models.len());
-        if !self.batch.is_empty() {
-            for (kind, network) in &self.models {
-                models.push((kind.output_count(), network.infer(&self.batch)?));
+        if !self.batches[0].is_empty() {
+            for model in &self.models {
+                let values = model.network.infer(&self.batches[model.batch])?;
+                models.push((model.kind.output_count(), values));
             }
         }
-        self.batch.clear();
+        self.clear();
         Ok(Outputs { models })
     }
 }

@@ -1,4 +1,4 @@
-//! Rows to Parquet: one part of `labels/`, and `videos.parquet`.
+//! Rows to Parquet: one part of `labels/`, the crops beside it, and `videos.parquet`.
 //!
 //! Flows in: one [`Row`] per sampled frame and face, in strictly ascending order of (video, frame, face). Flows out:
 //! a flushed file and its [`PartInfo`]. The same rows give the same bytes, always: no clock, host name or version
@@ -7,9 +7,10 @@
 //! Never writes a row that is out of order, repeated, of the wrong width or not finite: it refuses.
 
 mod columns;
+mod crops;
+mod earlier;
 mod encoding;
 mod numbers;
-
 mod videos;
 
 use crate::dataset::PartInfo;
@@ -24,6 +25,8 @@ use parquet::errors::ParquetError;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use crops::CropWriter;
+pub use earlier::{EarlierFaces, EarlierFrame};
 pub use videos::{VideoRow, write_videos};
 
 /// Rows handed to the Parquet encoder at once.
@@ -96,6 +99,12 @@ pub enum RowError {
         path: PathBuf,
         /// The cause.
         source: ParquetError,
+    },
+    /// A crop cannot be kept.
+    #[error("a crop cannot be encoded as JPEG: {cause}; please report this")]
+    Crop {
+        /// What does not fit.
+        cause: String,
     },
     /// A row does not come after the row before it.
     #[error(

@@ -7,7 +7,7 @@ mod bench;
 mod heartbeat;
 mod pipeline;
 
-use crate::commit::{self, Committed};
+use crate::commit::{self, Committed, Files};
 use crate::dataset::{CommitRecord, RECORD_VERSION};
 use crate::model::{self, Device};
 use crate::queue::{Assignment, FromWorker, Lease, PROTOCOL, ToWorker, read_message};
@@ -175,7 +175,14 @@ impl Labeller {
             .store
             .scratch_file(lease.shard.id.as_str())
             .map_err(Failure::final_)?;
-        let labelled = match self.pipeline.label(lease, part.path(), reports) {
+        let crops = self
+            .pipeline
+            .keeps_crops()
+            .then(|| self.store.scratch_file(lease.shard.id.as_str()))
+            .transpose()
+            .map_err(Failure::final_)?;
+        let crops_at = crops.as_ref().map(|file| file.path());
+        let labelled = match self.pipeline.label(lease, part.path(), crops_at, reports) {
             Ok(labelled) => labelled,
             Err(PipelineError::BrokeOff { video, trouble }) => {
                 return Ok(FromWorker::BrokeOff { video, trouble });
@@ -187,11 +194,12 @@ impl Labeller {
             shard: lease.shard.id.clone(),
             fingerprint: self.assignment.job.fingerprint.clone(),
             part: labelled.part,
+            crops: labelled.crops,
             videos: labelled.videos,
             seconds: labelled.seconds,
         };
         let seconds = record.seconds;
-        let (adopted, record) = match commit::commit(&self.store, part, record) {
+        let (adopted, record) = match commit::commit(&self.store, Files { part, crops }, record) {
             Ok(Committed::New(record)) => (false, record),
             Ok(Committed::Adopted(record)) => (true, record),
             Err(error) => {

@@ -5,26 +5,29 @@
 //!                                      └───► picture ──────────────────► find and crop faces ┘
 //! ```
 //!
-//! Footage that is cropped already is prepared on the decode thread. Where faces are detected the pictures themselves
-//! cross over, because detection is libtorch's work as much as the models are, and both want all cores in turn.
+//! Faces that need not be looked for (footage that is cropped already, faces of an earlier run) are prepared on the decode
+//! thread. Where faces are detected the pictures themselves cross over, because detection is libtorch's work as much as the
+//! models are, and both want all cores in turn.
 //!
 //! Batches run across the seams between videos, so short videos do not leave them half empty; a row does not
 //! depend on its neighbours in a batch. Frames in flight are bounded by the channel, whose entries are prepared faces of
 //! 192 KiB or few pictures, and by what the finder holds back, whatever the length of the video.
 
 mod decoding;
+mod earlier;
 mod labelling;
 
 use super::heartbeat::Reports;
 use crate::dataset::{LabelSchema, PartInfo, StageSeconds, Trouble, VideoOutcome};
-use crate::domain::{Face, FrameIndex, Micros, VideoKey};
+use crate::domain::{Crop, Face, FrameIndex, Micros, VideoKey};
 use crate::model::{Detector, Device, ModelError};
 use crate::queue::{Assignment, Lease};
-use crate::spec::{FaceMode, Job};
+use crate::spec::{Crops, FaceMode, Job};
 use crate::stages::decode::{DecodeOptions, Picture};
 use crate::stages::faces::Finder;
 use crate::stages::infer::Engine;
-use crate::stages::rows::{RowError, RowWriter};
+use crate::stages::rows::{CropWriter, RowError, RowWriter};
+use crate::store::{Store, StoreError};
 use decoding::decode_shard;
 use labelling::Labelling;
 use std::path::{Path, PathBuf};
@@ -52,6 +55,9 @@ pub enum PipelineError {
         /// Why.
         trouble: Trouble,
     },
+    /// The earlier run's output could not be opened.
+    #[error(transparent)]
+    Earlier(#[from] StoreError),
     /// A thread could not be started or broke off.
     #[error("the decode thread {0}")]
     Thread(String),
@@ -61,6 +67,8 @@ pub enum PipelineError {
 pub struct Labelled {
     /// The finished part.
     pub part: PartInfo,
+    /// The finished crops, where they are kept.
+    pub crops: Option<PartInfo>,
     /// What became of each video, in key order.
     pub videos: Vec<VideoOutcome>,
     /// Where the time went.
@@ -81,6 +89,10 @@ struct Source {
     root: PathBuf,
     job: Job,
     options: DecodeOptions,
+    /// The output whose faces are taken over.
+    earlier: Option<Store>,
+    /// How faces are cropped.
+    crops: Vec<Crop>,
 }
 
 /// One frame on its way from the decode thread to the models.
@@ -93,8 +105,10 @@ struct Item {
 }
 
 enum Content {
-    /// A face, prepared: planar RGB `[3, 128, 128]`, normalised.
+    /// A face, prepared: for each crop planar RGB `[3, 128, 128]`, normalised.
     Face(Face, Vec<f32>),
+    /// There is no face in the frame.
+    NoFace,
     /// A picture to find faces in, and whether a scene cut lies between it and the one before.
     Picture(Picture, bool),
     /// The frame could not be decoded whole.
@@ -113,9 +127,13 @@ impl Pipeline {
             }
             _ => None,
         };
+        let earlier = match (job.faces.mode, &job.faces.labels) {
+            (FaceMode::FromLabels, Some(root)) => Some(Store::open_existing(root)?),
+            _ => None,
+        };
         Ok(Self {
             finder,
-            engine: Engine::load(&job.models, job.run.batch, device)?,
+            engine: Engine::load(job, device)?,
             schema: LabelSchema::new(&record.models, job.output.values, &record.fingerprint),
             source: Source {
                 root: assignment.input_root.clone(),
@@ -127,6 +145,8 @@ impl Pipeline {
                     max_pixels: job.input.max_pixels,
                     max_frames: job.input.max_frames,
                 },
+                earlier,
+                crops: job.crops(),
             },
         })
     }
@@ -141,11 +161,17 @@ impl Pipeline {
         self.source.options
     }
 
-    /// Labels the videos of a lease into `part`, in order.
+    /// Whether crops are kept beside the labels.
+    pub fn keeps_crops(&self) -> bool {
+        self.source.job.output.crops != Crops::None
+    }
+
+    /// Labels the videos of a lease into `part`, in order, and their faces into `crops`.
     pub fn label(
         &mut self,
         lease: &Lease,
         part: &Path,
+        crops: Option<&Path>,
         reports: &Reports,
     ) -> Result<Labelled, PipelineError> {
         let began = Instant::now();
@@ -158,6 +184,9 @@ impl Pipeline {
         let (sender, items) = sync_channel(in_flight);
         let (recycle, recycled) = sync_channel(in_flight);
         let writer = RowWriter::create(part, &self.schema)?;
+        let output = &self.source.job.output;
+        let keeper = |path| CropWriter::create(path, &self.schema, self.source.crops[0], output.crop_quality);
+        let crops = crops.map(keeper).transpose()?;
 
         let source = &self.source;
         let (tally, decoded) = thread::scope(|scope| {
@@ -170,11 +199,11 @@ impl Pipeline {
             let models = Labelling::new(
                 &mut self.engine,
                 self.finder.as_mut(),
-                self.source.job.faces.crop,
                 lease,
                 reports,
                 recycle,
                 writer,
+                crops,
             );
             // `items` is dropped inside when labelling fails, which lets the decoder end.
             let tally = models.run(items);
@@ -187,7 +216,7 @@ impl Pipeline {
         if let Some((video, trouble)) = decoded.broke_off {
             return Err(PipelineError::BrokeOff { video, trouble });
         }
-        let (part, tally) = tally;
+        let (part, crops, tally) = tally;
         let mut seconds = tally.seconds;
         seconds.decode = decoded.busy.as_secs_f64();
         seconds.decode_blocked = decoded.blocked.as_secs_f64();
@@ -198,6 +227,7 @@ impl Pipeline {
         }
         Ok(Labelled {
             part,
+            crops,
             videos,
             seconds,
         })

@@ -8,11 +8,9 @@
 use super::common::*;
 use affectmill::dataset::SourceKind;
 use affectmill::domain::ModelKind;
-use affectmill::model::Device;
-use affectmill::spec::ModelSpec;
+use affectmill::model::{Batch, Device, Network};
 use affectmill::stages::decode::{DecodeOptions, VideoReader};
 use affectmill::stages::faces::{Preparer, full_frame};
-use affectmill::stages::infer::Engine;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
@@ -156,13 +154,9 @@ fn assert_ffmpeg_sees_the_patterns(project: &Project, corpus: &Corpus) {
 
 /// What the model says of each picture on its own, by (video, frame).
 fn said(corpus: &Corpus) -> BTreeMap<(u16, u16), Vec<f32>> {
-    let model = ModelSpec {
-        name: "teacher_au".into(),
-        kind: ModelKind::TeacherAu,
-        weights: weights("teacher_au"),
-        precision: Default::default(),
-    };
-    let mut engine = Engine::load(&[model], 16, Device::cpu()).unwrap();
+    let kind = ModelKind::TeacherAu;
+    let network = Network::load(&weights("teacher_au"), kind, Default::default(), Device::cpu()).unwrap();
+    let mut batch = Batch::new(16, Device::cpu()).unwrap();
     let options = DecodeOptions {
         threads: 1,
         image_base: 0,
@@ -180,7 +174,7 @@ fn said(corpus: &Corpus) -> BTreeMap<(u16, u16), Vec<f32>> {
             &folder.path().join("%05d.png"),
         );
         let mut reader = VideoReader::open(folder.path(), SourceKind::Images, &options).unwrap();
-        let mut batch = Vec::new();
+        let mut waiting = Vec::new();
         let mut next = reader.next().unwrap();
         while let Some(frame) = next {
             let picture = frame.picture.unwrap();
@@ -188,13 +182,14 @@ fn said(corpus: &Corpus) -> BTreeMap<(u16, u16), Vec<f32>> {
             Preparer::new()
                 .prepare(&picture, &full_frame(&picture), &mut input)
                 .unwrap();
-            engine.push(&input).unwrap();
-            batch.push(frame.index.0 as u16);
+            batch.push(&input).unwrap();
+            waiting.push(frame.index.0 as u16);
             next = reader.next().unwrap();
-            if engine.is_full() || next.is_none() {
-                let outputs = engine.run().unwrap();
-                for (at, frame) in batch.drain(..).enumerate() {
-                    said.insert((*video, frame), outputs.face(at)[0].to_vec());
+            if batch.len() == batch.capacity() || next.is_none() {
+                let outputs = network.infer(&batch).unwrap();
+                batch.clear();
+                for (values, frame) in outputs.chunks_exact(kind.output_count()).zip(waiting.drain(..)) {
+                    said.insert((*video, frame), values.to_vec());
                 }
             }
         }

@@ -577,3 +577,20 @@ impl Dice {
 pub fn soak() -> bool {
     std::env::var_os("AFFECTMILL_SOAK").is_some()
 }
+
+/// A float column of every row, parts in name order.
+pub fn floats(output: &Path, name: &str) -> Vec<Option<f32>> {
+    let mut floats = Vec::new();
+    for part in tree(&output.join("labels")).keys() {
+        let file = File::open(output.join("labels").join(part)).expect("part");
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("parquet");
+        for batch in reader.build().expect("reader") {
+            let batch = batch.expect("batch");
+            let column = batch
+                .column_by_name(name)
+                .unwrap_or_else(|| panic!("column {name}"));
+            floats.extend(column.as_primitive::<arrow::datatypes::Float32Type>());
+        }
+    }
+    floats
+}

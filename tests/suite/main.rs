@@ -3,6 +3,8 @@
 mod attribution;
 mod bad_input;
 mod common;
+mod crops;
+mod earlier;
 mod faces;
 mod kills;
 mod limits;

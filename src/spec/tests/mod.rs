@@ -76,6 +76,7 @@ fn a_minimal_job_has_the_documented_defaults() {
         faces: Faces {
             mode: FaceMode::Detect,
             detector: Some("/w/d.safetensors".into()),
+            labels: None,
             crop: Crop::Arcface112,
             min_score: 0.5,
             min_face: 20,
@@ -88,11 +89,14 @@ fn a_minimal_job_has_the_documented_defaults() {
             kind: ModelKind::Student,
             weights: folder.join("w/student.safetensors"),
             precision: Default::default(),
+            crop: None,
         }],
         output: Output {
             uri: folder.join("out"),
             values: Values::Both,
             shard_frames: 5_000,
+            crops: Crops::None,
+            crop_quality: 95,
         },
         run: Run {
             workers: None,
@@ -140,7 +144,7 @@ fn every_documented_default_is_the_codes() {
             compared += 1;
         }
     }
-    assert_eq!(compared, 26, "keys with a default");
+    assert_eq!(compared, 30, "keys with a default");
 }
 
 #[test]
@@ -209,6 +213,7 @@ shard_frames = 1
         Faces {
             mode: FaceMode::Detect,
             detector: Some(folder.join("d.safetensors")),
+            labels: None,
             crop: Crop::Square,
             min_score: 0.25,
             min_face: 40,

@@ -14,7 +14,7 @@
 use super::colour::{colour, normalised};
 use super::prepare::{PrepareError, Preparer};
 use crate::domain::{Crop, Face, Rect};
-use crate::model::INPUT_SIZE;
+use crate::model::{INPUT_LEN, INPUT_SIZE};
 use crate::stages::decode::{Component, Picture};
 
 /// Where the landmarks of an upright face lie in 112×112 pixels.
@@ -39,6 +39,24 @@ pub struct Cropper {
 }
 
 impl Cropper {
+    /// Writes the face by each recipe, one after the other, each as [`crop`](Self::crop) does.
+    ///
+    /// # Errors
+    /// As [`crop`](Self::crop).
+    pub fn crop_all(
+        &mut self,
+        picture: &Picture,
+        face: &Face,
+        recipes: &[Crop],
+        out: &mut [f32],
+    ) -> Result<(), PrepareError> {
+        let crops = out.chunks_exact_mut(INPUT_LEN);
+        recipes
+            .iter()
+            .zip(crops)
+            .try_for_each(|(&recipe, out)| self.crop(picture, face, recipe, out))
+    }
+
     /// Writes the face as `[3, 128, 128]` f32, RGB planes, ImageNet-normalised, the displayed way up.
     ///
     /// # Errors

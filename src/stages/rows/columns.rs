@@ -2,7 +2,7 @@
 
 use super::Row;
 use super::numbers::Numbers;
-use crate::dataset::schema::{LabelSchema, landmark_item};
+use crate::dataset::schema::{FIXED_COLUMNS, LabelSchema, landmark_item};
 use crate::domain::{EXPRESSIONS, Face, RowStatus};
 use arrow::array::{
     ArrayRef, DictionaryArray, FixedSizeListBuilder, Float32Array, Float32Builder, Int32Array, Int64Array,
@@ -12,9 +12,6 @@ use arrow::datatypes::{DataType, Int32Type, SchemaRef};
 use arrow::error::ArrowError;
 use std::sync::Arc;
 
-/// In the order of the enum, so that a status is its own index.
-const STATUSES: [RowStatus; 3] = [RowStatus::Ok, RowStatus::NoFace, RowStatus::DecodeError];
-
 /// The rows of one batch.
 pub(super) struct Columns {
     /// Different videos, in order.
@@ -23,7 +20,7 @@ pub(super) struct Columns {
     video: Vec<i32>,
     frame: Vec<i64>,
     timestamp: Vec<Option<i64>>,
-    /// Index into [`STATUSES`].
+    /// Index into [`RowStatus::ALL`].
     status: Vec<i32>,
     face: Vec<Option<i32>>,
     track: Vec<Option<i32>>,
@@ -36,12 +33,9 @@ pub(super) struct Columns {
     classes: Vec<Vec<Option<i32>>>,
 }
 
-/// Columns of every schema before the models'.
-const FIXED: usize = 12;
-
 impl Columns {
     pub(super) fn new(schema: &LabelSchema) -> Self {
-        let of_models = &schema.arrow().fields()[FIXED..];
+        let of_models = schema.of_models();
         let floats = of_models
             .iter()
             .filter(|field| *field.data_type() == DataType::Float32)
@@ -99,7 +93,7 @@ impl Columns {
     /// The rows as a batch; empties the columns.
     pub(super) fn take(&mut self, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
         let videos = StringArray::from(std::mem::take(&mut self.videos));
-        let statuses = StringArray::from_iter_values(STATUSES.map(RowStatus::as_str));
+        let statuses = StringArray::from_iter_values(RowStatus::ALL.map(RowStatus::as_str));
         let classes = Arc::new(StringArray::from_iter_values(EXPRESSIONS));
         let mut columns: Vec<ArrayRef> = vec![
             dictionary(take(&mut self.video), Arc::new(videos))?,
@@ -114,7 +108,7 @@ impl Columns {
         }
         columns.push(Arc::new(self.landmarks.finish()));
         let (mut floats, mut names) = (self.floats.iter_mut(), self.classes.iter_mut());
-        for field in &schema.fields()[FIXED..] {
+        for field in &schema.fields()[FIXED_COLUMNS..] {
             let column: Option<ArrayRef> = if *field.data_type() == DataType::Float32 {
                 floats
                     .next()

@@ -1,14 +1,15 @@
 //! The decode thread of the pipeline: videos in order, frames into the channel, what became of each video.
 
+use super::earlier::{EarlierFrames, Parts};
 use super::{Content, Item, Source};
 use crate::dataset::{ErrorClass, PlannedVideo, Trouble, VideoOutcome, VideoStatus};
 use crate::discover;
-use crate::domain::VideoKey;
+use crate::domain::{FrameIndex, Micros, VideoKey};
 use crate::model::INPUT_LEN;
-use crate::queue::Lease;
+use crate::queue::{EarlierVideo, Lease};
 use crate::spec::FaceMode;
 use crate::stages::decode::{DecodeError, Picture, Sampler, VideoReader};
-use crate::stages::faces::{self, Cuts, PrepareError, Preparer};
+use crate::stages::faces::{self, Cropper, Cuts, PrepareError, Preparer};
 use crate::worker::heartbeat::Reports;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender};
@@ -42,8 +43,16 @@ pub(super) fn decode_shard(
     recycled: &Receiver<Vec<f32>>,
 ) -> Decoded {
     let mut decoded = Decoded::default();
-    let mut preparer = Preparer::new();
-    let mut cuts = Cuts::default();
+    let mut frames = Frames {
+        source,
+        preparer: Preparer::new(),
+        cropper: Cropper::default(),
+        cuts: Cuts::default(),
+        parts: Parts::default(),
+        reports,
+        sender,
+        recycled,
+    };
     for (index, video) in lease.shard.videos.iter().enumerate() {
         let blocked_before = decoded.blocked;
         let began = Instant::now();
@@ -56,16 +65,8 @@ pub(super) fn decode_shard(
             outcome.note(entry.trouble.clone());
         } else {
             reports.opened(&video.key);
-            cuts.clear();
-            let mut frames = Frames {
-                source,
-                preparer: &mut preparer,
-                cuts: &mut cuts,
-                reports,
-                sender,
-                recycled,
-            };
-            match frames.decode(index, video, &mut outcome, &mut decoded.blocked) {
+            let earlier = lease.earlier.get(&video.key);
+            match frames.decode(index, video, earlier, &mut outcome, &mut decoded.blocked) {
                 Ok(()) => {}
                 Err(Abandoned::Receiver) => return decoded,
                 Err(Abandoned::BrokeOff(trouble)) => {
@@ -82,11 +83,13 @@ pub(super) fn decode_shard(
     decoded
 }
 
-/// Decoding of one video.
+/// Decoding of one video after the other.
 struct Frames<'a> {
     source: &'a Source,
-    preparer: &'a mut Preparer,
-    cuts: &'a mut Cuts,
+    preparer: Preparer,
+    cropper: Cropper,
+    cuts: Cuts,
+    parts: Parts,
     reports: &'a Reports,
     sender: &'a SyncSender<Item>,
     recycled: &'a Receiver<Vec<f32>>,
@@ -97,12 +100,22 @@ impl Frames<'_> {
         &mut self,
         index: usize,
         video: &PlannedVideo,
+        earlier: Option<&EarlierVideo>,
         outcome: &mut VideoOutcome,
         blocked: &mut Duration,
     ) -> Result<(), Abandoned> {
         let path = discover::source_path(&self.source.root, &video.key);
-        let mut reader = match self.open(&path, video) {
-            Ok(reader) => reader,
+        let opened = self.open(&path, video);
+        let opened = opened.and_then(|reader| {
+            let earlier = self.earlier(video, earlier);
+            let earlier = earlier.map_err(|trouble| NotOpened {
+                trouble,
+                passing: false,
+            })?;
+            Ok((reader, earlier))
+        });
+        let (mut reader, mut earlier) = match opened {
+            Ok(opened) => opened,
             Err(NotOpened {
                 trouble,
                 passing: true,
@@ -113,17 +126,18 @@ impl Frames<'_> {
                 return Ok(());
             }
         };
+        self.cuts.clear();
         let mut sampler = Sampler::new(&self.source.job.sampling);
         let detect = self.source.job.faces.mode == FaceMode::Detect;
-        let mut cut = false;
+        let (mut cut, mut sent) = (false, 0_u64);
         let broke_off = loop {
             let frame = match reader.next() {
                 Ok(Some(frame)) => frame,
-                Ok(None) => break None,
+                Ok(None) => break earlier.as_mut().and_then(|earlier| earlier.end().err()),
                 Err(error) if error.broke_off().is_some() => {
                     return Err(Abandoned::BrokeOff(trouble(&error)));
                 }
-                Err(error) => break Some(error),
+                Err(error) => break Some(trouble(&error)),
             };
             outcome.frames += 1;
             self.reports.decoded(frame.index);
@@ -133,31 +147,38 @@ impl Frames<'_> {
             if !sampler.keep(frame.index, frame.timestamp, frame.key) {
                 continue;
             }
-            let content = match frame.picture {
-                None => Content::Damaged,
-                Some(picture) if detect => Content::Picture(picture, std::mem::take(&mut cut)),
-                Some(picture) => self.prepare(&picture).unwrap_or_else(|error| {
+            let (at, timestamp) = (frame.index, frame.timestamp);
+            let contents = match (&mut earlier, frame.picture) {
+                (Some(earlier), picture) => match self.taken_over(earlier, at, timestamp, picture.as_ref()) {
+                    Ok(contents) => contents,
+                    Err(mismatch) => break Some(mismatch),
+                },
+                (None, None) => vec![Content::Damaged],
+                (None, Some(picture)) if detect => vec![Content::Picture(picture, std::mem::take(&mut cut))],
+                (None, Some(picture)) => vec![self.prepare(&picture).unwrap_or_else(|error| {
                     outcome.note(Trouble {
-                        error: format!("frame {} was not labelled: {error}", frame.index),
+                        error: format!("frame {at} was not labelled: {error}"),
                         class: ErrorClass::Unsupported,
-                        frame: Some(frame.index),
+                        frame: Some(at),
                     });
                     Content::Damaged
-                }),
+                })],
             };
-            let waiting = Instant::now();
-            let item = Item {
-                video: index,
-                frame: frame.index,
-                timestamp: frame.timestamp,
-                content,
-            };
-            self.sender.send(item).map_err(|_| Abandoned::Receiver)?;
-            *blocked += waiting.elapsed();
+            for content in contents {
+                let waiting = Instant::now();
+                let item = Item {
+                    video: index,
+                    frame: at,
+                    timestamp,
+                    content,
+                };
+                self.sender.send(item).map_err(|_| Abandoned::Receiver)?;
+                *blocked += waiting.elapsed();
+                sent += 1;
+            }
         };
         // First of all: whatever else is wrong with a file that changed under the reader comes from that.
         still_the_same(&path, video).map_err(Abandoned::BrokeOff)?;
-        let broke_off = broke_off.map(|error| trouble(&error));
         let damage = reader.damage().cloned().or(broke_off);
         if let Some(damage) = damage {
             outcome.note(damage);
@@ -170,7 +191,10 @@ impl Frames<'_> {
                 frame: None,
             });
         } else if outcome.error.is_some() {
-            outcome.status = VideoStatus::Partial;
+            outcome.status = match sent {
+                0 => VideoStatus::Failed,
+                _ => VideoStatus::Partial,
+            };
         }
         Ok(())
     }
@@ -178,9 +202,54 @@ impl Frames<'_> {
     /// The whole picture as a face.
     fn prepare(&mut self, picture: &Picture) -> Result<Content, PrepareError> {
         let face = faces::full_frame(picture);
-        let mut input = self.recycled.try_recv().unwrap_or_else(|_| vec![0.0; INPUT_LEN]);
+        let mut input = self.input();
         self.preparer.prepare(picture, &face, &mut input)?;
         Ok(Content::Face(face, input))
+    }
+
+    /// The faces of an earlier run, cut out of this frame.
+    fn taken_over(
+        &mut self,
+        earlier: &mut EarlierFrames,
+        frame: FrameIndex,
+        timestamp: Option<Micros>,
+        picture: Option<&Picture>,
+    ) -> Result<Vec<Content>, Trouble> {
+        let faces = earlier.next(frame, timestamp, picture.is_some())?;
+        let (Some(faces), Some(picture)) = (faces, picture) else {
+            return Ok(vec![Content::Damaged]);
+        };
+        let mut contents = Vec::with_capacity(faces.len().max(1));
+        for face in faces {
+            let mut input = self.input();
+            let made = self
+                .cropper
+                .crop_all(picture, &face, &self.source.crops, &mut input);
+            made.map_err(|error| earlier.refuse(Some(frame), format!("frame {frame}: {error}")))?;
+            contents.push(Content::Face(face, input));
+        }
+        if contents.is_empty() {
+            contents.push(Content::NoFace);
+        }
+        Ok(contents)
+    }
+
+    /// Room for one face, all its crops.
+    fn input(&self) -> Vec<f32> {
+        let length = self.source.crops.len() * INPUT_LEN;
+        self.recycled.try_recv().unwrap_or_else(|_| vec![0.0; length])
+    }
+
+    /// The faces of an earlier run, where the job takes them over.
+    fn earlier(
+        &mut self,
+        video: &PlannedVideo,
+        earlier: Option<&EarlierVideo>,
+    ) -> Result<Option<EarlierFrames>, Trouble> {
+        let Some(store) = &self.source.earlier else {
+            return Ok(None);
+        };
+        EarlierFrames::open(store, &mut self.parts, video, earlier).map(Some)
     }
 
     /// Opens the video, if it is still the one that was planned.

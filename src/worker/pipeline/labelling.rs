@@ -2,12 +2,12 @@
 
 use super::{Content, Item, PipelineError};
 use crate::dataset::{PartInfo, StageSeconds};
-use crate::domain::{Crop, Face, FrameIndex, Micros};
+use crate::domain::{Face, FrameIndex, Micros};
 use crate::model::INPUT_LEN;
 use crate::queue::Lease;
 use crate::stages::faces::{Cropper, Finder, Found, Seen};
 use crate::stages::infer::Engine;
-use crate::stages::rows::{self, Row, RowWriter};
+use crate::stages::rows::{self, CropWriter, Row, RowWriter};
 use crate::worker::heartbeat::Reports;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Instant;
@@ -35,14 +35,14 @@ impl Tally {
 pub(super) struct Labelling<'a> {
     engine: &'a mut Engine,
     finder: Option<&'a mut Finder>,
-    crop: Crop,
     cropper: Cropper,
-    /// One cropped face.
+    /// One face, all its crops.
     input: Vec<f32>,
     lease: &'a Lease,
     reports: &'a Reports,
     recycle: SyncSender<Vec<f32>>,
     writer: RowWriter,
+    crops: Option<CropWriter>,
     /// Rows that wait for the batch, in order; those with a face match the batch's entries one by one.
     pending: Vec<Pending>,
     tally: Tally,
@@ -57,7 +57,8 @@ struct Pending {
 
 /// What a row is about.
 enum Shown {
-    Face(Face),
+    /// With the JPEG of its crop, where crops are kept.
+    Face(Face, Vec<u8>),
     NoFace,
     Damaged,
 }
@@ -67,29 +68,33 @@ impl<'a> Labelling<'a> {
     pub(super) fn new(
         engine: &'a mut Engine,
         finder: Option<&'a mut Finder>,
-        crop: Crop,
         lease: &'a Lease,
         reports: &'a Reports,
         recycle: SyncSender<Vec<f32>>,
         writer: RowWriter,
+        crops: Option<CropWriter>,
     ) -> Self {
         Self {
-            engine,
             finder,
-            crop,
             cropper: Cropper::default(),
-            input: vec![0.0; INPUT_LEN],
+            input: vec![0.0; engine.input_len()],
+            engine,
             lease,
             reports,
             recycle,
             writer,
+            crops,
             pending: Vec::new(),
             tally: Tally::new(lease.shard.videos.len()),
         }
     }
 
     /// Takes items until the other side hangs up.
-    pub(super) fn run(mut self, items: Receiver<Item>) -> Result<(PartInfo, Tally), PipelineError> {
+    /// Returns what the part holds, and what the crops.
+    pub(super) fn run(
+        mut self,
+        items: Receiver<Item>,
+    ) -> Result<(PartInfo, Option<PartInfo>, Tally), PipelineError> {
         self.engine.clear();
         if let Some(finder) = &mut self.finder {
             finder.clear();
@@ -109,8 +114,9 @@ impl<'a> Labelling<'a> {
         self.flush()?;
         let writing = Instant::now();
         let part = self.writer.finish()?;
+        let crops = self.crops.map(CropWriter::finish).transpose()?;
         self.tally.seconds.rows += writing.elapsed().as_secs_f64();
-        Ok((part, self.tally))
+        Ok((part, crops, self.tally))
     }
 
     fn take(&mut self, item: Item) -> Result<(), PipelineError> {
@@ -128,11 +134,12 @@ impl<'a> Labelling<'a> {
         };
         let (picture, cut) = match content {
             Content::Face(face, input) => {
-                self.engine.push(&input)?;
+                let shown = self.face(face, &input)?;
                 // A full return channel only means that this buffer is not needed again.
                 let _ = self.recycle.try_send(input);
-                return self.hold(pending(Shown::Face(face)));
+                return self.hold(pending(shown));
             }
+            Content::NoFace => return self.hold(pending(Shown::NoFace)),
             Content::Picture(picture, cut) => (Some(picture), cut),
             Content::Damaged => (None, false),
         };
@@ -167,20 +174,36 @@ impl<'a> Labelling<'a> {
             let mut shown = 0;
             for face in faces {
                 let cropping = Instant::now();
+                let mut input = std::mem::take(&mut self.input);
                 // A face whose landmarks cannot be aligned is none.
-                let made = self.cropper.crop(picture, &face, self.crop, &mut self.input);
+                let made = self
+                    .cropper
+                    .crop_all(picture, &face, self.engine.crops(), &mut input);
                 self.tally.seconds.faces += cropping.elapsed().as_secs_f64();
                 if made.is_ok() {
-                    self.engine.push(&self.input)?;
-                    self.hold(pending(Shown::Face(face)))?;
+                    let face = self.face(face, &input)?;
+                    self.hold(pending(face))?;
                     shown += 1;
                 }
+                self.input = input;
             }
             if shown == 0 {
                 self.hold(pending(Shown::NoFace))?;
             }
         }
         Ok(())
+    }
+
+    /// Hands a face to the models, and keeps its crop.
+    fn face(&mut self, face: Face, input: &[f32]) -> Result<Shown, PipelineError> {
+        self.engine.push(input)?;
+        let writing = Instant::now();
+        let jpeg = match &self.crops {
+            Some(crops) => crops.jpeg(&input[..INPUT_LEN])?,
+            None => Vec::new(),
+        };
+        self.tally.seconds.rows += writing.elapsed().as_secs_f64();
+        Ok(Shown::Face(face, jpeg))
     }
 
     /// Keeps a row until its batch was run.
@@ -206,7 +229,7 @@ impl<'a> Labelling<'a> {
             count.0 += 1;
             let labels;
             let content = match &pending.shown {
-                Shown::Face(face) => {
+                Shown::Face(face, _) => {
                     labels = outputs.face(entry);
                     entry += 1;
                     count.1 += 1;
@@ -218,12 +241,16 @@ impl<'a> Labelling<'a> {
                 Shown::NoFace => rows::Content::NoFace,
                 Shown::Damaged => rows::Content::DecodeError,
             };
-            self.writer.push(&Row {
+            let row = Row {
                 video: &self.lease.shard.videos[pending.video].key,
                 frame: pending.frame,
                 timestamp: pending.timestamp,
                 content,
-            })?;
+            };
+            self.writer.push(&row)?;
+            if let (Some(crops), Shown::Face(_, jpeg)) = (&mut self.crops, &pending.shown) {
+                crops.push(&row, jpeg)?;
+            }
         }
         self.tally.seconds.rows += writing.elapsed().as_secs_f64();
         self.reports.labelled(rows);

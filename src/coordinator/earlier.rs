@@ -1,0 +1,88 @@
+//! The output of an earlier run whose faces a job takes over (`[faces] mode = "from_labels"`): is it fit, and where in it
+//! are the faces of each video.
+
+use super::RunError;
+use super::prepare::read_job;
+use crate::commit;
+use crate::dataset::{ShardPlan, paths};
+use crate::domain::{Crop, VideoKey};
+use crate::plan;
+use crate::queue::EarlierVideo;
+use crate::spec::{FaceMode, Job};
+use crate::store::Store;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The earlier output's fingerprint, once it was found fit for the job; `None` for a job that takes no faces over.
+///
+/// # Errors
+/// [`RunError::Earlier`] when it is not finished, was sampled in another way, or has no landmarks where the job's crops
+/// need them; [`RunError`] when it cannot be read.
+pub fn fingerprint(job: &Job) -> Result<Option<String>, RunError> {
+    let Some((store, root)) = open(job)? else {
+        return Ok(None);
+    };
+    let unfit = |cause: String| RunError::Earlier {
+        output: root.display().to_string(),
+        cause,
+    };
+    let record = read_job(&store)?;
+    if store.get(paths::SUCCESS)?.is_none() {
+        return Err(unfit("it is not finished; run that job to its end first".into()));
+    }
+    let sampling = serde_json::json!(job.sampling);
+    if record.identity["sampling"] != sampling {
+        let was = &record.identity["sampling"];
+        return Err(unfit(format!(
+            "its frames were sampled by {was}, this job asks for {sampling}; frames must match one to one, so take over its \
+             [sampling]"
+        )));
+    }
+    if record.job.faces.mode == FaceMode::FullFrame && job.crops().contains(&Crop::Arcface112) {
+        let cause = "it was labelled with mode = \"full_frame\" and has no landmarks, which the crop `arcface112` aligns by; \
+                     detect the faces, or crop by `square` or `box`";
+        return Err(unfit(cause.into()));
+    }
+    Ok(Some(record.fingerprint.to_string()))
+}
+
+/// Where the faces of every video of the earlier output are.
+#[derive(Debug, Default)]
+pub struct Earlier(BTreeMap<VideoKey, EarlierVideo>);
+
+impl Earlier {
+    /// Reads the earlier output's records; empty for a job that takes no faces over.
+    ///
+    /// # Errors
+    /// [`RunError`] when they cannot be read.
+    pub fn read(job: &Job) -> Result<Self, RunError> {
+        let Some((store, _)) = open(job)? else {
+            return Ok(Self::default());
+        };
+        let (shards, commits) = (plan::read_all(&store)?, commit::read_all(&store)?);
+        let mut videos = BTreeMap::new();
+        for (plan::Latest { shard, planned }, outcome) in plan::outcomes(&shards, &commits)? {
+            let video = EarlierVideo {
+                part: paths::part(&shard.id),
+                sha256: commits[&shard.id].part.sha256.clone(),
+                bytes: planned.bytes,
+                status: outcome.status,
+            };
+            videos.insert(planned.key.clone(), video);
+        }
+        Ok(Self(videos))
+    }
+
+    /// Those of a shard's videos that the earlier output has.
+    pub fn of(&self, shard: &ShardPlan) -> BTreeMap<VideoKey, EarlierVideo> {
+        let find = |key: &VideoKey| Some((key.clone(), self.0.get(key)?.clone()));
+        shard.videos.iter().filter_map(|video| find(&video.key)).collect()
+    }
+}
+
+fn open(job: &Job) -> Result<Option<(Store, &Path)>, RunError> {
+    match (job.faces.mode, &job.faces.labels) {
+        (FaceMode::FromLabels, Some(root)) => Ok(Some((Store::open_existing(root)?, root))),
+        _ => Ok(None),
+    }
+}

@@ -1,0 +1,151 @@
+//! `[output] crops = "webdataset"`: the faces that the models saw, beside the labels.
+
+use super::common::*;
+use std::fs;
+use std::process::Command;
+
+/// Reads the shards with the package `webdataset`, and holds every sample against the row of its key in the labels (read
+/// by Polars), and some crops against OpenCV's of the frame that ffmpeg converts to RGB. Prints samples and the mean
+/// difference in grey levels.
+const READ: &str = r#"
+import glob, json, subprocess, sys
+import cv2, numpy as np, polars as pl, webdataset as wds
+output, videos = sys.argv[1:]
+labels = pl.read_parquet(output + "/labels/*.parquet", glob=True).filter(pl.col("status") == "ok")
+rows = {(row["video"], row["frame"], row["face"]): row for row in labels.iter_rows(named=True)}
+template = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])
+template = (template + 0.5) * 128 / 112 - 0.5
+frames = {}
+def frame(video, number):
+    if video not in frames:
+        command = ["ffmpeg", "-v", "error", "-i", f"{videos}/{video}", "-vf", "scale=flags=accurate_rnd+full_chroma_int+bilinear"]
+        command += ["-fps_mode", "passthrough", "-pix_fmt", "rgb24", "-f", "rawvideo", "-"]
+        raw = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+        size = subprocess.run(["ffprobe", "-v", "error", "-select_streams", "v:0", "-show_entries", "stream=width,height",
+            "-of", "json", f"{videos}/{video}"], check=True, stdout=subprocess.PIPE).stdout
+        stream = json.loads(size)["streams"][0]
+        frames[video] = np.frombuffer(raw, np.uint8).reshape(-1, stream["height"], stream["width"], 3)
+    return frames[video][number]
+seen, off = 0, []
+shards = sorted(glob.glob(output + "/crops/*.tar"))
+for sample in wds.WebDataset(shards, shardshuffle=False).decode("rgb8"):
+    found = sample["json"]
+    row = rows.pop((found["video"], found["frame"], found["face"]))
+    assert sample["__key__"] == f"{found['video']}/{found['frame']:09}-{found['face']:03}", sample["__key__"]
+    assert found.pop("crop") == "arcface112" and len(found.pop("fingerprint")) == 64
+    assert row.pop("status") == "ok"
+    assert list(found) == list(row), (list(found), list(row))
+    for name, value in row.items():
+        if isinstance(value, float):
+            assert np.float32(value) == np.float32(found[name]), (name, value, found[name])
+        elif name == "landmarks":
+            assert np.array_equal(np.float32(value), np.float32(found[name]))
+        else:
+            assert value == found[name], (name, value, found[name])
+    crop = sample["jpg"]
+    assert crop.shape == (128, 128, 3), crop.shape
+    if seen % 10 == 0:
+        points = np.array(row["landmarks"]).reshape(5, 2)
+        mean, goal = points.mean(0), template.mean(0)
+        s, d = points - mean, template - goal
+        s, d = s[:, 0] + 1j * s[:, 1], d[:, 0] + 1j * d[:, 1]
+        turn = (s.conj() * d).sum() / (abs(s) ** 2).sum()
+        matrix = np.array([[turn.real, -turn.imag, 0], [turn.imag, turn.real, 0]])
+        matrix[:, 2] = goal - matrix[:, :2] @ mean
+        expected = cv2.warpAffine(frame(row["video"], row["frame"]), matrix, (128, 128))
+        off.append(abs(crop.astype(float) - expected).mean())
+    seen += 1
+assert not rows, f"{len(rows)} rows have no crop"
+print(seen, np.mean(off), np.max(off))
+"#;
+
+fn project(kinds: &[&str]) -> Project {
+    let project = Project::with_models(kinds).detecting();
+    for name in ["single_face.mp4", "face_noface.mov"] {
+        fs::copy(video(name), project.videos().join(name)).unwrap();
+    }
+    project
+}
+
+#[test]
+fn webdataset_reads_every_face_with_the_labels_of_its_row() {
+    let project = project(&["student", "mini_xception"]);
+    project.run("out", &["output.crops=webdataset"], 0);
+    let mut python = Command::new(python());
+    python
+        .args(["-c", READ])
+        .arg(project.output("out"))
+        .arg(project.videos());
+    let printed = succeed(&mut python);
+    let numbers: Vec<f64> = printed.split_whitespace().map(|n| n.parse().unwrap()).collect();
+    println!("samples, mean and largest difference of a crop to OpenCV's: {printed}");
+    assert_eq!(numbers[0], 72.0 + 72.0);
+    // Two grey levels as for crops before JPEG; at quality 95 JPEG adds about one.
+    assert!(numbers[1] < 2.0 && numbers[2] < 3.0, "{printed}");
+    let listed = fs::read_to_string(project.output("out").join("_affectmill/manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    let samples = manifest["crops"].as_array().unwrap().iter();
+    assert_eq!(
+        samples.map(|shard| shard["rows"].as_u64().unwrap()).sum::<u64>(),
+        192
+    );
+}
+
+#[test]
+fn crops_have_the_same_bytes_whoever_dies() {
+    let project = project(&["mini_xception"]).synthetic(4, 20);
+    let sets = [
+        "output.crops=webdataset",
+        "output.crop_quality=80",
+        "output.shard_frames=60",
+    ];
+    project.run("calm", &sets, 0);
+    project.run(
+        "workers",
+        &[&sets[..], &["run.workers=3", "run.batch=7"]].concat(),
+        0,
+    );
+    let crops = |output: &str| tree(&project.output(output).join("crops"));
+    let calm = crops("calm");
+    assert!(calm.len() >= 3);
+    assert_eq!(
+        calm.keys().collect::<Vec<_>>(),
+        crops("workers").keys().collect::<Vec<_>>()
+    );
+    assert!(calm == crops("workers"));
+
+    let mut dice = Dice::new();
+    for _ in 0..if soak() { 40 } else { 5 } {
+        let running = project.start("stormy", &sets);
+        std::thread::sleep(std::time::Duration::from_millis(300 + dice.roll(5_000)));
+        running.signal("KILL");
+        running.wait();
+    }
+    project.run("stormy", &sets, 0);
+    assert!(calm == crops("stormy"));
+    assert_same_labels(&project.output("calm"), &project.output("stormy"));
+
+    // The record of a shard is lost: what lies there is adopted, byte for byte.
+    let output = project.output("stormy");
+    let commits = output.join("_affectmill/commits");
+    let record = fs::read_dir(&commits).unwrap().next().unwrap().unwrap().path();
+    let before = fs::read_to_string(&record).unwrap();
+    fs::remove_file(&record).unwrap();
+    project.run("stormy", &sets, 0);
+    let info = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap()["crops"].clone();
+    assert_eq!(info(&before), info(&fs::read_to_string(&record).unwrap()));
+    assert!(calm == crops("stormy"));
+
+    // Crops of another making are not taken for ours.
+    let crop = output.join(format!(
+        "crops/part-{}.tar",
+        record.file_stem().unwrap().to_str().unwrap()
+    ));
+    fs::remove_file(&record).unwrap();
+    fs::write(&crop, b"not a tar").unwrap();
+    let error = stderr(&project.run("stormy", &sets, 4));
+    assert!(
+        error.contains(crop.to_str().unwrap()) && error.contains("delete it"),
+        "{error}"
+    );
+}
