@@ -37,30 +37,32 @@ use std::path::Path;
 pub fn load(path: &Path, overrides: &[String]) -> Result<Job, SpecError> {
     let text = read(path)?;
     let mut tree = tree::parse(&text).map_err(|problem| SpecError::at(path, vec![problem]))?;
-    check_and_build(&mut tree, overrides, path).map_err(|problems| SpecError::at(path, problems))
+    check_and_build(&mut tree, overrides, path)
+        .and_then(|(job, problems)| right(job, problems))
+        .map_err(|problems| SpecError::at(path, problems))
 }
 
-/// The job that a label set records (`path`), with overrides of this run, checked as if it were a job file. Its paths are
-/// absolute; those of overrides are relative to the current directory.
+/// The job that a label set records (`path`), with overrides of this run. Paths of overrides are relative to the current
+/// directory.
 ///
 /// # Errors
-/// As [`load`].
+/// As [`load`], of the overrides: the job itself was right when it was recorded.
 pub fn amend(recorded: &Job, overrides: &[String], path: &Path) -> Result<Job, SpecError> {
     let unfit = |error: toml::ser::Error| SpecError::unreadable(path, format!("cannot be amended: {error}"));
-    let mut table = toml::Table::try_from(recorded).map_err(unfit)?;
-    if recorded.faces.mode == FaceMode::FullFrame {
-        // A file that says more is refused, since the rest has no effect.
-        let faces = table.get_mut("faces").and_then(toml::Value::as_table_mut);
-        faces
-            .into_iter()
-            .for_each(|faces| faces.retain(|key, _| key == "mode"));
-    }
-    let text = toml::to_string(&table).map_err(unfit)?;
+    let text = toml::to_string(recorded).map_err(unfit)?;
     let mut tree = tree::parse(&text).map_err(|problem| SpecError::at(path, vec![problem]))?;
-    check_and_build(&mut tree, overrides, path).map_err(|problems| SpecError::at(path, problems))
+    let (job, mut problems) =
+        check_and_build(&mut tree, overrides, path).map_err(|problems| SpecError::at(path, problems))?;
+    // A record spells every key out, those that have no effect with it, which a hand-written file is told.
+    problems.retain(|problem| matches!(problem.place, Place::Override(_)));
+    right(job, problems).map_err(|problems| SpecError::at(path, problems))
 }
 
-fn check_and_build(tree: &mut tree::Node, overrides: &[String], path: &Path) -> Result<Job, Vec<Problem>> {
+fn check_and_build(
+    tree: &mut tree::Node,
+    overrides: &[String],
+    path: &Path,
+) -> Result<(Job, Vec<Problem>), Vec<Problem>> {
     overrides::apply(tree, overrides)?;
     check::check(tree, &json_schema())?;
     // The schema was derived from the type, so what passed it deserialises; were a later rule of serde's stricter,
@@ -73,6 +75,10 @@ fn check_and_build(tree: &mut tree::Node, overrides: &[String], path: &Path) -> 
     })?;
     let mut problems = paths::resolve(&mut job, tree, path);
     problems.extend(rules::check(&job, tree));
+    Ok((job, problems))
+}
+
+fn right(job: Job, problems: Vec<Problem>) -> Result<Job, Vec<Problem>> {
     if problems.is_empty() {
         Ok(job)
     } else {
