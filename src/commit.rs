@@ -1,12 +1,13 @@
 //! The commit: a shard is done when its record exists.
 //!
 //! Flows in: a finished part, the crops beside it where they are kept, and the record that describes them. Flows out: the
-//! record that stands, ours or the one somebody made before. Crops first, then part, then record, all create-only, so that
+//! record that stands, ours or the one somebody made before. Part first, then crops, then record, all create-only, so that
 //! a crash between them, a second delivery or a zombie worker can do no harm: the next attempt adopts what is there after
 //! reading it.
 //!
 //! Never overwrites or deletes a part or a record, and never records a part it has not verified.
 
+mod crops;
 mod survey;
 
 use crate::dataset::{CommitRecord, PartInfo, RECORD_VERSION, paths};
@@ -119,7 +120,8 @@ impl CommitError {
 /// The files are those that `record.part` and `record.crops` describe; they are gone afterwards. Where another
 /// part is there already, it is adopted when it is whole, of the same fingerprint and of the same videos: the
 /// record then carries its size, checksum and rows. A video whose rows differ from this attempt's becomes
-/// `partial`, or `failed` where it has none.
+/// `partial`, or `failed` where it has none. Crops that are there already are adopted when they are of the same
+/// fingerprint, one for each row with a face.
 ///
 /// # Errors
 /// The store failed, or what is there can be neither verified nor adopted.
@@ -127,16 +129,20 @@ pub fn commit(store: &Store, files: Files, mut record: CommitRecord) -> Result<C
     if let Some(standing) = read(store, &record.shard)? {
         return adopt(store, standing, &record.fingerprint);
     }
+    let made = record.part.clone();
     let mut adopted = false;
-    if let Some(crops) = files.crops
-        && store.put_new_file(&paths::crops(&record.shard), crops)? == Put::Exists
-    {
-        record = survey::describe_crops(store, record)?;
-        adopted = true;
-    }
     if store.put_new_file(&paths::part(&record.shard), files.part)? == Put::Exists {
         record = survey::describe(store, record)?;
         adopted = true;
+    }
+    if let Some(crops) = files.crops {
+        if record.part != made {
+            survey::hold_crops_against_part(store, &record, crops.reopen())?;
+        }
+        if store.put_new_file(&paths::crops(&record.shard), crops)? == Put::Exists {
+            record = survey::describe_crops(store, record)?;
+            adopted = true;
+        }
     }
     match store.put_new(&paths::commit(&record.shard), &encode(&record))? {
         Put::Created if adopted => Ok(Committed::Adopted(record)),

@@ -74,7 +74,7 @@ pub enum DiscoverError {
         source: io::Error,
     },
     /// The input is one file that cannot have a key.
-    #[error("`{path}` cannot be used as input: {cause}; rename it")]
+    #[error("`{path}` cannot be used as input: {cause}; rename it, or name another [input] uri")]
     BadName {
         /// The file.
         path: Location,
@@ -187,16 +187,26 @@ fn single(path: &Path, meta: &Metadata) -> Result<Discovery, DiscoverError> {
         Some(parent) if parent != Path::new("") => parent.to_path_buf(),
         _ => PathBuf::from("."),
     };
-    let source = Source {
-        key,
-        kind: SourceKind::File,
-        bytes: meta.len(),
-        etag: file_etag(meta),
-        crops: None,
+    let sources = if lower_extension(path).as_deref() == Some("tar") {
+        let found = crops::single(&root, path).map_err(|error| unreadable(path, error))?;
+        if found.is_empty() {
+            return Err(bad(
+                "it is a tar file, but not one of crops as [output] crops writes them",
+            ));
+        }
+        found
+    } else {
+        vec![Source {
+            key,
+            kind: SourceKind::File,
+            bytes: meta.len(),
+            etag: file_etag(meta),
+            crops: None,
+        }]
     };
     Ok(Discovery {
         root: root.into(),
-        sources: vec![source],
+        sources,
         skipped: Vec::new(),
     })
 }
@@ -270,10 +280,12 @@ impl<'a> Search<'a> {
         let extension = lower_extension(path);
         let is_video = is_wanted_extension(extension.as_deref(), self.extensions);
         let is_image = !is_video && is_numbered_image(path);
-        if extension.as_deref() == Some("tar") && !is_video && self.crops(path) {
+        let is_tar = extension.as_deref() == Some("tar");
+        if is_tar && self.crops(path) {
             return;
         }
-        if !is_video && !is_image {
+        // FFmpeg would take the first pictures in any tar file for a video.
+        if is_tar || !is_video && !is_image {
             return self.others.count(extension);
         }
         let meta = match entry.metadata() {

@@ -1,18 +1,19 @@
 //! Reads a part that somebody else left, to describe it in a record.
 
 use super::CommitError;
+use super::crops::{self, Key};
 use crate::dataset::schema::META_FINGERPRINT;
 use crate::dataset::{CommitRecord, ErrorClass, PartInfo, VideoOutcome, VideoStatus, paths};
 use crate::domain::{Fingerprint, hex};
 use crate::store::{Store, StoreError};
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::Int32Type;
+use arrow::datatypes::{Int32Type, Int64Type};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, BufReader, ErrorKind, Read, Seek};
+use std::io::{self, ErrorKind, Read, Seek};
 
 /// Size and SHA-256 (hex) of a file; `None` when there is none.
 pub(super) fn checksum(store: &Store, key: &str) -> Result<Option<(u64, String)>, StoreError> {
@@ -86,7 +87,7 @@ pub(super) fn describe(store: &Store, record: CommitRecord) -> Result<CommitReco
     })
 }
 
-/// Rewrites `record` to describe the crops that are there: a whole tar, of as many samples as this attempt found.
+/// Rewrites `record` to describe the crops that are there: those of the part's rows.
 pub(super) fn describe_crops(store: &Store, record: CommitRecord) -> Result<CommitRecord, CommitError> {
     let key = paths::crops(&record.shard);
     let path = store.path(&key).to_string();
@@ -103,37 +104,81 @@ pub(super) fn describe_crops(store: &Store, record: CommitRecord) -> Result<Comm
         source,
     };
     let (bytes, sha256) = sum(&mut file).map_err(failed)?;
-    let found = PartInfo {
-        rows: record.crops.as_ref().map_or(0, |crops| crops.rows),
-        bytes,
-        sha256,
-    };
-    if record.crops.as_ref() != Some(&found) {
-        file.rewind().map_err(failed)?;
-        let members =
-            members(file).map_err(|error| stranger(format!("it is no whole tar file ({error})")))?;
-        if members != 2 * found.rows {
-            return Err(stranger(format!(
-                "it has {members} members, this attempt found {} samples of two",
-                found.rows
-            )));
-        }
+    let ours = record.crops.as_ref();
+    if ours.is_some_and(|ours| (ours.bytes, &ours.sha256) == (bytes, &sha256)) {
+        return Ok(record);
     }
+    file.rewind().map_err(failed)?;
+    let rows = rows_with_faces(store, &record)?;
+    let samples = crops::samples(file, &record.fingerprint).map_err(stranger)?;
+    if samples != rows {
+        return Err(stranger(differing(&samples, &rows)));
+    }
+    let rows = samples.len() as u64;
     Ok(CommitRecord {
-        crops: Some(found),
+        crops: Some(PartInfo { rows, bytes, sha256 }),
         ..record
     })
 }
 
-/// Members of a tar file, each read to its end.
-fn members(file: File) -> io::Result<u64> {
-    let mut archive = tar::Archive::new(BufReader::new(file));
-    let mut count = 0;
-    for member in archive.entries()? {
-        std::io::copy(&mut member?, &mut std::io::sink())?;
-        count += 1;
+/// Holds this attempt's crops against a part that somebody else left.
+pub(super) fn hold_crops_against_part(
+    store: &Store,
+    record: &CommitRecord,
+    crops: io::Result<File>,
+) -> Result<(), CommitError> {
+    let path = store.path(&paths::part(&record.shard)).to_string();
+    let stranger = |cause: String| CommitError::Stranger {
+        path: path.clone(),
+        cause,
+    };
+    let rows = rows_with_faces(store, record)?;
+    let crops = crops.map_err(|source| StoreError::Io {
+        operation: "read the crops for",
+        path: path.clone().into(),
+        source,
+    })?;
+    let samples = crops::samples(crops, &record.fingerprint).map_err(stranger)?;
+    if samples == rows {
+        return Ok(());
     }
-    Ok(count)
+    Err(stranger(differing(&samples, &rows)))
+}
+
+fn differing(samples: &BTreeSet<Key>, rows: &BTreeSet<Key>) -> String {
+    let (extra, missing) = (samples.difference(rows).count(), rows.difference(samples).count());
+    format!("of the rows with a face in the part {missing} have no crop, and {extra} crops have no row")
+}
+
+/// Video, frame and face of every row with a face in the part that is there.
+fn rows_with_faces(store: &Store, record: &CommitRecord) -> Result<BTreeSet<Key>, CommitError> {
+    let key = paths::part(&record.shard);
+    let stranger = |cause: String| CommitError::Stranger {
+        path: store.path(&key).to_string(),
+        cause,
+    };
+    let file = store.file(&key)?;
+    let file = file.ok_or_else(|| stranger("it vanished while it was read".into()))?;
+    let mut keys = BTreeSet::new();
+    let batches = batches(file, &record.fingerprint, &["video", "frame", "face"]).map_err(stranger)?;
+    for batch in batches {
+        let batch = batch.map_err(|error| stranger(format!("it cannot be read to its end ({error})")))?;
+        gather(&batch, &mut keys)
+            .ok_or_else(|| stranger("its columns are not as this schema has them".into()))?;
+    }
+    Ok(keys)
+}
+
+fn gather(batch: &RecordBatch, keys: &mut BTreeSet<Key>) -> Option<()> {
+    let video = batch.column_by_name("video")?.as_dictionary_opt::<Int32Type>()?;
+    let names = video.values().as_string_opt::<i32>()?;
+    let frames = batch.column_by_name("frame")?.as_primitive_opt::<Int64Type>()?;
+    let faces = batch.column_by_name("face")?.as_primitive_opt::<Int32Type>()?;
+    for row in (0..batch.num_rows()).filter(|&row| faces.is_valid(row)) {
+        let frame = u64::try_from(frames.value(row)).ok()?;
+        keys.insert((names.value(video.key(row)?).to_owned(), frame, faces.value(row)));
+    }
+    Some(())
 }
 
 /// An outcome with the rows that are really there. Frames, seconds and the error stay this attempt's.
@@ -165,8 +210,12 @@ fn recounted(video: VideoOutcome, rows: u64, faces: u64) -> VideoOutcome {
     }
 }
 
-/// Rows, and rows with a face, of each video; an error says why the file is none of our parts.
-fn count(file: File, fingerprint: &Fingerprint) -> Result<BTreeMap<String, (u64, u64)>, String> {
+/// The rows of some columns; an error says why the file is none of our parts.
+fn batches(
+    file: File,
+    fingerprint: &Fingerprint,
+    columns: &[&str],
+) -> Result<ParquetRecordBatchReader, String> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(file)
         .map_err(|error| format!("it is no whole Parquet file ({error})"))?;
     let pairs = reader.metadata().file_metadata().key_value_metadata();
@@ -184,11 +233,16 @@ fn count(file: File, fingerprint: &Fingerprint) -> Result<BTreeMap<String, (u64,
         }
         None => return Err(format!("its metadata has no `{META_FINGERPRINT}`")),
     }
-    let columns = ProjectionMask::columns(reader.parquet_schema(), ["video", "face"]);
-    let batches = reader
+    let columns = ProjectionMask::columns(reader.parquet_schema(), columns.iter().copied());
+    reader
         .with_projection(columns)
         .build()
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| error.to_string())
+}
+
+/// Rows, and rows with a face, of each video.
+fn count(file: File, fingerprint: &Fingerprint) -> Result<BTreeMap<String, (u64, u64)>, String> {
+    let batches = batches(file, fingerprint, &["video", "face"])?;
     let mut counts = BTreeMap::new();
     for batch in batches {
         let batch = batch.map_err(|error| format!("it cannot be read to its end ({error})"))?;

@@ -101,6 +101,12 @@ pub enum RunError {
         /// Its bytes.
         bytes: u64,
     },
+    /// Faces are to be looked for in crops.
+    #[error(
+        "`{0}` holds crops, whose faces were found before; label them with [faces] mode = \"full_frame\", or name another \
+         [input] uri"
+    )]
+    Crops(String),
     /// The faces of an earlier run cannot be taken over.
     #[error("{output}: its faces cannot be taken over ([faces] labels): {cause}")]
     Earlier {
@@ -205,6 +211,7 @@ impl RunError {
                 | RunError::Model(_)
                 | RunError::Scratch { .. }
                 | RunError::Crop { .. }
+                | RunError::Crops(_)
                 | RunError::Earlier { .. }
                 | RunError::NoSuchVideo(_)
                 | RunError::OtherFingerprint { .. }

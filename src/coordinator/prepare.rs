@@ -206,6 +206,7 @@ pub(super) fn open(job: Job, sink: Sink<'_>) -> Result<Opened, RunError> {
     let access = Access::of(&job);
     let record = resolve(job, &access)?;
     let discovery = discover::discover(&record.job.input, &access)?;
+    fits(&record.job, &discovery)?;
     let store = Store::connect(&record.job.output.uri, &access)?;
     bind(&store, &record)?;
     store.sweep_scratch(ORPHAN_AGE)?;
@@ -216,6 +217,15 @@ pub(super) fn open(job: Job, sink: Sink<'_>) -> Result<Opened, RunError> {
         discovery,
         store,
     })
+}
+
+/// Refuses to look for faces in crops.
+pub(super) fn fits(job: &Job, discovery: &Discovery) -> Result<(), RunError> {
+    let crops = discovery.sources.iter().find_map(|source| source.crops.as_ref());
+    match crops.filter(|_| job.faces.mode != FaceMode::FullFrame) {
+        None => Ok(()),
+        Some(crops) => Err(RunError::Crops(discovery.root.join(&crops.archive).to_string())),
+    }
 }
 
 /// Probes the videos that no plan covers; writes nothing.

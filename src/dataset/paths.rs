@@ -45,8 +45,9 @@ pub struct SampleName<'a> {
 }
 
 impl<'a> SampleName<'a> {
-    /// Reads a name; `None` when it is no such name.
+    /// Reads a name, which tools that pack a folder again may begin with `./`; `None` when it is no such name.
     pub fn parse(name: &'a str) -> Option<Self> {
+        let name = name.strip_prefix("./").unwrap_or(name);
         let (video, rest) = name.rsplit_once('/')?;
         let (numbers, ending) = rest.split_once('.')?;
         let (frame, face) = numbers.split_once('-')?;

@@ -66,10 +66,14 @@ fn single(uri: &Location, access: &Access) -> Result<Option<Discovery>, Discover
     let Some(object) = Bucket::open(&root, access)?.head(name)? else {
         return Ok(None);
     };
-    let key = VideoKey::new(name).map_err(|error| DiscoverError::BadName {
+    let bad = |cause: String| DiscoverError::BadName {
         path: uri.clone(),
-        cause: error.to_string(),
-    })?;
+        cause,
+    };
+    if name.to_ascii_lowercase().ends_with(".tar") {
+        return Err(bad("crops are read from a disk; bring the tar file to one".into()));
+    }
+    let key = VideoKey::new(name).map_err(|error| bad(error.to_string()))?;
     Ok(Some(Discovery {
         root,
         sources: vec![Source {

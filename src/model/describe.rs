@@ -39,6 +39,15 @@ pub fn describe(path: &Path, kind: ModelKind) -> Result<WeightsInfo, ModelError>
     })
 }
 
+/// The crop recipe that a weight file says its model was trained on.
+///
+/// # Errors
+/// [`ModelError::Io`]; [`ModelError::File`] when it is not safetensors.
+pub fn stated_crop(path: &Path) -> Result<Option<String>, ModelError> {
+    let (_, _, mut header) = open(path)?;
+    Ok(header.metadata.remove(CROP))
+}
+
 /// SHA-256 of a detector's weight file, 64 lower-case hex digits, once its header was found to be one.
 ///
 /// # Errors

@@ -179,6 +179,9 @@ fn gather(group: &Group, arrays: &mut BTreeMap<String, Array>, deeper: usize) ->
             shape: values.shape().to_vec(),
             data: values.iter().copied().collect(),
         };
+        if array.data.is_empty() {
+            return Err(format!("`{name}` of {} is empty", group.name()));
+        }
         arrays.insert(name, array);
     }
     if deeper > 0 {

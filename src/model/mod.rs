@@ -38,7 +38,7 @@ mod xception;
 pub use centerface::{
     DETECTOR_ARCHITECTURE, DETECTOR_BATCH, DETECTOR_GRID, Detection, Detector, import_detector,
 };
-pub use describe::{WeightsInfo, describe, describe_detector};
+pub use describe::{WeightsInfo, describe, describe_detector, stated_crop};
 pub use device::{Device, libtorch_version, self_test, set_threads};
 pub use error::ModelError;
 pub use import::{Imported, import_weights};

@@ -24,7 +24,7 @@ mod weights;
 use super::heartbeat::Reports;
 use crate::dataset::{LabelSchema, PartInfo, StageSeconds, Trouble, VideoOutcome};
 use crate::domain::{Crop, Face, FrameIndex, Location, Micros, VideoKey};
-use crate::model::{Detector, Device, ModelError};
+use crate::model::{self, Detector, Device, ModelError};
 use crate::queue::{Assignment, Lease};
 use crate::spec::{Crops, FaceMode, Job};
 use crate::stages::decode::{DecodeOptions, Picture};
@@ -109,6 +109,8 @@ struct Source {
     earlier: Option<Store>,
     /// How faces are cropped.
     crops: Vec<Crop>,
+    /// How the faces were cropped that each model was trained on, where its weights say so.
+    trained_on: Vec<Option<String>>,
 }
 
 /// One frame on its way from the decode thread to the models.
@@ -144,6 +146,8 @@ impl Pipeline {
             }
             _ => None,
         };
+        let stated = weights.models.iter().map(|path| model::stated_crop(path));
+        let trained_on = stated.collect::<Result<_, _>>()?;
         let earlier = match (job.faces.mode, &job.faces.labels) {
             (FaceMode::FromLabels, Some(root)) => Some(Store::connect_existing(root, access)?),
             _ => None,
@@ -164,6 +168,7 @@ impl Pipeline {
                 },
                 earlier,
                 crops: job.crops(),
+                trained_on,
             },
         })
     }
@@ -203,7 +208,11 @@ impl Pipeline {
         let (recycle, recycled) = sync_channel(in_flight);
         let writer = RowWriter::create(part, &self.schema)?;
         let output = &self.source.job.output;
-        let keeper = |path| CropWriter::create(path, &self.schema, self.source.crops[0], output.crop_quality);
+        let recipe = match self.source.job.faces.mode {
+            FaceMode::FullFrame => "full_frame",
+            FaceMode::Detect | FaceMode::FromLabels => self.source.crops[0].name(),
+        };
+        let keeper = |path| CropWriter::create(path, &self.schema, recipe, output.crop_quality);
         let crops = crops.map(keeper).transpose()?;
 
         let source = &self.source;

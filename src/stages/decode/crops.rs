@@ -24,8 +24,9 @@ pub(super) struct CropReader {
     path: PathBuf,
     file: File,
     video: VideoKey,
-    frames: std::collections::btree_map::IntoIter<u64, BTreeMap<i32, Sample>>,
+    frames: BTreeMap<u64, BTreeMap<i32, Sample>>,
     max_pixels: u64,
+    recipe: Option<String>,
     damage: Option<Trouble>,
 }
 
@@ -60,28 +61,48 @@ impl CropReader {
             cause,
         };
         let file = File::open(path).map_err(unreadable)?;
-        let frames = index(&file, video).map_err(|cause| DecodeError::Open {
-            path: path.to_owned(),
-            cause: format!("no whole tar file ({cause})"),
-        })?;
+        let Index { frames, damage } = Index::read(&file, video);
         if frames.is_empty() {
             return Err(DecodeError::Open {
                 path: path.to_owned(),
                 cause: format!("it holds no crops of `{video}`"),
             });
         }
-        Ok(Self {
+        let mut reader = Self {
             path: path.to_owned(),
             file,
             video: video.clone(),
-            frames: frames.into_iter(),
+            frames,
             max_pixels: options.max_pixels,
-            damage: None,
-        })
+            damage: damage.map(|cause| Trouble {
+                error: format!("{}: {cause}", path.display()),
+                class: ErrorClass::Corrupt,
+                frame: None,
+            }),
+            recipe: None,
+        };
+        reader.recipe = reader.first_recipe();
+        Ok(reader)
+    }
+
+    /// By which recipe the faces were cropped, as the first sample says.
+    pub(super) fn recipe(&self) -> Option<&str> {
+        self.recipe.as_deref()
+    }
+
+    fn first_recipe(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Recipe {
+            crop: String,
+        }
+        let mut samples = self.frames.values().flat_map(BTreeMap::values);
+        let json = samples.find_map(|sample| sample.json)?;
+        let said: Recipe = serde_json::from_slice(&self.member(json, MAX_JSON).ok()?).ok()?;
+        Some(said.crop)
     }
 
     pub(super) fn next(&mut self) -> Result<Option<DecodedFrame>, DecodeError> {
-        let Some((frame, samples)) = self.frames.next() else {
+        let Some((frame, samples)) = self.frames.pop_first() else {
             return Ok(None);
         };
         let index = FrameIndex(frame);
@@ -144,6 +165,16 @@ impl CropReader {
             );
             return Err(corrupt(cause));
         }
+        let sides = [said.box_x, said.box_y, said.box_w, said.box_h];
+        let numbers = sides
+            .iter()
+            .chain(&said.face_score)
+            .chain(said.landmarks.iter().flatten());
+        if !numbers.copied().all(f32::is_finite) || said.box_w <= 0.0 || said.box_h <= 0.0 {
+            return Err(corrupt(
+                "its .json has an empty box, or a number beyond 32-bit floats".into(),
+            ));
+        }
         let picture = images::decoded(&self.member(jpeg, images::MAX_BYTES)?, self.max_pixels)?;
         let face = Face {
             index: face,
@@ -176,29 +207,64 @@ impl CropReader {
     }
 }
 
-/// The samples of a video by frame and face. Only headers are read.
-fn index(file: &File, video: &VideoKey) -> io::Result<BTreeMap<u64, BTreeMap<i32, Sample>>> {
-    let mut frames: BTreeMap<u64, BTreeMap<i32, Sample>> = BTreeMap::new();
-    for member in tar::Archive::new(file).entries_with_seek()? {
-        let member = member?;
-        let name = member.path_bytes();
-        let Some(name) = std::str::from_utf8(&name).ok().and_then(SampleName::parse) else {
-            continue;
-        };
-        if name.video != video.as_str() {
-            continue;
+/// The samples of a video by frame and face, and what is wrong with the archive. Only headers are read.
+struct Index {
+    frames: BTreeMap<u64, BTreeMap<i32, Sample>>,
+    damage: Option<String>,
+}
+
+impl Index {
+    fn read(file: &File, video: &VideoKey) -> Self {
+        let mut frames: BTreeMap<u64, BTreeMap<i32, Sample>> = BTreeMap::new();
+        let mut damage = None;
+        let whole = members(file, |name, place| {
+            if name.video != video.as_str() {
+                return;
+            }
+            let sample = frames
+                .entry(name.frame)
+                .or_default()
+                .entry(name.face)
+                .or_default();
+            let slot = if name.ending == "jpg" {
+                &mut sample.jpeg
+            } else {
+                &mut sample.json
+            };
+            if slot.replace(place).is_some() {
+                damage.get_or_insert(format!("`{name}` is there twice; the last one counts"));
+            }
+        });
+        if !whole {
+            damage.get_or_insert(
+                "the tar file is cut off, and crops may be missing; make or fetch it again".into(),
+            );
         }
-        let sample = frames
-            .entry(name.frame)
-            .or_default()
-            .entry(name.face)
-            .or_default();
-        let place = Some((member.raw_file_position(), member.size()));
-        if name.ending == "jpg" {
-            sample.jpeg = place;
-        } else {
-            sample.json = place;
+        Self { frames, damage }
+    }
+}
+
+/// Shows every crop's member with its first byte and length; `false` when the archive does not come to its end mark, a
+/// kilobyte of zeros.
+fn members(file: &File, mut show: impl FnMut(SampleName<'_>, (u64, u64))) -> bool {
+    let mut end = 0;
+    let mut archive = tar::Archive::new(file);
+    let Ok(entries) = archive.entries_with_seek() else {
+        return false;
+    };
+    for member in entries {
+        let Ok(member) = member else { return false };
+        let (start, length) = (member.raw_file_position(), member.size());
+        let after = start.checked_add(length);
+        let Some(after) = after.and_then(|after| after.checked_next_multiple_of(512)) else {
+            return false;
+        };
+        end = after;
+        let name = member.path_bytes();
+        if let Some(name) = std::str::from_utf8(&name).ok().and_then(SampleName::parse) {
+            show(name, (start, length));
         }
     }
-    Ok(frames)
+    file.metadata()
+        .is_ok_and(|meta| meta.len().saturating_sub(1024) >= end)
 }

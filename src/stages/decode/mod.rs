@@ -122,6 +122,14 @@ impl VideoReader {
         }
     }
 
+    /// Of a set of crops: the recipe by which its faces were cropped, where it says so.
+    pub fn recipe(&self) -> Option<&str> {
+        match &self.0 {
+            Source::Crops(reader) => reader.recipe(),
+            Source::File(_) | Source::Images(_) => None,
+        }
+    }
+
     /// The first damage met so far, with its position, in words: `damaged at frame 1290 (51.600 s): Invalid data
     /// found when processing input`. The time is that of the frame before.
     pub fn damage(&self) -> Option<&Trouble> {

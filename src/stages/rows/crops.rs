@@ -11,7 +11,7 @@ use super::{Content, Row, RowError, unfit};
 use crate::dataset::PartInfo;
 use crate::dataset::paths::SampleName;
 use crate::dataset::schema::LabelSchema;
-use crate::domain::{Crop, EXPRESSIONS, Face};
+use crate::domain::{EXPRESSIONS, Face};
 use crate::model::{IMAGENET_MEAN, IMAGENET_STD, INPUT_LEN, INPUT_SIZE};
 use arrow::datatypes::DataType;
 use jpeg_encoder::{ColorType, Encoder};
@@ -24,7 +24,7 @@ use tar::{Builder, Header};
 pub struct CropWriter {
     path: PathBuf,
     schema: LabelSchema,
-    crop: Crop,
+    crop: &'static str,
     quality: u8,
     tar: Builder<HashedFile>,
     numbers: Numbers,
@@ -33,12 +33,17 @@ pub struct CropWriter {
 }
 
 impl CropWriter {
-    /// Begins a shard in a file that is there, of faces cropped by `crop` and kept as JPEG of `quality` 1 to 100; what the
+    /// Begins a shard in a file that is there, of faces cropped by the recipe `crop` and kept as JPEG of `quality` 1 to 100; what the
     /// file held is lost.
     ///
     /// # Errors
     /// [`RowError::Io`] when the file cannot be opened.
-    pub fn create(path: &Path, schema: &LabelSchema, crop: Crop, quality: u8) -> Result<Self, RowError> {
+    pub fn create(
+        path: &Path,
+        schema: &LabelSchema,
+        crop: &'static str,
+        quality: u8,
+    ) -> Result<Self, RowError> {
         let failed = |source| io_error(path, source);
         Ok(Self {
             path: path.to_path_buf(),
@@ -139,7 +144,7 @@ fn io_error(path: &Path, source: io::Error) -> RowError {
 struct Sample<'a> {
     row: &'a Row<'a>,
     face: &'a Face,
-    crop: Crop,
+    crop: &'static str,
     schema: &'a LabelSchema,
     numbers: &'a Numbers,
 }
@@ -179,7 +184,7 @@ impl Serialize for Sample<'_> {
                 map.serialize_entry(field.name(), &class)?;
             }
         }
-        map.serialize_entry("crop", self.crop.name())?;
+        map.serialize_entry("crop", self.crop)?;
         map.serialize_entry("fingerprint", self.schema.fingerprint())?;
         map.end()
     }

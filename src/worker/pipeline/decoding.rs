@@ -4,7 +4,7 @@ use super::earlier::{EarlierFrames, Parts};
 use super::input::{NotOpened, WithinReach};
 use super::{Content, Item, Source};
 use crate::dataset::{ErrorClass, PlannedVideo, Trouble, VideoOutcome, VideoStatus};
-use crate::domain::{Face, FrameIndex, Micros, VideoKey};
+use crate::domain::{Crop, Face, FrameIndex, Micros, VideoKey};
 use crate::model::INPUT_LEN;
 use crate::queue::{EarlierVideo, Lease};
 use crate::spec::FaceMode;
@@ -281,26 +281,38 @@ impl Frames<'_> {
         let (path, options) = (here.path(), &self.source.options);
         let opened = match video.archive {
             None => VideoReader::open(path, video.kind, options),
-            Some(_) if self.source.job.faces.mode == FaceMode::FullFrame => {
-                VideoReader::open_crops(path, &video.key, options)
-            }
-            Some(_) => {
-                return Err(NotOpened::Video {
-                    trouble: Trouble {
-                        error: format!(
-                            "{}: holds crops, in which faces were found before; label them with [faces] mode = \"full_frame\"",
-                            here.name
-                        ),
-                        class: ErrorClass::Unsupported,
-                        frame: None,
-                    },
-                    passing: false,
-                });
-            }
+            Some(_) => VideoReader::open_crops(path, &video.key, options),
         };
-        opened.map_err(|error| NotOpened::Video {
+        let reader = opened.map_err(|error| NotOpened::Video {
             trouble: here.trouble(&error),
             passing: error.broke_off().is_some(),
-        })
+        })?;
+        match reader.recipe().and_then(|recipe| self.mistaken(recipe)) {
+            None => Ok(reader),
+            Some(cause) => Err(NotOpened::Video {
+                trouble: Trouble {
+                    error: format!("{}: {cause}", here.name),
+                    class: ErrorClass::Unsupported,
+                    frame: None,
+                },
+                passing: false,
+            }),
+        }
+    }
+
+    /// Why crops by this recipe are not for the models, if they are not.
+    fn mistaken(&self, recipe: &str) -> Option<String> {
+        let is_recipe = Crop::ALL.iter().any(|crop| crop.name() == recipe);
+        let mut stated = self.source.trained_on.iter().zip(&self.source.job.models);
+        let (other, model) = stated.find_map(|(stated, model)| {
+            let other = stated
+                .as_deref()
+                .filter(|stated| is_recipe && *stated != recipe)?;
+            Some((other, &model.name))
+        })?;
+        Some(format!(
+            "its faces were cropped by `{recipe}`, and model `{model}` was trained on faces cropped by `{other}`; keep crops of \
+             that recipe, or take the faces over from the labels ([faces] mode = \"from_labels\")"
+        ))
     }
 }
