@@ -209,6 +209,10 @@ impl<'a> Search<'a> {
         for entry in walk {
             match entry {
                 Ok(entry) if entry.file_type().is_file() => self.file(&entry),
+                Ok(entry) if entry.file_type().is_dir() => {}
+                Ok(entry) if self.is_video(entry.path()) => {
+                    self.skip(entry.path(), "no regular file (a pipe, a socket or a device)");
+                }
                 Ok(_) => {}
                 Err(error) if error.depth() == 0 => {
                     let path = root.clone();
@@ -239,12 +243,7 @@ impl<'a> Search<'a> {
     fn file(&mut self, entry: &DirEntry) {
         let path = entry.path();
         let extension = lower_extension(path);
-        let is_video = extension.as_ref().is_some_and(|have| {
-            self.input
-                .extensions
-                .iter()
-                .any(|want| want.eq_ignore_ascii_case(have))
-        });
+        let is_video = self.is_video(path);
         let is_image = !is_video && is_numbered_image(path);
         if !is_video && !is_image {
             *self.others.entry(extension.unwrap_or_default()).or_default() += 1;
@@ -270,6 +269,14 @@ impl<'a> Search<'a> {
                 file_etag(&meta),
             );
         }
+    }
+
+    /// Whether the name says so.
+    fn is_video(&self, path: &Path) -> bool {
+        lower_extension(path).is_some_and(|have| {
+            let mut wanted = self.input.extensions.iter();
+            wanted.any(|want| want.eq_ignore_ascii_case(&have))
+        })
     }
 
     /// Turns folders of numbered images into sources; returns what keys are relative to.
