@@ -28,6 +28,8 @@ demo: ## label two real videos and show the table
 	init student 1; init teacher_va 2; init teacher_expr 3; init teacher_au 4
 	@if [ ! -e .demo/faces/centerface.safetensors ]; then \
 		$(AFFECTMILL) import-weights "$$($(SETUP) path detector)" -o .demo/faces/centerface.safetensors; fi
+	@if [ ! -e .demo/faces/mini_xception.safetensors ]; then \
+		$(AFFECTMILL) import-weights "$$($(SETUP) path expression)" --crop arcface112 -o .demo/faces/mini_xception.safetensors; fi
 	@$(AFFECTMILL) run jobs/demo.toml
 	@$(AFFECTMILL) summary .demo/labels
 

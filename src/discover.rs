@@ -6,6 +6,8 @@
 //! Passed over in silence: names beginning with `.` or `_` and everything below them, folders that hold an
 //! `_affectmill` folder (outputs), and files whose extension is not asked for.
 
+mod crops;
+
 use crate::dataset::{PlannedVideo, SourceKind};
 use crate::domain::{VideoKey, hex};
 use crate::spec::Input;
@@ -44,6 +46,8 @@ pub struct Source {
     /// A file's modification time in ns since 1970; for a folder of images 16 hex digits, a hash over names, sizes
     /// and modification times.
     pub etag: String,
+    /// Of a video of which there are crops: where they are.
+    pub crops: Option<CropsOf>,
 }
 
 /// Something that was passed over.
@@ -86,7 +90,8 @@ pub enum DiscoverError {
 
 /// Finds the videos of an input.
 ///
-/// A file is taken whatever its extension; its key is its name. A folder is searched through and through:
+/// A file is taken whatever its extension; its key is its name. A tar file of crops, in a folder that is searched, gives the
+/// videos its crops were cut from, under their keys. A folder is searched through and through:
 /// symbolic links are followed, loops and unreadable entries are skipped with a reason. A folder that directly
 /// holds images with all-digit stems is one video of kind [`SourceKind::Images`], unless videos lie beside them
 /// (then they are thumbnails); for the input folder itself that holds only when nothing else is found in it, since
@@ -103,6 +108,15 @@ pub fn discover(input: &Input) -> Result<Discovery, DiscoverError> {
     }
 }
 
+/// Where the crops of a video are.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CropsOf {
+    /// The tar file, relative to the root.
+    pub archive: String,
+    /// Frames of which it has faces.
+    pub frames: u64,
+}
+
 /// Where the video of a key lies.
 pub fn source_path(root: &Path, key: &VideoKey) -> PathBuf {
     root.join(key.as_str())
@@ -113,6 +127,9 @@ pub fn source_path(root: &Path, key: &VideoKey) -> PathBuf {
 /// # Errors
 /// It is gone or cannot be read.
 pub fn same(path: &Path, planned: &PlannedVideo) -> Result<bool, DiscoverError> {
+    if planned.archive.is_some() {
+        return Ok(crops::etag(&metadata(path)?) == planned.etag);
+    }
     let (bytes, etag) = match planned.kind {
         SourceKind::File => {
             let meta = metadata(path)?;
@@ -164,6 +181,7 @@ fn single(path: &Path, meta: &Metadata) -> Result<Discovery, DiscoverError> {
         kind: SourceKind::File,
         bytes: meta.len(),
         etag: file_etag(meta),
+        crops: None,
     };
     Ok(Discovery {
         root,
@@ -231,7 +249,7 @@ impl<'a> Search<'a> {
                 seen: self.seen(),
             });
         }
-        self.sources.sort_by(|a, b| a.key.cmp(&b.key));
+        self.sort();
         self.skipped.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(Discovery {
             root,
@@ -245,6 +263,9 @@ impl<'a> Search<'a> {
         let extension = lower_extension(path);
         let is_video = self.is_video(path);
         let is_image = !is_video && is_numbered_image(path);
+        if extension.as_deref() == Some("tar") && !is_video && self.crops(path) {
+            return;
+        }
         if !is_video && !is_image {
             *self.others.entry(extension.unwrap_or_default()).or_default() += 1;
             return;
@@ -317,6 +338,7 @@ impl<'a> Search<'a> {
                 kind,
                 bytes,
                 etag,
+                crops: None,
             }),
             Err(error) => self.skip(path, &error.to_string()),
         }

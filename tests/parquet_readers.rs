@@ -287,6 +287,7 @@ fn the_table_of_videos_reads_as_well() {
             etag: "1".into(),
             frames: 9,
             duration_us,
+            archive: None,
             unreadable: None,
         };
         let mut outcome = VideoOutcome {

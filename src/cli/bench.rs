@@ -8,7 +8,7 @@ use crate::discover;
 use crate::model::Device;
 use crate::plan;
 use crate::queue::{Assignment, Lease, PROTOCOL};
-use crate::spec;
+use crate::spec::{self, FaceMode};
 use crate::worker::{Bench, HUGE_PAGES, Round};
 use serde::Serialize;
 use serde_json::Value;
@@ -36,7 +36,8 @@ pub struct Args {
     /// Rounds; one more goes first and is not counted.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     rounds: u64,
-    /// A Python with torch, torchvision and av: measures the same work done by a plain PyAV and PyTorch program.
+    /// A Python with torch, torchvision and av: measures the same work done by a plain PyAV and PyTorch program. For a job
+    /// that detects faces also facenet-pytorch: its MTCNN then looks at every frame.
     #[arg(long, value_name = "FILE")]
     python: Option<PathBuf>,
     /// Print JSON.
@@ -85,7 +86,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     let earlier = coordinator::Earlier::read(&record.job)
         .map_err(failure)?
         .of(&shard);
-    let first = discover::source_path(&found.root, &shard.videos[0].key);
+    let first = found.root.join(shard.videos[0].file());
     let device = if Device::cuda_count() > 0 {
         Device::cuda(0)
     } else {
@@ -101,6 +102,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         .models
         .iter()
         .any(|model| model.precision == crate::domain::Precision::Bf16);
+    let detects = record.job.faces.mode == FaceMode::Detect;
     let assignment = Assignment {
         protocol: PROTOCOL,
         job: record,
@@ -120,10 +122,11 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         .map(|python| Peer::start(python, &first, threads))
         .transpose()?;
     let mut bench = Bench::new(assignment, lease, device).map_err(Failure::stopped)?;
-    let variants: &[&str] = match (&peer, bf16) {
-        (None, _) => &[],
-        (_, false) => &["default fp32", "channels_last fp32", "compiled fp32"],
-        (_, true) => &["channels_last bf16", "compiled bf16"],
+    let variants: &[&str] = match (&peer, detects, bf16) {
+        (None, ..) => &[],
+        (_, true, _) => &["default fp32 mtcnn", "channels_last fp32 mtcnn"],
+        (_, _, false) => &["default fp32", "channels_last fp32", "compiled fp32"],
+        (_, _, true) => &["channels_last bf16", "compiled bf16"],
     };
     let mut rounds = Vec::new();
     let mut peers: BTreeMap<String, Vec<f64>> = BTreeMap::new();

@@ -61,14 +61,15 @@ impl Earlier {
         };
         let (shards, commits) = (plan::read_all(&store)?, commit::read_all(&store)?);
         let mut videos = BTreeMap::new();
-        for (plan::Latest { shard, planned }, outcome) in plan::outcomes(&shards, &commits)? {
+        for (latest, outcome) in plan::outcomes(&shards, &commits)? {
+            let shard = &latest.shard.id;
             let video = EarlierVideo {
-                part: paths::part(&shard.id),
-                sha256: commits[&shard.id].part.sha256.clone(),
-                bytes: planned.bytes,
+                part: paths::part(shard),
+                sha256: commits[shard].part.sha256.clone(),
+                bytes: latest.planned.bytes,
                 status: outcome.status,
             };
-            videos.insert(planned.key.clone(), video);
+            videos.insert(latest.planned.key.clone(), video);
         }
         Ok(Self(videos))
     }

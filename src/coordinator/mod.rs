@@ -85,11 +85,6 @@ pub enum RunError {
         /// What the weight file says.
         stated: String,
     },
-    /// A video was named that no plan has.
-    #[error(
-        "no plan has the video `{0}`; `videos.parquet` lists the videos there are, by their paths within the input"
-    )]
-    NoSuchVideo(VideoKey),
     /// The faces of an earlier run cannot be taken over.
     #[error("{output}: its faces cannot be taken over ([faces] labels): {cause}")]
     Earlier {
@@ -98,6 +93,11 @@ pub enum RunError {
         /// Why, and the remedy.
         cause: String,
     },
+    /// A video was named that no plan has.
+    #[error(
+        "no plan has the video `{0}`; `videos.parquet` lists the videos there are, by their paths within the input"
+    )]
+    NoSuchVideo(VideoKey),
     /// The output belongs to another job.
     #[error("{output} was labelled by another job; what differs:\n{}\nname another [output] uri, or restore these values", differences.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n"))]
     OtherFingerprint {
@@ -175,8 +175,8 @@ impl RunError {
             RunError::Discover(_)
                 | RunError::Model(_)
                 | RunError::Crop { .. }
-                | RunError::NoSuchVideo(_)
                 | RunError::Earlier { .. }
+                | RunError::NoSuchVideo(_)
                 | RunError::OtherFingerprint { .. }
         )
     }

@@ -208,8 +208,9 @@ pub fn unprobed(source: &Source) -> PlannedVideo {
         kind: source.kind,
         bytes: source.bytes,
         etag: source.etag.clone(),
-        frames: 0,
+        frames: source.crops.as_ref().map_or(0, |crops| crops.frames),
         duration_us: 0,
+        archive: source.crops.as_ref().map(|crops| crops.archive.clone()),
         unreadable: None,
     }
 }

@@ -87,6 +87,15 @@ impl Pool {
 
     /// Hands the next video to a prober; one without a video ends.
     async fn order(&mut self, id: usize) {
+        // Of crops everything is known that a header would tell.
+        while self
+            .probed
+            .get(self.next)
+            .is_some_and(|video| video.archive.is_some())
+        {
+            self.next += 1;
+            self.done += 1;
+        }
         if self.next == self.probed.len() {
             self.probers.remove(&id);
             return;

@@ -3,6 +3,7 @@
 //! Readers ignore names that begin with `_`, so a tool pointed at the root sees `labels/` and `videos.parquet`.
 
 use crate::domain::ShardId;
+use std::fmt;
 
 /// Written last of all: the label set is whole.
 pub const SUCCESS: &str = "_SUCCESS";
@@ -27,6 +28,47 @@ pub const CROPS: &str = "crops";
 /// The tar shard of a shard's crops.
 pub fn crops(shard: &ShardId) -> String {
     format!("{CROPS}/part-{shard}.tar")
+}
+
+/// Name of a member of a tar shard of crops, `<video>/<frame>-<face>.<ending>`: WebDataset's key ends at the first dot after
+/// the last `/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SampleName<'a> {
+    /// Key of the video.
+    pub video: &'a str,
+    /// Frame.
+    pub frame: u64,
+    /// Index of the face within the frame.
+    pub face: i32,
+    /// `jpg` or `json`.
+    pub ending: &'a str,
+}
+
+impl<'a> SampleName<'a> {
+    /// Reads a name; `None` when it is no such name.
+    pub fn parse(name: &'a str) -> Option<Self> {
+        let (video, rest) = name.rsplit_once('/')?;
+        let (numbers, ending) = rest.split_once('.')?;
+        let (frame, face) = numbers.split_once('-')?;
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        (matches!(ending, "jpg" | "json") && is_number(frame) && is_number(face)).then_some(())?;
+        Some(Self {
+            video,
+            frame: frame.parse().ok().filter(|frame| i64::try_from(*frame).is_ok())?,
+            face: face.parse().ok()?,
+            ending,
+        })
+    }
+}
+
+impl fmt::Display for SampleName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}/{:09}-{:03}.{}",
+            self.video, self.frame, self.face, self.ending
+        )
+    }
 }
 
 /// The Parquet part of a shard.

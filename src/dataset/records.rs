@@ -84,9 +84,19 @@ pub struct PlannedVideo {
     pub frames: u64,
     /// Estimated duration in microseconds; 0 when unknown.
     pub duration_us: u64,
+    /// The tar file, relative to the input root, in which its crops are; none for a video that lies by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<String>,
     /// Why the prober could not read it. It is tried again when its shard runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreadable: Option<String>,
+}
+
+impl PlannedVideo {
+    /// What must be opened to read it, relative to the input root.
+    pub fn file(&self) -> &str {
+        self.archive.as_deref().unwrap_or(self.key.as_str())
+    }
 }
 
 /// What kind of thing a video is.

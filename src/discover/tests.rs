@@ -28,6 +28,7 @@ fn planned(source: &Source) -> PlannedVideo {
         etag: source.etag.clone(),
         frames: 0,
         duration_us: 0,
+        archive: None,
         unreadable: None,
     }
 }

@@ -9,6 +9,7 @@ fn video(key: &str, frames: u64) -> PlannedVideo {
         etag: "1".into(),
         frames,
         duration_us: 0,
+        archive: None,
         unreadable: None,
     }
 }

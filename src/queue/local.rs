@@ -133,6 +133,7 @@ mod tests {
             etag: String::new(),
             frames,
             duration_us: 0,
+            archive: None,
             unreadable: None,
         };
         let mut digest = [0; 8];

@@ -313,16 +313,16 @@ fn default_image_base() -> u64 {
     1
 }
 
+fn default_crop_quality() -> u8 {
+    95
+}
+
 fn default_max_pixels() -> u64 {
     100_000_000
 }
 
 fn default_max_frames() -> u64 {
     10_000_000
-}
-
-fn default_crop_quality() -> u8 {
-    95
 }
 
 fn default_shard_frames() -> u64 {

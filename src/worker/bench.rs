@@ -4,7 +4,6 @@
 
 use super::heartbeat::Reports;
 use super::pipeline::{Pipeline, PipelineError};
-use crate::discover;
 use crate::model::{Device, INPUT_LEN};
 use crate::queue::{Assignment, Lease};
 use crate::stages::decode::{DecodeError, Sampler, VideoReader};
@@ -102,7 +101,7 @@ impl Bench {
         let mut other = Duration::ZERO;
         let began = Instant::now();
         for video in &self.lease.shard.videos {
-            let path = discover::source_path(&self.assignment.input_root, &video.key);
+            let path = self.assignment.input_root.join(video.file());
             let mut reader = VideoReader::open(&path, video.kind, &options)?;
             let mut sampler = Sampler::new(&self.assignment.job.job.sampling);
             while let Some(frame) = reader.next()? {

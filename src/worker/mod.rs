@@ -181,8 +181,8 @@ impl Labeller {
             .then(|| self.store.scratch_file(lease.shard.id.as_str()))
             .transpose()
             .map_err(Failure::final_)?;
-        let crops_at = crops.as_ref().map(|file| file.path());
-        let labelled = match self.pipeline.label(lease, part.path(), crops_at, reports) {
+        let crops_path = crops.as_ref().map(|file| file.path());
+        let labelled = match self.pipeline.label(lease, part.path(), crops_path, reports) {
             Ok(labelled) => labelled,
             Err(PipelineError::BrokeOff { video, trouble }) => {
                 return Ok(FromWorker::BrokeOff { video, trouble });

@@ -47,6 +47,9 @@ pub enum PipelineError {
     /// A row could not be written.
     #[error(transparent)]
     Rows(#[from] RowError),
+    /// The earlier run's output could not be opened.
+    #[error(transparent)]
+    Earlier(#[from] StoreError),
     /// A video could not be read to its end, though another attempt may: what was labelled of the shard does not count.
     #[error("{}", trouble.error)]
     BrokeOff {
@@ -55,9 +58,6 @@ pub enum PipelineError {
         /// Why.
         trouble: Trouble,
     },
-    /// The earlier run's output could not be opened.
-    #[error(transparent)]
-    Earlier(#[from] StoreError),
     /// A thread could not be started or broke off.
     #[error("the decode thread {0}")]
     Thread(String),

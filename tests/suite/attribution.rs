@@ -7,10 +7,11 @@
 
 use super::common::*;
 use affectmill::dataset::SourceKind;
-use affectmill::domain::ModelKind;
-use affectmill::model::{Batch, Device, Network};
+use affectmill::model::Device;
+use affectmill::spec;
 use affectmill::stages::decode::{DecodeOptions, VideoReader};
 use affectmill::stages::faces::{Preparer, full_frame};
+use affectmill::stages::infer::Engine;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
@@ -153,10 +154,9 @@ fn assert_ffmpeg_sees_the_patterns(project: &Project, corpus: &Corpus) {
 }
 
 /// What the model says of each picture on its own, by (video, frame).
-fn said(corpus: &Corpus) -> BTreeMap<(u16, u16), Vec<f32>> {
-    let kind = ModelKind::TeacherAu;
-    let network = Network::load(&weights("teacher_au"), kind, Default::default(), Device::cpu()).unwrap();
-    let mut batch = Batch::new(16, Device::cpu()).unwrap();
+fn said(project: &Project, corpus: &Corpus) -> BTreeMap<(u16, u16), Vec<f32>> {
+    let job = spec::load(&project.job(), &["run.batch=16".into()]).unwrap();
+    let mut engine = Engine::load(&job, Device::cpu()).unwrap();
     let options = DecodeOptions {
         threads: 1,
         image_base: 0,
@@ -174,7 +174,7 @@ fn said(corpus: &Corpus) -> BTreeMap<(u16, u16), Vec<f32>> {
             &folder.path().join("%05d.png"),
         );
         let mut reader = VideoReader::open(folder.path(), SourceKind::Images, &options).unwrap();
-        let mut waiting = Vec::new();
+        let mut batch = Vec::new();
         let mut next = reader.next().unwrap();
         while let Some(frame) = next {
             let picture = frame.picture.unwrap();
@@ -182,14 +182,13 @@ fn said(corpus: &Corpus) -> BTreeMap<(u16, u16), Vec<f32>> {
             Preparer::new()
                 .prepare(&picture, &full_frame(&picture), &mut input)
                 .unwrap();
-            batch.push(&input).unwrap();
-            waiting.push(frame.index.0 as u16);
+            engine.push(&input).unwrap();
+            batch.push(frame.index.0 as u16);
             next = reader.next().unwrap();
-            if batch.len() == batch.capacity() || next.is_none() {
-                let outputs = network.infer(&batch).unwrap();
-                batch.clear();
-                for (values, frame) in outputs.chunks_exact(kind.output_count()).zip(waiting.drain(..)) {
-                    said.insert((*video, frame), values.to_vec());
+            if engine.is_full() || next.is_none() {
+                let outputs = engine.run().unwrap();
+                for (at, frame) in batch.drain(..).enumerate() {
+                    said.insert((*video, frame), outputs.face(at)[0].to_vec());
                 }
             }
         }
@@ -209,7 +208,7 @@ fn every_row_belongs_to_its_picture_whatever_is_killed() {
     let (count, kills) = if soak() { (60, 40) } else { (16, 6) };
     let corpus = make(&project, count, &mut dice);
     assert_ffmpeg_sees_the_patterns(&project, &corpus);
-    let said = said(&corpus);
+    let said = said(&project, &corpus);
 
     // Random shards, several workers, kills of workers and of the whole run.
     let frames = format!("output.shard_frames={}", 5 + dice.roll(40));

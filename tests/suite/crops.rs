@@ -149,3 +149,87 @@ fn crops_have_the_same_bytes_whoever_dies() {
         "{error}"
     );
 }
+
+#[test]
+fn a_later_job_labels_the_crops_of_an_earlier_one() {
+    let project = project(&["mini_xception"]);
+    project.run("out", &["output.crops=webdataset"], 0);
+    let out = project.output("out");
+    let full_frame = |name: &str, input: &std::path::Path, code: i32| {
+        let job = project.dir.path().join("crops.toml");
+        let text = format!(
+            "[input]\nuri = {input:?}\n[faces]\nmode = \"full_frame\"\n[[models]]\nname = \"mini_xception\"\n\
+             kind = \"mini_xception\"\nweights = {:?}\n[output]\nuri = {name:?}\n",
+            weights("mini_xception")
+        );
+        fs::write(&job, text).unwrap();
+        let done = affectmill().arg("run").arg(job).output().unwrap();
+        assert_eq!(done.status.code(), Some(code), "{}", stderr(&done));
+        stderr(&done)
+    };
+    full_frame("again", &out.join("crops"), 0);
+    let again = project.output("again");
+    let faces = |output: &std::path::Path| {
+        let logits = floats(output, "mini_xception_expr_Happiness");
+        let rows = rows(output).into_iter().zip(logits);
+        let mut faces: Vec<(Row, f32)> = rows.filter_map(|(row, logit)| Some((row, logit?))).collect();
+        faces.sort_by_key(|(row, _)| (row.video.clone(), row.frame, row.face));
+        faces
+    };
+    let (first, second) = (faces(&out), faces(&again));
+    // A frame without a face has no crop; every face has the row it had, key, time, track, box and landmarks included.
+    assert_eq!(first.len(), 144);
+    assert!(
+        first
+            .iter()
+            .map(|face| &face.0)
+            .eq(second.iter().map(|face| &face.0))
+    );
+    assert_eq!(rows(&again).len(), 144);
+    // What JPEG changed is small beside what tells faces apart.
+    let mean = |values: &mut dyn Iterator<Item = f32>| values.sum::<f32>() / 144.0;
+    let middle = mean(&mut first.iter().map(|face| face.1));
+    let spread = mean(&mut first.iter().map(|face| (face.1 - middle).abs()));
+    let off = mean(&mut first.iter().zip(&second).map(|(a, b)| (a.1 - b.1).abs()));
+    println!("logits vary by {spread:.4} on average; from crops they are {off:.4} off");
+    assert!(off < spread / 4.0, "{off} of {spread}");
+
+    // One crop's bytes are spoilt: its frame says so, the others stay.
+    let spoilt = project.dir.path().join("spoilt");
+    fs::create_dir(&spoilt).unwrap();
+    let shard = fs::read_dir(out.join("crops"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let mut bytes = fs::read(&shard).unwrap();
+    let at = bytes
+        .windows(3)
+        .position(|three| three == [0xff, 0xd8, 0xff])
+        .unwrap();
+    bytes[at..at + 64].fill(0);
+    fs::write(spoilt.join("a.tar"), &bytes).unwrap();
+    // A second shard of the same videos, and a tar file of something else.
+    fs::copy(&shard, spoilt.join("b.tar")).unwrap();
+    fs::write(spoilt.join("notes.txt"), "no crops").unwrap();
+    let tar = ["-cf", "other.tar", "notes.txt"];
+    succeed(std::process::Command::new("tar").current_dir(&spoilt).args(tar));
+    let told = full_frame("partial", &spoilt, 0);
+    assert!(
+        told.contains("b.tar was skipped") && told.contains("is there already"),
+        "{told}"
+    );
+    assert!(told.contains("damaged at frame"), "{told}");
+    let partial = rows(&project.output("partial"));
+    let damaged: Vec<&Row> = partial
+        .iter()
+        .filter(|row| row.status == "decode_error")
+        .collect();
+    assert_eq!(damaged.len(), 1);
+    assert_eq!(partial.len(), 72);
+
+    // Where faces are to be found, crops are no place to look.
+    let error = stderr(&project.run("none", &[&format!("input.uri={:?}", out.join("crops"))], 3));
+    assert!(error.contains("mode = \"full_frame\""), "{error}");
+}

@@ -43,21 +43,38 @@ fn the_first_job_runs_and_both_readers_show_its_labels() {
     fs::create_dir(&folder).unwrap();
     fs::copy(weights("student"), folder.join("student.safetensors")).unwrap();
     fs::copy(detector(), folder.join("centerface.safetensors")).unwrap();
-    let [job] = &blocks("toml")[..] else {
-        panic!("one job in the README")
+    let [job, faces] = &blocks("toml")[..] else {
+        panic!("a job, and the faces of an earlier one, in the README")
     };
     fs::write(project.job(), job).unwrap();
-    succeed(affectmill().arg("run").arg(project.job()));
+    let run = |sets: &[&str]| {
+        let sets = sets.iter().flat_map(|set| ["--set", set]);
+        succeed(affectmill().arg("run").arg(project.job()).args(sets))
+    };
+    run(&["output.crops=webdataset"]);
 
+    let python = |snippet: &str| {
+        let mut command = Command::new(python());
+        command.current_dir(project.dir.path()).args(["-c", snippet]);
+        succeed(command.env("SPARK_LOCAL_IP", "127.0.0.1"))
+    };
     let snippets = blocks("python");
-    assert_eq!(snippets.len(), 2, "Polars and Spark");
-    for snippet in snippets {
-        let shown = succeed(
-            Command::new(python())
-                .current_dir(project.dir.path())
-                .env("SPARK_LOCAL_IP", "127.0.0.1")
-                .args(["-c", &snippet]),
-        );
+    let [polars, spark, webdataset] = &snippets[..] else {
+        panic!("Polars, Spark and webdataset in the README")
+    };
+    let shown = python(webdataset);
+    assert_eq!(shown.matches("(128, 128, 3)").count(), 40, "{shown}");
+
+    // The same job over the faces that are there now.
+    let (before, rest) = job.split_once("[faces]").unwrap();
+    let (_, after) = rest.split_once("[[models]]").unwrap();
+    fs::write(project.job(), format!("{before}{faces}[[models]]{after}")).unwrap();
+    run(&[&format!("output.uri={:?}", project.output("again"))]);
+    let again = rows(&project.output("again"));
+    assert!(again == rows(&project.output("out")));
+
+    for snippet in [polars, spark] {
+        let shown = python(snippet);
         for video in ["clip00.mp4", "clip01.mp4"] {
             let row = shown.lines().find(|line| line.contains(video));
             let row = row.unwrap_or_else(|| panic!("no {video} in\n{shown}"));

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 const EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "bmp", "webp"];
 
 /// No sane image is larger, and FFmpeg's packets end at 2 GiB.
-const MAX_BYTES: u64 = 1 << 30;
+pub(super) const MAX_BYTES: u64 = 1 << 30;
 
 /// Reader of one folder.
 pub(super) struct ImageReader {
@@ -28,7 +28,7 @@ pub(super) struct ImageReader {
 }
 
 /// Why one image gives no picture.
-enum BadImage {
+pub(super) enum BadImage {
     /// The system does not let it be read.
     Unreadable(std::io::Error),
     /// It is no whole image, or none that can be used.
@@ -135,6 +135,7 @@ impl ImageReader {
             timestamp,
             key: true,
             picture,
+            faces: Vec::new(),
         }))
     }
 
@@ -147,9 +148,11 @@ fn at(index: FrameIndex, fps: f64) -> Micros {
     Micros((index.0 as f64 * 1e6 / fps).round() as i64)
 }
 
-/// Decodes one image, whole or not at all.
+fn unsupported(cause: String) -> BadImage {
+    BadImage::Unfit(ErrorClass::Unsupported, cause)
+}
+
 fn decode(path: &Path, max_pixels: u64) -> Result<Picture, BadImage> {
-    let unsupported = |cause| BadImage::Unfit(ErrorClass::Unsupported, cause);
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(BadImage::Unreadable)?;
     file.take(MAX_BYTES + 1)
@@ -158,7 +161,12 @@ fn decode(path: &Path, max_pixels: u64) -> Result<Picture, BadImage> {
     if bytes.len() as u64 > MAX_BYTES {
         return Err(unsupported("larger than 1 GiB".into()));
     }
-    let id = match bytes.as_slice() {
+    decoded(&bytes, max_pixels)
+}
+
+/// Decodes one image, whole or not at all.
+pub(super) fn decoded(bytes: &[u8], max_pixels: u64) -> Result<Picture, BadImage> {
+    let id = match bytes {
         [0xff, 0xd8, ..] => Id::MJPEG,
         [0x89, b'P', b'N', b'G', ..] => Id::PNG,
         [b'B', b'M', ..] => Id::BMP,
@@ -175,7 +183,7 @@ fn decode(path: &Path, max_pixels: u64) -> Result<Picture, BadImage> {
     decoder.check(Check::EXPLODE);
     let mut decoder = decoder.video().map_err(corrupt)?;
     decoder
-        .send_packet(&ffmpeg::Packet::copy(&bytes))
+        .send_packet(&ffmpeg::Packet::copy(bytes))
         .map_err(corrupt)?;
     decoder.send_eof().map_err(corrupt)?;
     let mut frame = Video::empty();

@@ -1,4 +1,4 @@
-//! Decode: a video file or a folder of numbered images in, frames in presentation order out.
+//! Decode: a video file, a folder of numbered images or a set of crops in, frames in presentation order out.
 //!
 //! Flows in: a path. Flows out: [`DecodedFrame`]s, each with its index, its time after the container's start, and
 //! a [`Picture`] that borrows nothing and copies nothing: the planes stay as the decoder laid them. FFmpeg is named
@@ -7,6 +7,7 @@
 //!
 //! Frames, their order and their times are those of `ffprobe -show_frames`, whatever the number of threads.
 
+mod crops;
 mod error;
 mod images;
 mod native;
@@ -19,7 +20,7 @@ pub use picture::{Colour, Component, Picture, Plane, Samples};
 pub use sampling::Sampler;
 
 use crate::dataset::{SourceKind, Trouble};
-use crate::domain::{FrameIndex, Micros};
+use crate::domain::{Face, FrameIndex, Micros, VideoKey};
 use std::path::Path;
 
 /// How videos are read.
@@ -48,8 +49,10 @@ pub struct DecodedFrame {
     pub timestamp: Option<Micros>,
     /// Marked by the decoder as a key frame; always so for images.
     pub key: bool,
-    /// The picture; `None` when the frame exists but could not be decoded whole.
+    /// The picture; `None` when the frame exists but could not be decoded whole, and in a set of crops.
     pub picture: Option<Picture>,
+    /// In a set of crops: the faces of the frame, each with its crop; those that could not be decoded whole are missing.
+    pub faces: Vec<(Face, Picture)>,
 }
 
 /// A picture is larger than the job allows: in words.
@@ -74,6 +77,7 @@ enum Source {
     // Boxed: its state is far larger than an image list's.
     File(Box<stream::StreamReader>),
     Images(images::ImageReader),
+    Crops(crops::CropReader),
 }
 
 impl VideoReader {
@@ -89,6 +93,18 @@ impl VideoReader {
         }))
     }
 
+    /// Opens a video of which there are crops, in the tar file of a set of crops.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is no tar file, or holds nothing of the video.
+    pub fn open_crops(
+        archive: &Path,
+        video: &VideoKey,
+        options: &DecodeOptions,
+    ) -> Result<Self, DecodeError> {
+        crops::CropReader::open(archive, video, options).map(|reader| Self(Source::Crops(reader)))
+    }
+
     /// The next frame in presentation order, `None` at the end. Memory does not grow with the video's length,
     /// save for the list of file names of a folder.
     ///
@@ -102,6 +118,7 @@ impl VideoReader {
         match &mut self.0 {
             Source::File(reader) => reader.next(),
             Source::Images(reader) => reader.next(),
+            Source::Crops(reader) => reader.next(),
         }
     }
 
@@ -111,6 +128,7 @@ impl VideoReader {
         match &self.0 {
             Source::File(reader) => reader.damage(),
             Source::Images(reader) => reader.damage(),
+            Source::Crops(reader) => reader.damage(),
         }
     }
 }

@@ -337,6 +337,7 @@ impl StreamReader {
             timestamp,
             key,
             picture,
+            faces: Vec::new(),
         }
     }
 

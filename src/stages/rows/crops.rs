@@ -9,6 +9,7 @@ use super::encoding::HashedFile;
 use super::numbers::Numbers;
 use super::{Content, Row, RowError, unfit};
 use crate::dataset::PartInfo;
+use crate::dataset::paths::SampleName;
 use crate::dataset::schema::LabelSchema;
 use crate::domain::{Crop, EXPRESSIONS, Face};
 use crate::model::{IMAGENET_MEAN, IMAGENET_STD, INPUT_LEN, INPUT_SIZE};
@@ -92,9 +93,14 @@ impl CropWriter {
         };
         self.json.clear();
         serde_json::to_writer(&mut self.json, &sample).map_err(|error| unfit(row, error.to_string()))?;
-        let stem = format!("{}/{:09}-{:03}", row.video, row.frame.0, face.index);
-        append(&mut self.tar, &format!("{stem}.jpg"), jpeg)
-            .and_then(|()| append(&mut self.tar, &format!("{stem}.json"), &self.json))
+        let member = |ending| SampleName {
+            video: row.video.as_str(),
+            frame: row.frame.0,
+            face: face.index,
+            ending,
+        };
+        append(&mut self.tar, member("jpg"), jpeg)
+            .and_then(|()| append(&mut self.tar, member("json"), &self.json))
             .map_err(|source| io_error(&self.path, source))?;
         self.samples += 1;
         Ok(())
@@ -115,11 +121,11 @@ impl CropWriter {
     }
 }
 
-fn append(tar: &mut Builder<HashedFile>, name: &str, bytes: &[u8]) -> io::Result<()> {
+fn append(tar: &mut Builder<HashedFile>, name: SampleName<'_>, bytes: &[u8]) -> io::Result<()> {
     let mut header = Header::new_gnu();
     header.set_mode(0o644);
     header.set_size(bytes.len() as u64);
-    tar.append_data(&mut header, name, bytes)
+    tar.append_data(&mut header, name.to_string(), bytes)
 }
 
 fn io_error(path: &Path, source: io::Error) -> RowError {

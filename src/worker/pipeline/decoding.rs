@@ -4,7 +4,7 @@ use super::earlier::{EarlierFrames, Parts};
 use super::{Content, Item, Source};
 use crate::dataset::{ErrorClass, PlannedVideo, Trouble, VideoOutcome, VideoStatus};
 use crate::discover;
-use crate::domain::{FrameIndex, Micros, VideoKey};
+use crate::domain::{Face, FrameIndex, Micros, VideoKey};
 use crate::model::INPUT_LEN;
 use crate::queue::{EarlierVideo, Lease};
 use crate::spec::FaceMode;
@@ -104,16 +104,9 @@ impl Frames<'_> {
         outcome: &mut VideoOutcome,
         blocked: &mut Duration,
     ) -> Result<(), Abandoned> {
-        let path = discover::source_path(&self.source.root, &video.key);
+        let path = self.source.root.join(video.file());
         let opened = self.open(&path, video);
-        let opened = opened.and_then(|reader| {
-            let earlier = self.earlier(video, earlier);
-            let earlier = earlier.map_err(|trouble| NotOpened {
-                trouble,
-                passing: false,
-            })?;
-            Ok((reader, earlier))
-        });
+        let opened = opened.and_then(|reader| Ok((reader, self.earlier(video, earlier)?)));
         let (mut reader, mut earlier) = match opened {
             Ok(opened) => opened,
             Err(NotOpened {
@@ -129,15 +122,15 @@ impl Frames<'_> {
         self.cuts.clear();
         let mut sampler = Sampler::new(&self.source.job.sampling);
         let detect = self.source.job.faces.mode == FaceMode::Detect;
-        let (mut cut, mut sent) = (false, 0_u64);
+        let mut cut = false;
         let broke_off = loop {
             let frame = match reader.next() {
                 Ok(Some(frame)) => frame,
-                Ok(None) => break earlier.as_mut().and_then(|earlier| earlier.end().err()),
+                Ok(None) => break None,
                 Err(error) if error.broke_off().is_some() => {
                     return Err(Abandoned::BrokeOff(trouble(&error)));
                 }
-                Err(error) => break Some(trouble(&error)),
+                Err(error) => break Some(error),
             };
             outcome.frames += 1;
             self.reports.decoded(frame.index);
@@ -148,22 +141,32 @@ impl Frames<'_> {
                 continue;
             }
             let (at, timestamp) = (frame.index, frame.timestamp);
-            let contents = match (&mut earlier, frame.picture) {
-                (Some(earlier), picture) => match self.taken_over(earlier, at, timestamp, picture.as_ref()) {
-                    Ok(contents) => contents,
-                    Err(mismatch) => break Some(mismatch),
-                },
-                (None, None) => vec![Content::Damaged],
-                (None, Some(picture)) if detect => vec![Content::Picture(picture, std::mem::take(&mut cut))],
-                (None, Some(picture)) => vec![self.prepare(&picture).unwrap_or_else(|error| {
-                    outcome.note(Trouble {
-                        error: format!("frame {at} was not labelled: {error}"),
-                        class: ErrorClass::Unsupported,
-                        frame: Some(at),
-                    });
-                    Content::Damaged
-                })],
-            };
+            let mut contents = Vec::new();
+            match (&mut earlier, frame.picture) {
+                (Some(earlier), picture) => {
+                    let faces = self.taken_over(earlier, at, timestamp, picture.as_ref());
+                    contents = faces.map_err(Abandoned::BrokeOff)?;
+                }
+                (None, Some(picture)) if detect => {
+                    contents.push(Content::Picture(picture, std::mem::take(&mut cut)));
+                }
+                (None, picture) => {
+                    let whole = picture.map(|picture| (faces::full_frame(&picture), picture));
+                    for (face, picture) in frame.faces.into_iter().chain(whole) {
+                        match self.prepare(face, &picture) {
+                            Ok(content) => contents.push(content),
+                            Err(error) => outcome.note(Trouble {
+                                error: format!("frame {at} was not labelled: {error}"),
+                                class: ErrorClass::Unsupported,
+                                frame: Some(at),
+                            }),
+                        }
+                    }
+                }
+            }
+            if contents.is_empty() {
+                contents.push(Content::Damaged);
+            }
             for content in contents {
                 let waiting = Instant::now();
                 let item = Item {
@@ -174,11 +177,14 @@ impl Frames<'_> {
                 };
                 self.sender.send(item).map_err(|_| Abandoned::Receiver)?;
                 *blocked += waiting.elapsed();
-                sent += 1;
             }
         };
         // First of all: whatever else is wrong with a file that changed under the reader comes from that.
         still_the_same(&path, video).map_err(Abandoned::BrokeOff)?;
+        if let Some(earlier) = &mut earlier {
+            earlier.end().map_err(Abandoned::BrokeOff)?;
+        }
+        let broke_off = broke_off.map(|error| trouble(&error));
         let damage = reader.damage().cloned().or(broke_off);
         if let Some(damage) = damage {
             outcome.note(damage);
@@ -191,19 +197,16 @@ impl Frames<'_> {
                 frame: None,
             });
         } else if outcome.error.is_some() {
-            outcome.status = match sent {
-                0 => VideoStatus::Failed,
-                _ => VideoStatus::Partial,
-            };
+            outcome.status = VideoStatus::Partial;
         }
         Ok(())
     }
 
-    /// The whole picture as a face.
-    fn prepare(&mut self, picture: &Picture) -> Result<Content, PrepareError> {
-        let face = faces::full_frame(picture);
+    /// A face whose crop is the whole picture.
+    fn prepare(&mut self, face: Face, picture: &Picture) -> Result<Content, PrepareError> {
         let mut input = self.input();
-        self.preparer.prepare(picture, &face, &mut input)?;
+        self.preparer
+            .prepare(picture, &faces::full_frame(picture), &mut input)?;
         Ok(Content::Face(face, input))
     }
 
@@ -225,7 +228,7 @@ impl Frames<'_> {
             let made = self
                 .cropper
                 .crop_all(picture, &face, &self.source.crops, &mut input);
-            made.map_err(|error| earlier.refuse(Some(frame), format!("frame {frame}: {error}")))?;
+            made.map_err(|error| earlier.refuse(frame, error.to_string()))?;
             contents.push(Content::Face(face, input));
         }
         if contents.is_empty() {
@@ -245,7 +248,7 @@ impl Frames<'_> {
         &mut self,
         video: &PlannedVideo,
         earlier: Option<&EarlierVideo>,
-    ) -> Result<Option<EarlierFrames>, Trouble> {
+    ) -> Result<Option<EarlierFrames>, NotOpened> {
         let Some(store) = &self.source.earlier else {
             return Ok(None);
         };
@@ -258,7 +261,27 @@ impl Frames<'_> {
             trouble,
             passing: false,
         })?;
-        VideoReader::open(path, video.kind, &self.source.options).map_err(|error| NotOpened {
+        let options = &self.source.options;
+        let opened = match video.archive {
+            None => VideoReader::open(path, video.kind, options),
+            Some(_) if self.source.job.faces.mode == FaceMode::FullFrame => {
+                VideoReader::open_crops(path, &video.key, options)
+            }
+            Some(_) => {
+                return Err(NotOpened {
+                    trouble: Trouble {
+                        error: format!(
+                            "{}: holds crops, in which faces were found before; label them with [faces] mode = \"full_frame\"",
+                            path.display()
+                        ),
+                        class: ErrorClass::Unsupported,
+                        frame: None,
+                    },
+                    passing: false,
+                });
+            }
+        };
+        opened.map_err(|error| NotOpened {
             trouble: trouble(&error),
             passing: error.broke_off().is_some(),
         })
@@ -266,10 +289,10 @@ impl Frames<'_> {
 }
 
 /// Why a video was not opened.
-struct NotOpened {
-    trouble: Trouble,
+pub(super) struct NotOpened {
+    pub trouble: Trouble,
     /// Another attempt may open it.
-    passing: bool,
+    pub passing: bool,
 }
 
 fn trouble(error: &DecodeError) -> Trouble {

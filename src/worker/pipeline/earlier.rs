@@ -3,6 +3,7 @@
 //! Frames and faces must match one to one. Where they do not, the video is not the one that was labelled then, or is read in
 //! another way now, and no label is better than one on the wrong face.
 
+use super::decoding::NotOpened;
 use crate::dataset::{ErrorClass, PlannedVideo, Trouble, VideoStatus};
 use crate::domain::{Face, FrameIndex, Micros, RowStatus, VideoKey, hex};
 use crate::queue::EarlierVideo;
@@ -43,6 +44,7 @@ impl Parts {
 pub(super) struct EarlierFrames {
     video: VideoKey,
     faces: EarlierFaces,
+    last: Option<FrameIndex>,
 }
 
 impl EarlierFrames {
@@ -52,32 +54,41 @@ impl EarlierFrames {
         parts: &mut Parts,
         video: &PlannedVideo,
         earlier: Option<&EarlierVideo>,
-    ) -> Result<Self, Trouble> {
-        let refuse = |cause: String| Trouble {
-            error: format!("{}: {cause} ([faces] labels)", video.key),
-            class: ErrorClass::Changed,
-            frame: None,
+    ) -> Result<Self, NotOpened> {
+        let refuse = |class, cause: &str| NotOpened {
+            trouble: Trouble {
+                error: format!("{}: {cause} ([faces] labels)", video.key),
+                class,
+                frame: None,
+            },
+            passing: class == ErrorClass::Io,
         };
-        let earlier = earlier.ok_or_else(|| {
-            refuse("the earlier run did not label it; detect its faces, or run that job again first".into())
-        })?;
+        let Some(earlier) = earlier else {
+            let cause = "the earlier run did not label it; detect its faces, or run that job again first";
+            return Err(refuse(ErrorClass::Unsupported, cause));
+        };
         if matches!(earlier.status, VideoStatus::Failed | VideoStatus::Quarantined) {
-            let status = earlier.status.as_str();
-            return Err(refuse(format!(
-                "it {status} in the earlier run, which has no faces of it"
-            )));
+            let cause = "the earlier run could not label it and has no faces of it";
+            return Err(refuse(ErrorClass::Unsupported, cause));
         }
         if earlier.bytes != video.bytes {
-            return Err(refuse(format!(
+            let cause = format!(
                 "it has {} bytes and had {} when its faces were found, so it is another video",
                 video.bytes, earlier.bytes
-            )));
+            );
+            return Err(refuse(ErrorClass::Changed, &cause));
         }
-        let part = parts.get(store, earlier).map_err(unreadable)?;
-        let unfit = |cause: String| unreadable(format!("{}: {cause}", store.path(&earlier.part).display()));
+        let part = parts
+            .get(store, earlier)
+            .map_err(|cause| refuse(ErrorClass::Io, &cause))?;
+        let unreadable = |cause: String| {
+            let path = store.path(&earlier.part);
+            refuse(ErrorClass::Corrupt, &format!("{}: {cause}", path.display()))
+        };
         Ok(Self {
             video: video.key.clone(),
-            faces: EarlierFaces::open(part, &video.key).map_err(unfit)?,
+            faces: EarlierFaces::open(part, &video.key).map_err(unreadable)?,
+            last: None,
         })
     }
 
@@ -89,63 +100,56 @@ impl EarlierFrames {
         timestamp: Option<Micros>,
         whole: bool,
     ) -> Result<Option<Vec<Face>>, Trouble> {
-        let at = Some(frame);
-        let then = self.faces.next().map_err(unreadable)?.ok_or_else(|| {
-            let cause = format!("its faces end before frame {frame}, though the video goes on");
-            self.refuse(at, cause)
-        })?;
+        self.last = Some(frame);
+        let then = self.faces.next().map_err(|cause| self.refuse(frame, cause))?;
+        let Some(then) = then else {
+            return Err(self.refuse(frame, format!("frame {frame} comes where it had ended")));
+        };
         if then.frame != frame {
             let cause = format!("frame {frame} comes where it had frame {}", then.frame);
-            return Err(self.refuse(at, cause));
+            return Err(self.refuse(frame, cause));
         }
         if then.timestamp != timestamp {
-            let text = |time: Option<Micros>| time.map_or("no time".into(), |time| format!("{} µs", time.0));
-            let (now, then) = (text(timestamp), text(then.timestamp));
-            return Err(self.refuse(at, format!("frame {frame} is at {now} and was at {then}")));
+            let at = |time: Option<Micros>| time.map_or("no time".into(), |time| format!("{} µs", time.0));
+            let (now, then) = (at(timestamp), at(then.timestamp));
+            return Err(self.refuse(frame, format!("frame {frame} is at {now} and was at {then}")));
         }
         match (then.status, whole) {
             (RowStatus::DecodeError, false) => Ok(None),
             (RowStatus::Ok | RowStatus::NoFace, true) => Ok(Some(then.faces)),
-            (_, whole) => {
-                let cause = format!(
-                    "frame {frame} {} decoded whole, which it {} then",
-                    if whole { "is" } else { "is not" },
-                    if whole { "was not" } else { "was" },
-                );
-                Err(self.refuse(at, cause))
-            }
+            (_, true) => Err(self.refuse(
+                frame,
+                format!("frame {frame} is decoded whole, which it was not then"),
+            )),
+            (_, false) => Err(self.refuse(
+                frame,
+                format!("frame {frame} is not decoded whole, which it was then"),
+            )),
         }
     }
 
     /// The video is over; so must be the faces.
     pub fn end(&mut self) -> Result<(), Trouble> {
-        match self.faces.next().map_err(unreadable)? {
+        let last = self.last.unwrap_or(FrameIndex(0));
+        match self.faces.next().map_err(|cause| self.refuse(last, cause))? {
             None => Ok(()),
-            Some(more) => {
-                let cause = format!("it ends before frame {}, of which it had faces", more.frame);
-                Err(self.refuse(Some(more.frame), cause))
-            }
+            Some(more) => Err(self.refuse(
+                last,
+                format!("it ends before frame {}, which it had then", more.frame),
+            )),
         }
     }
 
-    /// The video does not match its earlier faces, from this frame on.
-    pub fn refuse(&self, frame: Option<FrameIndex>, cause: String) -> Trouble {
+    /// The video is not the one that was labelled then.
+    pub fn refuse(&self, frame: FrameIndex, cause: String) -> Trouble {
         Trouble {
             error: format!(
-                "{}: {cause}: it is not as it was when its faces were found ([faces] labels); label it in a job that detects faces",
+                "{}: {cause}: it is not as it was when its faces were found ([faces] labels); label it in a job that \
+                 detects faces",
                 self.video
             ),
             class: ErrorClass::Changed,
-            frame,
+            frame: Some(frame),
         }
-    }
-}
-
-/// The earlier output cannot be read.
-fn unreadable(error: String) -> Trouble {
-    Trouble {
-        error,
-        class: ErrorClass::Io,
-        frame: None,
     }
 }
