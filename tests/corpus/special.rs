@@ -280,22 +280,9 @@ fn damaged(folder: &Path) -> Vec<Case> {
     };
     for tenth in 1..10 {
         let cut = |bytes: &[u8]| bytes[..bytes.len() * tenth / 10].to_vec();
-        let header = mp4.windows(4).position(|tag| tag == b"mdat").unwrap() + 4;
-        let (bytes, fate) = (
-            cut(&mp4),
-            if mp4.len() * tenth / 10 > header {
-                Fate::Partial("corrupt")
-            } else {
-                Fate::Failed("corrupt")
-            },
-        );
-        write(format!("cut-{tenth}.mp4"), &bytes, fate, Some("whole.mp4"));
-        write(
-            format!("cut-{tenth}.ts"),
-            &cut(&ts),
-            Fate::Damaged,
-            Some("whole.ts"),
-        );
+        for (name, bytes, whole) in [("mp4", &mp4, "whole.mp4"), ("ts", &ts, "whole.ts")] {
+            write(format!("cut-{tenth}.{name}"), &cut(bytes), Fate::Cut, Some(whole));
+        }
     }
     let mut dice = Dice::seeded(20_211);
     for (name, bytes, of) in [
