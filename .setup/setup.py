@@ -3,7 +3,7 @@
 
     setup.py build       what building and running need: Debian packages, Rust, libtorch, .cargo/config.toml, the detector
     setup.py demo        the demo's videos, in .demo/videos, and its trained network of expressions
-    setup.py test        what the tests need on top: ffprobe, Java, a Python environment, more videos
+    setup.py test        what the tests need on top: ffprobe, Java, an S3 server, a Python environment, more videos
     setup.py all         the three of them
     setup.py path WHAT   prints where something lies: cache, videos, detector, expression, venv, python, target, libtorch
 
@@ -226,6 +226,7 @@ def setup_test(assets: Assets) -> None:
     require_rust_components()
     for name in ("videos-demo", "videos-test"):
         assets.provide(name, places()["videos"], merge=True)
+    assets.provide("seaweedfs", assets.cache / "seaweedfs")
     provide_venv(assets)
 
 

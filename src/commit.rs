@@ -14,8 +14,10 @@ use crate::domain::{Fingerprint, ShardId};
 use crate::store::{Put, Store, StoreError};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use tempfile::NamedTempFile;
+
+/// Records whose text is in memory at a time.
+const AT_ONCE: usize = 256;
 
 /// Finished scratch files of a store.
 pub struct Files {
@@ -50,36 +52,42 @@ pub enum CommitError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A record is not what was written.
-    #[error("the commit record `{}` is damaged: {cause}; delete it and run again: its shard is labelled anew or its part adopted", path.display())]
+    #[error(
+        "the commit record `{path}` is damaged: {cause}; delete it and run again: its shard is labelled anew or its part adopted"
+    )]
     Record {
         /// The record.
-        path: PathBuf,
+        path: String,
         /// What is wrong.
         cause: String,
     },
     /// Another affectmill wrote the record.
-    #[error("the commit record `{}` has version {found}, this affectmill reads {RECORD_VERSION}; use the version that began this label set", path.display())]
+    #[error(
+        "the commit record `{path}` has version {found}, this affectmill reads {RECORD_VERSION}; use the version that began this label set"
+    )]
     Version {
         /// The record.
-        path: PathBuf,
+        path: String,
         /// Its version.
         found: u32,
     },
     /// A part, or its crops, are missing or are not what their record says.
-    #[error("`{}` {cause}; delete it and its commit record `{}`, and run again", path.display(), record.display())]
+    #[error("`{path}` {cause}; delete it and its commit record `{record}`, and run again")]
     Part {
         /// The file.
-        path: PathBuf,
+        path: String,
         /// The record.
-        record: PathBuf,
+        record: String,
         /// What is wrong.
         cause: String,
     },
     /// A part, or crops, without a record cannot be adopted.
-    #[error("`{}` lies where this shard's rows or crops belong and cannot be adopted: {cause}; delete it and run again", path.display())]
+    #[error(
+        "`{path}` lies where this shard's rows or crops belong and cannot be adopted: {cause}; delete it and run again"
+    )]
     Stranger {
         /// The part.
-        path: PathBuf,
+        path: String,
         /// What is wrong.
         cause: String,
     },
@@ -136,7 +144,7 @@ pub fn commit(store: &Store, files: Files, mut record: CommitRecord) -> Result<C
         Put::Exists => match read(store, &record.shard)? {
             Some(standing) => adopt(store, standing, &record.fingerprint),
             None => Err(CommitError::Record {
-                path: store.path(&paths::commit(&record.shard)),
+                path: store.path(&paths::commit(&record.shard)).to_string(),
                 cause: "it vanished while it was read".into(),
             }),
         },
@@ -149,18 +157,23 @@ pub fn commit(store: &Store, files: Files, mut record: CommitRecord) -> Result<C
 /// The store failed; a record is damaged or of another version.
 pub fn read_all(store: &Store) -> Result<BTreeMap<ShardId, CommitRecord>, CommitError> {
     let mut records = BTreeMap::new();
-    for entry in store.list(paths::COMMITS)? {
-        let Some(bytes) = store.get(&entry.key)? else {
-            continue;
-        };
-        let record = decode(store, &entry.key, &bytes)?;
-        if paths::commit(&record.shard) != entry.key {
-            return Err(CommitError::Record {
-                path: store.path(&entry.key),
-                cause: format!("it speaks of shard {}", record.shard),
-            });
+    let keys: Vec<String> = store
+        .list(paths::COMMITS)?
+        .into_iter()
+        .map(|entry| entry.key)
+        .collect();
+    for keys in keys.chunks(AT_ONCE) {
+        for (key, bytes) in keys.iter().zip(store.get_each(keys)?) {
+            let Some(bytes) = bytes else { continue };
+            let record = decode(store, key, &bytes)?;
+            if paths::commit(&record.shard) != *key {
+                return Err(CommitError::Record {
+                    path: store.path(key).to_string(),
+                    cause: format!("it speaks of shard {}", record.shard),
+                });
+            }
+            records.insert(record.shard.clone(), record);
         }
-        records.insert(record.shard.clone(), record);
     }
     Ok(records)
 }
@@ -178,8 +191,8 @@ pub fn verify(store: &Store, record: &CommitRecord) -> Result<(), CommitError> {
 
 fn verify_file(store: &Store, record: &CommitRecord, key: &str, said: &PartInfo) -> Result<(), CommitError> {
     let wrong = |cause: String| CommitError::Part {
-        path: store.path(key),
-        record: store.path(&paths::commit(&record.shard)),
+        path: store.path(key).to_string(),
+        record: store.path(&paths::commit(&record.shard)).to_string(),
         cause,
     };
     let Some((bytes, sha256)) = survey::checksum(store, key)? else {
@@ -230,13 +243,13 @@ fn decode(store: &Store, key: &str, bytes: &[u8]) -> Result<CommitRecord, Commit
         version: u32,
     }
     let damaged = |error: serde_json::Error| CommitError::Record {
-        path: store.path(key),
+        path: store.path(key).to_string(),
         cause: error.to_string(),
     };
     let head: Head = serde_json::from_slice(bytes).map_err(damaged)?;
     if head.version != RECORD_VERSION {
         return Err(CommitError::Version {
-            path: store.path(key),
+            path: store.path(key).to_string(),
             found: head.version,
         });
     }

@@ -1,7 +1,8 @@
 //! Finds the videos of an input: one file, or everything a folder holds.
 //!
 //! Flows in: `[input]` of a job. Flows out: the sources sorted by key, and what was passed over with the reason.
-//! Reads names and metadata only; never opens a video, never writes.
+//! Reads names and metadata only; never opens a video, never writes. Folders on disks are searched here, buckets in
+//! `bucket`, by the same rules.
 //!
 //! Passed over in silence: names beginning with `.` or `_` and everything below them, folders that hold an
 //! `_affectmill` folder (outputs), and files whose extension is not asked for.
@@ -9,8 +10,10 @@
 mod crops;
 
 use crate::dataset::{PlannedVideo, SourceKind};
-use crate::domain::{VideoKey, hex};
+use crate::domain::{Location, VideoKey, hex};
 use crate::spec::Input;
+use crate::store::{Access, StoreError};
+pub use bucket::images_in;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -27,7 +30,7 @@ pub const IMAGE_EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "bmp", "webp"];
 #[derive(Debug)]
 pub struct Discovery {
     /// What keys are relative to.
-    pub root: PathBuf,
+    pub root: Location,
     /// The videos, sorted by the bytes of their keys; never empty.
     pub sources: Vec<Source>,
     /// What looked like input and could not be taken.
@@ -43,8 +46,8 @@ pub struct Source {
     pub kind: SourceKind,
     /// Size in bytes; of all numbered images for a folder.
     pub bytes: u64,
-    /// A file's modification time in ns since 1970; for a folder of images 16 hex digits, a hash over names, sizes
-    /// and modification times.
+    /// A file's modification time in ns since 1970, an object's entity tag; for a folder of images 16 hex digits, a
+    /// hash over names, sizes and those.
     pub etag: String,
     /// Of a video of which there are crops: where they are.
     pub crops: Option<CropsOf>,
@@ -54,7 +57,7 @@ pub struct Source {
 #[derive(Debug)]
 pub struct Skipped {
     /// The file or folder.
-    pub path: PathBuf,
+    pub path: Location,
     /// Why.
     pub reason: String,
 }
@@ -71,21 +74,26 @@ pub enum DiscoverError {
         source: io::Error,
     },
     /// The input is one file that cannot have a key.
-    #[error("`{}` cannot be used as input: {cause}; rename it", path.display())]
+    #[error("`{path}` cannot be used as input: {cause}; rename it")]
     BadName {
         /// The file.
-        path: PathBuf,
+        path: Location,
         /// The cause.
         cause: String,
     },
     /// There is no video in the folder.
-    #[error("no video in `{}`: {seen}; name another [input] uri, or add the extension to [input] extensions", path.display())]
+    #[error(
+        "no video in `{path}`: {seen}; name another [input] uri, or add the extension to [input] extensions"
+    )]
     Empty {
         /// The folder.
-        path: PathBuf,
+        path: Location,
         /// What is there instead.
         seen: String,
     },
+    /// S3 refused, or could not be reached.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// Finds the videos of an input.
@@ -99,12 +107,15 @@ pub enum DiscoverError {
 ///
 /// # Errors
 /// The input is missing or unreadable, or holds no video.
-pub fn discover(input: &Input) -> Result<Discovery, DiscoverError> {
-    let meta = metadata(&input.uri)?;
+pub fn discover(input: &Input, access: &Access) -> Result<Discovery, DiscoverError> {
+    let Location::Local(path) = &input.uri else {
+        return bucket::discover(input, access);
+    };
+    let meta = metadata(path)?;
     if meta.is_dir() {
-        Search::new(input).run()
+        Search::new(input, path).run()
     } else {
-        single(&input.uri, &meta)
+        single(path, &meta)
     }
 }
 
@@ -118,11 +129,11 @@ pub struct CropsOf {
 }
 
 /// Where the video of a key lies.
-pub fn source_path(root: &Path, key: &VideoKey) -> PathBuf {
+pub fn source_path(root: &Location, key: &VideoKey) -> Location {
     root.join(key.as_str())
 }
 
-/// Whether a video still is what was planned: same size, same [`Source::etag`].
+/// Whether a video on a disk still is what was planned: same size, same [`Source::etag`].
 ///
 /// # Errors
 /// It is gone or cannot be read.
@@ -166,7 +177,7 @@ fn metadata(path: &Path) -> Result<Metadata, DiscoverError> {
 
 fn single(path: &Path, meta: &Metadata) -> Result<Discovery, DiscoverError> {
     let bad = |cause: &str| DiscoverError::BadName {
-        path: path.to_path_buf(),
+        path: path.into(),
         cause: cause.into(),
     };
     let name = path.file_name().ok_or_else(|| bad("it has no name"))?;
@@ -184,7 +195,7 @@ fn single(path: &Path, meta: &Metadata) -> Result<Discovery, DiscoverError> {
         crops: None,
     };
     Ok(Discovery {
-        root,
+        root: root.into(),
         sources: vec![source],
         skipped: Vec::new(),
     })
@@ -195,31 +206,36 @@ type Images = BTreeMap<String, (u64, i128)>;
 
 /// One search through a folder.
 struct Search<'a> {
-    input: &'a Input,
+    root: &'a Path,
+    extensions: &'a [String],
     sources: Vec<Source>,
     skipped: Vec<Skipped>,
     /// Numbered images by folder.
     images: BTreeMap<PathBuf, Images>,
     /// Folders that directly hold videos.
     with_videos: BTreeSet<PathBuf>,
-    /// Files of other extensions: how many of each.
-    others: BTreeMap<String, usize>,
+    others: Others,
 }
 
+/// Files of other extensions: how many of each.
+#[derive(Default)]
+struct Others(BTreeMap<String, usize>);
+
 impl<'a> Search<'a> {
-    fn new(input: &'a Input) -> Self {
+    fn new(input: &'a Input, root: &'a Path) -> Self {
         Self {
-            input,
+            root,
+            extensions: &input.extensions,
             sources: Vec::new(),
             skipped: Vec::new(),
             images: BTreeMap::new(),
             with_videos: BTreeSet::new(),
-            others: BTreeMap::new(),
+            others: Others::default(),
         }
     }
 
     fn run(mut self) -> Result<Discovery, DiscoverError> {
-        let root = &self.input.uri;
+        let root = self.root;
         let walk = WalkDir::new(root)
             .follow_links(true)
             .into_iter()
@@ -228,12 +244,14 @@ impl<'a> Search<'a> {
             match entry {
                 Ok(entry) if entry.file_type().is_file() => self.file(&entry),
                 Ok(entry) if entry.file_type().is_dir() => {}
-                Ok(entry) if self.is_video(entry.path()) => {
+                Ok(entry)
+                    if is_wanted_extension(lower_extension(entry.path()).as_deref(), self.extensions) =>
+                {
                     self.skip(entry.path(), "no regular file (a pipe, a socket or a device)");
                 }
                 Ok(_) => {}
                 Err(error) if error.depth() == 0 => {
-                    let path = root.clone();
+                    let path = root.to_path_buf();
                     let source = error
                         .into_io_error()
                         .unwrap_or_else(|| io::ErrorKind::Other.into());
@@ -243,32 +261,26 @@ impl<'a> Search<'a> {
             }
         }
         let root = self.image_folders();
-        if self.sources.is_empty() {
-            return Err(DiscoverError::Empty {
-                path: self.input.uri.clone(),
-                seen: self.seen(),
-            });
-        }
         self.sort();
-        self.skipped.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(Discovery {
-            root,
-            sources: self.sources,
-            skipped: self.skipped,
-        })
+        finished(
+            root.into(),
+            self.root.into(),
+            self.sources,
+            self.skipped,
+            &self.others,
+        )
     }
 
     fn file(&mut self, entry: &DirEntry) {
         let path = entry.path();
         let extension = lower_extension(path);
-        let is_video = self.is_video(path);
+        let is_video = is_wanted_extension(extension.as_deref(), self.extensions);
         let is_image = !is_video && is_numbered_image(path);
         if extension.as_deref() == Some("tar") && !is_video && self.crops(path) {
             return;
         }
         if !is_video && !is_image {
-            *self.others.entry(extension.unwrap_or_default()).or_default() += 1;
-            return;
+            return self.others.count(extension);
         }
         let meta = match entry.metadata() {
             Ok(meta) => meta,
@@ -282,46 +294,36 @@ impl<'a> Search<'a> {
             images.insert(name, stamp(&meta));
         } else {
             self.with_videos.insert(folder.to_path_buf());
-            self.source(
-                &self.input.uri.clone(),
-                path,
-                SourceKind::File,
-                meta.len(),
-                file_etag(&meta),
-            );
+            self.source(self.root, path, SourceKind::File, meta.len(), file_etag(&meta));
         }
-    }
-
-    /// Whether the name says so.
-    fn is_video(&self, path: &Path) -> bool {
-        lower_extension(path).is_some_and(|have| {
-            let mut wanted = self.input.extensions.iter();
-            wanted.any(|want| want.eq_ignore_ascii_case(&have))
-        })
     }
 
     /// Turns folders of numbered images into sources; returns what keys are relative to.
     fn image_folders(&mut self) -> PathBuf {
-        let root = self.input.uri.clone();
+        let root = self.root;
         let mut at_root = None;
         for (folder, images) in std::mem::take(&mut self.images) {
             if self.with_videos.contains(&folder) {
-                self.skip(&folder, "its numbered images lie beside videos and were taken for thumbnails; a folder of its own makes them a video");
+                self.skip(&folder, THUMBNAILS);
             } else if folder == root {
                 at_root = Some(images);
             } else {
                 let (bytes, etag) = images_identity(&images);
-                self.source(&root, &folder, SourceKind::Images, bytes, etag);
+                self.source(root, &folder, SourceKind::Images, bytes, etag);
             }
         }
-        let Some(images) = at_root else { return root };
+        let Some(images) = at_root else {
+            return root.to_path_buf();
+        };
         if !self.sources.is_empty() {
-            self.skip(&root, "its own numbered images lie beside folders with videos; a folder of their own makes them a video");
-            return root;
+            self.skip(root, BESIDE_FOLDERS);
+            return root.to_path_buf();
         }
         // `a/..` and `/` have no name; canonical paths do, save `/`.
-        let whole = root.canonicalize().unwrap_or_else(|_| root.clone());
-        let Some(parent) = whole.parent() else { return root };
+        let whole = root.canonicalize().unwrap_or_else(|_| root.to_path_buf());
+        let Some(parent) = whole.parent() else {
+            return root.to_path_buf();
+        };
         let (bytes, etag) = images_identity(&images);
         self.source(parent, &whole, SourceKind::Images, bytes, etag);
         parent.to_path_buf()
@@ -346,13 +348,13 @@ impl<'a> Search<'a> {
 
     fn skip(&mut self, path: &Path, reason: &str) {
         self.skipped.push(Skipped {
-            path: path.to_path_buf(),
+            path: path.into(),
             reason: reason.into(),
         });
     }
 
     fn unreadable(&mut self, error: &walkdir::Error) {
-        let path = error.path().unwrap_or(&self.input.uri).to_path_buf();
+        let path = error.path().unwrap_or(self.root);
         if path.file_name().is_some_and(is_hidden) {
             return;
         }
@@ -361,14 +363,46 @@ impl<'a> Search<'a> {
             (None, Some(cause)) => format!("cannot be read: {cause}"),
             (None, None) => error.to_string(),
         };
-        self.skipped.push(Skipped { path, reason });
+        self.skip(path, &reason);
+    }
+}
+
+const THUMBNAILS: &str = "its numbered images lie beside videos and were taken for thumbnails; a folder of its own makes them a video";
+const BESIDE_FOLDERS: &str =
+    "its own numbered images lie beside folders with videos; a folder of their own makes them a video";
+
+/// What was found, in order; an error when that is nothing.
+fn finished(
+    root: Location,
+    searched: Location,
+    sources: Vec<Source>,
+    mut skipped: Vec<Skipped>,
+    others: &Others,
+) -> Result<Discovery, DiscoverError> {
+    if sources.is_empty() {
+        return Err(DiscoverError::Empty {
+            path: searched,
+            seen: others.seen(&skipped),
+        });
+    }
+    skipped.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(Discovery {
+        root,
+        sources,
+        skipped,
+    })
+}
+
+impl Others {
+    fn count(&mut self, extension: Option<String>) {
+        *self.0.entry(extension.unwrap_or_default()).or_default() += 1;
     }
 
-    fn seen(&self) -> String {
-        let mut seen = match self.others.values().sum::<usize>() {
+    fn seen(&self, skipped: &[Skipped]) -> String {
+        let mut seen = match self.0.values().sum::<usize>() {
             0 => "there is no other file either".to_string(),
             count => {
-                let mut kinds: Vec<_> = self.others.iter().collect();
+                let mut kinds: Vec<_> = self.0.iter().collect();
                 kinds.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
                 let shown = kinds
                     .iter()
@@ -382,8 +416,8 @@ impl<'a> Search<'a> {
                 format!("{count} other files ({shown}{more})")
             }
         };
-        if let Some(first) = self.skipped.first() {
-            let (count, path) = (self.skipped.len(), first.path.display());
+        if let Some(first) = skipped.first() {
+            let (count, path) = (skipped.len(), &first.path);
             seen += &format!("; {count} skipped, the first `{path}`: {}", first.reason);
         }
         seen
@@ -393,6 +427,10 @@ impl<'a> Search<'a> {
 fn is_wanted(entry: &DirEntry) -> bool {
     let is_output = entry.file_type().is_dir() && entry.path().join("_affectmill").is_dir();
     !is_hidden(entry.file_name()) && !is_output
+}
+
+fn is_wanted_extension(have: Option<&str>, wanted: &[String]) -> bool {
+    have.is_some_and(|have| wanted.iter().any(|want| want.eq_ignore_ascii_case(have)))
 }
 
 fn is_hidden(name: &OsStr) -> bool {
@@ -432,5 +470,6 @@ fn images_identity(images: &Images) -> (u64, String) {
     (images.values().map(|(bytes, _)| bytes).sum(), etag)
 }
 
+mod bucket;
 #[cfg(test)]
 mod tests;

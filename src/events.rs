@@ -4,10 +4,9 @@
 //! versioned by `affectmill` in `run_started`; fields are added, never renamed.
 
 use crate::dataset::{ErrorClass, PlannedVideo, ShardPlan, VideoOutcome, VideoStatus};
-use crate::domain::{Fingerprint, FrameIndex, ShardId, VideoKey};
+use crate::domain::{Fingerprint, FrameIndex, Location, ShardId, VideoKey};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 /// Something that happened in a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,7 +23,7 @@ pub enum Event {
         /// Fingerprint of the label set.
         fingerprint: Fingerprint,
         /// Output root.
-        output: PathBuf,
+        output: Location,
         /// Worker processes.
         workers: usize,
         /// Totals over all plans, and what commits cover already.
@@ -111,6 +110,13 @@ pub enum Event {
         frames: u64,
         /// Rows of it labelled so far.
         rows: u64,
+    },
+    /// A worker waits for a store: for a video to arrive, or until what failed in passing works again.
+    Waiting {
+        /// Worker.
+        worker: usize,
+        /// What for.
+        reason: String,
     },
     /// A video did not end `ok`.
     VideoNotOk {

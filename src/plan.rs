@@ -15,7 +15,6 @@ use crate::store::{Put, Store, StoreError};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 
 /// Most videos of one shard, however short they are.
 pub const MAX_VIDEOS: usize = 512;
@@ -29,18 +28,22 @@ pub enum PlanError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A plan is not what was written.
-    #[error("the plan `{}` is damaged: {cause}; restore it from a backup, or label into a new output folder", path.display())]
+    #[error(
+        "the plan `{path}` is damaged: {cause}; restore it from a backup, or label into a new output folder"
+    )]
     Damaged {
         /// The plan.
-        path: PathBuf,
+        path: String,
         /// What is wrong.
         cause: String,
     },
     /// A newer affectmill wrote it.
-    #[error("the plan `{}` has version {found}, this affectmill reads {RECORD_VERSION}; use the version that began this label set", path.display())]
+    #[error(
+        "the plan `{path}` has version {found}, this affectmill reads {RECORD_VERSION}; use the version that began this label set"
+    )]
     Version {
         /// The plan.
-        path: PathBuf,
+        path: String,
         /// Its version.
         found: u32,
     },
@@ -215,7 +218,7 @@ fn read(store: &Store) -> Result<(Vec<ShardPlan>, u32), PlanError> {
     let mut plans = 0;
     for entry in store.list(paths::PLANS)? {
         let damaged = |cause: String| PlanError::Damaged {
-            path: store.path(&entry.key),
+            path: store.path(&entry.key).to_string(),
             cause,
         };
         plans += 1;
@@ -229,7 +232,7 @@ fn read(store: &Store) -> Result<(Vec<ShardPlan>, u32), PlanError> {
             .get(&entry.key)?
             .ok_or_else(|| damaged("it vanished while it was read".into()))?;
         let plan = decode(&bytes, damaged, |found| PlanError::Version {
-            path: store.path(&entry.key),
+            path: store.path(&entry.key).to_string(),
             found,
         })?;
         for shard in plan.shards {

@@ -97,7 +97,7 @@ fn only_record(store: &Store) -> CommitRecord {
 }
 
 fn scratch_is_empty(store: &Store) -> bool {
-    std::fs::read_dir(store.path("_affectmill/tmp"))
+    std::fs::read_dir(store.path("_affectmill/tmp").as_local().unwrap())
         .unwrap()
         .next()
         .is_none()

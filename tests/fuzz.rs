@@ -205,19 +205,10 @@ fn commit_records_and_plans() {
     let (commit_key, plan_key) = (paths::commit(&record.shard), paths::plan(1));
     let words: [&[u8]; 6] = [b"null", b"-1", b"1e400", b"\"../../x\"", b"[", b"{\"version\":1}"];
     let seeds = [serde_json::to_vec_pretty(&record).unwrap()];
+    let (commit_file, plan_file) = (root.path().join(&commit_key), root.path().join(&plan_key));
+    fs::create_dir_all(commit_file.parent().unwrap()).unwrap();
     target("commit records", &seeds, &words, |bytes| {
-        fs::write(
-            store
-                .path(&commit_key)
-                .parent()
-                .map(|folder| {
-                    fs::create_dir_all(folder).unwrap();
-                    store.path(&commit_key)
-                })
-                .unwrap(),
-            bytes,
-        )
-        .unwrap();
+        fs::write(&commit_file, bytes).unwrap();
         match commit::read_all(&store) {
             Ok(records) => records.values().all(|found| found.shard == record.shard),
             Err(error) => {
@@ -233,17 +224,17 @@ fn commit_records_and_plans() {
     let video = serde_json::from_value(video).unwrap();
     let made = Store::open(fresh.path()).unwrap();
     plan::append(&made, &[video], 100).unwrap();
-    let packed = fs::read(made.path(&plan_key)).unwrap();
+    let packed = fs::read(fresh.path().join(&plan_key)).unwrap();
     let plain = zstd::decode_all(packed.as_slice()).unwrap();
     let seeds = [packed, plain];
-    fs::create_dir_all(store.path(&plan_key).parent().unwrap()).unwrap();
+    fs::create_dir_all(plan_file.parent().unwrap()).unwrap();
     target("plans", &seeds, &words, |bytes| {
         // Half of them are mutated inside of the compression.
         let bytes = match bytes.first() {
             Some(b'{') => zstd::encode_all(bytes, 1).unwrap(),
             _ => bytes.to_vec(),
         };
-        fs::write(store.path(&plan_key), bytes).unwrap();
+        fs::write(&plan_file, bytes).unwrap();
         plan::read_all(&store).is_ok()
     });
 }

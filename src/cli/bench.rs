@@ -9,6 +9,7 @@ use crate::model::Device;
 use crate::plan;
 use crate::queue::{Assignment, Lease, PROTOCOL};
 use crate::spec::{self, FaceMode};
+use crate::store::Access;
 use crate::worker::{Bench, HUGE_PAGES, Round};
 use serde::Serialize;
 use serde_json::Value;
@@ -68,8 +69,9 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         return Err(Failure::stopped(as_a_worker_runs()));
     }
     let job = spec::load(&args.job, &args.set).map_err(Failure::usage)?;
-    let record = coordinator::resolve(job).map_err(failure)?;
-    let found = discover::discover(&record.job.input).map_err(Failure::usage)?;
+    let access = Access::of(&job);
+    let record = coordinator::resolve(job, &access).map_err(failure)?;
+    let found = discover::discover(&record.job.input, &access).map_err(Failure::usage)?;
     // Their length does not matter here, but 0 would stand for an unreadable one.
     let videos = found
         .sources
@@ -83,10 +85,15 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         .into_iter()
         .next()
         .ok_or_else(|| Failure::usage("no video"))?;
-    let earlier = coordinator::Earlier::read(&record.job)
+    let earlier = coordinator::Earlier::read(&record.job, &access)
         .map_err(failure)?
         .of(&shard);
     let first = found.root.join(shard.videos[0].file());
+    let Some(first) = first.as_local() else {
+        return Err(Failure::usage(format!(
+            "{first}: bench measures videos on this machine's disks; bring a video or two here"
+        )));
+    };
     let device = if Device::cuda_count() > 0 {
         Device::cuda(0)
     } else {
@@ -109,17 +116,19 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         input_root: found.root,
         device: device.to_string(),
         threads,
+        fetch_bytes: 0,
     };
     let lease = Lease {
         shard,
         quarantined: Vec::new(),
+        next: None,
         earlier,
     };
 
     let mut peer = args
         .python
         .as_deref()
-        .map(|python| Peer::start(python, &first, threads))
+        .map(|python| Peer::start(python, first, threads))
         .transpose()?;
     let mut bench = Bench::new(assignment, lease, device).map_err(Failure::stopped)?;
     let variants: &[&str] = match (&peer, detects, bf16) {

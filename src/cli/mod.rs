@@ -13,7 +13,10 @@ mod status;
 mod summary;
 mod worker;
 
+use crate::domain::Location;
+use crate::store::{Access, Store};
 use clap::{Parser, Subcommand};
+use std::ffi::OsStr;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -132,11 +135,23 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The label set that a person names.
+fn existing(output: &OsStr) -> Result<Store, Failure> {
+    let location = match output.to_str() {
+        Some(text) => Location::parse(text).map_err(Failure::usage)?,
+        None => Location::Local(output.into()),
+    };
+    Store::connect_existing(&location, &Access::of_environment()).map_err(Failure::usage)
+}
+
 /// The coordinator's runtime: one thread, which owns all run state.
 fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Failure::stopped)?;
-    Ok(runtime.block_on(future))
+    let done = runtime.block_on(future);
+    // A store that does not answer must not keep a run from ending that was told to.
+    runtime.shutdown_background();
+    Ok(done)
 }

@@ -1,12 +1,12 @@
 //! `affectmill retry`.
 
 use super::run::{Shown, carry_out, failure};
-use super::{Failure, block_on};
+use super::{Failure, block_on, existing};
 use crate::coordinator::{self, Wanted};
 use crate::dataset::{ErrorClass, paths};
 use crate::domain::VideoKey;
 use crate::spec;
-use crate::store::Store;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Label again the videos that failed or were quarantined, and no other; rows are never doubled.
@@ -16,8 +16,8 @@ use std::path::PathBuf;
 /// undone is done as well; a retry that was stopped or killed goes on with `affectmill run` or `affectmill retry`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The output folder.
-    output: PathBuf,
+    /// The output: a folder, or s3://bucket/prefix, reached as the environment says; the retry itself goes by the recorded job.
+    output: OsString,
     /// Only these classes of error: corrupt, unsupported, timeout, crash, io, changed; separated by commas.
     #[arg(long, value_name = "CLASS,…", value_delimiter = ',', value_parser = class)]
     class: Vec<ErrorClass>,
@@ -44,11 +44,12 @@ fn key(text: &str) -> Result<VideoKey, String> {
 }
 
 pub fn run(args: Args) -> Result<u8, Failure> {
-    let store = Store::open_existing(&args.output).map_err(Failure::usage)?;
+    let store = existing(&args.output)?;
     let recorded = coordinator::read_job(&store).map_err(failure)?;
-    let mut job = spec::amend(&recorded.job, &args.set, &store.path(paths::JOB)).map_err(Failure::usage)?;
+    let record = PathBuf::from(store.path(paths::JOB).to_string());
+    let mut job = spec::amend(&recorded.job, &args.set, &record).map_err(Failure::usage)?;
     // The folder may have been moved since.
-    job.output.uri = args.output;
+    job.output.uri = store.root().clone();
     let wanted = Wanted {
         classes: args.class,
         videos: args.video,

@@ -1,32 +1,29 @@
 //! `affectmill summary`.
 
-use super::{Failure, exit, print};
+use super::{Failure, existing, exit, print};
 use crate::commit;
 use crate::coordinator;
 use crate::dataset::paths;
 use crate::report::summary;
-use crate::store::Store;
-use std::path::PathBuf;
+use std::ffi::OsString;
 
 /// Print small tables of what is in a label set.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The output folder.
-    output: PathBuf,
+    /// The output: a folder, or s3://bucket/prefix. S3 is reached as the environment says: AWS_PROFILE, AWS_REGION,
+    /// AWS_ENDPOINT_URL and the other variables of AWS tools.
+    output: OsString,
 }
 
 pub fn run(args: Args) -> Result<u8, Failure> {
-    let store = Store::open_existing(&args.output).map_err(Failure::usage)?;
+    let store = existing(&args.output)?;
     let job = coordinator::read_job(&store).map_err(Failure::stopped)?;
     let committed = commit::read_all(&store).map_err(Failure::stopped)?;
     if committed.is_empty() {
-        return Err(Failure::usage(format!(
-            "{} holds no labels yet",
-            store.root().display()
-        )));
+        return Err(Failure::usage(format!("{} holds no labels yet", store.root())));
     }
     let tables = summary::read(&store, &job, &committed.into_keys().collect::<Vec<_>>())
-        .map_err(|error| Failure::stopped(format!("{}: {error}", store.path(paths::LABELS).display())))?;
+        .map_err(|error| Failure::stopped(format!("{}: {error}", store.path(paths::LABELS))))?;
     print(summary::render(&tables));
     let untrained: Vec<&str> = job.untrained().collect();
     if !untrained.is_empty() {
@@ -35,6 +32,6 @@ pub fn run(args: Args) -> Result<u8, Failure> {
             untrained.join(", ")
         ));
     }
-    print(format!("labels: {}", store.path(paths::LABELS).display()));
+    print(format!("labels: {}", store.path(paths::LABELS)));
     Ok(exit::OK)
 }

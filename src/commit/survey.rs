@@ -12,22 +12,23 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, ErrorKind, Read};
-use std::path::Path;
+use std::io::{self, BufReader, ErrorKind, Read, Seek};
 
 /// Size and SHA-256 (hex) of a file; `None` when there is none.
 pub(super) fn checksum(store: &Store, key: &str) -> Result<Option<(u64, String)>, StoreError> {
-    let path = store.path(key);
-    let failed = |source| StoreError::Io {
-        operation: "read",
-        path: path.clone(),
-        source,
-    };
-    let mut file = match File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    };
+    let path = store.path(key).to_string();
+    match store.file(key)? {
+        Some(mut file) => sum(&mut file).map(Some).map_err(|source| StoreError::Io {
+            operation: "read",
+            path: path.clone().into(),
+            source,
+        }),
+        None => Ok(None),
+    }
+}
+
+/// Size and SHA-256 (hex) of a file, from where it stands.
+fn sum(file: &mut File) -> io::Result<(u64, String)> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     let mut bytes = 0;
@@ -39,30 +40,32 @@ pub(super) fn checksum(store: &Store, key: &str) -> Result<Option<(u64, String)>
                 bytes += count as u64;
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(error),
         }
     }
-    Ok(Some((bytes, hex(&hash.finalize()))))
+    Ok((bytes, hex(&hash.finalize())))
 }
 
 /// Rewrites `record` to describe the part that is there.
 pub(super) fn describe(store: &Store, record: CommitRecord) -> Result<CommitRecord, CommitError> {
-    let path = store.path(&paths::part(&record.shard));
+    let path = store.path(&paths::part(&record.shard)).to_string();
     let stranger = |cause: String| CommitError::Stranger {
         path: path.clone(),
         cause,
     };
-    let Some((bytes, sha256)) = checksum(store, &paths::part(&record.shard))? else {
+    let Some(mut file) = store.file(&paths::part(&record.shard))? else {
         return Err(stranger("it vanished while it was read".into()));
     };
+    let failed = |source| StoreError::Io {
+        operation: "read",
+        path: path.clone().into(),
+        source,
+    };
+    let (bytes, sha256) = sum(&mut file).map_err(failed)?;
     if (bytes, &sha256) == (record.part.bytes, &record.part.sha256) {
         return Ok(record);
     }
-    let file = File::open(&path).map_err(|source| StoreError::Io {
-        operation: "read",
-        path: path.clone(),
-        source,
-    })?;
+    file.rewind().map_err(failed)?;
     let mut counts = count(file, &record.fingerprint).map_err(stranger)?;
     let mut rows = 0;
     let videos = record.videos.into_iter().map(|video| {
@@ -86,22 +89,29 @@ pub(super) fn describe(store: &Store, record: CommitRecord) -> Result<CommitReco
 /// Rewrites `record` to describe the crops that are there: a whole tar, of as many samples as this attempt found.
 pub(super) fn describe_crops(store: &Store, record: CommitRecord) -> Result<CommitRecord, CommitError> {
     let key = paths::crops(&record.shard);
-    let path = store.path(&key);
+    let path = store.path(&key).to_string();
     let stranger = |cause: String| CommitError::Stranger {
         path: path.clone(),
         cause,
     };
-    let Some((bytes, sha256)) = checksum(store, &key)? else {
+    let Some(mut file) = store.file(&key)? else {
         return Err(stranger("it vanished while it was read".into()));
     };
+    let failed = |source| StoreError::Io {
+        operation: "read",
+        path: path.clone().into(),
+        source,
+    };
+    let (bytes, sha256) = sum(&mut file).map_err(failed)?;
     let found = PartInfo {
         rows: record.crops.as_ref().map_or(0, |crops| crops.rows),
         bytes,
         sha256,
     };
     if record.crops.as_ref() != Some(&found) {
+        file.rewind().map_err(failed)?;
         let members =
-            members(&path).map_err(|error| stranger(format!("it is no whole tar file ({error})")))?;
+            members(file).map_err(|error| stranger(format!("it is no whole tar file ({error})")))?;
         if members != 2 * found.rows {
             return Err(stranger(format!(
                 "it has {members} members, this attempt found {} samples of two",
@@ -116,8 +126,8 @@ pub(super) fn describe_crops(store: &Store, record: CommitRecord) -> Result<Comm
 }
 
 /// Members of a tar file, each read to its end.
-fn members(path: &Path) -> std::io::Result<u64> {
-    let mut archive = tar::Archive::new(BufReader::new(File::open(path)?));
+fn members(file: File) -> io::Result<u64> {
+    let mut archive = tar::Archive::new(BufReader::new(file));
     let mut count = 0;
     for member in archive.entries()? {
         std::io::copy(&mut member?, &mut std::io::sink())?;

@@ -4,7 +4,7 @@
 use super::process::{Exit, Process, Signal as FromProcess};
 use super::{Prepared, RunError, Signal, Sink, oom};
 use crate::dataset::{ErrorClass, Trouble, VideoOutcome};
-use crate::domain::{FrameIndex, ShardId, VideoKey};
+use crate::domain::{FrameIndex, Location, ShardId, VideoKey};
 use crate::events::{Event, NotOk};
 use crate::queue::local::{LocalQueue, WorkerId};
 use crate::queue::{Assignment, FromWorker, PROTOCOL, ToWorker};
@@ -17,6 +17,9 @@ use tokio::time::{Instant, interval, sleep};
 /// Workers lost in a row, without a shard committed between, after which the run stops instead of going on to
 /// strike out one video after the other.
 const MAX_LOSSES: usize = 24;
+
+/// How often people are told that a store is still out of order.
+const OUTAGE_REMINDER: Duration = Duration::from_secs(60);
 
 /// Loading models shows no progress, and on a machine that is busy it may take far longer than a frame does.
 const LEAST_START_TIMEOUT: Duration = Duration::from_secs(120);
@@ -36,6 +39,8 @@ pub struct Dispatcher<'a> {
     /// The kernel's counter of memory kills when it was last looked at.
     oom_kills: u64,
     draining: Option<Signal>,
+    /// When it was last said that a store is out of order.
+    outage_told: Option<Instant>,
     signals: mpsc::Sender<FromProcess>,
     inbox: mpsc::Receiver<FromProcess>,
     labelled: Labelled,
@@ -79,7 +84,9 @@ impl Labelled {
         let s = &self.seconds;
         (s.total > 0.0).then(|| {
             let share = |seconds: f64| 100.0 * seconds / s.total;
-            let who = if s.decode > s.infer + s.faces {
+            let who = if s.fetch_blocked > s.infer + s.faces && s.fetch_blocked > s.decode {
+                "fetching videos"
+            } else if s.decode > s.infer + s.faces {
                 "decoding"
             } else if s.faces > s.infer {
                 "finding faces"
@@ -91,9 +98,18 @@ impl Labelled {
             } else {
                 String::new()
             };
+            let fetching = if s.fetch > 0.0 {
+                format!(
+                    ", fetching took {:.0} % beside it and was waited for {:.0} %",
+                    share(s.fetch),
+                    share(s.fetch_blocked)
+                )
+            } else {
+                String::new()
+            };
             format!(
                 "{who} set the pace: of the workers' time the models were busy {:.0} % and waited for frames {:.0} %{faces}, \
-                 the decoder was busy {:.0} % and waited for the models {:.0} %",
+                 the decoder was busy {:.0} % and waited for the models {:.0} %{fetching}",
                 share(s.infer),
                 share(s.infer_blocked),
                 share(s.decode),
@@ -112,15 +128,20 @@ impl<'a> Dispatcher<'a> {
             .filter(|shard| !prepared.committed.contains(&shard.id))
             .cloned();
         let (signals, inbox) = mpsc::channel(256);
+        let queue = LocalQueue::new(todo.collect(), prepared.record.job.run.max_strikes);
         Ok(Self {
             prepared,
             sink,
-            queue: LocalQueue::new(todo.collect(), prepared.record.job.run.max_strikes),
+            queue: match prepared.input_root {
+                Location::Local(_) => queue,
+                Location::S3 { .. } => queue.foretelling(),
+            },
             workers: HashMap::new(),
             started: 0,
             losses: 0,
             oom_kills: oom::kills(),
             draining: None,
+            outage_told: None,
             signals,
             inbox,
             labelled: Labelled::default(),
@@ -185,6 +206,7 @@ impl<'a> Dispatcher<'a> {
             input_root: self.prepared.input_root.clone(),
             device: device.clone(),
             threads: self.prepared.threads(),
+            fetch_bytes: self.prepared.fetch_bytes,
         };
         process.send(&ToWorker::Job(Box::new(assignment))).await;
         self.workers.insert(
@@ -273,6 +295,7 @@ impl<'a> Dispatcher<'a> {
                 sleep(START_BACKOFF).await;
                 self.lease(id).await;
             }
+            FromWorker::Waiting { reason } => self.waiting(id, reason),
             FromWorker::Probed { .. } => {}
         }
         Ok(())
@@ -399,6 +422,24 @@ impl<'a> Dispatcher<'a> {
             reason: reason.into(),
             last_words,
         })
+    }
+
+    /// A store keeps a worker waiting. Where it is out of order, that is worth a line now and then.
+    fn waiting(&mut self, id: WorkerId, reason: String) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            // Time that a store takes is not the video's.
+            worker.opened = Instant::now();
+        }
+        let due = self
+            .outage_told
+            .is_none_or(|told| told.elapsed() >= OUTAGE_REMINDER);
+        if reason.contains("trying again") && due {
+            self.outage_told = Some(Instant::now());
+            self.emit(Event::Warning {
+                message: format!("worker {id} waits: {reason}"),
+            });
+        }
+        self.emit(Event::Waiting { worker: id, reason });
     }
 
     fn kill_hung(&mut self) {

@@ -5,25 +5,24 @@ use super::RunError;
 use super::prepare::read_job;
 use crate::commit;
 use crate::dataset::{ShardPlan, paths};
-use crate::domain::{Crop, VideoKey};
+use crate::domain::{Crop, Location, VideoKey};
 use crate::plan;
 use crate::queue::EarlierVideo;
 use crate::spec::{FaceMode, Job};
-use crate::store::Store;
+use crate::store::{Access, Store};
 use std::collections::BTreeMap;
-use std::path::Path;
 
 /// The earlier output's fingerprint, once it was found fit for the job; `None` for a job that takes no faces over.
 ///
 /// # Errors
 /// [`RunError::Earlier`] when it is not finished, was sampled in another way, or has no landmarks where the job's crops
 /// need them; [`RunError`] when it cannot be read.
-pub fn fingerprint(job: &Job) -> Result<Option<String>, RunError> {
-    let Some((store, root)) = open(job)? else {
+pub fn fingerprint(job: &Job, access: &Access) -> Result<Option<String>, RunError> {
+    let Some((store, root)) = open(job, access)? else {
         return Ok(None);
     };
     let unfit = |cause: String| RunError::Earlier {
-        output: root.display().to_string(),
+        output: root.to_string(),
         cause,
     };
     let record = read_job(&store)?;
@@ -55,8 +54,8 @@ impl Earlier {
     ///
     /// # Errors
     /// [`RunError`] when they cannot be read.
-    pub fn read(job: &Job) -> Result<Self, RunError> {
-        let Some((store, _)) = open(job)? else {
+    pub fn read(job: &Job, access: &Access) -> Result<Self, RunError> {
+        let Some((store, _)) = open(job, access)? else {
             return Ok(Self::default());
         };
         let (shards, commits) = (plan::read_all(&store)?, commit::read_all(&store)?);
@@ -81,9 +80,9 @@ impl Earlier {
     }
 }
 
-fn open(job: &Job) -> Result<Option<(Store, &Path)>, RunError> {
+fn open<'a>(job: &'a Job, access: &Access) -> Result<Option<(Store, &'a Location)>, RunError> {
     match (job.faces.mode, &job.faces.labels) {
-        (FaceMode::FromLabels, Some(root)) => Ok(Some((Store::open_existing(root)?, root))),
+        (FaceMode::FromLabels, Some(root)) => Ok(Some((Store::connect_existing(root, access)?, root))),
         _ => Ok(None),
     }
 }

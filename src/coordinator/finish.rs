@@ -19,13 +19,23 @@ const MAX_LISTED: usize = 20;
 pub fn finish(prepared: &Prepared, sink: Sink<'_>) -> Result<(Summary, bool), RunError> {
     let store = &prepared.store;
     let commits = commit::read_all(store)?;
+    // A store that says less than was stored must not make a set look whole.
+    if let Some(shard) = prepared
+        .shards
+        .iter()
+        .find(|shard| !commits.contains_key(&shard.id))
+    {
+        return Err(RunError::Uncommitted {
+            commit: store.path(&paths::commit(&shard.id)).to_string(),
+        });
+    }
     let files = |folder| -> Result<BTreeMap<String, u64>, RunError> {
         let entries = store.list(folder)?.into_iter();
         Ok(entries.map(|entry| (entry.key, entry.bytes)).collect())
     };
     let missing = |path: &str, shard: &ShardId| RunError::Part {
-        path: store.path(path),
-        commit: store.path(&paths::commit(shard)),
+        path: store.path(path).to_string(),
+        commit: store.path(&paths::commit(shard)).to_string(),
     };
     let (mut found, mut kept) = (files(paths::LABELS)?, files(paths::CROPS)?);
     let mut parts = Vec::with_capacity(commits.len());
@@ -55,7 +65,7 @@ pub fn finish(prepared: &Prepared, sink: Sink<'_>) -> Result<(Summary, bool), Ru
     for stranger in found.keys().chain(kept.keys()) {
         let message = format!(
             "{} belongs to no commit of this job, and readers would take it for labels: move it away",
-            store.path(stranger).display()
+            store.path(stranger)
         );
         sink(&Event::Warning { message });
     }

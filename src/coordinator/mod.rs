@@ -25,9 +25,10 @@ use crate::model::ModelError;
 use crate::plan::PlanError;
 use crate::queue::WireError;
 use crate::stages::rows::RowError;
-use crate::store::StoreError;
+use crate::store::{StoreError, Trouble};
 use std::path::PathBuf;
 use std::time::Instant;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Where events go. Called on the coordinator's only thread, so it must not block for long.
 pub type Sink<'a> = &'a mut dyn FnMut(&Event);
@@ -85,6 +86,21 @@ pub enum RunError {
         /// What the weight file says.
         stated: String,
     },
+    /// A video does not fit where it must be brought before it can be read.
+    #[error(
+        "the scratch folder {} has {free} bytes free, and the video `{video}` has {bytes}; free space there, or name a larger \
+         disk as [run] scratch", scratch.display()
+    )]
+    Scratch {
+        /// The folder.
+        scratch: PathBuf,
+        /// Bytes free.
+        free: u64,
+        /// The longest video.
+        video: VideoKey,
+        /// Its bytes.
+        bytes: u64,
+    },
     /// The faces of an earlier run cannot be taken over.
     #[error("{output}: its faces cannot be taken over ([faces] labels): {cause}")]
     Earlier {
@@ -121,9 +137,17 @@ pub enum RunError {
     )]
     Part {
         /// The part.
-        path: PathBuf,
+        path: String,
         /// Its commit record.
-        commit: PathBuf,
+        commit: String,
+    },
+    /// A shard was committed, and its record is not there.
+    #[error(
+        "{commit} was written and is not there; the store has lost it: run again, its shard is labelled anew or its part adopted"
+    )]
+    Uncommitted {
+        /// The commit record.
+        commit: String,
     },
     /// The output cannot be read or written.
     #[error(transparent)]
@@ -170,10 +194,16 @@ pub enum RunError {
 impl RunError {
     /// The command or the job is to blame, rather than the machine: nothing was begun.
     pub fn is_usage(&self) -> bool {
+        let passing = |error: &StoreError| error.trouble() == Some(Trouble::Transient);
+        match self {
+            RunError::Discover(DiscoverError::Store(error)) if passing(error) => return false,
+            _ => {}
+        }
         matches!(
             self,
             RunError::Discover(_)
                 | RunError::Model(_)
+                | RunError::Scratch { .. }
                 | RunError::Crop { .. }
                 | RunError::Earlier { .. }
                 | RunError::NoSuchVideo(_)
@@ -222,7 +252,17 @@ pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> 
         }
         labelled = dispatcher.labelled();
     }
-    let (mut summary, changed) = finish::finish(&prepared, sink)?;
+    let (mut summary, changed) = match finish_unless_stopped(prepared, sink).await? {
+        Ok(finished) => finished,
+        Err(signal) => {
+            sink(&Event::Stopped {
+                reason: signal.name().into(),
+                shards_done: totals.shards,
+                shards: totals.shards,
+            });
+            return Ok(Ended::Stopped(signal));
+        }
+    };
     summary.seconds = began.elapsed().as_secs_f64();
     summary.frames_this_run = labelled.frames;
     summary.bottleneck = labelled.bottleneck();
@@ -231,6 +271,29 @@ pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> 
         summary: summary.clone(),
     });
     Ok(Ended::Finished(summary))
+}
+
+/// Finishes the label set on a thread of its own, since a store may keep it waiting; a signal ends the wait.
+async fn finish_unless_stopped(
+    prepared: Prepared,
+    sink: Sink<'_>,
+) -> Result<Result<(Summary, bool), Signal>, RunError> {
+    let mut interrupts = signal(SignalKind::interrupt()).map_err(RunError::Spawn)?;
+    let mut terminates = signal(SignalKind::terminate()).map_err(RunError::Spawn)?;
+    let finishing = tokio::task::spawn_blocking(move || {
+        let mut events = Vec::new();
+        let finished = finish::finish(&prepared, &mut |event| events.push(event.clone()));
+        (events, finished)
+    });
+    tokio::select! {
+        done = finishing => {
+            let (events, finished) = done.map_err(|error| RunError::Spawn(std::io::Error::other(error)))?;
+            events.iter().for_each(&mut *sink);
+            finished.map(Ok)
+        }
+        _ = interrupts.recv() => Ok(Err(Signal::Interrupt)),
+        _ = terminates.recv() => Ok(Err(Signal::Terminate)),
+    }
 }
 
 impl Prepared {

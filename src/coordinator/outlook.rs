@@ -8,7 +8,7 @@ use crate::discover;
 use crate::domain::{Fingerprint, VideoKey};
 use crate::plan;
 use crate::spec::{Job, SamplingMode, Values};
-use crate::store::Store;
+use crate::store::{Access, Store};
 use serde::Serialize;
 
 /// The outlook of a job.
@@ -45,11 +45,14 @@ pub struct Outlook {
 /// # Errors
 /// [`RunError`] as a run would end with before its first lease.
 pub async fn outlook(job: Job) -> Result<Outlook, RunError> {
-    let record = resolve(job)?;
-    let discovery = discover::discover(&record.job.input)?;
-    let (mut shards, commits) = match Store::open_existing(&record.job.output.uri) {
+    let access = Access::of(&job);
+    let record = resolve(job, &access)?;
+    let discovery = discover::discover(&record.job.input, &access)?;
+    let (mut shards, commits) = match Store::connect_existing(&record.job.output.uri, &access) {
         Ok(store) => (plan::read_all(&store)?, commit::read_all(&store)?),
-        Err(_) => Default::default(),
+        // Nothing there yet, or what is there is no output: the run will say what is wrong.
+        Err(error) if error.trouble().is_none() => Default::default(),
+        Err(error) => return Err(error.into()),
     };
     let fresh = probe_fresh(&record.job, &discovery, &shards, &mut |_| {}).await?;
     shards.extend(plan::make(
@@ -94,7 +97,7 @@ pub async fn outlook(job: Job) -> Result<Outlook, RunError> {
         skipped: discovery
             .skipped
             .iter()
-            .map(|skipped| (skipped.path.display().to_string(), skipped.reason.to_string()))
+            .map(|skipped| (skipped.path.to_string(), skipped.reason.to_string()))
             .collect(),
         unreadable: videos()
             .filter_map(|video| Some((video.key.clone(), video.unreadable.clone()?)))

@@ -4,19 +4,21 @@ use super::{Earlier, RunError, Sink, earlier, probe};
 use crate::commit;
 use crate::dataset::{CommitRecord, JobRecord, ModelRecord, PlannedVideo, RECORD_VERSION, ShardPlan, paths};
 use crate::discover::{self, Discovery, Source};
-use crate::domain::{Crop, ShardId, VideoKey};
+use crate::domain::{Crop, Location, ShardId, VideoKey};
 use crate::events::Event;
 use crate::model::{self, Device};
 use crate::plan;
 use crate::spec::{self, FaceMode, Job, ModelSpec};
-use crate::store::{Put, Store};
+use crate::store::{Access, Put, Scratch, Store, kept_copy};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
 /// Scratch files older than this belong to nobody that lives.
 const ORPHAN_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// Videos in scratch space are locked by whoever fetched them; this covers the moment before.
+const ABANDONED: Duration = Duration::from_secs(60);
 
 /// A job that is ready to run: bound to its output, with every video planned.
 #[derive(Debug)]
@@ -25,12 +27,14 @@ pub struct Prepared {
     pub record: JobRecord,
     /// The output.
     pub store: Store,
-    /// Folder the video keys are relative to.
-    pub input_root: PathBuf,
+    /// What the video keys are relative to.
+    pub input_root: Location,
     /// The shards of all plans.
     pub shards: Vec<ShardPlan>,
     /// Shards whose commit record exists.
     pub committed: BTreeSet<ShardId>,
+    /// Bytes of scratch space that each worker may fill with videos from S3.
+    pub fetch_bytes: u64,
     /// Where the faces are that the job takes over.
     pub earlier: Earlier,
     gpus: usize,
@@ -43,24 +47,53 @@ impl Prepared {
         discovery: Discovery,
         shards: Vec<ShardPlan>,
         commits: &BTreeMap<ShardId, CommitRecord>,
+        access: &Access,
     ) -> Result<Self, RunError> {
         let ids = shards.iter().map(|shard| &shard.id);
         let committed = ids.filter(|id| commits.contains_key(id)).cloned().collect();
-        Ok(Self {
-            earlier: Earlier::read(&record.job)?,
+        let mut prepared = Self {
+            earlier: Earlier::read(&record.job, access)?,
+            fetch_bytes: record.job.run.fetch_bytes,
             record,
             store,
             input_root: discovery.root,
             shards,
             committed,
             gpus: Device::cuda_count(),
-        })
+        };
+        if matches!(prepared.input_root, Location::S3 { .. }) {
+            prepared.fetch_bytes = prepared.share_of(&access.scratch()?)?;
+        }
+        Ok(prepared)
     }
 
     /// Worker processes this run uses: as the job says, else one per GPU, else one; never more than shards to do.
     pub fn worker_count(&self) -> usize {
         let wanted = self.record.job.run.workers.unwrap_or(self.gpus.max(1));
         wanted.min(self.shards.len() - self.committed.len()).max(1)
+    }
+
+    /// Each worker's share of scratch space, with room left for parts and for others.
+    fn share_of(&self, scratch: &Scratch) -> Result<u64, RunError> {
+        scratch.sweep(ABANDONED)?;
+        let free = scratch.free_bytes()?;
+        let todo = self
+            .shards
+            .iter()
+            .filter(|shard| !self.committed.contains(&shard.id));
+        let longest = todo
+            .flat_map(|shard| &shard.videos)
+            .max_by_key(|video| video.bytes);
+        if let Some(video) = longest.filter(|video| video.bytes > free) {
+            return Err(RunError::Scratch {
+                scratch: scratch.folder().to_path_buf(),
+                free,
+                video: video.key.clone(),
+                bytes: video.bytes,
+            });
+        }
+        let share = free / 10 * 9 / self.worker_count() as u64;
+        Ok(self.record.job.run.fetch_bytes.min(share))
     }
 
     /// The device of the `n`-th worker: GPUs in turn, else the CPU.
@@ -84,15 +117,15 @@ impl Prepared {
 }
 
 /// Resolves a job: weight files are read and hashed, and everything that can change a label is named.
-pub fn resolve(job: Job) -> Result<JobRecord, RunError> {
+pub fn resolve(job: Job, access: &Access) -> Result<JobRecord, RunError> {
     let mut models = Vec::with_capacity(job.models.len());
     for spec in &job.models {
-        let info = model::describe(&spec.weights, spec.kind)?;
+        let info = model::describe(&kept_copy(&spec.weights, access)?, spec.kind)?;
         let crop = job.crop_of(spec).name();
         if job.faces.mode != FaceMode::FullFrame && info.crop.as_deref() != Some(crop) {
             return Err(RunError::Crop {
                 model: spec.name.clone(),
-                weights: spec.weights.display().to_string(),
+                weights: spec.weights.to_string(),
                 job: crop,
                 stated: info
                     .crop
@@ -112,8 +145,8 @@ pub fn resolve(job: Job) -> Result<JobRecord, RunError> {
         });
     }
     let faces_from = match (job.faces.mode, &job.faces.detector) {
-        (FaceMode::Detect, Some(weights)) => Some(model::describe_detector(weights)?),
-        _ => earlier::fingerprint(&job)?,
+        (FaceMode::Detect, Some(weights)) => Some(model::describe_detector(&kept_copy(weights, access)?)?),
+        _ => earlier::fingerprint(&job, access)?,
     };
     let backend = crate::stages::decode::backend();
     let identity = spec::identity(&job, &models, faces_from.as_deref(), &backend);
@@ -148,6 +181,7 @@ pub async fn prepare(job: Job, sink: Sink<'_>) -> Result<Prepared, RunError> {
         record,
         discovery,
         store,
+        access,
     } = open(job, sink)?;
     let mut shards = plan::read_all(&store)?;
     let fresh = probe_fresh(&record.job, &discovery, &shards, sink).await?;
@@ -156,7 +190,7 @@ pub async fn prepare(job: Job, sink: Sink<'_>) -> Result<Prepared, RunError> {
     }
     let commits = commit::read_all(&store)?;
     warn_changed(&discovery, &shards, sink);
-    Prepared::new(record, store, discovery, shards, &commits)
+    Prepared::new(record, store, discovery, shards, &commits, &access)
 }
 
 /// A job whose models, input and output were found to fit.
@@ -164,17 +198,20 @@ pub(super) struct Opened {
     pub record: JobRecord,
     pub discovery: Discovery,
     pub store: Store,
+    pub access: Access,
 }
 
 /// Resolves a job, finds its videos and binds the output to it; writes nothing before all that is known to fit.
 pub(super) fn open(job: Job, sink: Sink<'_>) -> Result<Opened, RunError> {
-    let record = resolve(job)?;
-    let discovery = discover::discover(&record.job.input)?;
-    let store = Store::open(&record.job.output.uri)?;
+    let access = Access::of(&job);
+    let record = resolve(job, &access)?;
+    let discovery = discover::discover(&record.job.input, &access)?;
+    let store = Store::connect(&record.job.output.uri, &access)?;
     bind(&store, &record)?;
     store.sweep_scratch(ORPHAN_AGE)?;
     warn_skipped(&discovery, sink);
     Ok(Opened {
+        access,
         record,
         discovery,
         store,
@@ -198,7 +235,7 @@ pub async fn probe_fresh(
     if fresh.is_empty() {
         return Ok(fresh);
     }
-    probe::probe(fresh, discovery.root.clone(), &job.input, sink).await
+    probe::probe(fresh, discovery.root.clone(), job, sink).await
 }
 
 /// A video before anyone looked into it.
@@ -218,7 +255,7 @@ pub fn unprobed(source: &Source) -> PlannedVideo {
 /// Binds the output to the job: the first run writes `job.json`, later ones must have the same fingerprint.
 fn bind(store: &Store, record: &JobRecord) -> Result<(), RunError> {
     let text = serde_json::to_vec_pretty(record).map_err(|error| RunError::Record {
-        path: store.path(paths::JOB).display().to_string(),
+        path: store.path(paths::JOB).to_string(),
         cause: error.to_string(),
     })?;
     if store.put_new(paths::JOB, &text)? == Put::Created {
@@ -229,7 +266,7 @@ fn bind(store: &Store, record: &JobRecord) -> Result<(), RunError> {
         return Ok(());
     }
     Err(RunError::OtherFingerprint {
-        output: store.root().display().to_string(),
+        output: store.root().to_string(),
         differences: spec::differences(&found.identity, &record.identity),
     })
 }
@@ -237,7 +274,7 @@ fn bind(store: &Store, record: &JobRecord) -> Result<(), RunError> {
 /// Reads `job.json`.
 pub fn read_job(store: &Store) -> Result<JobRecord, RunError> {
     let bad = |cause: String| RunError::Record {
-        path: store.path(paths::JOB).display().to_string(),
+        path: store.path(paths::JOB).to_string(),
         cause,
     };
     let bytes = store.get(paths::JOB)?.ok_or_else(|| bad("is missing".into()))?;
@@ -260,7 +297,7 @@ pub(super) fn find<'a>(discovery: &'a Discovery, key: &VideoKey) -> Option<&'a S
 fn warn_skipped(discovery: &Discovery, sink: Sink<'_>) {
     for skipped in &discovery.skipped {
         sink(&Event::Warning {
-            message: format!("{} was skipped: {}", skipped.path.display(), skipped.reason),
+            message: format!("{} was skipped: {}", skipped.path, skipped.reason),
         });
     }
 }

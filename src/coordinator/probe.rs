@@ -5,12 +5,11 @@
 use super::process::{Process, Signal};
 use super::{RunError, Sink};
 use crate::dataset::PlannedVideo;
-use crate::discover;
+use crate::domain::Location;
 use crate::events::Event;
-use crate::queue::{FromWorker, ToWorker};
-use crate::spec::Input;
+use crate::queue::{FromWorker, Reach, ToWorker};
+use crate::spec::Job;
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::thread::available_parallelism;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -22,26 +21,29 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// Fills in frames and duration of each video, or why it could not be read. The order is kept.
 pub async fn probe(
     videos: Vec<PlannedVideo>,
-    root: PathBuf,
-    input: &Input,
+    root: Location,
+    job: &Job,
     sink: Sink<'_>,
 ) -> Result<Vec<PlannedVideo>, RunError> {
     let (signals, mut inbox) = mpsc::channel(64);
     let mut pool = Pool {
         probed: videos,
+        at_once: at_once(&root),
         root,
-        image_base: input.image_base,
-        max_pixels: input.max_pixels,
+        reach: Reach {
+            s3: job.s3.clone(),
+            scratch: job.run.scratch.clone(),
+            outage_timeout: job.run.outage_timeout,
+        },
+        image_base: job.input.image_base,
+        max_pixels: job.input.max_pixels,
         next: 0,
         done: 0,
         started: 0,
         probers: HashMap::new(),
         signals,
     };
-    for _ in 0..available_parallelism()
-        .map_or(1, usize::from)
-        .min(pool.probed.len())
-    {
+    for _ in 0..pool.at_once.min(pool.probed.len()) {
         pool.start().await?;
     }
     let mut clock = interval(Duration::from_secs(1));
@@ -57,10 +59,21 @@ pub async fn probe(
     Ok(pool.probed)
 }
 
+/// Probers at work at a time: where each waits for answers of a server most of the time, more than there are processors.
+fn at_once(root: &Location) -> usize {
+    let processors = available_parallelism().map_or(1, usize::from);
+    match root {
+        Location::Local(_) => processors,
+        Location::S3 { .. } => (4 * processors).min(32),
+    }
+}
+
 struct Pool {
     probed: Vec<PlannedVideo>,
-    root: PathBuf,
+    root: Location,
+    reach: Reach,
     image_base: u64,
+    at_once: usize,
     max_pixels: u64,
     next: usize,
     done: usize,
@@ -104,14 +117,14 @@ impl Pool {
             return;
         };
         let video = self.probed[self.next].clone();
-        let path = discover::source_path(&self.root, &video.key);
         prober.holds = Some((self.next, Instant::now()));
         self.next += 1;
         prober
             .process
             .send(&ToWorker::Probe {
                 video,
-                path,
+                root: self.root.clone(),
+                reach: Box::new(self.reach.clone()),
                 image_base: self.image_base,
                 max_pixels: self.max_pixels,
             })
@@ -127,6 +140,15 @@ impl Pool {
                     self.done += 1;
                     self.order(id).await;
                 }
+            }
+            // Time that a store takes is not the video's.
+            Signal::Report(id, FromWorker::Waiting { .. }) => {
+                if let Some((_, since)) = self.probers.get_mut(&id).and_then(|prober| prober.holds.as_mut()) {
+                    *since = Instant::now();
+                }
+            }
+            Signal::Report(worker, FromWorker::Failed { error, .. }) => {
+                return Err(RunError::Worker { worker, error });
             }
             Signal::Report(..) => {}
             Signal::Ended(id, exit) => {

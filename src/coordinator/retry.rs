@@ -43,6 +43,7 @@ pub async fn prepare_retry(job: Job, wanted: &Wanted, sink: Sink<'_>) -> Result<
         record,
         discovery,
         store,
+        access,
     } = open(job, sink)?;
     let shards = plan::read_all(&store)?;
     let commits = commit::read_all(&store)?;
@@ -88,10 +89,10 @@ pub async fn prepare_retry(job: Job, wanted: &Wanted, sink: Sink<'_>) -> Result<
     let videos = if videos.is_empty() {
         videos
     } else {
-        probe::probe(videos, discovery.root.clone(), &record.job.input, sink).await?
+        probe::probe(videos, discovery.root.clone(), &record.job, sink).await?
     };
     let again: Vec<_> = attempts.into_iter().zip(videos).collect();
     let shards = plan::append_again(&store, &again, record.job.output.shard_frames)?;
     let commits = commit::read_all(&store)?;
-    Prepared::new(record, store, discovery, shards, &commits)
+    Prepared::new(record, store, discovery, shards, &commits, &access)
 }

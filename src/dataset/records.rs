@@ -288,6 +288,12 @@ pub struct Quarantined {
 /// Busy seconds of each stage of the pipeline, and of the whole shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct StageSeconds {
+    /// Bringing videos from S3 to scratch space, beside everything else.
+    #[serde(default)]
+    pub fetch: f64,
+    /// The decoder waited for a video to arrive.
+    #[serde(default)]
+    pub fetch_blocked: f64,
     /// Decoding and preparation.
     pub decode: f64,
     /// The decoder waited because the model was behind.
@@ -308,6 +314,8 @@ pub struct StageSeconds {
 impl StageSeconds {
     /// Adds another shard's times.
     pub fn add(&mut self, other: &Self) {
+        self.fetch += other.fetch;
+        self.fetch_blocked += other.fetch_blocked;
         self.decode += other.decode;
         self.decode_blocked += other.decode_blocked;
         self.faces += other.faces;

@@ -34,7 +34,7 @@ impl Search<'_> {
             }
         };
         let (videos, etag) = found;
-        let relative = path.strip_prefix(&self.input.uri).unwrap_or(path);
+        let relative = path.strip_prefix(self.root).unwrap_or(path);
         let Some(archive) = relative.to_str().map(str::to_owned) else {
             self.skip(path, "its name is not UTF-8; rename it");
             return true;
@@ -62,7 +62,7 @@ impl Search<'_> {
         for source in std::mem::take(&mut self.sources) {
             match (sources.last(), &source.crops) {
                 (Some(last), Some(crops)) if last.key == source.key => {
-                    let path = self.input.uri.join(&crops.archive);
+                    let path = self.root.join(&crops.archive);
                     let reason = format!(
                         "`{}`, of which it has crops, is there already; label one of them",
                         source.key

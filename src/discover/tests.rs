@@ -8,6 +8,18 @@ fn input(uri: &Path) -> Input {
     toml::from_str(&format!("uri = {:?}", uri.to_str().unwrap())).unwrap()
 }
 
+fn access() -> Access {
+    Access::of_environment()
+}
+
+fn find(uri: &Path) -> Result<Discovery, DiscoverError> {
+    discover(&input(uri), &access())
+}
+
+fn path_of(found: &Discovery, source: &Source) -> PathBuf {
+    source_path(&found.root, &source.key).as_local().unwrap().into()
+}
+
 fn fill(root: &Path, names: &[&str]) {
     for name in names {
         let path = root.join(name);
@@ -58,13 +70,13 @@ fn a_folder_is_searched_through_and_sorted_by_the_bytes_of_the_key() {
             "a/photo.jpg",
         ],
     );
-    let found = discover(&input(root.path())).unwrap();
+    let found = find(root.path()).unwrap();
     let mut expected = names.to_vec();
     expected.sort_by_key(|name| name.as_bytes());
     assert_eq!(keys(&found), expected);
     assert!(found.skipped.is_empty(), "{:?}", found.skipped);
     for source in &found.sources {
-        let path = source_path(&found.root, &source.key);
+        let path = path_of(&found, source);
         assert_eq!(fs::read(&path).unwrap(), source.key.as_str().as_bytes());
         assert_eq!(source.bytes, source.key.as_str().len() as u64);
         let modified = fs::metadata(&path).unwrap().modified().unwrap();
@@ -83,19 +95,19 @@ fn an_output_inside_the_input_is_passed_over() {
         root.path(),
         &["a.mp4", "out/_affectmill/job.json", "out/labels/x.mp4"],
     );
-    assert_eq!(keys(&discover(&input(root.path())).unwrap()), ["a.mp4"]);
+    assert_eq!(keys(&find(root.path()).unwrap()), ["a.mp4"]);
     // Labels written into the input folder itself leave its videos where they are.
     fill(root.path(), &["_affectmill/job.json"]);
-    assert_eq!(keys(&discover(&input(root.path())).unwrap()), ["a.mp4"]);
+    assert_eq!(keys(&find(root.path()).unwrap()), ["a.mp4"]);
 }
 
 #[test]
 fn a_single_file_is_taken_whatever_its_name() {
     let root = tempfile::tempdir().unwrap();
     fill(root.path(), &["_clip.bin"]);
-    let found = discover(&input(&root.path().join("_clip.bin"))).unwrap();
+    let found = find(&root.path().join("_clip.bin")).unwrap();
     assert_eq!(
-        (keys(&found), found.root.as_path()),
+        (keys(&found), found.root.as_local().unwrap()),
         (vec!["_clip.bin"], root.path())
     );
 }
@@ -111,12 +123,12 @@ fn links_are_followed_and_loops_end() {
     symlink(root.path(), root.path().join("in/loop")).unwrap();
     symlink("nowhere.mp4", root.path().join("dangling.mp4")).unwrap();
     symlink("nowhere", root.path().join(".#lock")).unwrap();
-    let found = discover(&input(root.path())).unwrap();
+    let found = find(root.path()).unwrap();
     assert_eq!(keys(&found), ["c.mp4", "in/a.mp4", "in/far/b.mp4"]);
     let skipped: Vec<_> = found
         .skipped
         .iter()
-        .map(|skip| (skip.path.clone(), skip.reason.as_str()))
+        .map(|skip| (skip.path.as_local().unwrap().to_path_buf(), skip.reason.as_str()))
         .collect();
     assert_eq!(skipped.len(), 2, "{skipped:?}");
     assert_eq!(skipped[0].0, root.path().join("dangling.mp4"));
@@ -130,7 +142,7 @@ fn names_that_are_not_utf8_are_skipped_with_a_reason() {
     let root = tempfile::tempdir().unwrap();
     fill(root.path(), &["a.mp4"]);
     fs::write(root.path().join(OsString::from_vec(b"caf\xe9.mp4".to_vec())), b"").unwrap();
-    let found = discover(&input(root.path())).unwrap();
+    let found = find(root.path()).unwrap();
     assert_eq!(keys(&found), ["a.mp4"]);
     assert_eq!(found.skipped.len(), 1);
     assert!(found.skipped[0].reason.contains("not UTF-8"));
@@ -150,7 +162,7 @@ fn folders_of_numbered_images_are_videos() {
         ],
     );
     fill(root.path(), &["thumbs/1.mp4", "thumbs/1.jpg", "s/clip.mp4"]);
-    let found = discover(&input(root.path())).unwrap();
+    let found = find(root.path()).unwrap();
     assert_eq!(keys(&found), ["s/clip.mp4", "s/v1", "s/v2", "thumbs/1.mp4"]);
     let kinds: Vec<_> = found.sources.iter().map(|source| source.kind).collect();
     use SourceKind::{File, Images};
@@ -161,7 +173,10 @@ fn folders_of_numbered_images_are_videos() {
     );
     assert_eq!(found.sources[1].etag.len(), 16);
     assert_eq!(found.skipped.len(), 1);
-    assert!(found.skipped[0].path.ends_with("thumbs") && found.skipped[0].reason.contains("thumbnails"));
+    assert!(
+        found.skipped[0].path.to_string().ends_with("thumbs")
+            && found.skipped[0].reason.contains("thumbnails")
+    );
 }
 
 #[test]
@@ -174,14 +189,17 @@ fn the_input_itself_may_be_a_folder_of_images() {
         whole.join("person/."),
         whole.join("person/../person"),
     ] {
-        let found = discover(&input(&uri)).unwrap();
-        assert_eq!((keys(&found), &found.root), (vec!["person"], &whole));
+        let found = find(&uri).unwrap();
+        assert_eq!(
+            (keys(&found), found.root.as_local().unwrap()),
+            (vec!["person"], whole.as_path())
+        );
         let source = &found.sources[0];
-        assert!(same(&source_path(&found.root, &source.key), &planned(source)).unwrap());
+        assert!(same(&path_of(&found, source), &planned(source)).unwrap());
     }
     // With videos below it, it is a collection, and keys stay relative to it.
     fill(&whole, &["person/more/a.mp4"]);
-    let found = discover(&input(&whole.join("person"))).unwrap();
+    let found = find(&whole.join("person")).unwrap();
     assert_eq!(keys(&found), ["more/a.mp4"]);
     assert_eq!(found.skipped.len(), 1);
 }
@@ -190,10 +208,10 @@ fn the_input_itself_may_be_a_folder_of_images() {
 fn changes_after_planning_are_seen() {
     let root = tempfile::tempdir().unwrap();
     fill(root.path(), &["a.mp4", "v/1.jpg", "v/2.jpg", "v/x.txt"]);
-    let found = discover(&input(root.path())).unwrap();
+    let found = find(root.path()).unwrap();
     let check = |at: usize| {
         let source = &found.sources[at];
-        same(&source_path(&found.root, &source.key), &planned(source))
+        same(&path_of(&found, source), &planned(source))
     };
     assert!(check(0).unwrap() && check(1).unwrap());
     fill(root.path(), &["v/y.txt"]);
@@ -214,7 +232,7 @@ fn changes_after_planning_are_seen() {
 #[test]
 fn nothing_to_label_is_an_error_that_says_what_was_seen() {
     let root = tempfile::tempdir().unwrap();
-    let message = |uri: &Path| discover(&input(uri)).unwrap_err().to_string();
+    let message = |uri: &Path| find(uri).unwrap_err().to_string();
     let missing = message(&root.path().join("none"));
     assert!(
         missing.contains("none") && missing.contains("No such file"),
@@ -233,5 +251,5 @@ fn nothing_to_label_is_an_error_that_says_what_was_seen() {
     assert!(empty.contains("[input] extensions"), "{empty}");
     let mut wider = input(root.path());
     wider.extensions.push("RMVB".into());
-    assert_eq!(keys(&discover(&wider).unwrap()), ["c.rmvb"]);
+    assert_eq!(keys(&discover(&wider, &access()).unwrap()), ["c.rmvb"]);
 }

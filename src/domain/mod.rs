@@ -7,10 +7,12 @@ mod face;
 mod geometry;
 mod ids;
 mod labels;
+mod location;
 mod time;
 
 pub use face::Face;
 pub use geometry::{Orientation, Rect, Size};
 pub use ids::{BadKey, Fingerprint, ShardId, VideoKey, hex};
 pub use labels::{ACTION_UNITS, Crop, EXPRESSIONS, ModelKind, Precision, RowStatus, Task, VALENCE_AROUSAL};
+pub use location::Location;
 pub use time::{FrameIndex, Micros, TimeBase};

@@ -16,6 +16,8 @@ pub type WorkerId = usize;
 pub struct LocalQueue {
     waiting: VecDeque<ShardPlan>,
     leased: HashMap<WorkerId, ShardPlan>,
+    /// The shard that each worker was told to expect next, where that is of use.
+    expected: Option<HashMap<WorkerId, ShardId>>,
     /// What each attempt at a video ended with, where it did not end well.
     strikes: BTreeMap<VideoKey, Vec<Trouble>>,
     max_strikes: u32,
@@ -29,8 +31,19 @@ impl LocalQueue {
         Self {
             waiting: shards.into(),
             leased: HashMap::new(),
+            expected: None,
             strikes: BTreeMap::new(),
             max_strikes,
+        }
+    }
+
+    /// The same queue, telling each worker which shard to expect next, so that its videos can be fetched ahead. Shards then go
+    /// out a little out of order.
+    #[must_use]
+    pub fn foretelling(self) -> Self {
+        Self {
+            expected: Some(HashMap::new()),
+            ..self
         }
     }
 
@@ -40,18 +53,42 @@ impl LocalQueue {
             !self.leased.contains_key(&worker),
             "a worker holds one lease at a time"
         );
-        let shard = self.waiting.pop_front()?;
+        // What this worker was told to expect, else what nobody expects, else what another one does: expectations are
+        // no rights.
+        let expected = self.expected.as_mut().and_then(|all| all.remove(&worker));
+        let at = self
+            .waiting
+            .iter()
+            .position(|shard| expected.as_ref() == Some(&shard.id))
+            .or_else(|| self.unexpected())
+            .unwrap_or(0);
+        let shard = self.waiting.remove(at)?;
         let quarantined = shard
             .videos
             .iter()
             .filter_map(|video| self.quarantined(&video.key))
             .collect();
         self.leased.insert(worker, shard.clone());
+        let next = match &self.expected {
+            Some(_) => self.unexpected().map(|at| self.waiting[at].clone()),
+            None => None,
+        };
+        if let (Some(expected), Some(next)) = (&mut self.expected, &next) {
+            expected.insert(worker, next.id.clone());
+        }
         Some(Lease {
             shard,
             quarantined,
+            next,
             earlier: BTreeMap::new(),
         })
+    }
+
+    /// Position of the first waiting shard that no worker expects.
+    fn unexpected(&self) -> Option<usize> {
+        self.waiting
+            .iter()
+            .position(|shard| !self.expected.iter().flatten().any(|(_, id)| *id == shard.id))
     }
 
     /// The worker committed its shard. Returns the shard, or `None` when it held no such lease.
@@ -68,6 +105,9 @@ impl LocalQueue {
 
     /// The worker lost or gave back its lease; the shard waits again, first in line.
     pub fn give_back(&mut self, worker: WorkerId) -> Option<&ShardPlan> {
+        if let Some(expected) = &mut self.expected {
+            expected.remove(&worker);
+        }
         let shard = self.leased.remove(&worker)?;
         self.waiting.push_front(shard);
         self.waiting.front()
@@ -159,6 +199,29 @@ mod tests {
             "a second ack finds nothing"
         );
         assert_eq!((queue.waiting(), queue.leased()), (0, 2));
+    }
+
+    #[test]
+    fn workers_get_what_they_were_told_to_expect_unless_somebody_idles() {
+        let shards = (1..=5).map(|n| shard(&n.to_string(), 10 * n)).collect();
+        let mut queue = LocalQueue::new(shards, 3).foretelling();
+        let mut lease = |worker| {
+            let lease = queue.lease(worker)?;
+            if let Some(done) = queue.done(worker, &lease.shard.id) {
+                assert_eq!(done.id, lease.shard.id);
+            }
+            Some((lease.shard.frames(), lease.next.map(|next| next.frames())))
+        };
+        assert_eq!(lease(0), Some((50, Some(40))));
+        assert_eq!(lease(1), Some((30, Some(20))), "not what another one expects");
+        assert_eq!(lease(0), Some((40, Some(10))));
+        assert_eq!(
+            lease(2),
+            Some((20, None)),
+            "rather than nothing, what another one expects"
+        );
+        assert_eq!(lease(1), Some((10, None)));
+        assert_eq!(lease(0), None);
     }
 
     #[test]

@@ -11,7 +11,8 @@ pub use wire::{WireError, read_message, read_message_async, write_message, write
 use crate::dataset::{
     JobRecord, PlannedVideo, Quarantined, ShardPlan, StageSeconds, Trouble, VideoOutcome, VideoStatus,
 };
-use crate::domain::{FrameIndex, ShardId, VideoKey};
+use crate::domain::{FrameIndex, Location, ShardId, VideoKey};
+use crate::spec::S3Settings;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -31,8 +32,10 @@ pub enum ToWorker {
     Probe {
         /// The video; `frames` and `duration_us` are still unknown.
         video: PlannedVideo,
-        /// Where it lies.
-        path: PathBuf,
+        /// What its key is relative to.
+        root: Location,
+        /// How it is reached in S3.
+        reach: Box<Reach>,
         /// Number of frame 0 in a folder of images.
         image_base: u64,
         /// Pixels of the largest picture that is taken.
@@ -47,12 +50,25 @@ pub struct Assignment {
     pub protocol: u32,
     /// The job, with the models' checksums.
     pub job: JobRecord,
-    /// Folder the video keys are relative to.
-    pub input_root: PathBuf,
+    /// What the video keys are relative to.
+    pub input_root: Location,
     /// `cpu` or `cuda:<n>`.
     pub device: String,
     /// Threads this worker may keep busy.
     pub threads: usize,
+    /// Bytes of scratch space it may fill with videos from S3.
+    pub fetch_bytes: u64,
+}
+
+/// What reaching S3 takes, of a job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reach {
+    /// `[s3]`.
+    pub s3: S3Settings,
+    /// `[run] scratch`.
+    pub scratch: Option<PathBuf>,
+    /// `[run] outage_timeout`.
+    pub outage_timeout: f64,
 }
 
 /// The right, and duty, to label one shard.
@@ -62,6 +78,9 @@ pub struct Lease {
     pub shard: ShardPlan,
     /// Videos of the shard that must not be opened.
     pub quarantined: Vec<Quarantined>,
+    /// The shard that this worker will most likely be given next: worth fetching ahead, nothing else.
+    #[serde(default)]
+    pub next: Option<ShardPlan>,
     /// Where an earlier run's faces of each video are; of videos that it lacks nothing. Empty unless they are asked for.
     pub earlier: BTreeMap<VideoKey, EarlierVideo>,
 }
@@ -98,6 +117,11 @@ pub enum FromWorker {
         frames: u64,
         /// Rows of the shard labelled so far.
         rows: u64,
+    },
+    /// A store keeps the worker waiting. Sent every second while it does.
+    Waiting {
+        /// What for.
+        reason: String,
     },
     /// The shard's commit record exists.
     Done {

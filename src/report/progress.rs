@@ -64,6 +64,7 @@ impl Progress {
                 (state.planned, state.decoded) = (*frames, 0);
             }),
             Event::Opened { worker, video } => self.worker(*worker, |state| state.doing = video.to_string()),
+            Event::Waiting { worker, reason } => self.worker(*worker, |state| state.doing = reason.clone()),
             Event::Progress { worker, frames, .. } => self.worker(*worker, |state| state.decoded = *frames),
             Event::ShardDone {
                 worker,

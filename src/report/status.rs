@@ -99,10 +99,20 @@ pub fn read(store: &Store) -> Result<Status, StatusError> {
 }
 
 fn last_run(store: &Store) -> Result<(Option<LastRun>, bool), StoreError> {
-    let Some(newest) = store.list(paths::EVENTS)?.pop() else {
+    let logs = store.list(paths::EVENTS)?;
+    let Some(newest) = logs.last() else {
         return Ok((None, false));
     };
-    let bytes = store.get(&newest.key)?.unwrap_or_default();
+    // Where nothing can be appended to, a log is a row of files: `<start>-<pid>.<n>.jsonl`.
+    let run_of = |key: &str| key.split('.').next().map(String::from);
+    let pieces = logs.iter().filter(|log| run_of(&log.key) == run_of(&newest.key));
+    let keys: Vec<String> = pieces.map(|log| log.key.clone()).collect();
+    let bytes = store
+        .get_each(&keys)?
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .concat();
     let mut progress = Progress::new();
     let mut run = None;
     let (mut began, mut last, mut over) = (0, 0, false);

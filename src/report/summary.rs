@@ -4,6 +4,7 @@ use crate::dataset::{JobRecord, ModelRecord, paths};
 use crate::domain::{EXPRESSIONS, ShardId, Task};
 use crate::store::Store;
 use polars::prelude::*;
+use std::path::PathBuf;
 
 /// Tables of a label set.
 pub struct Tables {
@@ -15,16 +16,22 @@ pub struct Tables {
 
 /// Reads the tables from the parts of these committed shards, in bounded memory: Polars streams them.
 ///
+/// Parts that do not lie on a disk are brought to scratch space first.
+///
 /// # Errors
-/// Polars' own.
+/// Polars' own, or the store's.
 pub fn read(store: &Store, job: &JobRecord, shards: &[ShardId]) -> PolarsResult<Tables> {
     // The parts by name: strangers in the folder are no labels, and `[` in a path is no pattern.
-    let part = |shard| PlRefPath::new(store.path(&paths::part(shard)).to_string_lossy().as_ref());
+    let parts: Vec<String> = shards.iter().map(paths::part).collect();
+    let (parts, _copies) = store
+        .at_hand(&parts)
+        .map_err(|error| polars_err!(ComputeError: "{error}"))?;
+    let part = |path: &PathBuf| PlRefPath::new(path.to_string_lossy().as_ref());
     let as_named = ScanArgsParquet {
         glob: false,
         ..Default::default()
     };
-    let labels = LazyFrame::scan_parquet_files(shards.iter().map(part).collect(), as_named)?
+    let labels = LazyFrame::scan_parquet_files(parts.iter().map(part).collect(), as_named)?
         .with_column(col("video").cast(DataType::String))
         .with_column(col("status").cast(DataType::String));
     Ok(Tables {

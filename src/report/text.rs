@@ -27,7 +27,7 @@ pub fn lines(event: &Event) -> Option<String> {
                 "labelling {} of about {} into {} with {}{resumed}",
                 plural(totals.videos as u64, "video"),
                 plural(totals.frames, "frame"),
-                output.display(),
+                output,
                 plural(*workers as u64, "worker"),
             )
         }

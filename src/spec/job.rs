@@ -4,7 +4,7 @@
 //! the published `schemas/job.schema.json` and what `check` holds a job file against. So a range, a default or
 //! an explanation stands here and nowhere else. `Default:` in a doc comment is compared with the code by a test.
 
-use crate::domain::{Crop, ModelKind, Precision};
+use crate::domain::{Crop, Location, ModelKind, Precision};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -29,6 +29,9 @@ pub struct Job {
     /// How the run is carried out; nothing here changes a label.
     #[serde(default)]
     pub run: Run,
+    /// How S3 is reached; nothing here changes a label.
+    #[serde(default)]
+    pub s3: S3Settings,
 }
 
 impl Job {
@@ -58,9 +61,10 @@ impl Job {
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
-    /// A folder (searched with its subfolders) or one video file, as a path or `file://` uri. A relative path is
-    /// relative to the job file; one given by `--set`, to the current directory. Required.
-    pub uri: PathBuf,
+    /// A folder (searched with its subfolders) or one video file, as a path, `file://` uri or `s3://bucket/prefix`. A
+    /// relative path is relative to the job file; one given by `--set`, to the current directory. Required.
+    #[schemars(with = "String")]
+    pub uri: Location,
     /// File name extensions taken for videos, without the dot, any case. An image folder needs none.
     /// Default: `["mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "m2ts", "flv", "wmv", "3gp", "ogv",
     /// "gif"]`.
@@ -126,10 +130,12 @@ pub struct Faces {
     pub mode: FaceMode,
     /// With `mode = "detect"`: weights of CenterFace as safetensors (`affectmill import-weights centerface.onnx` makes
     /// them); a path like `input.uri`. Required then. Default: none.
-    pub detector: Option<PathBuf>,
+    #[schemars(with = "Option<String>")]
+    pub detector: Option<Location>,
     /// With `mode = "from_labels"`: the finished output of an earlier run over the same videos with the same sampling, whose
     /// boxes, landmarks and tracks are taken over; a path like `input.uri`. Required then. Default: none.
-    pub labels: Option<PathBuf>,
+    #[schemars(with = "Option<String>")]
+    pub labels: Option<Location>,
     /// How a found face is cut out: `arcface112` (aligned by five landmarks), `square` or `box`. It must be what the models
     /// were trained on, which their weight files say; a model of another recipe states its own `crop`.
     /// Default: `"arcface112"`.
@@ -194,7 +200,8 @@ pub struct ModelSpec {
     #[schemars(schema_with = "model_kinds")]
     pub kind: ModelKind,
     /// Weights as safetensors (`affectmill import-weights` makes them); a path like `input.uri`. Required.
-    pub weights: PathBuf,
+    #[schemars(with = "String")]
+    pub weights: Location,
     /// Arithmetic of the convolutions, `fp32` or `bf16`: bf16 is about twice as fast where the device has it, and drifts from
     /// fp32 as the README says. Default: `"fp32"`.
     #[serde(default)]
@@ -213,7 +220,8 @@ pub struct ModelSpec {
 pub struct Output {
     /// A folder, made when missing; a path like `input.uri`, and another one. It may lie inside the input folder:
     /// nothing in it is taken for a video. Required.
-    pub uri: PathBuf,
+    #[schemars(with = "String")]
+    pub uri: Location,
     /// `logits`, `probabilities` (columns end in `_p`) or `both`. Default: `"both"`.
     #[serde(default)]
     pub values: Values,
@@ -284,6 +292,17 @@ pub struct Run {
     /// Default: `3`.
     #[schemars(range(min = 1, max = 1000))]
     pub max_strikes: u32,
+    /// Folder on a local disk for what is on its way from or to S3: videos until they are decoded, parts until they are
+    /// stored. A path like `input.uri`. Default: none; the system's folder for temporary files.
+    pub scratch: Option<PathBuf>,
+    /// Bytes of scratch space that one worker fills with videos ahead of the one in hand, at least 1 MiB; a longer video
+    /// is fetched alone. Default: `4294967296`.
+    #[schemars(range(min = 1_048_576))]
+    pub fetch_bytes: u64,
+    /// Seconds that S3 may be out of reach, or out of order, before the run ends with exit code 4; until then it waits
+    /// and tries again, and no video suffers. 1 to a week. Default: `1800.0`.
+    #[schemars(range(min = 1, max = 604_800))]
+    pub outage_timeout: f64,
 }
 
 impl Default for Run {
@@ -296,8 +315,30 @@ impl Default for Run {
             stall_timeout: 120.0,
             video_timeout: 86_400.0,
             max_strikes: 3,
+            scratch: None,
+            fetch_bytes: 4 << 30,
+            outage_timeout: 1800.0,
         }
     }
+}
+
+/// `[s3]`: how `s3://` locations are reached. Credentials never stand here: they come from the environment, the profiles
+/// in `~/.aws`, single sign-on, a web identity, or the machine's role, as with other AWS tools, and are refreshed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default, JsonSchema, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct S3Settings {
+    /// Server, such as `http://127.0.0.1:9000`, of reads and writes alike. Default: none; `AWS_ENDPOINT_URL_S3`,
+    /// `AWS_ENDPOINT_URL` or the profile's, else AWS.
+    pub endpoint: Option<String>,
+    /// Region. Default: none; `AWS_REGION`, the profile's or the machine's, else `us-east-1`.
+    pub region: Option<String>,
+    /// Profile in `~/.aws`. Default: none; `AWS_PROFILE`, else the default profile.
+    pub profile: Option<String>,
+    /// Whether the bucket goes into the path of a request instead of the host name. Default: none; yes where a server
+    /// is named, no for AWS.
+    pub path_style: Option<bool>,
+    /// Buckets that anybody may read, asked without signature. Default: `[]`.
+    pub unsigned: Vec<String>,
 }
 
 fn default_extensions() -> Vec<String> {

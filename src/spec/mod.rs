@@ -20,7 +20,9 @@ mod tree;
 
 pub use error::{Place, Problem, SpecError};
 pub use identity::{LABELS_VERSION, ModelRecord, differences, fingerprint, identity};
-pub use job::{Crops, FaceMode, Faces, Input, Job, ModelSpec, Output, Run, Sampling, SamplingMode, Values};
+pub use job::{
+    Crops, FaceMode, Faces, Input, Job, ModelSpec, Output, Run, S3Settings, Sampling, SamplingMode, Values,
+};
 
 use std::path::Path;
 

@@ -1,7 +1,8 @@
-//! Paths of a job: made absolute, `file://` understood, what this version cannot reach refused.
+//! Locations of a job: paths made absolute, `file://` and `s3://` understood, what this version cannot reach refused.
 
 use super::tree::Node;
 use super::{Job, Place, Problem};
+use crate::domain::Location;
 use std::path::{Component, Path, PathBuf};
 
 /// Makes every path of the job absolute: those of the file relative to the folder of `job_file`, those of overrides to
@@ -39,10 +40,31 @@ pub(super) fn resolve(job: &mut Job, tree: &Node, job_file: &Path) -> Vec<Proble
             Place::Override(_) => Path::new("."),
             _ => folder_of(job_file),
         };
-        let written = path.to_string_lossy().into_owned();
-        match absolute(&written, base) {
+        // What the file says was read as text, so it is UTF-8.
+        let written = path.to_string();
+        let found = match path {
+            Location::S3 { .. } => continue,
+            Location::Local(_) if written.starts_with("s3://") => Location::parse(&written),
+            Location::Local(_) => absolute(&written, base).map(Location::Local),
+        };
+        match found {
             Ok(found) => *path = found,
             Err(cause) => problems.push(Problem::new(place, format!("`{key}` is {written:?}: {cause}"))),
+        }
+    }
+    if let Some(scratch) = &mut job.run.scratch {
+        let place = tree.place_of(&["run", "scratch"]);
+        let base = match &place {
+            Place::Override(_) => Path::new("."),
+            _ => folder_of(job_file),
+        };
+        let written = scratch.to_string_lossy().into_owned();
+        match absolute(&written, base) {
+            Ok(found) => *scratch = found,
+            Err(cause) => problems.push(Problem::new(
+                place,
+                format!("`run.scratch` is {written:?}: {cause}"),
+            )),
         }
     }
     problems
@@ -66,16 +88,19 @@ fn absolute(written: &str, base: &Path) -> Result<PathBuf, String> {
         Some(("file", rest)) => file_uri(rest)?,
         Some((scheme, _)) if is_scheme(scheme) => {
             return Err(format!(
-                "`{scheme}://` is not available in this version; use a path on this machine's disks"
+                "`{scheme}://` is not available here; use s3://bucket/prefix or a path on this machine's disks"
             ));
         }
         _ => PathBuf::from(written),
     };
     // The real path of the base has no symbolic links, so going up from it by text is exact; `..` after a named
     // component is left alone, as that component may be a link.
-    let base = base
-        .canonicalize()
-        .map_err(|error| format!("{} cannot be resolved: {error}", base.display()))?;
+    let base = match path.is_absolute() {
+        true => PathBuf::from("/"),
+        false => base
+            .canonicalize()
+            .map_err(|error| format!("{} cannot be resolved: {error}", base.display()))?,
+    };
     let mut whole = base.clone();
     for component in path.components() {
         match component {

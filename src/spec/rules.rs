@@ -2,7 +2,8 @@
 
 use super::tree::Node;
 use super::{Crops, FaceMode, Job, Problem, SamplingMode};
-use std::path::{Path, PathBuf};
+use crate::domain::Location;
+use std::path::PathBuf;
 
 /// Everything that is wrong with a job whose types and ranges are right and whose paths are absolute.
 pub(super) fn check(job: &Job, tree: &Node) -> Vec<Problem> {
@@ -14,6 +15,7 @@ pub(super) fn check(job: &Job, tree: &Node) -> Vec<Problem> {
     faces(job, tree, &mut refuse);
     extensions(job, &mut refuse);
     models(job, &mut refuse);
+    s3(job, &mut refuse);
     if job.run.queue != "local" {
         let queue = &job.run.queue;
         let cause = match queue.split_once("://") {
@@ -26,7 +28,7 @@ pub(super) fn check(job: &Job, tree: &Node) -> Vec<Problem> {
         );
     }
     if real(&job.input.uri) == real(&job.output.uri) {
-        let place = job.output.uri.display();
+        let place = &job.output.uri;
         let message =
             format!("`output.uri` is the input itself ({place}); choose another folder, such as one in it");
         refuse(&["output", "uri"], message);
@@ -75,7 +77,7 @@ fn faces(job: &Job, tree: &Node, refuse: &mut Refuse<'_>) {
                  faces";
             refuse(&["faces", "mode"], message.into());
         }
-        FaceMode::FromLabels if job.faces.labels.as_deref().map(real) == Some(real(&job.output.uri)) => {
+        FaceMode::FromLabels if job.faces.labels.as_ref().map(real) == Some(real(&job.output.uri)) => {
             let message = "`faces.labels` is the output itself; choose another [output] uri";
             refuse(&["faces", "labels"], message.into());
         }
@@ -130,6 +132,29 @@ fn extensions(job: &Job, refuse: &mut Refuse<'_>) {
     }
 }
 
+fn s3(job: &Job, refuse: &mut Refuse<'_>) {
+    if let Some(endpoint) = &job.s3.endpoint {
+        let host = endpoint
+            .strip_prefix("http://")
+            .or_else(|| endpoint.strip_prefix("https://"))
+            .map(|rest| rest.split('/').next().unwrap_or_default());
+        let cause = match host {
+            None => "a server begins with http:// or https://",
+            Some("") => "it names no server",
+            // Whoever reads the job, its record in the output or an error message would see them.
+            Some(host) if host.contains('@') => {
+                "credentials have no place in it; put them into the environment or a profile"
+            }
+            Some(_) => return,
+        };
+        let shown = if endpoint.contains('@') { "set" } else { endpoint };
+        refuse(
+            &["s3", "endpoint"],
+            format!("`s3.endpoint` cannot be {shown:?}: {cause}"),
+        );
+    }
+}
+
 /// Names make columns: `<name>_valence`, `<name>_expr_Anger_p`, `<name>_AU1` … Names that differ give columns that
 /// differ, because no ending of a column is `_` and another one behind some text (a test holds that); but DuckDB and
 /// Spark fold the case of columns, so names that differ in case alone are taken for equal.
@@ -159,7 +184,13 @@ fn models(job: &Job, refuse: &mut Refuse<'_>) {
 }
 
 /// The path with symbolic links followed where it exists, so that two spellings of one folder are equal.
-fn real(path: &Path) -> PathBuf {
-    path.canonicalize()
-        .unwrap_or_else(|_| path.components().collect())
+fn real(location: &Location) -> Location {
+    let real = |path: &PathBuf| {
+        path.canonicalize()
+            .unwrap_or_else(|_| path.components().collect())
+    };
+    match location {
+        Location::Local(path) => Location::Local(real(path)),
+        other => other.clone(),
+    }
 }

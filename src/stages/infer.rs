@@ -5,6 +5,7 @@
 use crate::domain::{Crop, ModelKind};
 use crate::model::{Batch, Device, INPUT_LEN, ModelError, Network};
 use crate::spec::Job;
+use std::path::PathBuf;
 
 /// The models of a job on one device, and the batches they share.
 pub struct Engine {
@@ -22,18 +23,18 @@ struct Model {
 }
 
 impl Engine {
-    /// Loads the models, in job order.
+    /// Loads the models, in job order; `weights` are their files in the same order.
     ///
     /// # Errors
     /// [`ModelError`] when a weight file is missing or does not fit, or the device has no room.
-    pub fn load(job: &Job, device: Device) -> Result<Self, ModelError> {
+    pub fn load(job: &Job, weights: &[PathBuf], device: Device) -> Result<Self, ModelError> {
         let crops = job.crops();
         let mut models = Vec::with_capacity(job.models.len());
-        for model in &job.models {
+        for (model, weights) in job.models.iter().zip(weights) {
             let crop = job.crop_of(model);
             models.push(Model {
                 kind: model.kind,
-                network: Network::load(&model.weights, model.kind, model.precision, device)?,
+                network: Network::load(weights, model.kind, model.precision, device)?,
                 batch: crops.iter().position(|other| *other == crop).unwrap_or(0),
             });
         }

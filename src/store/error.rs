@@ -1,5 +1,6 @@
 //! What can go wrong with a store, and what to do about it.
 
+use crate::domain::Location;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -16,12 +17,55 @@ pub enum StoreError {
         /// The cause.
         source: io::Error,
     },
+    /// S3 refused, or could not be reached.
+    #[error("cannot {operation} `{place}`: {cause}; {remedy}")]
+    S3 {
+        /// What was tried, in words that follow "cannot".
+        operation: &'static str,
+        /// The object, prefix or bucket.
+        place: String,
+        /// The cause, as the server or the network told it.
+        cause: String,
+        /// What to do.
+        remedy: String,
+        /// What kind of trouble it is.
+        trouble: Trouble,
+    },
+    /// The scratch folder's name is taken by somebody else.
+    #[error("the scratch folder `{}` belongs to somebody else; name another place as [run] scratch", .0.display())]
+    ForeignScratch(PathBuf),
+    /// Scratch space stays too small.
+    #[error("the scratch folder `{}` has {free} bytes free, and {needed} are needed; free space there, or name a larger disk \
+             as [run] scratch", folder.display())]
+    NoRoom {
+        /// The folder.
+        folder: PathBuf,
+        /// Bytes free.
+        free: u64,
+        /// Bytes needed.
+        needed: u64,
+    },
     /// The root is something else than a folder.
     #[error("the output `{}` is not a folder; name another [output] uri, or move what is there away", .0.display())]
     NotAFolder(PathBuf),
     /// There is no label set.
-    #[error("`{}` is no affectmill output (it has no `_affectmill` folder); name the [output] uri of a job that was run", .0.display())]
-    NotAnOutput(PathBuf),
+    #[error(
+        "`{0}` is no affectmill output (it has no `_affectmill` folder); name the [output] uri of a job that was run"
+    )]
+    NotAnOutput(Location),
+}
+
+/// Kinds of trouble with S3, by what they mean for a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// It passes by itself: 5xx, throttling, timeouts, broken connections, DNS. It was tried again until patience ended.
+    Transient,
+    /// The object is not there (404), or cannot be read until somebody restores it from an archive.
+    Missing,
+    /// The object is not the one that was meant: it was written anew since (412).
+    Changed,
+    /// Nothing will work until somebody mends it: credentials, permissions, the bucket's name, the region.
+    Setup,
 }
 
 impl StoreError {
@@ -30,6 +74,14 @@ impl StoreError {
             operation,
             path: path.to_path_buf(),
             source,
+        }
+    }
+
+    /// What kind of trouble with S3 this is.
+    pub fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::S3 { trouble, .. } => Some(*trouble),
+            _ => None,
         }
     }
 
@@ -43,7 +95,12 @@ impl StoreError {
                 source.kind(),
                 Interrupted | WouldBlock | TimedOut | ResourceBusy | StaleNetworkFileHandle | ConnectionReset
             ),
-            Self::NotAFolder(_) | Self::NotAnOutput(_) => false,
+            // What passes by itself was waited for already.
+            Self::S3 { .. }
+            | Self::ForeignScratch(_)
+            | Self::NoRoom { .. }
+            | Self::NotAFolder(_)
+            | Self::NotAnOutput(_) => false,
         }
     }
 }

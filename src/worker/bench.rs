@@ -8,6 +8,7 @@ use crate::model::{Device, INPUT_LEN};
 use crate::queue::{Assignment, Lease};
 use crate::stages::decode::{DecodeError, Sampler, VideoReader};
 use crate::stages::faces::{self, Preparer};
+use crate::store::Access;
 use serde::Serialize;
 use std::fs::File;
 use std::io;
@@ -65,7 +66,7 @@ impl Bench {
     pub fn new(assignment: Assignment, lease: Lease, device: Device) -> Result<Self, BenchError> {
         crate::model::set_threads(assignment.threads);
         Ok(Self {
-            pipeline: Pipeline::new(&assignment, device)?,
+            pipeline: Pipeline::new(&assignment, device, &Access::of(&assignment.job.job))?,
             assignment,
             lease,
             faces: Vec::new(),
@@ -101,8 +102,8 @@ impl Bench {
         let mut other = Duration::ZERO;
         let began = Instant::now();
         for video in &self.lease.shard.videos {
-            let path = self.assignment.input_root.join(video.file());
-            let mut reader = VideoReader::open(&path, video.kind, &options)?;
+            let path = self.assignment.input_root.join(video.file()).to_string();
+            let mut reader = VideoReader::open(path.as_ref(), video.kind, &options)?;
             let mut sampler = Sampler::new(&self.assignment.job.job.sampling);
             while let Some(frame) = reader.next()? {
                 if !sampler.keep(frame.index, frame.timestamp, frame.key) {

@@ -92,6 +92,13 @@ impl Reports {
         }
     }
 
+    /// A store keeps the worker waiting.
+    pub fn waiting(&self, reason: &str) {
+        self.send(&FromWorker::Waiting {
+            reason: reason.into(),
+        });
+    }
+
     /// One more frame was decoded.
     pub fn decoded(&self, frame: FrameIndex) {
         self.progress(|state| {

@@ -6,24 +6,30 @@
 mod bench;
 mod heartbeat;
 mod pipeline;
+mod probing;
 
 use crate::commit::{self, Committed, Files};
 use crate::dataset::{CommitRecord, RECORD_VERSION};
 use crate::model::{self, Device};
 use crate::queue::{Assignment, FromWorker, Lease, PROTOCOL, ToWorker, read_message};
-use crate::stages::decode::{self, DecodeOptions};
-use crate::store::Store;
+use crate::store::{Access, Store};
 pub use bench::{Bench, BenchError, Round};
 use heartbeat::Reports;
 use pipeline::{Pipeline, PipelineError};
+use probing::Prober;
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
+use std::time::Duration;
 
 /// What a worker's environment should hold unless the user chose otherwise: glibc then asks for huge pages, which make
 /// the models about 1.05 times as fast (their activations are written and read once each, so page faults and the
 /// TLB count). glibc reads it at the start of a process, so it cannot be set from within.
 pub const HUGE_PAGES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
+
+/// What a worker without a coordinator gets to clear up.
+const FAREWELL: Duration = Duration::from_millis(200);
 
 /// Why a worker ended before its orders did. Printed to standard error, which the coordinator keeps.
 #[derive(Debug, thiserror::Error)]
@@ -43,33 +49,30 @@ pub enum WorkerError {
 pub fn serve() -> Result<(), WorkerError> {
     // A library that prints must not break the message stream: reports keep a private copy of standard output,
     // and descriptor 1 becomes standard error.
-    let reports = Reports::new(rustix::io::dup(io::stdout()).map_err(io::Error::from)?.into())?;
+    let reports = Arc::new(Reports::new(
+        rustix::io::dup(io::stdout()).map_err(io::Error::from)?.into(),
+    )?);
     rustix::stdio::dup2_stdout(io::stderr()).map_err(io::Error::from)?;
 
     let orders = orders()?;
     let mut labeller = None;
+    let mut prober = Prober::default();
     while let Ok(order) = orders.recv() {
         match order {
             ToWorker::Probe {
-                mut video,
-                path,
+                video,
+                root,
+                reach,
                 image_base,
                 max_pixels,
             } => {
-                let options = DecodeOptions {
-                    threads: 1,
-                    image_base,
-                    image_fps: None,
-                    max_pixels,
-                    max_frames: u64::MAX,
+                let report = match prober.probe(video, &root, *reach, (image_base, max_pixels), &reports) {
+                    Ok(video) => FromWorker::Probed { video },
+                    Err(error) => Failure::final_(error).into(),
                 };
-                match decode::probe(&path, video.kind, &options) {
-                    Ok(probe) => (video.frames, video.duration_us) = (probe.frames, probe.duration_us),
-                    Err(error) => video.unreadable = Some(error.to_string()),
-                }
-                reports.send(&FromWorker::Probed { video });
+                reports.send(&report);
             }
-            ToWorker::Job(assignment) => match Labeller::new(*assignment) {
+            ToWorker::Job(assignment) => match Labeller::new(*assignment, &reports) {
                 Ok(ready) => {
                     labeller = Some(ready);
                     reports.send(&FromWorker::Ready);
@@ -108,6 +111,9 @@ fn orders() -> Result<Receiver<ToWorker>, WorkerError> {
                 }
             }
         };
+        // An idle worker ends by itself and clears up behind it; one that is busy, or hangs, is ended.
+        drop(sender);
+        thread::sleep(FAREWELL);
         std::process::exit(code)
     })?;
     Ok(receiver)
@@ -117,6 +123,14 @@ fn orders() -> Result<Receiver<ToWorker>, WorkerError> {
 fn report_to_stderr(message: &str) {
     use io::Write;
     let _ = writeln!(io::stderr(), "{message}");
+}
+
+/// What a store that keeps us waiting says, or that it says nothing.
+fn waiting(trouble: &str) -> &str {
+    match trouble {
+        "" => "waiting for the store",
+        trouble => trouble,
+    }
 }
 
 /// Trouble that is not a video's fault.
@@ -151,7 +165,7 @@ struct Labeller {
 }
 
 impl Labeller {
-    fn new(assignment: Assignment) -> Result<Self, Failure> {
+    fn new(assignment: Assignment, reports: &Arc<Reports>) -> Result<Self, Failure> {
         if assignment.protocol != PROTOCOL {
             return Err(Failure::final_(format!(
                 "this worker speaks protocol {PROTOCOL}, the coordinator {}: use one version of affectmill",
@@ -160,8 +174,12 @@ impl Labeller {
         }
         model::set_threads(assignment.threads);
         let device = Device::parse(&assignment.device).map_err(Failure::final_)?;
-        let store = Store::open(&assignment.job.job.output.uri).map_err(Failure::final_)?;
-        let pipeline = Pipeline::new(&assignment, device).map_err(Failure::final_)?;
+        let told = reports.clone();
+        let access = Access::of(&assignment.job.job)
+            .patient()
+            .telling(move |trouble| told.waiting(waiting(trouble)));
+        let store = Store::connect(&assignment.job.job.output.uri, &access).map_err(Failure::final_)?;
+        let pipeline = Pipeline::new(&assignment, device, &access).map_err(Failure::final_)?;
         Ok(Self {
             assignment,
             store,

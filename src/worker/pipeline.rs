@@ -1,6 +1,7 @@
 //! The pipeline of one shard, and the one place that owns threads and channels.
 //!
 //! ```text
+//! fetch threads: bucket ─► scratch space (where the videos do not lie on a disk)
 //! decode thread: open ─► decode ─► sample ─► prepare ──bounded channel──► this thread: batch ─► models ─► rows
 //!                                      └───► picture ──────────────────► find and crop faces ┘
 //! ```
@@ -15,11 +16,14 @@
 
 mod decoding;
 mod earlier;
+mod fetching;
+mod input;
 mod labelling;
+mod weights;
 
 use super::heartbeat::Reports;
 use crate::dataset::{LabelSchema, PartInfo, StageSeconds, Trouble, VideoOutcome};
-use crate::domain::{Crop, Face, FrameIndex, Micros, VideoKey};
+use crate::domain::{Crop, Face, FrameIndex, Location, Micros, VideoKey};
 use crate::model::{Detector, Device, ModelError};
 use crate::queue::{Assignment, Lease};
 use crate::spec::{Crops, FaceMode, Job};
@@ -27,13 +31,15 @@ use crate::stages::decode::{DecodeOptions, Picture};
 use crate::stages::faces::Finder;
 use crate::stages::infer::Engine;
 use crate::stages::rows::{CropWriter, RowError, RowWriter};
-use crate::store::{Store, StoreError};
+use crate::store::{Access, Store, StoreError};
 use decoding::decode_shard;
+use input::Input;
 use labelling::Labelling;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::Instant;
+use weights::Weights;
 
 /// Pictures in the channel; the finder holds back more.
 const PICTURES_IN_FLIGHT: usize = 8;
@@ -47,9 +53,19 @@ pub enum PipelineError {
     /// A row could not be written.
     #[error(transparent)]
     Rows(#[from] RowError),
-    /// The earlier run's output could not be opened.
+    /// A store, or scratch space.
     #[error(transparent)]
-    Earlier(#[from] StoreError),
+    Store(#[from] StoreError),
+    /// The weights are not those of the job.
+    #[error(
+        "the weights of model `{model}`, {place}, were replaced since the run began; put the former ones back, or label into another output"
+    )]
+    Weights {
+        /// Name of the model.
+        model: String,
+        /// Its weight file.
+        place: Location,
+    },
     /// A video could not be read to its end, though another attempt may: what was labelled of the shard does not count.
     #[error("{}", trouble.error)]
     BrokeOff {
@@ -86,7 +102,7 @@ pub struct Pipeline {
 
 /// What the decode thread needs to know.
 struct Source {
-    root: PathBuf,
+    input: Input,
     job: Job,
     options: DecodeOptions,
     /// The output whose faces are taken over.
@@ -117,10 +133,11 @@ enum Content {
 
 impl Pipeline {
     /// Loads the models.
-    pub fn new(assignment: &Assignment, device: Device) -> Result<Self, PipelineError> {
+    pub fn new(assignment: &Assignment, device: Device, access: &Access) -> Result<Self, PipelineError> {
         let record = &assignment.job;
         let job = &record.job;
-        let finder = match (job.faces.mode, &job.faces.detector) {
+        let weights = Weights::at_hand(record, access)?;
+        let finder = match (job.faces.mode, &weights.detector) {
             (FaceMode::Detect, Some(weights)) => {
                 let detector = Detector::load(weights, device)?;
                 Some(Finder::new(detector, job.faces.clone()))
@@ -128,15 +145,15 @@ impl Pipeline {
             _ => None,
         };
         let earlier = match (job.faces.mode, &job.faces.labels) {
-            (FaceMode::FromLabels, Some(root)) => Some(Store::open_existing(root)?),
+            (FaceMode::FromLabels, Some(root)) => Some(Store::connect_existing(root, access)?),
             _ => None,
         };
         Ok(Self {
             finder,
-            engine: Engine::load(job, device)?,
+            engine: Engine::load(job, &weights.models, device)?,
             schema: LabelSchema::new(&record.models, job.output.values, &record.fingerprint),
             source: Source {
-                root: assignment.input_root.clone(),
+                input: Input::open(&assignment.input_root, access, assignment.fetch_bytes)?,
                 job: job.clone(),
                 options: DecodeOptions {
                     threads: assignment.threads,
@@ -176,6 +193,7 @@ impl Pipeline {
     ) -> Result<Labelled, PipelineError> {
         let began = Instant::now();
         reports.begin_shard();
+        self.source.input.lease(lease);
         // Two batches: one that the models work on, one being filled meanwhile.
         let in_flight = match self.finder {
             Some(_) => PICTURES_IN_FLIGHT,
@@ -207,10 +225,13 @@ impl Pipeline {
             );
             // `items` is dropped inside when labelling fails, which lets the decoder end.
             let tally = models.run(items);
-            let decoded = decoder
+            let mut decoded = decoder
                 .join()
                 .map_err(|_| PipelineError::Thread("panicked".into()))?;
-            Ok::<_, PipelineError>((tally?, decoded))
+            match decoded.failure.take() {
+                Some(error) => Err(error.into()),
+                None => Ok::<_, PipelineError>((tally?, decoded)),
+            }
         })?;
 
         if let Some((video, trouble)) = decoded.broke_off {
@@ -218,6 +239,11 @@ impl Pipeline {
         }
         let (part, crops, tally) = tally;
         let mut seconds = tally.seconds;
+        seconds.fetch = self.source.input.fetch_time().as_secs_f64();
+        seconds.fetch_blocked = match seconds.fetch {
+            0.0 => 0.0,
+            _ => decoded.fetching.as_secs_f64(),
+        };
         seconds.decode = decoded.busy.as_secs_f64();
         seconds.decode_blocked = decoded.blocked.as_secs_f64();
         seconds.total = began.elapsed().as_secs_f64();

@@ -156,7 +156,12 @@ fn assert_ffmpeg_sees_the_patterns(project: &Project, corpus: &Corpus) {
 /// What the model says of each picture on its own, by (video, frame).
 fn said(project: &Project, corpus: &Corpus) -> BTreeMap<(u16, u16), Vec<f32>> {
     let job = spec::load(&project.job(), &["run.batch=16".into()]).unwrap();
-    let mut engine = Engine::load(&job, Device::cpu()).unwrap();
+    let weights: Vec<_> = job
+        .models
+        .iter()
+        .map(|model| model.weights.as_local().unwrap().to_path_buf())
+        .collect();
+    let mut engine = Engine::load(&job, &weights, Device::cpu()).unwrap();
     let options = DecodeOptions {
         threads: 1,
         image_base: 0,

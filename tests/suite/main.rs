@@ -11,5 +11,6 @@ mod limits;
 mod readme;
 mod retry;
 mod run;
+mod s3;
 mod signals;
 mod strikes;

@@ -4,9 +4,13 @@ mod identities;
 mod refusals;
 
 use super::*;
-use crate::domain::{ACTION_UNITS, Crop, EXPRESSIONS, ModelKind, VALENCE_AROUSAL};
+use crate::domain::{ACTION_UNITS, Crop, EXPRESSIONS, Location, ModelKind, VALENCE_AROUSAL};
 use serde_json::json;
 use std::path::PathBuf;
+
+fn at(path: &str) -> Location {
+    Location::Local(path.into())
+}
 
 const GOOD: &str = r#"[input]
 uri = "videos"
@@ -61,7 +65,7 @@ fn a_minimal_job_has_the_documented_defaults() {
     let extensions = "mp4 m4v mov mkv webm avi mpg mpeg ts m2ts flv wmv 3gp ogv gif";
     let expected = Job {
         input: Input {
-            uri: folder.join("videos"),
+            uri: folder.join("videos").into(),
             extensions: extensions.split(' ').map(String::from).collect(),
             image_base: 1,
             image_fps: None,
@@ -75,7 +79,7 @@ fn a_minimal_job_has_the_documented_defaults() {
         },
         faces: Faces {
             mode: FaceMode::Detect,
-            detector: Some("/w/d.safetensors".into()),
+            detector: Some(at("/w/d.safetensors")),
             labels: None,
             crop: Crop::Arcface112,
             min_score: 0.5,
@@ -87,12 +91,12 @@ fn a_minimal_job_has_the_documented_defaults() {
         models: vec![ModelSpec {
             name: "student".into(),
             kind: ModelKind::Student,
-            weights: folder.join("w/student.safetensors"),
+            weights: folder.join("w/student.safetensors").into(),
             precision: Default::default(),
             crop: None,
         }],
         output: Output {
-            uri: folder.join("out"),
+            uri: folder.join("out").into(),
             values: Values::Both,
             shard_frames: 5_000,
             crops: Crops::None,
@@ -106,7 +110,11 @@ fn a_minimal_job_has_the_documented_defaults() {
             stall_timeout: 120.0,
             video_timeout: 86_400.0,
             max_strikes: 3,
+            scratch: None,
+            fetch_bytes: 4_294_967_296,
+            outage_timeout: 1800.0,
         },
+        s3: S3Settings::default(),
     };
     assert_eq!(job, expected);
 }
@@ -144,13 +152,13 @@ fn every_documented_default_is_the_codes() {
             compared += 1;
         }
     }
-    assert_eq!(compared, 30, "keys with a default");
+    assert_eq!(compared, 38, "keys with a default");
 }
 
 #[test]
 fn every_key_is_read() {
     let text = r#"
-run = { workers = 2, queue = "local", batch = 8, threads = 3, stall_timeout = 1, video_timeout = 3, max_strikes = 1 }
+run = { workers = 2, queue = "local", batch = 8, threads = 3, stall_timeout = 1, video_timeout = 3, max_strikes = 1, scratch = "/scratch", fetch_bytes = 1048576, outage_timeout = 60 }
 [input]
 uri = "/data/in"
 extensions = ["MP4"]
@@ -191,9 +199,12 @@ shard_frames = 1
         stall_timeout: 1.0,
         video_timeout: 3.0,
         max_strikes: 1,
+        scratch: Some("/scratch".into()),
+        fetch_bytes: 1_048_576,
+        outage_timeout: 60.0,
     };
     assert_eq!(job.run, run);
-    assert_eq!(job.input.uri, PathBuf::from("/data/in"));
+    assert_eq!(job.input.uri, at("/data/in"));
     assert_eq!((job.input.image_base, job.input.image_fps), (0, Some(30.0)));
     assert_eq!(
         job.sampling,
@@ -205,14 +216,14 @@ shard_frames = 1
     );
     assert_eq!(
         job.models[0].weights,
-        folder.parent().unwrap().join("b.safetensors")
+        folder.parent().unwrap().join("b.safetensors").into()
     );
-    assert_eq!(job.models[1].weights, PathBuf::from("/w/a b.safetensors"));
+    assert_eq!(job.models[1].weights, at("/w/a b.safetensors"));
     assert_eq!(
         job.faces,
         Faces {
             mode: FaceMode::Detect,
-            detector: Some(folder.join("d.safetensors")),
+            detector: Some(folder.join("d.safetensors").into()),
             labels: None,
             crop: Crop::Square,
             min_score: 0.25,
@@ -223,7 +234,7 @@ shard_frames = 1
         }
     );
     // `..` after a named folder stays: that folder may be a symbolic link.
-    assert_eq!(job.output.uri, PathBuf::from("/data/out/../x"));
+    assert_eq!(job.output.uri, at("/data/out/../x"));
     assert_eq!((job.output.values, job.output.shard_frames), (Values::Logits, 1));
 }
 
@@ -254,20 +265,52 @@ fn overrides_change_any_value() {
         }
     );
     assert_eq!(job.input.extensions, ["mov", "mp4"]);
-    assert_eq!(job.input.uri, folder.join("videos"), "relative to the file");
+    assert_eq!(
+        job.input.uri,
+        folder.join("videos").into(),
+        "relative to the file"
+    );
     assert_eq!(
         job.models[0].weights,
-        cwd.join("new/w.safetensors"),
+        cwd.join("new/w.safetensors").into(),
         "relative to the current directory"
     );
     assert_eq!(job.models[0].name, "s");
-    assert_eq!(job.output.uri, PathBuf::from("/o=ut"));
+    assert_eq!(job.output.uri, at("/o=ut"));
+}
+
+#[test]
+fn places_in_s3_are_taken_as_they_are_written() {
+    let text = GOOD
+        .replace("\"videos\"", "\"s3://in/a b/../%20+#é/\"")
+        .replace("\"out\"", "\"s3://in/labels\"")
+        .replace("\"w/student", "\"s3://weights/student");
+    let settings = "[s3]\nendpoint = \"http://127.0.0.1:9000\"\nregion = \"eu\"\nprofile = \"p\"\npath_style = false\nunsigned = [\"in\"]\n";
+    let job = load_text(&(text + settings), &[]).unwrap();
+    let s3 = |bucket: &str, key: &str| Location::S3 {
+        bucket: bucket.into(),
+        key: key.into(),
+    };
+    assert_eq!(job.input.uri, s3("in", "a b/../%20+#é"));
+    assert_eq!(job.output.uri, s3("in", "labels"));
+    assert_eq!(job.models[0].weights, s3("weights", "student.safetensors"));
+    let expected = S3Settings {
+        endpoint: Some("http://127.0.0.1:9000".into()),
+        region: Some("eu".into()),
+        profile: Some("p".into()),
+        path_style: Some(false),
+        unsigned: vec!["in".into()],
+    };
+    assert_eq!(job.s3, expected);
+    let overridden = load_text(GOOD, &["input.uri=s3://b/x"]).unwrap();
+    assert_eq!(overridden.input.uri, s3("b", "x"));
 }
 
 #[test]
 fn the_output_may_lie_inside_the_input_but_not_be_it() {
     let job = load_text(&GOOD.replace("\"out\"", "\"videos/out\""), &[]).unwrap();
-    assert!(job.output.uri.starts_with(&job.input.uri));
+    let path = |location: &Location| location.as_local().unwrap().to_path_buf();
+    assert!(path(&job.output.uri).starts_with(path(&job.input.uri)));
 
     let (_keep, folder) = job_file(GOOD.replace("\"out\"", "\"link\""));
     std::fs::create_dir(folder.join("videos")).unwrap();

@@ -235,16 +235,33 @@ fn bad_jobs_are_refused_with_place_key_and_remedy() {
             "job.toml:10:9: `run.queue` cannot be \"lokal\": there is no such queue; write \"local\"",
         ),
         (
-            GOOD.replace("\"videos\"", "\"s3://bucket/videos\""),
-            "job.toml:2:7: `input.uri` is \"s3://bucket/videos\": `s3://` is not available in this version; use a path",
+            GOOD.replace("\"videos\"", "\"s3://a bucket/videos\""),
+            "job.toml:2:7: `input.uri` is \"s3://a bucket/videos\": \"a bucket\" is no name of a bucket; write s3://",
+        ),
+        (
+            GOOD.replace("\"videos\"", "\"s3://b/v/\"")
+                .replace("\"out\"", "\"s3://b/v\""),
+            "job.toml:8:7: `output.uri` is the input itself (s3://b/v)",
+        ),
+        (
+            with("[s3]\nendpoint = \"localhost:9000\""),
+            "job.toml:10:12: `s3.endpoint` cannot be \"localhost:9000\": a server begins with http://",
+        ),
+        (
+            with("[s3]\nendpoint = \"http://me:secret@host\""),
+            "job.toml:10:12: `s3.endpoint` cannot be \"set\": credentials have no place in it",
+        ),
+        (
+            with("[s3]\naccess_key = \"x\""),
+            "job.toml:10:1: unknown key `access_key` in [s3]",
         ),
         (
             GOOD.replace("\"out\"", "\"https://x/y\""),
-            "job.toml:8:7: `output.uri` is \"https://x/y\": `https://` is not available",
+            "job.toml:8:7: `output.uri` is \"https://x/y\": `https://` is not available here",
         ),
         (
             GOOD.replace("w/student", "gs://student"),
-            "job.toml:6:11: `models.student.weights` is \"gs://student.safetensors\": `gs://` is not available",
+            "job.toml:6:11: `models.student.weights` is \"gs://student.safetensors\": `gs://` is not available here",
         ),
         (
             GOOD.replace("\"out\"", "\"file://out\""),
@@ -365,8 +382,8 @@ fn bad_overrides_are_refused_by_their_text() {
             "--set sampling.stride=5: `sampling.stride` has no effect unless `mode` is \"stride\"",
         ),
         (
-            "input.uri=s3://b/x",
-            "--set input.uri=s3://b/x: `input.uri` is \"s3://b/x\": `s3://` is not available",
+            "input.uri=s3:///x",
+            "--set input.uri=s3:///x: `input.uri` is \"s3:///x\": \"\" is no name of a bucket",
         ),
         ("models=[]", "--set models=[]: `models` is empty; add an entry"),
     ];

@@ -1,17 +1,17 @@
 //! The decode thread of the pipeline: videos in order, frames into the channel, what became of each video.
 
 use super::earlier::{EarlierFrames, Parts};
+use super::input::{NotOpened, WithinReach};
 use super::{Content, Item, Source};
 use crate::dataset::{ErrorClass, PlannedVideo, Trouble, VideoOutcome, VideoStatus};
-use crate::discover;
 use crate::domain::{Face, FrameIndex, Micros, VideoKey};
 use crate::model::INPUT_LEN;
 use crate::queue::{EarlierVideo, Lease};
 use crate::spec::FaceMode;
-use crate::stages::decode::{DecodeError, Picture, Sampler, VideoReader};
+use crate::stages::decode::{Picture, Sampler, VideoReader};
 use crate::stages::faces::{self, Cropper, Cuts, PrepareError, Preparer};
+use crate::store::StoreError;
 use crate::worker::heartbeat::Reports;
-use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,10 @@ pub(super) struct Decoded {
     pub outcomes: Vec<VideoOutcome>,
     pub busy: Duration,
     pub blocked: Duration,
+    /// Waiting for videos to arrive.
+    pub fetching: Duration,
+    /// Why the shard was given up: a store, or scratch space.
+    pub failure: Option<StoreError>,
     /// The video that could not be read to its end, though another attempt may: then nothing of the shard counts.
     pub broke_off: Option<(VideoKey, Trouble)>,
 }
@@ -29,6 +33,8 @@ pub(super) struct Decoded {
 enum Abandoned {
     /// The receiving side is gone: labelling failed, and says why itself.
     Receiver,
+    /// A video could not be fetched, which is not its fault.
+    Store(StoreError),
     /// The video broke off. Frames of it are on their way to the part, which must not be kept: a row that is missing is
     /// made up for by the next attempt, a video that ends where a disk failed would look like damage for good.
     BrokeOff(Trouble),
@@ -54,7 +60,7 @@ pub(super) fn decode_shard(
         recycled,
     };
     for (index, video) in lease.shard.videos.iter().enumerate() {
-        let blocked_before = decoded.blocked;
+        let blocked_before = decoded.blocked + decoded.fetching;
         let began = Instant::now();
         let mut outcome = VideoOutcome::new(video.key.clone());
         if let Some(entry) = lease.quarantined.iter().find(|entry| entry.key == video.key) {
@@ -64,18 +70,23 @@ pub(super) fn decode_shard(
             };
             outcome.note(entry.trouble.clone());
         } else {
-            reports.opened(&video.key);
             let earlier = lease.earlier.get(&video.key);
-            match frames.decode(index, video, earlier, &mut outcome, &mut decoded.blocked) {
+            let waited = (&mut decoded.blocked, &mut decoded.fetching);
+            match frames.decode(index, video, earlier, &mut outcome, waited) {
                 Ok(()) => {}
                 Err(Abandoned::Receiver) => return decoded,
+                Err(Abandoned::Store(error)) => {
+                    decoded.failure = Some(error);
+                    return decoded;
+                }
                 Err(Abandoned::BrokeOff(trouble)) => {
                     decoded.broke_off = Some((video.key.clone(), trouble));
                     return decoded;
                 }
             }
         }
-        let busy = began.elapsed().saturating_sub(decoded.blocked - blocked_before);
+        let waited = decoded.blocked + decoded.fetching - blocked_before;
+        let busy = began.elapsed().saturating_sub(waited);
         outcome.seconds = busy.as_secs_f64();
         decoded.busy += busy;
         decoded.outcomes.push(outcome);
@@ -102,18 +113,24 @@ impl Frames<'_> {
         video: &PlannedVideo,
         earlier: Option<&EarlierVideo>,
         outcome: &mut VideoOutcome,
-        blocked: &mut Duration,
+        (blocked, fetching): (&mut Duration, &mut Duration),
     ) -> Result<(), Abandoned> {
-        let path = self.source.root.join(video.file());
-        let opened = self.open(&path, video);
-        let opened = opened.and_then(|reader| Ok((reader, self.earlier(video, earlier)?)));
-        let (mut reader, mut earlier) = match opened {
+        let waiting = Instant::now();
+        let within_reach = self.source.input.obtain(video, self.reports);
+        *fetching += waiting.elapsed();
+        self.reports.opened(&video.key);
+        let opened = within_reach.and_then(|video_here| {
+            let reader = self.open(&video_here, video)?;
+            Ok((reader, self.earlier(video, earlier)?, video_here))
+        });
+        let (mut reader, mut earlier, within_reach) = match opened {
             Ok(opened) => opened,
-            Err(NotOpened {
+            Err(NotOpened::Store(error)) => return Err(Abandoned::Store(error)),
+            Err(NotOpened::Video {
                 trouble,
                 passing: true,
             }) => return Err(Abandoned::BrokeOff(trouble)),
-            Err(NotOpened { trouble, .. }) => {
+            Err(NotOpened::Video { trouble, .. }) => {
                 outcome.status = VideoStatus::Failed;
                 outcome.note(trouble);
                 return Ok(());
@@ -128,7 +145,7 @@ impl Frames<'_> {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break None,
                 Err(error) if error.broke_off().is_some() => {
-                    return Err(Abandoned::BrokeOff(trouble(&error)));
+                    return Err(Abandoned::BrokeOff(within_reach.trouble(&error)));
                 }
                 Err(error) => break Some(error),
             };
@@ -180,11 +197,11 @@ impl Frames<'_> {
             }
         };
         // First of all: whatever else is wrong with a file that changed under the reader comes from that.
-        still_the_same(&path, video).map_err(Abandoned::BrokeOff)?;
+        within_reach.still_the_same(video).map_err(Abandoned::BrokeOff)?;
         if let Some(earlier) = &mut earlier {
             earlier.end().map_err(Abandoned::BrokeOff)?;
         }
-        let broke_off = broke_off.map(|error| trouble(&error));
+        let broke_off = broke_off.map(|error| within_reach.trouble(&error));
         let damage = reader.damage().cloned().or(broke_off);
         if let Some(damage) = damage {
             outcome.note(damage);
@@ -192,7 +209,7 @@ impl Frames<'_> {
         if outcome.frames == 0 {
             outcome.status = VideoStatus::Failed;
             outcome.note(Trouble {
-                error: format!("{}: no frame could be decoded", path.display()),
+                error: format!("{}: no frame could be decoded", within_reach.name),
                 class: ErrorClass::Corrupt,
                 frame: None,
             });
@@ -256,23 +273,23 @@ impl Frames<'_> {
     }
 
     /// Opens the video, if it is still the one that was planned.
-    fn open(&self, path: &Path, video: &PlannedVideo) -> Result<VideoReader, NotOpened> {
-        still_the_same(path, video).map_err(|trouble| NotOpened {
+    fn open(&self, here: &WithinReach, video: &PlannedVideo) -> Result<VideoReader, NotOpened> {
+        here.still_the_same(video).map_err(|trouble| NotOpened::Video {
             trouble,
             passing: false,
         })?;
-        let options = &self.source.options;
+        let (path, options) = (here.path(), &self.source.options);
         let opened = match video.archive {
             None => VideoReader::open(path, video.kind, options),
             Some(_) if self.source.job.faces.mode == FaceMode::FullFrame => {
                 VideoReader::open_crops(path, &video.key, options)
             }
             Some(_) => {
-                return Err(NotOpened {
+                return Err(NotOpened::Video {
                     trouble: Trouble {
                         error: format!(
                             "{}: holds crops, in which faces were found before; label them with [faces] mode = \"full_frame\"",
-                            path.display()
+                            here.name
                         ),
                         class: ErrorClass::Unsupported,
                         frame: None,
@@ -281,44 +298,9 @@ impl Frames<'_> {
                 });
             }
         };
-        opened.map_err(|error| NotOpened {
-            trouble: trouble(&error),
+        opened.map_err(|error| NotOpened::Video {
+            trouble: here.trouble(&error),
             passing: error.broke_off().is_some(),
         })
     }
-}
-
-/// Why a video was not opened.
-pub(super) struct NotOpened {
-    pub trouble: Trouble,
-    /// Another attempt may open it.
-    pub passing: bool,
-}
-
-fn trouble(error: &DecodeError) -> Trouble {
-    Trouble {
-        error: error.to_string(),
-        class: error.class(),
-        frame: error.broke_off(),
-    }
-}
-
-fn still_the_same(path: &Path, video: &PlannedVideo) -> Result<(), Trouble> {
-    let (class, error) = match discover::same(path, video) {
-        Ok(true) => return Ok(()),
-        Ok(false) => {
-            let what = "changed since it was planned, so its frames may not be those that were meant";
-            let remedy = "`affectmill retry --class changed` labels the file that is there now";
-            (
-                ErrorClass::Changed,
-                format!("{}: {what}; {remedy}", path.display()),
-            )
-        }
-        Err(error) => (ErrorClass::Io, error.to_string()),
-    };
-    Err(Trouble {
-        error,
-        class,
-        frame: None,
-    })
 }

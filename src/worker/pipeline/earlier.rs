@@ -3,12 +3,12 @@
 //! Frames and faces must match one to one. Where they do not, the video is not the one that was labelled then, or is read in
 //! another way now, and no label is better than one on the wrong face.
 
-use super::decoding::NotOpened;
+use super::input::NotOpened;
 use crate::dataset::{ErrorClass, PlannedVideo, Trouble, VideoStatus};
 use crate::domain::{Face, FrameIndex, Micros, RowStatus, VideoKey, hex};
 use crate::queue::EarlierVideo;
 use crate::stages::rows::EarlierFaces;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
@@ -18,21 +18,27 @@ pub(super) struct Parts {
     last: Option<(String, Bytes)>,
 }
 
+/// Why a part cannot be had.
+enum PartError {
+    Store(StoreError),
+    Wrong(String),
+}
+
 impl Parts {
-    fn get(&mut self, store: &Store, video: &EarlierVideo) -> Result<Bytes, String> {
+    fn get(&mut self, store: &Store, video: &EarlierVideo) -> Result<Bytes, PartError> {
         if let Some((key, bytes)) = &self.last
             && *key == video.part
         {
             return Ok(bytes.clone());
         }
         let path = store.path(&video.part);
-        let bytes = store.get(&video.part).map_err(|error| error.to_string())?;
-        let bytes = bytes.ok_or_else(|| format!("{}: the earlier run's part is missing", path.display()))?;
+        let bytes = store.get(&video.part).map_err(PartError::Store)?;
+        let bytes =
+            bytes.ok_or_else(|| PartError::Wrong(format!("{path}: the earlier run's part is missing")))?;
         if hex(&Sha256::digest(&bytes)) != video.sha256 {
-            let path = path.display();
-            return Err(format!(
+            return Err(PartError::Wrong(format!(
                 "{path}: the earlier run's part is not what its commit record says"
-            ));
+            )));
         }
         let bytes = Bytes::from(bytes);
         self.last = Some((video.part.clone(), bytes.clone()));
@@ -55,7 +61,7 @@ impl EarlierFrames {
         video: &PlannedVideo,
         earlier: Option<&EarlierVideo>,
     ) -> Result<Self, NotOpened> {
-        let refuse = |class, cause: &str| NotOpened {
+        let refuse = |class, cause: &str| NotOpened::Video {
             trouble: Trouble {
                 error: format!("{}: {cause} ([faces] labels)", video.key),
                 class,
@@ -78,12 +84,15 @@ impl EarlierFrames {
             );
             return Err(refuse(ErrorClass::Changed, &cause));
         }
-        let part = parts
-            .get(store, earlier)
-            .map_err(|cause| refuse(ErrorClass::Io, &cause))?;
+        let part = parts.get(store, earlier).map_err(|failed| match failed {
+            // A store in S3 that is out of order is no fault of the video's.
+            PartError::Store(error) if error.trouble().is_some() => NotOpened::Store(error),
+            PartError::Store(error) => refuse(ErrorClass::Io, &error.to_string()),
+            PartError::Wrong(cause) => refuse(ErrorClass::Io, &cause),
+        })?;
         let unreadable = |cause: String| {
             let path = store.path(&earlier.part);
-            refuse(ErrorClass::Corrupt, &format!("{}: {cause}", path.display()))
+            refuse(ErrorClass::Corrupt, &format!("{path}: {cause}"))
         };
         Ok(Self {
             video: video.key.clone(),

@@ -1,0 +1,147 @@
+//! Where a thing lies: on this machine's disks, or in an S3 bucket.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// A path, or a place in S3 written `s3://bucket/key`.
+///
+/// The key of an S3 location is what follows the bucket, byte for byte: nothing in it is percent-decoded, no `.` or
+/// `..` is resolved. A `/` at its end is dropped, since it changes no meaning here.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Location {
+    /// A path on a local disk or a mounted share.
+    Local(PathBuf),
+    /// An object, or everything below a prefix.
+    S3 {
+        /// Bucket.
+        bucket: String,
+        /// Key or prefix, without `/` at its end; empty for the whole bucket.
+        key: String,
+    },
+}
+
+impl Location {
+    /// Reads a plain path or an `s3://` uri.
+    ///
+    /// # Errors
+    /// The uri names no bucket, or one whose name no bucket can have; in words.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let Some(rest) = text.strip_prefix("s3://") else {
+            return Ok(Self::Local(text.into()));
+        };
+        let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+        let is_good = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        if bucket.is_empty() || !bucket.chars().all(is_good) {
+            return Err(format!(
+                "{bucket:?} is no name of a bucket; write s3://bucket/prefix"
+            ));
+        }
+        Ok(Self::S3 {
+            bucket: bucket.into(),
+            key: key.trim_end_matches('/').into(),
+        })
+    }
+
+    /// The place of `key` below this one; `key` is `/`-separated.
+    pub fn join(&self, key: &str) -> Self {
+        match self {
+            Self::Local(path) => Self::Local(path.join(key)),
+            Self::S3 { bucket, key: prefix } => Self::S3 {
+                bucket: bucket.clone(),
+                key: if prefix.is_empty() {
+                    key.into()
+                } else {
+                    format!("{prefix}/{key}")
+                },
+            },
+        }
+    }
+
+    /// The path, where it is one.
+    pub fn as_local(&self) -> Option<&Path> {
+        match self {
+            Self::Local(path) => Some(path),
+            Self::S3 { .. } => None,
+        }
+    }
+}
+
+impl From<PathBuf> for Location {
+    fn from(path: PathBuf) -> Self {
+        Self::Local(path)
+    }
+}
+
+impl From<&Path> for Location {
+    fn from(path: &Path) -> Self {
+        Self::Local(path.into())
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local(path) => path.display().fmt(f),
+            Self::S3 { bucket, key } => write!(f, "s3://{bucket}/{key}"),
+        }
+    }
+}
+
+impl Serialize for Location {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            // As paths do: what is not UTF-8 has no text.
+            Self::Local(path) => {
+                let text = path
+                    .to_str()
+                    .ok_or_else(|| ser::Error::custom("a path that is not UTF-8"))?;
+                serializer.serialize_str(text)
+            }
+            Self::S3 { .. } => serializer.collect_str(self),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Location {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        // A bad uri stays text: the job file's check says where it stands.
+        Ok(Self::parse(&text).unwrap_or_else(|_| Self::Local(text.into())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uris_are_read_and_written_byte_for_byte() {
+        for (text, bucket, key) in [
+            ("s3://b/a b/c+d%20#é/..", "b", "a b/c+d%20#é/.."),
+            ("s3://my.bucket-1", "my.bucket-1", ""),
+            ("s3://b/x//", "b", "x"),
+        ] {
+            let location = Location::parse(text).unwrap();
+            let expected = Location::S3 {
+                bucket: bucket.into(),
+                key: key.into(),
+            };
+            assert_eq!(location, expected);
+            let json = serde_json::to_string(&location).unwrap();
+            assert_eq!(serde_json::from_str::<Location>(&json).unwrap(), expected);
+        }
+        for bad in ["s3://", "s3:///key", "s3://a b/c", "s3://a@b/c"] {
+            assert!(Location::parse(bad).is_err(), "{bad}");
+        }
+        assert_eq!(Location::parse("a/b").unwrap().as_local(), Some(Path::new("a/b")));
+    }
+
+    #[test]
+    fn joining_goes_below() {
+        let join = |text: &str, key: &str| Location::parse(text).unwrap().join(key).to_string();
+        assert_eq!(join("s3://b", "x/y"), "s3://b/x/y");
+        assert_eq!(join("s3://b/p/", "x/y"), "s3://b/p/x/y");
+        assert_eq!(join("/p", "x/y"), "/p/x/y");
+    }
+}

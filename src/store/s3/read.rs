@@ -1,0 +1,426 @@
+//! Reading: listings page by page, objects whole, and large ones in ranges side by side.
+
+use super::failure::{Failure, chain};
+use super::retry::Notice;
+use super::{Bucket, Object};
+use crate::domain::{Location, hex};
+use crate::runtime::sha256_hex;
+use crate::store::{Access, Entry, StoreError, Trouble};
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use md5::{Digest, Md5};
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::task::JoinSet;
+
+/// Metadata that affectmill stores with each object: SHA-256, hex.
+pub(super) const SHA256: &str = "sha256";
+/// Bytes of one ranged read.
+const RANGE: u64 = 8 << 20;
+/// Ranged reads of one object at a time; each holds [`RANGE`] bytes of memory.
+const SIDE_BY_SIDE: usize = 4;
+
+/// Small objects read at a time.
+const SMALL_SIDE_BY_SIDE: usize = 16;
+
+/// One page of a listing, and what continues it.
+type Page = (Vec<Object>, Option<String>);
+
+impl Bucket {
+    /// A view of the label set below `root`.
+    ///
+    /// # Errors
+    /// There is none, or the store failed.
+    pub(in crate::store) fn of_label_set(root: &Location, access: &Access) -> Result<Self, StoreError> {
+        let bucket = Self::open(root, access)?;
+        let (objects, _) = bucket.page("_affectmill/", None, Some(1), None)?;
+        match objects.is_empty() {
+            true => Err(StoreError::NotAnOutput(root.clone())),
+            false => Ok(bucket),
+        }
+    }
+
+    /// What is known of an object; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn head(&self, key: &str) -> Result<Option<Object>, StoreError> {
+        let key = key.to_string();
+        self.wait(|bucket, notice| async move { bucket.head_async(&key, &notice).await })
+    }
+
+    pub(super) async fn head_async(&self, key: &str, notice: &Notice) -> Result<Option<Object>, StoreError> {
+        let ask = || async {
+            let request = self.client.head_object().bucket(&self.bucket);
+            let head = request.key(self.full(key)).send().await?;
+            Ok(Object {
+                key: key.into(),
+                bytes: length(head.content_length)?,
+                etag: unquoted(head.e_tag),
+                sha256: stored_sha256(head.metadata),
+            })
+        };
+        found(self.again("look at", key, notice, ask).await)
+    }
+
+    /// The bytes under a key; `None` when there are none.
+    pub(in crate::store) fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let key = key.to_string();
+        self.wait(|bucket, notice| async move { bucket.get_async(&key, &notice).await })
+    }
+
+    async fn get_async(&self, key: &str, notice: &Notice) -> Result<Option<Vec<u8>>, StoreError> {
+        let ask = || async {
+            let request = self.client.get_object().bucket(&self.bucket);
+            let mut answer = request.key(self.full(key)).send().await?;
+            let sha256 = stored_sha256(answer.metadata.take());
+            let bytes = body(answer, None).await?;
+            match sha256 {
+                Some(sha256) if sha256_hex(&bytes) != sha256 => Err(Failure::damaged(
+                    "what came is not what was stored (its SHA-256 differs)",
+                )),
+                _ => Ok(bytes),
+            }
+        };
+        found(self.again("read", key, notice, ask).await)
+    }
+
+    /// The bytes under each of some keys, in their order.
+    pub(in crate::store) fn get_each(&self, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let keys = keys.to_vec();
+        self.wait(|bucket, notice| async move {
+            let mut found = vec![None; keys.len()];
+            let mut keys = keys.into_iter().enumerate();
+            let mut reads = JoinSet::new();
+            loop {
+                while reads.len() < SMALL_SIDE_BY_SIDE
+                    && let Some((at, key)) = keys.next()
+                {
+                    let (bucket, notice) = (bucket.clone(), notice.clone());
+                    reads.spawn(async move { (at, bucket.get_async(&key, &notice).await) });
+                }
+                match reads.join_next().await {
+                    None => return Ok(found),
+                    Some(Ok((at, bytes))) => found[at] = bytes?,
+                    Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
+                }
+            }
+        })
+    }
+
+    /// Copies an object to a path.
+    pub(in crate::store) fn copy(&self, key: &str, path: &Path) -> Result<(), StoreError> {
+        let object = self.present(key)?;
+        let failed = |error| StoreError::io("make a temporary file in", self.scratch.folder())(error);
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(path)
+            .map_err(failed)?;
+        self.fetch(&object, &file)
+    }
+
+    /// A copy of an object in scratch space, made once for each version of it and kept.
+    pub(in crate::store) fn kept_copy(&self, key: &str) -> Result<PathBuf, StoreError> {
+        let object = self.present(key)?;
+        let folder = self.scratch.folder().join("kept");
+        let failed = |error| StoreError::io("keep a copy in", &folder)(error);
+        std::fs::create_dir_all(&folder).map_err(failed)?;
+        let identity = format!("{}\n{}\n{}", self.place(key), object.etag, object.bytes);
+        let extension = Path::new(key)
+            .extension()
+            .and_then(OsStr::to_str)
+            .unwrap_or("bin");
+        let path = folder.join(format!("{}.{extension}", &sha256_hex(identity.as_bytes())[..32]));
+        if path.metadata().is_ok_and(|meta| meta.len() == object.bytes) {
+            return Ok(path);
+        }
+        let file = tempfile::NamedTempFile::new_in(&folder).map_err(failed)?;
+        self.fetch(&object, file.as_file())?;
+        file.persist(&path).map_err(|lost| failed(lost.error))?;
+        Ok(path)
+    }
+
+    /// The error of an object that is not what was meant.
+    pub fn changed(&self, key: &str) -> StoreError {
+        self.error("read", key, Failure::changed(), Default::default())
+    }
+
+    /// An object that must be there.
+    fn present(&self, key: &str) -> Result<Object, StoreError> {
+        self.head(key)?.ok_or_else(|| {
+            let failure = Failure::missing();
+            self.error("read", key, failure, Default::default())
+        })
+    }
+
+    /// The file under a key, brought to scratch space, where it has no name.
+    pub(in crate::store) fn file(&self, key: &str) -> Result<Option<File>, StoreError> {
+        let Some(object) = self.head(key)? else {
+            return Ok(None);
+        };
+        let folder = self.scratch.folder();
+        let file =
+            tempfile::tempfile_in(folder).map_err(StoreError::io("make a temporary file in", folder))?;
+        self.fetch(&object, &file)?;
+        Ok(Some(file))
+    }
+
+    /// Bytes of an object as it was when it was looked at.
+    ///
+    /// # Errors
+    /// [`StoreError`]; of [`Trouble::Changed`] when it was written anew since, [`Trouble::Missing`] when it is gone.
+    pub fn read(&self, object: &Object, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
+        let object = object.clone();
+        self.wait(|bucket, notice| async move { bucket.read_async(&object, range, &notice).await })
+    }
+
+    async fn read_async(
+        &self,
+        object: &Object,
+        range: Range<u64>,
+        notice: &Notice,
+    ) -> Result<Vec<u8>, StoreError> {
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ask = || async {
+            let request = self.client.get_object().bucket(&self.bucket);
+            let answer = request
+                .key(self.full(&object.key))
+                .if_match(format!("\"{}\"", object.etag))
+                .range(format!("bytes={}-{}", range.start, range.end - 1))
+                .send()
+                .await?;
+            body(answer, Some(range.end - range.start)).await
+        };
+        self.again("read", &object.key, notice, ask).await
+    }
+
+    /// Brings an object, as it was when it was looked at, into an empty file, which is at its beginning afterwards.
+    ///
+    /// The content is held against the SHA-256 that affectmill stored with it, else against the entity tag where that is
+    /// an MD5. Some servers' tags only look like one, so a second reading that gives the same bytes is believed.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); or the file cannot be written.
+    pub fn fetch(&self, object: &Object, file: &File) -> Result<(), StoreError> {
+        let mut before = None;
+        for _ in 0..3 {
+            self.transfer(object, file)?;
+            let sums =
+                Sums::of(file).map_err(StoreError::io("read scratch space in", self.scratch.folder()))?;
+            if sums.fit(object) || (object.sha256.is_none() && before.as_ref() == Some(&sums)) {
+                return Ok(());
+            }
+            before = Some(sums);
+        }
+        let failure = Failure::damaged("three readings gave other bytes than were stored");
+        Err(self.error("read", &object.key, failure, Default::default()))
+    }
+
+    fn transfer(&self, object: &Object, file: &File) -> Result<(), StoreError> {
+        let folder = self.scratch.folder().to_path_buf();
+        let scratch = |error| StoreError::io("fill scratch space in", &folder)(error);
+        file.set_len(object.bytes).map_err(scratch)?;
+        let file = Arc::new(file.try_clone().map_err(scratch)?);
+        let object = object.clone();
+        let written = self.wait(|bucket, notice| async move {
+            let mut starts = (0..object.bytes).step_by(RANGE as usize);
+            let mut reads = JoinSet::new();
+            loop {
+                while reads.len() < SIDE_BY_SIDE
+                    && let Some(start) = starts.next()
+                {
+                    let (bucket, object, notice) = (bucket.clone(), object.clone(), notice.clone());
+                    let file = file.clone();
+                    reads.spawn(async move {
+                        let range = start..(start + RANGE).min(object.bytes);
+                        let bytes = bucket.read_async(&object, range, &notice).await?;
+                        Ok(file.write_all_at(&bytes, start))
+                    });
+                }
+                match reads.join_next().await {
+                    None => return Ok(Ok(())),
+                    Some(Ok(Ok(Ok(())))) => {}
+                    // What is still on its way is broken off with the set.
+                    Some(Ok(other)) => return other,
+                    Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
+                }
+            }
+        })?;
+        written.map_err(scratch)
+    }
+
+    /// The objects directly in a folder, sorted by key.
+    pub(in crate::store) fn list(&self, folder: &str) -> Result<Vec<Entry>, StoreError> {
+        let below = format!("{folder}/");
+        let mut found = Vec::new();
+        self.pages(&below, Some("/"), |object| {
+            // The listing of a folder may hold an object that stands for the folder itself.
+            let name = object.key.strip_prefix(&below).unwrap_or_default();
+            if !name.is_empty() && !name.starts_with('.') {
+                found.push(Entry {
+                    key: object.key,
+                    bytes: object.bytes,
+                });
+            }
+        })?;
+        found.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(found)
+    }
+
+    /// Shows every object below the prefix, in the order of the listing.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn walk(&self, visit: impl FnMut(Object)) -> Result<(), StoreError> {
+        self.pages("", None, visit)
+    }
+
+    /// As [`walk`](Self::walk), of the objects directly in `folder` alone.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn walk_folder(&self, folder: &str, visit: impl FnMut(Object)) -> Result<(), StoreError> {
+        self.pages(&format!("{folder}/"), Some("/"), visit)
+    }
+
+    fn pages(
+        &self,
+        below: &str,
+        delimiter: Option<&'static str>,
+        mut visit: impl FnMut(Object),
+    ) -> Result<(), StoreError> {
+        let mut next = None;
+        loop {
+            let (objects, more) = self.page(below, delimiter, None, next)?;
+            objects.into_iter().for_each(&mut visit);
+            match more {
+                Some(token) => next = Some(token),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn page(
+        &self,
+        below: &str,
+        delimiter: Option<&'static str>,
+        most: Option<i32>,
+        token: Option<String>,
+    ) -> Result<Page, StoreError> {
+        let below = below.to_string();
+        self.wait(|bucket, notice| async move {
+            let ask = || async {
+                let request = bucket.client.list_objects_v2().bucket(&bucket.bucket);
+                let page = request
+                    .prefix(bucket.full(&below))
+                    .set_delimiter(delimiter.map(String::from))
+                    .set_max_keys(most)
+                    .set_continuation_token(token.clone())
+                    .send()
+                    .await?;
+                let more = page.is_truncated.unwrap_or_default();
+                if more && page.next_continuation_token.is_none() && most.is_none() {
+                    return Err(Failure::damaged(
+                        "the listing breaks off without saying how it goes on",
+                    ));
+                }
+                let objects = page.contents.unwrap_or_default().into_iter();
+                let objects = objects.filter_map(|object| {
+                    Some(Object {
+                        key: object.key?.strip_prefix(&bucket.prefix)?.to_string(),
+                        bytes: u64::try_from(object.size?).ok()?,
+                        etag: unquoted(object.e_tag),
+                        sha256: None,
+                    })
+                });
+                Ok((objects.collect(), page.next_continuation_token.filter(|_| more)))
+            };
+            bucket.again("list", &below, &notice, ask).await
+        })
+    }
+}
+
+/// A missing object is an answer, not an error.
+fn found<T>(answer: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.trouble() == Some(Trouble::Missing) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The whole body; it must be as long as the answer says, and as was `asked` for.
+async fn body(answer: GetObjectOutput, asked: Option<u64>) -> Result<Vec<u8>, Failure> {
+    let said = length(answer.content_length)?;
+    let collected = answer.body.collect().await;
+    let bytes = collected
+        .map_err(|error| Failure::damaged(chain(&error)))?
+        .to_vec();
+    let came = bytes.len() as u64;
+    let expected = asked.unwrap_or(said);
+    if came != said || came != expected {
+        return Err(Failure::damaged(format!(
+            "{came} bytes came of {expected}, and {said} were announced"
+        )));
+    }
+    Ok(bytes)
+}
+
+fn length(said: Option<i64>) -> Result<u64, Failure> {
+    said.and_then(|said| u64::try_from(said).ok())
+        .ok_or_else(|| Failure::damaged("the answer does not say how long it is"))
+}
+
+fn unquoted(etag: Option<String>) -> String {
+    etag.unwrap_or_default().trim_matches('"').to_string()
+}
+
+fn stored_sha256(metadata: Option<HashMap<String, String>>) -> Option<String> {
+    metadata?.remove(SHA256)
+}
+
+/// Checksums of a file, hex.
+#[derive(Debug, PartialEq)]
+struct Sums {
+    sha256: String,
+    md5: String,
+}
+
+impl Sums {
+    fn of(file: &File) -> std::io::Result<Self> {
+        let mut sha256 = sha2::Sha256::default();
+        let mut md5 = Md5::new();
+        let mut piece = vec![0; 1 << 18];
+        let mut at = 0;
+        loop {
+            let count = file.read_at(&mut piece, at)?;
+            if count == 0 {
+                break;
+            }
+            sha2::Digest::update(&mut sha256, &piece[..count]);
+            md5.update(&piece[..count]);
+            at += count as u64;
+        }
+        Ok(Self {
+            sha256: hex(&sha2::Digest::finalize(sha256)),
+            md5: hex(&md5.finalize()),
+        })
+    }
+
+    fn fit(&self, object: &Object) -> bool {
+        let is_md5 = object.etag.len() == 32 && object.etag.bytes().all(|b| b.is_ascii_hexdigit());
+        match &object.sha256 {
+            Some(sha256) => self.sha256 == *sha256,
+            // Of an upload in parts the tag is something else, and ends in a `-` and their number.
+            None => !is_md5 || self.md5.eq_ignore_ascii_case(&object.etag),
+        }
+    }
+}

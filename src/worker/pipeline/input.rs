@@ -1,0 +1,140 @@
+//! Where the videos of a job come from: a folder, where they are opened as they lie, or a bucket, from which they are
+//! fetched ahead.
+
+use super::fetching::{Copy, Fetcher, StoreTrouble};
+use crate::dataset::{ErrorClass, PlannedVideo, Trouble};
+use crate::discover;
+use crate::domain::Location;
+use crate::queue::Lease;
+use crate::stages::decode::DecodeError;
+use crate::store::{Access, Bucket, StoreError};
+use crate::worker::heartbeat::Reports;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The root of a job's videos.
+pub(super) enum Input {
+    Folder(PathBuf),
+    Bucket(Fetcher),
+}
+
+impl Input {
+    /// The videos below `root`; of a bucket, at most `fetch_bytes` of them lie in scratch space.
+    pub fn open(root: &Location, access: &Access, fetch_bytes: u64) -> Result<Self, StoreError> {
+        match root {
+            Location::Local(path) => Ok(Self::Folder(path.clone())),
+            Location::S3 { .. } => {
+                // The decoder says that it waits; what is fetched ahead keeps nobody waiting.
+                let trouble = StoreTrouble::default();
+                let noted = trouble.clone();
+                let access = access.telling(move |met| noted.note(met));
+                let bucket = Bucket::open(root, &access)?;
+                Ok(Self::Bucket(Fetcher::start(bucket, trouble, fetch_bytes)?))
+            }
+        }
+    }
+
+    /// The videos of this lease are next.
+    pub fn lease(&self, lease: &Lease) {
+        if let Self::Bucket(fetcher) = self {
+            let skip = |key: &_| lease.quarantined.iter().any(|entry| entry.key == *key);
+            fetcher.want(&lease.shard, skip, lease.next.as_ref());
+        }
+    }
+
+    /// Brings a video within reach of FFmpeg.
+    pub fn obtain(&self, video: &PlannedVideo, reports: &Reports) -> Result<WithinReach, NotOpened> {
+        match self {
+            Self::Folder(root) => {
+                let path = root.join(video.file());
+                Ok(WithinReach {
+                    name: path.display().to_string(),
+                    place: Place::Itself(path),
+                })
+            }
+            Self::Bucket(fetcher) => Ok(WithinReach {
+                place: Place::Copy(fetcher.take(&video.key, reports)?),
+                name: fetcher.place(&video.key),
+            }),
+        }
+    }
+
+    /// Time spent fetching since this was last asked.
+    pub fn fetch_time(&self) -> Duration {
+        match self {
+            Self::Folder(_) => Duration::ZERO,
+            Self::Bucket(fetcher) => fetcher.busy(),
+        }
+    }
+}
+
+/// A video that FFmpeg can open.
+pub(super) struct WithinReach {
+    /// What people know it by.
+    pub name: String,
+    place: Place,
+}
+
+enum Place {
+    Itself(PathBuf),
+    Copy(Copy),
+}
+
+impl WithinReach {
+    /// Where it is opened.
+    pub fn path(&self) -> &Path {
+        match &self.place {
+            Place::Itself(path) => path,
+            Place::Copy(copy) => copy.path(),
+        }
+    }
+
+    /// Whether it still is what was planned. A copy is: it was fetched as that.
+    pub fn still_the_same(&self, planned: &PlannedVideo) -> Result<(), Trouble> {
+        let Place::Itself(path) = &self.place else {
+            return Ok(());
+        };
+        match discover::same(path, planned) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(changed(&self.name)),
+            Err(error) => Err(Trouble {
+                error: error.to_string(),
+                class: ErrorClass::Io,
+                frame: None,
+            }),
+        }
+    }
+
+    /// What an error means for the video, which it names instead of its copy.
+    pub fn trouble(&self, error: &DecodeError) -> Trouble {
+        let path = self.path().display().to_string();
+        Trouble {
+            error: error.to_string().replace(&path, &self.name),
+            class: error.class(),
+            frame: error.broke_off(),
+        }
+    }
+}
+
+/// Why a video was not opened.
+pub(super) enum NotOpened {
+    /// Its own trouble.
+    Video {
+        trouble: Trouble,
+        /// Another attempt may open it.
+        passing: bool,
+    },
+    /// The store's, or that of scratch space: no video should suffer for it.
+    Store(StoreError),
+}
+
+/// The trouble of a video that is not what was planned.
+pub(super) fn changed(name: &str) -> Trouble {
+    let what = "changed since it was planned, so its frames may not be those that were meant";
+    let remedy = "`affectmill retry --class changed` labels the file that is there now";
+    Trouble {
+        error: format!("{name}: {what}; {remedy}"),
+        class: ErrorClass::Changed,
+        frame: None,
+    }
+}
