@@ -19,8 +19,6 @@ pub enum Look {
     Shown,
     /// First frame only: ffmpeg scales later ones to the first one's size or format.
     First,
-    /// As `Shown`; width and height change places by a matrix in the frames, of which ffprobe says nothing.
-    Turned,
     /// Not at all, because of this.
     None(&'static str),
 }
@@ -47,15 +45,6 @@ const fn of(name: &'static str, frames: u64, arguments: &'static str) -> Made {
         arguments,
         frames,
         look: Look::Shown,
-    }
-}
-
-const fn looked(name: &'static str, look: Look, arguments: &'static str) -> Made {
-    Made {
-        name,
-        arguments,
-        frames: 6,
-        look,
     }
 }
 
@@ -154,9 +143,6 @@ pub const MADE: &[Made] = &[
     of("smpte240m.mkv", 2, "S -vf scale=out_color_matrix=smpte240m -colorspace smpte240m -frames:v 2 H"),
     of("hdr10.mp4", 2, "S -vf scale=out_color_matrix=bt2020 -frames:v 2 -c:v libx265 -preset ultrafast -x265-params log-level=none:colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc -pix_fmt yuv420p10le"),
     of("hlg.mkv", 2, "S -vf scale=out_color_matrix=bt2020 -frames:v 2 -c:v libx265 -preset ultrafast -x265-params log-level=none:colorprim=bt2020:transfer=arib-std-b67:colormatrix=bt2020nc -pix_fmt yuv420p10le"),
-    looked("rotated-in-the-stream.mp4", Look::Turned, "S H -bsf:v h264_metadata=rotate=90"),
-    made("mirrored-in-the-stream.mp4", "S H -bsf:v h264_metadata=flip=horizontal"),
-    made("flipped-in-the-stream.mkv", "S H -bsf:v h264_metadata=flip=vertical"),
     // ---- container and codec
     made("fragmented.mp4", "S B -movflags frag_keyframe+empty_moov"),
     made("moov-first.mp4", "S B -movflags +faststart"),
