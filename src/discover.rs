@@ -253,6 +253,12 @@ impl<'a> Search<'a> {
         for entry in walk {
             match entry {
                 Ok(entry) if entry.file_type().is_file() => self.file(&entry),
+                Ok(entry) if entry.file_type().is_dir() => {}
+                Ok(entry)
+                    if is_wanted_extension(lower_extension(entry.path()).as_deref(), self.extensions) =>
+                {
+                    self.skip(entry.path(), "no regular file (a pipe, a socket or a device)");
+                }
                 Ok(_) => {}
                 Err(error) if error.depth() == 0 => {
                     let path = root.to_path_buf();

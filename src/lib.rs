@@ -24,7 +24,8 @@
 //! * **key**: a video's path relative to the input root.
 //! * **shard**: consecutive videos in key order, labelled and committed together; one Parquet part.
 //! * **lease**: the right, and duty, to label one shard.
-//! * **strike**: a worker crashed or hung with the video in hand; three quarantine the video.
+//! * **strike**: a worker crashed or hung with the video in hand, or its disk broke off; after three it is given up.
+//! * **attempt**: a video that left no row may be planned again (`affectmill retry`); its latest attempt counts.
 //! * **fingerprint**: hash of everything that can change a label; an output accepts one.
 
 pub mod cli;

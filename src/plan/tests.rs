@@ -1,4 +1,5 @@
 use super::*;
+use crate::dataset::CommitRecord;
 use std::sync::Barrier;
 
 fn video(key: &str, frames: u64) -> PlannedVideo {
@@ -176,5 +177,94 @@ fn damaged_plans_are_refused_by_name() {
             .unwrap_err()
             .to_string()
             .contains("00001.json.zst` should come before it")
+    );
+}
+
+fn record(shard: &ShardPlan, rows: &[u64]) -> CommitRecord {
+    let outcome = |(video, rows): (&PlannedVideo, &u64)| crate::dataset::VideoOutcome {
+        rows: *rows,
+        ..crate::dataset::VideoOutcome::new(video.key.clone())
+    };
+    CommitRecord {
+        version: RECORD_VERSION,
+        shard: shard.id.clone(),
+        fingerprint: crate::domain::Fingerprint::from_digest(&[1; 32]),
+        part: crate::dataset::PartInfo {
+            rows: rows.iter().sum(),
+            bytes: 1,
+            sha256: String::new(),
+        },
+        crops: None,
+        videos: shard.videos.iter().zip(rows).map(outcome).collect(),
+        seconds: Default::default(),
+    }
+}
+
+#[test]
+fn a_video_is_planned_again_once_for_each_attempt_and_the_latest_counts() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::open(root.path()).unwrap();
+    let videos: Vec<_> = (0..4).map(|n| video(&format!("v{n}"), 50)).collect();
+    let first = append(&store, &videos, 1_000).unwrap();
+    let again = |attempt, n: usize| vec![(attempt, videos[n].clone())];
+
+    let second = append_again(&store, &again(1, 1), 1_000).unwrap();
+    assert_eq!(second[..1], first);
+    assert_eq!((second.len(), second[1].attempt), (2, 1));
+    let alone = make(vec![videos[1].clone()], &BTreeSet::new(), 1_000);
+    assert_ne!(second[1].id, alone[0].id, "another attempt is another part");
+    for due in [again(1, 1), again(0, 1), again(3, 1)] {
+        let planned = append_again(&store, &due, 1_000).unwrap();
+        assert_eq!(planned, second, "planned for that attempt, or not due yet");
+    }
+    let third = append_again(
+        &store,
+        &[again(2, 1), vec![(1, videos[3].clone())]].concat(),
+        1_000,
+    )
+    .unwrap();
+    assert_eq!(third.len(), 4);
+    assert_eq!(append(&store, &videos, 1_000).unwrap(), third, "nothing is new");
+    assert_eq!(read_all(&store).unwrap(), third);
+    let attempts: Vec<u32> = latest(&third).iter().map(|video| video.shard.attempt).collect();
+    assert_eq!(attempts, [0, 2, 0, 1]);
+
+    // v1 has failed twice and is open; v3 failed once and has its rows now.
+    let at = |attempt, key: &str| {
+        let holds = |shard: &&ShardPlan| {
+            shard.attempt == attempt && shard.videos.iter().any(|video| video.key.as_str() == key)
+        };
+        third.iter().find(holds).unwrap()
+    };
+    let commits = |records: Vec<CommitRecord>| -> BTreeMap<ShardId, CommitRecord> {
+        records
+            .into_iter()
+            .map(|record| (record.shard.clone(), record))
+            .collect()
+    };
+    let good = commits(vec![
+        record(at(0, "v0"), &[50, 0, 50, 0]),
+        record(at(1, "v1"), &[0]),
+        record(at(1, "v3"), &[50]),
+    ]);
+    let found = outcomes(&third, &good).unwrap();
+    let found: Vec<_> = found
+        .iter()
+        .map(|(latest, video)| (video.key.as_str(), latest.shard.attempt, video.rows))
+        .collect();
+    assert_eq!(found, [("v0", 0, 50), ("v2", 0, 50), ("v3", 1, 50)]);
+    let doubled = commits(vec![record(at(0, "v0"), &[50, 0, 50, 7])]);
+    let error = outcomes(&third, &doubled).unwrap_err().to_string();
+    assert!(error.contains("`v3`") && error.contains("twice"), "{error}");
+
+    let late = Plan {
+        version: RECORD_VERSION,
+        shards: cut(vec![video("new", 1)], 10, 1),
+    };
+    store.replace(&paths::plan(4), &encode(&late).unwrap()).unwrap();
+    let error = read_all(&store).unwrap_err().to_string();
+    assert!(
+        error.contains("`new` is planned twice for one attempt, or before an earlier one"),
+        "{error}"
     );
 }

@@ -564,6 +564,12 @@ impl Dice {
         Self(seed | 1)
     }
 
+    /// The same rolls always.
+    #[allow(dead_code)] // not every test binary has a use for it
+    pub fn seeded(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
     /// A number in `0..below` (xorshift64).
     pub fn roll(&mut self, below: u64) -> u64 {
         self.0 ^= self.0 << 13;
