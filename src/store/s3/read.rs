@@ -46,11 +46,22 @@ impl Bucket {
 
     /// What is known of an object; `None` when there is none.
     ///
+    /// The answer has no body that its length could be held against, so it counts when two in a row agree.
+    ///
     /// # Errors
     /// [`StoreError`].
     pub fn head(&self, key: &str) -> Result<Option<Object>, StoreError> {
         let key = key.to_string();
-        self.wait(|bucket, notice| async move { bucket.head_async(&key, &notice).await })
+        self.wait(|bucket, notice| async move {
+            let mut before = bucket.head_async(&key, &notice).await?;
+            loop {
+                let now = bucket.head_async(&key, &notice).await?;
+                if now == before {
+                    return Ok(now);
+                }
+                before = now;
+            }
+        })
     }
 
     pub(super) async fn head_async(&self, key: &str, notice: &Notice) -> Result<Option<Object>, StoreError> {
