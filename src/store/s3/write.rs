@@ -260,10 +260,14 @@ impl Upload {
             Ok(parts) => self.complete(&id, parts).await,
             Err(error) => Err(error),
         };
-        // What was not completed is of no use to anybody; the sweep takes what cannot be cleared away now.
-        if !matches!(put, Ok(Put::Created)) {
-            let _ = bucket.abort(key, &id, notice).await;
+        if matches!(put, Ok(Put::Created)) {
+            // A server whose condition is not atomic when uploads are completed may have let somebody else win after us.
+            let there = bucket.head_async(key, notice).await?;
+            let ours = there.is_some_and(|there| there.sha256.is_none_or(|found| found == sha256));
+            return Ok(if ours { Put::Created } else { Put::Exists });
         }
+        // What was not completed is of no use to anybody; the sweep takes what cannot be cleared away now.
+        let _ = bucket.abort(key, &id, notice).await;
         put
     }
 
