@@ -128,11 +128,13 @@ fn crops_have_the_same_bytes_whoever_dies() {
     // The record of a shard is lost: what lies there is adopted, byte for byte.
     let output = project.output("stormy");
     let commits = output.join("_affectmill/commits");
-    let record = fs::read_dir(&commits).unwrap().next().unwrap().unwrap().path();
+    let info = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap()["crops"].clone();
+    let has_faces = |path: &std::path::PathBuf| info(&fs::read_to_string(path).unwrap())["rows"] != 0;
+    let records = fs::read_dir(&commits).unwrap().map(|entry| entry.unwrap().path());
+    let record = records.into_iter().find(has_faces).unwrap();
     let before = fs::read_to_string(&record).unwrap();
     fs::remove_file(&record).unwrap();
     project.run("stormy", &sets, 0);
-    let info = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap()["crops"].clone();
     assert_eq!(info(&before), info(&fs::read_to_string(&record).unwrap()));
     assert!(calm == crops("stormy"));
 
