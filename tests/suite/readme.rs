@@ -43,8 +43,8 @@ fn the_first_job_runs_and_both_readers_show_its_labels() {
     fs::create_dir(&folder).unwrap();
     fs::copy(weights("student"), folder.join("student.safetensors")).unwrap();
     fs::copy(detector(), folder.join("centerface.safetensors")).unwrap();
-    let [job, faces] = &blocks("toml")[..] else {
-        panic!("a job, and the faces of an earlier one, in the README")
+    let [job, faces, s3] = &blocks("toml")[..] else {
+        panic!("a job, the faces of an earlier one, and places in S3, in the README")
     };
     fs::write(project.job(), job).unwrap();
     let run = |sets: &[&str]| {
@@ -59,8 +59,9 @@ fn the_first_job_runs_and_both_readers_show_its_labels() {
         succeed(command.env("SPARK_LOCAL_IP", "127.0.0.1"))
     };
     let snippets = blocks("python");
-    let [polars, spark, webdataset] = &snippets[..] else {
-        panic!("Polars, Spark and webdataset in the README")
+    // The tests of S3 read labels there as the last one does.
+    let [polars, spark, webdataset, _] = &snippets[..] else {
+        panic!("Polars, Spark, webdataset and labels in S3 in the README")
     };
     let shown = python(webdataset);
     assert_eq!(shown.matches("(128, 128, 3)").count(), 40, "{shown}");
@@ -68,6 +69,9 @@ fn the_first_job_runs_and_both_readers_show_its_labels() {
     // The same job over the faces that are there now.
     let (before, rest) = job.split_once("[faces]").unwrap();
     let (_, after) = rest.split_once("[[models]]").unwrap();
+    let (models, _) = after.split_once("[output]").unwrap();
+    fs::write(project.job(), format!("{s3}{faces}[[models]]{models}")).unwrap();
+    affectmill::spec::load(&project.job(), &[]).unwrap();
     fs::write(project.job(), format!("{before}{faces}[[models]]{after}")).unwrap();
     run(&[&format!("output.uri={:?}", project.output("again"))]);
     let again = rows(&project.output("again"));
