@@ -84,11 +84,11 @@ fn what_is_no_mini_xception_is_refused() {
     import_weights(&source, None, None, &good).unwrap();
     for part in 1..8 {
         fs::write(&damaged, &whole[..whole.len() * part / 8]).unwrap();
-        // What the optimizer left comes last, and nobody needs it.
+        // What the optimizer left is the second half, and nobody needs it.
         match import_weights(&damaged, None, None, &out) {
             Ok(_) => {
                 assert!(
-                    part == 7 && fs::read(&out).unwrap() == fs::read(&good).unwrap(),
+                    part >= 4 && fs::read(&out).unwrap() == fs::read(&good).unwrap(),
                     "{part} of 8"
                 );
                 fs::remove_file(&out).unwrap();
