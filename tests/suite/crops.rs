@@ -115,7 +115,7 @@ fn crops_have_the_same_bytes_whoever_dies() {
     assert!(calm == crops("workers"));
 
     let mut dice = Dice::new();
-    for _ in 0..if soak() { 40 } else { 5 } {
+    for _ in 0..if soak() { 40 } else { 3 } {
         let running = project.start("stormy", &sets);
         std::thread::sleep(std::time::Duration::from_millis(300 + dice.roll(5_000)));
         running.signal("KILL");
