@@ -47,27 +47,42 @@ fn sum(file: &mut File) -> io::Result<(u64, String)> {
     Ok((bytes, hex(&hash.finalize())))
 }
 
-/// Rewrites `record` to describe the part that is there.
-pub(super) fn describe(store: &Store, record: CommitRecord) -> Result<CommitRecord, CommitError> {
-    let path = store.path(&paths::part(&record.shard)).to_string();
-    let stranger = |cause: String| CommitError::Stranger {
+/// Why what lies under a key cannot be adopted.
+fn stranger(store: &Store, key: &str) -> impl Fn(String) -> CommitError {
+    let path = store.path(key).to_string();
+    move |cause| CommitError::Stranger {
         path: path.clone(),
         cause,
-    };
-    let Some(mut file) = store.file(&paths::part(&record.shard))? else {
-        return Err(stranger("it vanished while it was read".into()));
-    };
-    let failed = |source| StoreError::Io {
+    }
+}
+
+/// A file that was there a moment ago.
+fn there(store: &Store, key: &str) -> Result<File, CommitError> {
+    let file = store.file(key)?;
+    file.ok_or_else(|| stranger(store, key)("it vanished while it was read".into()))
+}
+
+/// The same, at its beginning, with its size and SHA-256 (hex).
+fn summed(store: &Store, key: &str) -> Result<(File, u64, String), CommitError> {
+    let mut file = there(store, key)?;
+    let read = sum(&mut file).and_then(|sum| file.rewind().map(|()| sum));
+    let (bytes, sha256) = read.map_err(|source| StoreError::Io {
         operation: "read",
-        path: path.clone().into(),
+        path: store.path(key).to_string().into(),
         source,
-    };
-    let (bytes, sha256) = sum(&mut file).map_err(failed)?;
+    })?;
+    Ok((file, bytes, sha256))
+}
+
+/// Rewrites `record` to describe the part that is there.
+pub(super) fn describe(store: &Store, record: CommitRecord) -> Result<CommitRecord, CommitError> {
+    let key = paths::part(&record.shard);
+    let stranger = stranger(store, &key);
+    let (file, bytes, sha256) = summed(store, &key)?;
     if (bytes, &sha256) == (record.part.bytes, &record.part.sha256) {
         return Ok(record);
     }
-    file.rewind().map_err(failed)?;
-    let mut counts = count(file, &record.fingerprint).map_err(stranger)?;
+    let mut counts = count(file, &record.fingerprint).map_err(&stranger)?;
     let mut rows = 0;
     let videos = record.videos.into_iter().map(|video| {
         let (video_rows, faces) = counts.remove(video.key.as_str()).unwrap_or_default();
@@ -90,27 +105,14 @@ pub(super) fn describe(store: &Store, record: CommitRecord) -> Result<CommitReco
 /// Rewrites `record` to describe the crops that are there: those of the part's rows.
 pub(super) fn describe_crops(store: &Store, record: CommitRecord) -> Result<CommitRecord, CommitError> {
     let key = paths::crops(&record.shard);
-    let path = store.path(&key).to_string();
-    let stranger = |cause: String| CommitError::Stranger {
-        path: path.clone(),
-        cause,
-    };
-    let Some(mut file) = store.file(&key)? else {
-        return Err(stranger("it vanished while it was read".into()));
-    };
-    let failed = |source| StoreError::Io {
-        operation: "read",
-        path: path.clone().into(),
-        source,
-    };
-    let (bytes, sha256) = sum(&mut file).map_err(failed)?;
+    let stranger = stranger(store, &key);
+    let (file, bytes, sha256) = summed(store, &key)?;
     let ours = record.crops.as_ref();
     if ours.is_some_and(|ours| (ours.bytes, &ours.sha256) == (bytes, &sha256)) {
         return Ok(record);
     }
-    file.rewind().map_err(failed)?;
     let rows = rows_with_faces(store, &record)?;
-    let samples = crops::samples(file, &record.fingerprint).map_err(stranger)?;
+    let samples = crops::samples(file, &record.fingerprint).map_err(&stranger)?;
     if samples != rows {
         return Err(stranger(differing(&samples, &rows)));
     }
@@ -127,18 +129,15 @@ pub(super) fn hold_crops_against_part(
     record: &CommitRecord,
     crops: io::Result<File>,
 ) -> Result<(), CommitError> {
-    let path = store.path(&paths::part(&record.shard)).to_string();
-    let stranger = |cause: String| CommitError::Stranger {
-        path: path.clone(),
-        cause,
-    };
+    let key = paths::part(&record.shard);
+    let stranger = stranger(store, &key);
     let rows = rows_with_faces(store, record)?;
     let crops = crops.map_err(|source| StoreError::Io {
         operation: "read the crops for",
-        path: path.clone().into(),
+        path: store.path(&key).to_string().into(),
         source,
     })?;
-    let samples = crops::samples(crops, &record.fingerprint).map_err(stranger)?;
+    let samples = crops::samples(crops, &record.fingerprint).map_err(&stranger)?;
     if samples == rows {
         return Ok(());
     }
@@ -153,14 +152,10 @@ fn differing(samples: &BTreeSet<Key>, rows: &BTreeSet<Key>) -> String {
 /// Video, frame and face of every row with a face in the part that is there.
 fn rows_with_faces(store: &Store, record: &CommitRecord) -> Result<BTreeSet<Key>, CommitError> {
     let key = paths::part(&record.shard);
-    let stranger = |cause: String| CommitError::Stranger {
-        path: store.path(&key).to_string(),
-        cause,
-    };
-    let file = store.file(&key)?;
-    let file = file.ok_or_else(|| stranger("it vanished while it was read".into()))?;
+    let stranger = stranger(store, &key);
+    let file = there(store, &key)?;
     let mut keys = BTreeSet::new();
-    let batches = batches(file, &record.fingerprint, &["video", "frame", "face"]).map_err(stranger)?;
+    let batches = batches(file, &record.fingerprint, &["video", "frame", "face"]).map_err(&stranger)?;
     for batch in batches {
         let batch = batch.map_err(|error| stranger(format!("it cannot be read to its end ({error})")))?;
         gather(&batch, &mut keys)
