@@ -226,7 +226,11 @@ def setup_test(assets: Assets) -> None:
     require_rust_components()
     for name in ("videos-demo", "videos-test"):
         assets.provide(name, places()["videos"], merge=True)
+    # Hosts of their own for the tests of runs past one machine.
+    if not shutil.which("ip"):
+        require_packages(["iproute2"], commands=["ip"])
     assets.provide("seaweedfs", assets.cache / "seaweedfs")
+    assets.provide("nats", assets.cache / "nats")
     provide_venv(assets)
 
 

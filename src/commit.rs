@@ -126,8 +126,8 @@ impl CommitError {
 /// # Errors
 /// The store failed, or what is there can be neither verified nor adopted.
 pub fn commit(store: &Store, files: Files, mut record: CommitRecord) -> Result<Committed, CommitError> {
-    if let Some(standing) = read(store, &record.shard)? {
-        return adopt(store, standing, &record.fingerprint);
+    if let Some(standing) = standing(store, &record.shard, &record.fingerprint)? {
+        return Ok(standing);
     }
     let made = record.part.clone();
     let mut adopted = false;
@@ -155,6 +155,19 @@ pub fn commit(store: &Store, files: Files, mut record: CommitRecord) -> Result<C
             }),
         },
     }
+}
+
+/// What a shard that is committed was committed with, its files held against the record.
+///
+/// # Errors
+/// As [`commit`].
+pub fn standing(
+    store: &Store,
+    shard: &ShardId,
+    fingerprint: &Fingerprint,
+) -> Result<Option<Committed>, CommitError> {
+    let record = read(store, shard)?;
+    record.map(|record| adopt(store, record, fingerprint)).transpose()
 }
 
 /// Every commit record by shard.

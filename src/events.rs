@@ -56,6 +56,29 @@ pub enum Event {
         pid: u32,
         /// Its device.
         device: String,
+        /// The host it runs on, where that is another one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        host: Option<String>,
+    },
+    /// This host labels shards of a job that a coordinator elsewhere has posted.
+    Joined {
+        /// The job's name.
+        job: String,
+        /// Fingerprint of the label set.
+        fingerprint: Fingerprint,
+        /// Its output.
+        output: Location,
+        /// Worker processes of this host.
+        workers: usize,
+    },
+    /// The shards without a commit are in the queue; workers that join label them.
+    Queued {
+        /// The job's name, which workers ask for.
+        job: String,
+        /// The servers.
+        queue: String,
+        /// Shards that wait or are in workers' hands.
+        shards: usize,
     },
     /// Its models are loaded.
     WorkerReady {
@@ -168,6 +191,23 @@ pub enum Event {
         /// All shards.
         shards: usize,
     },
+}
+
+impl Event {
+    /// The number of the worker it speaks of.
+    pub fn worker_mut(&mut self) -> Option<&mut usize> {
+        match self {
+            Self::WorkerStarted { worker, .. }
+            | Self::WorkerReady { worker }
+            | Self::WorkerLost { worker, .. }
+            | Self::Leased { worker, .. }
+            | Self::Opened { worker, .. }
+            | Self::Progress { worker, .. }
+            | Self::Waiting { worker, .. }
+            | Self::ShardDone { worker, .. } => Some(worker),
+            _ => None,
+        }
+    }
 }
 
 /// Totals over all plans of a label set.

@@ -33,6 +33,17 @@ pub struct Shown {
     quiet: bool,
 }
 
+impl Shown {
+    /// As the reporter takes it.
+    pub fn style(&self) -> Style {
+        match (self.json, self.quiet) {
+            (true, _) => Style::Json,
+            (_, true) => Style::Quiet,
+            _ => Style::Human,
+        }
+    }
+}
+
 pub fn run(args: Args) -> Result<u8, Failure> {
     let job = spec::load(&args.job, &args.set).map_err(Failure::usage)?;
     block_on(carry_out(args.shown, async |sink| {
@@ -45,11 +56,7 @@ pub async fn carry_out(
     shown: Shown,
     prepare: impl AsyncFnOnce(coordinator::Sink<'_>) -> Result<Prepared, RunError>,
 ) -> Result<u8, Failure> {
-    let mut reporter = Reporter::new(match (shown.json, shown.quiet) {
-        (true, _) => Style::Json,
-        (_, true) => Style::Quiet,
-        _ => Style::Human,
-    });
+    let mut reporter = Reporter::new(shown.style());
     let prepared = prepare(&mut |event| reporter.event(event))
         .await
         .map_err(failure)?;

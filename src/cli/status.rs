@@ -1,27 +1,82 @@
 //! `affectmill status`.
 
-use super::{Failure, existing, exit, print, print_json};
-use crate::report::status;
+use super::worker::Queue;
+use super::{Failure, block_on, existing, exit, print, print_json};
+use crate::queue::nats::{Connection, PATIENCE, Standing, State};
+use crate::report::{status, text};
+use crate::store::{Access, Store};
+use serde::Serialize;
 use std::ffi::OsString;
+use tokio::sync::mpsc;
 
 /// Show how far a label set is, while a run is on or after.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The output: a folder, or s3://bucket/prefix. S3 is reached as the environment says: AWS_PROFILE, AWS_REGION,
     /// AWS_ENDPOINT_URL and the other variables of AWS tools.
-    output: OsString,
+    #[arg(required_unless_present = "queue", conflicts_with = "queue")]
+    output: Option<OsString>,
+    #[command(flatten)]
+    queue: Queue,
     /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
+/// A label set whose job is posted on NATS servers.
+#[derive(Serialize)]
+struct Posted {
+    #[serde(flatten)]
+    status: status::Status,
+    /// `running` or `finished`, as the servers have it.
+    job: State,
+    /// What waits there; absent when the queue is gone, as it is when all is done.
+    queue: Option<Standing>,
+}
+
 pub fn run(args: Args) -> Result<u8, Failure> {
-    let store = existing(&args.output)?;
+    if args.queue.job.is_some() {
+        return posted(&args);
+    }
+    let store = existing(args.output.as_deref().unwrap_or_default())?;
     let status = status::read(&store).map_err(Failure::stopped)?;
     if args.json {
         print_json(&status)?;
     } else {
         print(status::render(&status));
+    }
+    Ok(exit::OK)
+}
+
+fn posted(args: &Args) -> Result<u8, Failure> {
+    let address = args.queue.address()?;
+    let (job, queue) = block_on(async {
+        let (told, _) = mpsc::channel(1);
+        let connection = Connection::open(address, PATIENCE, told).await?;
+        let posting = connection.await_posting(std::time::Duration::ZERO).await?;
+        Ok((posting, connection.standing().await.ok()))
+    })?
+    .map_err(|error: crate::queue::nats::NatsError| Failure::usage(error))?;
+    let job_spec = &job.record.job;
+    let store =
+        Store::connect_existing(&job_spec.output.uri, &Access::of(job_spec)).map_err(Failure::usage)?;
+    let status = status::read(&store).map_err(Failure::stopped)?;
+    let posted = Posted {
+        status,
+        job: job.state,
+        queue,
+    };
+    if args.json {
+        print_json(&posted)?;
+        return Ok(exit::OK);
+    }
+    print(status::render(&posted.status));
+    if let Some(queue) = posted.queue {
+        print(format!(
+            "queue: {} in workers' hands, {} waiting",
+            text::plural(queue.leased, "shard"),
+            queue.waiting
+        ));
     }
     Ok(exit::OK)
 }

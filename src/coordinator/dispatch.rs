@@ -2,12 +2,11 @@
 //! changes the state of the run.
 
 use super::process::{Exit, Process, Signal as FromProcess};
-use super::{Prepared, RunError, Signal, Sink, oom};
+use super::{Crew, RunError, Signal, Sink, oom};
 use crate::dataset::{ErrorClass, Trouble, VideoOutcome};
-use crate::domain::{FrameIndex, Location, ShardId, VideoKey};
+use crate::domain::{FrameIndex, ShardId, VideoKey};
 use crate::events::{Event, NotOk};
-use crate::queue::local::{LocalQueue, WorkerId};
-use crate::queue::{Assignment, FromWorker, PROTOCOL, ToWorker};
+use crate::queue::{Answer, Arrival, FromWorker, Lease, Leases, ToWorker, WorkerId};
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,14 +23,17 @@ const OUTAGE_REMINDER: Duration = Duration::from_secs(60);
 /// Loading models shows no progress, and on a machine that is busy it may take far longer than a frame does.
 const LEAST_START_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// How often workers are looked after.
+const TICK: Duration = Duration::from_millis(500);
+
 /// Pause before a worker is started again that was lost before its models were loaded.
 const START_BACKOFF: Duration = Duration::from_millis(500);
 
 /// The state of a run.
 pub struct Dispatcher<'a> {
-    prepared: &'a Prepared,
+    crew: &'a Crew<'a>,
     sink: Sink<'a>,
-    queue: LocalQueue,
+    queue: Leases,
     workers: HashMap<WorkerId, Worker>,
     started: usize,
     /// Workers lost since the last commit.
@@ -39,6 +41,10 @@ pub struct Dispatcher<'a> {
     /// The kernel's counter of memory kills when it was last looked at.
     oom_kills: u64,
     draining: Option<Signal>,
+    /// When what is in hand is given back, finished or not.
+    stop_at: Option<Instant>,
+    /// When the clock last ticked.
+    ticked: Instant,
     /// When it was last said that a store is out of order.
     outage_told: Option<Instant>,
     signals: mpsc::Sender<FromProcess>,
@@ -58,14 +64,6 @@ struct Worker {
     last_sign: Instant,
     /// Why we killed it.
     killed: Option<String>,
-}
-
-impl Worker {
-    /// Number of its GPU; 0 on the CPU.
-    fn device_number(&self) -> usize {
-        let number = self.device.rsplit(':').next();
-        number.and_then(|number| number.parse().ok()).unwrap_or(0)
-    }
 }
 
 /// What this run labelled, over all its shards.
@@ -120,69 +118,81 @@ impl Labelled {
 }
 
 impl<'a> Dispatcher<'a> {
-    /// A dispatcher over the shards without a commit.
-    pub fn new(prepared: &'a Prepared, sink: Sink<'a>) -> Result<Self, RunError> {
-        let todo = prepared
-            .shards
-            .iter()
-            .filter(|shard| !prepared.committed.contains(&shard.id))
-            .cloned();
+    /// A dispatcher of this crew, over the shards of this queue.
+    pub fn new(crew: &'a Crew<'a>, queue: Leases, sink: Sink<'a>) -> Self {
         let (signals, inbox) = mpsc::channel(256);
-        let queue = LocalQueue::new(todo.collect(), prepared.record.job.run.max_strikes);
-        Ok(Self {
-            prepared,
+        Self {
+            crew,
             sink,
-            queue: match prepared.input_root {
-                Location::Local(_) => queue,
-                Location::S3 { .. } => queue.foretelling(),
-            },
+            queue,
             workers: HashMap::new(),
             started: 0,
             losses: 0,
             oom_kills: oom::kills(),
             draining: None,
+            stop_at: None,
+            ticked: Instant::now(),
             outage_told: None,
             signals,
             inbox,
             labelled: Labelled::default(),
-        })
+        }
     }
 
-    /// What was labelled so far.
-    pub fn labelled(&self) -> Labelled {
-        self.labelled
+    /// Runs until every shard is committed (`None`) or a signal has drained the run; also, what was labelled.
+    pub async fn run(mut self) -> Result<(Option<Signal>, Labelled), RunError> {
+        let ended = self.until_done().await;
+        // Dropping a worker closes its standard input, which ends it, even while it is busy.
+        self.workers.clear();
+        let left = self.queue.leased() > 0 || self.queue.is_open();
+        self.queue.close().await;
+        ended?;
+        Ok((self.draining.filter(|_| left), self.labelled))
     }
 
-    /// Runs until every shard is committed (`None`) or a signal has drained the run.
-    pub async fn run(&mut self) -> Result<Option<Signal>, RunError> {
+    async fn until_done(&mut self) -> Result<(), RunError> {
         let mut interrupts = signal(SignalKind::interrupt()).map_err(RunError::Spawn)?;
         let mut terminates = signal(SignalKind::terminate()).map_err(RunError::Spawn)?;
-        let mut clock = interval(Duration::from_millis(500));
-        for n in 0..self.prepared.worker_count() {
-            self.start(n).await?;
+        let mut clock = interval(TICK);
+        for device in &self.crew.devices {
+            self.start(device.clone()).await?;
         }
-        while self.queue.leased() > 0 || (self.queue.waiting() > 0 && self.draining.is_none()) {
+        while self.queue.leased() > 0 || (self.queue.is_open() && self.draining.is_none()) {
             tokio::select! {
                 Some(message) = self.inbox.recv() => match message {
                     FromProcess::Report(worker, report) => self.reported(worker, report).await?,
                     FromProcess::Ended(worker, exit) => self.lost(worker, exit).await?,
                 },
+                arrival = self.queue.arrival() => match arrival {
+                    Arrival::Lease(worker, lease) => self.hand(worker, *lease).await,
+                    Arrival::Finished => {}
+                    Arrival::Trouble(error) => {
+                        let message = format!("{error}; trying again");
+                        self.emit(Event::Warning { message });
+                    }
+                    Arrival::Lost(error) => return Err(error.into()),
+                },
                 _ = interrupts.recv() => if self.drain(Signal::Interrupt) { break },
                 _ = terminates.recv() => if self.drain(Signal::Terminate) { break },
-                _ = clock.tick() => self.kill_hung(),
+                _ = clock.tick() => {
+                    self.kill_hung();
+                    if self.stop_at.is_some_and(|end| Instant::now() >= end) {
+                        break;
+                    }
+                }
             }
         }
-        // Dropping a worker closes its standard input, which ends it, even while it is busy.
-        self.workers.clear();
-        Ok(self
-            .draining
-            .filter(|_| self.queue.leased() > 0 || self.queue.waiting() > 0))
+        Ok(())
     }
 
     /// First signal: hand out nothing more. Returns whether to stop at once, which the second one means.
     fn drain(&mut self, signal: Signal) -> bool {
         let again = self.draining.is_some();
         self.draining = Some(signal);
+        if signal == Signal::Terminate {
+            let given = Duration::from_secs_f64(self.crew.record.job.run.drain_seconds);
+            self.stop_at.get_or_insert(Instant::now() + given);
+        }
         self.emit(Event::Draining {
             signal: signal.name().into(),
             shards: if again { 0 } else { self.queue.leased() },
@@ -190,24 +200,17 @@ impl<'a> Dispatcher<'a> {
         again
     }
 
-    async fn start(&mut self, device: usize) -> Result<(), RunError> {
+    async fn start(&mut self, device: String) -> Result<(), RunError> {
         let id = self.started;
         self.started += 1;
-        let device = self.prepared.device(device);
         let mut process = Process::start(id, self.signals.clone())?;
         self.emit(Event::WorkerStarted {
             worker: id,
             pid: process.pid,
             device: device.clone(),
+            host: None,
         });
-        let assignment = Assignment {
-            protocol: PROTOCOL,
-            job: self.prepared.record.clone(),
-            input_root: self.prepared.input_root.clone(),
-            device: device.clone(),
-            threads: self.prepared.threads(),
-            fetch_bytes: self.prepared.fetch_bytes,
-        };
+        let assignment = self.crew.assignment(&device);
         process.send(&ToWorker::Job(Box::new(assignment))).await;
         self.workers.insert(
             id,
@@ -241,6 +244,7 @@ impl<'a> Dispatcher<'a> {
                 worker.video = Some(video.clone());
                 worker.opened = Instant::now();
                 worker.last_frame = None;
+                self.queue.opened(id, &video);
                 self.emit(Event::Opened { worker: id, video });
             }
             FromWorker::Progress { frame, frames, rows } => {
@@ -266,28 +270,22 @@ impl<'a> Dispatcher<'a> {
             }
             FromWorker::BrokeOff { video, trouble } => {
                 (worker.holds, worker.video, worker.last_frame) = (None, None, None);
-                self.queue.give_back(id);
                 self.emit(Event::Warning {
                     message: format!("worker {id}: {}; its shard is begun again", trouble.error),
                 });
                 let starved = trouble.class == ErrorClass::Crash;
-                self.strike(video, trouble);
+                self.give_back(id, Some((video, trouble)));
                 sleep(START_BACKOFF).await;
-                if starved {
+                match starved.then(|| self.workers.remove(&id)).flatten() {
                     // Its memory is gone; a fresh one has what there is.
-                    let device = self
-                        .workers
-                        .remove(&id)
-                        .map_or(0, |worker| worker.device_number());
-                    self.start(device).await?;
-                } else {
-                    self.lease(id).await;
+                    Some(worker) => self.start(worker.device).await?,
+                    None => self.lease(id).await,
                 }
             }
             FromWorker::Failed { error, retry: false } => return Err(RunError::Worker { worker: id, error }),
             FromWorker::Failed { error, retry: true } => {
                 worker.holds = None;
-                self.queue.give_back(id);
+                self.give_back(id, None);
                 self.count_loss(&error, Vec::new())?;
                 self.emit(Event::Warning {
                     message: format!("worker {id}: {error}; trying again"),
@@ -301,22 +299,27 @@ impl<'a> Dispatcher<'a> {
         Ok(())
     }
 
-    /// Hands the next shard to an idle worker; with nothing left, the worker ends.
+    /// Asks for the next shard of an idle worker; with nothing left, the worker ends.
     async fn lease(&mut self, id: WorkerId) {
-        let lease = if self.draining.is_some() {
-            None
-        } else {
-            self.queue.lease(id)
+        let answer = match self.draining {
+            Some(_) => Answer::Nothing,
+            None => self.queue.ask(id),
         };
-        let Some(worker) = self.workers.get_mut(&id) else {
-            return;
-        };
-        let Some(mut lease) = lease else {
+        match answer {
+            Answer::Lease(lease) => self.hand(id, *lease).await,
+            Answer::Later => {}
             // Another worker may still lose its shard: one idle worker per such shard is cheap to restart then.
-            self.workers.remove(&id);
+            Answer::Nothing => drop(self.workers.remove(&id)),
+        }
+    }
+
+    /// Hands a shard to the worker that it was asked for.
+    async fn hand(&mut self, id: WorkerId, mut lease: Lease) {
+        let Some(worker) = self.workers.get_mut(&id).filter(|_| self.draining.is_none()) else {
+            self.give_back(id, None);
             return;
         };
-        lease.earlier = self.prepared.earlier.of(&lease.shard);
+        lease.earlier.extend(self.crew.earlier.of(&lease.shard));
         worker.holds = Some(lease.shard.id.clone());
         worker.last_sign = Instant::now();
         let event = Event::Leased {
@@ -327,6 +330,16 @@ impl<'a> Dispatcher<'a> {
         };
         worker.process.send(&ToWorker::Lease(Box::new(lease))).await;
         self.emit(event);
+    }
+
+    /// The worker's shard goes back; a strike counts against its video.
+    fn give_back(&mut self, id: WorkerId, strike: Option<(VideoKey, Trouble)>) {
+        let video = strike.as_ref().map(|(video, _)| video.clone());
+        let strikes = self.queue.give_back(id, strike);
+        if let (Some(video), Some(strikes)) = (video, strikes) {
+            let of = self.crew.record.job.run.max_strikes;
+            self.emit(Event::Strike { video, strikes, of });
+        }
     }
 
     fn done(&mut self, id: WorkerId, shard: ShardId, rows: u64, videos: &[VideoOutcome], adopted: bool) {
@@ -375,8 +388,7 @@ impl<'a> Dispatcher<'a> {
             last_frame: worker.last_frame,
             last_words: exit.last_words.clone(),
         });
-        self.queue.give_back(id);
-        if let (Some(video), false) = (worker.video.clone(), outside) {
+        let strike = worker.video.filter(|_| !outside).map(|video| {
             let trouble = Trouble {
                 error: reason.clone(),
                 class: match worker.killed {
@@ -385,22 +397,17 @@ impl<'a> Dispatcher<'a> {
                 },
                 frame: worker.last_frame,
             };
-            self.strike(video, trouble);
-        }
+            (video, trouble)
+        });
+        self.give_back(id, strike);
         self.count_loss(&reason, exit.last_words)?;
         if !worker.ready {
             sleep(START_BACKOFF).await;
         }
-        if self.draining.is_none() && self.queue.waiting() > 0 {
-            self.start(worker.device_number()).await?;
+        if self.draining.is_none() && self.queue.is_open() {
+            self.start(worker.device).await?;
         }
         Ok(())
-    }
-
-    fn strike(&mut self, video: VideoKey, trouble: Trouble) {
-        let strikes = self.queue.strike(&video, trouble);
-        let of = self.prepared.record.job.run.max_strikes;
-        self.emit(Event::Strike { video, strikes, of });
     }
 
     /// A worker killed by an operator or a scheduler says nothing about the video it held.
@@ -443,7 +450,15 @@ impl<'a> Dispatcher<'a> {
     }
 
     fn kill_hung(&mut self) {
-        let run = &self.prepared.record.job.run;
+        // A process that was stopped itself, or a machine that slept, knows nothing of what its workers did meanwhile.
+        let asleep = self.ticked.elapsed().saturating_sub(TICK);
+        self.ticked = Instant::now();
+        if asleep > 4 * TICK {
+            for worker in self.workers.values_mut() {
+                (worker.last_sign, worker.opened) = (worker.last_sign + asleep, worker.opened + asleep);
+            }
+        }
+        let run = &self.crew.record.job.run;
         let stall = Duration::from_secs_f64(run.stall_timeout);
         let whole = Duration::from_secs_f64(run.video_timeout);
         for worker in self.workers.values_mut() {

@@ -2,28 +2,34 @@
 //!
 //! Flows in: a validated job. Flows out: [`Event`]s for `report/`, a finished label set, and how it ended.
 
+mod crew;
 mod dispatch;
 mod earlier;
 mod finish;
+mod join;
 mod oom;
 mod outlook;
+mod oversee;
 mod prepare;
 mod probe;
 mod process;
 mod retry;
 
+use crew::Crew;
 pub use earlier::Earlier;
+pub use join::{Joining, Part, join};
 pub use outlook::{Outlook, outlook};
 pub use prepare::{Prepared, prepare, read_job, resolve, unprobed};
 pub use retry::{Wanted, prepare_retry};
 
 use crate::commit::CommitError;
 use crate::discover::DiscoverError;
-use crate::domain::VideoKey;
+use crate::domain::{Location, VideoKey};
 use crate::events::{Event, Summary, Totals};
 use crate::model::ModelError;
 use crate::plan::PlanError;
-use crate::queue::WireError;
+use crate::queue::nats::NatsError;
+use crate::queue::{Leases, WireError, local::LocalQueue};
 use crate::stages::rows::RowError;
 use crate::store::{StoreError, Trouble};
 use std::path::PathBuf;
@@ -128,6 +134,25 @@ pub enum RunError {
         /// One line for each field that differs.
         differences: Vec<String>,
     },
+    /// A host that joins a run would label in another way than the coordinator.
+    #[error("this machine would label in another way than the coordinator; what differs:\n{}\nuse the same build of affectmill, FFmpeg and weights everywhere", differences.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n"))]
+    OtherMachine {
+        /// One line for each field that differs.
+        differences: Vec<String>,
+    },
+    /// A host that joins a run does not see what the coordinator sees.
+    #[error(
+        "{place} is not here what it is for the coordinator: {cause}; mount the same file system under the same path on every host, or keep it in S3"
+    )]
+    NotShared {
+        /// The folder.
+        place: String,
+        /// What is amiss.
+        cause: String,
+    },
+    /// The queue past this machine cannot be used.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
     /// A record in the output cannot be read.
     #[error("{path}: {cause}; it was written by another version of affectmill or damaged")]
     Record {
@@ -215,6 +240,15 @@ impl RunError {
                 | RunError::Earlier { .. }
                 | RunError::NoSuchVideo(_)
                 | RunError::OtherFingerprint { .. }
+                | RunError::OtherMachine { .. }
+                | RunError::NotShared { .. }
+                | RunError::Nats(
+                    NatsError::Refused { .. }
+                        | NatsError::File { .. }
+                        | NatsError::NoJob { .. }
+                        | NatsError::Taken { .. }
+                        | NatsError::Version { .. }
+                )
         )
     }
 }
@@ -232,7 +266,10 @@ pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> 
         host: hostname(),
         fingerprint: prepared.record.fingerprint.clone(),
         output: prepared.store.root().to_owned(),
-        workers: prepared.worker_count(),
+        workers: match oversee::address(&prepared) {
+            Some(_) => 0,
+            None => prepared.worker_count(),
+        },
         totals,
     });
     let untrained: Vec<&str> = prepared.record.untrained().collect();
@@ -247,17 +284,19 @@ pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> 
     let nothing_to_do = totals.shards == totals.shards_done;
     let mut labelled = dispatch::Labelled::default();
     if !nothing_to_do {
-        let mut dispatcher = dispatch::Dispatcher::new(&prepared, sink)?;
-        if let Some(signal) = dispatcher.run().await? {
-            let shards_done = totals.shards_done + dispatcher.labelled().shards;
+        let (signal, done) = match oversee::address(&prepared) {
+            Some(address) => oversee::oversee(&prepared, address, sink).await?,
+            None => label_here(&prepared, sink).await?,
+        };
+        if let Some(signal) = signal {
             sink(&Event::Stopped {
                 reason: signal.name().into(),
-                shards_done,
+                shards_done: totals.shards_done + done.shards,
                 shards: totals.shards,
             });
             return Ok(Ended::Stopped(signal));
         }
-        labelled = dispatcher.labelled();
+        labelled = done;
     }
     let (mut summary, changed) = match finish_unless_stopped(prepared, sink).await? {
         Ok(finished) => finished,
@@ -278,6 +317,26 @@ pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> 
         summary: summary.clone(),
     });
     Ok(Ended::Finished(summary))
+}
+
+/// Labels what has no commit with this machine's own workers.
+async fn label_here(
+    prepared: &Prepared,
+    sink: Sink<'_>,
+) -> Result<(Option<Signal>, dispatch::Labelled), RunError> {
+    let todo = prepared.shards.iter();
+    let todo = todo
+        .filter(|shard| !prepared.committed.contains(&shard.id))
+        .cloned();
+    let queue = LocalQueue::new(todo.collect(), prepared.record.job.run.max_strikes);
+    let queue = match prepared.input_root {
+        Location::Local(_) => queue,
+        Location::S3 { .. } => queue.foretelling(),
+    };
+    let crew = prepared.crew();
+    dispatch::Dispatcher::new(&crew, Leases::Local(queue), sink)
+        .run()
+        .await
 }
 
 /// Finishes the label set on a thread of its own, since a store may keep it waiting; a signal ends the wait.
@@ -310,7 +369,7 @@ impl Prepared {
     }
 }
 
-fn hostname() -> String {
+pub(super) fn hostname() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .map(|name| name.trim().to_owned())
         .unwrap_or_default()

@@ -1,6 +1,6 @@
 //! Before the first lease: check the models, bind the output to the job, discover, probe and plan what is new.
 
-use super::{Earlier, RunError, Sink, earlier, probe};
+use super::{Crew, Earlier, RunError, Sink, earlier, probe};
 use crate::commit;
 use crate::dataset::{CommitRecord, JobRecord, ModelRecord, PlannedVideo, RECORD_VERSION, ShardPlan, paths};
 use crate::discover::{self, Discovery, Source};
@@ -73,10 +73,10 @@ impl Prepared {
         wanted.min(self.shards.len() - self.committed.len()).max(1)
     }
 
-    /// Each worker's share of scratch space, with room left for parts and for others.
+    /// Each worker's share of scratch space, which must hold the longest video.
     fn share_of(&self, scratch: &Scratch) -> Result<u64, RunError> {
-        scratch.sweep(ABANDONED)?;
-        let free = scratch.free_bytes()?;
+        let wanted = self.record.job.run.fetch_bytes;
+        let (free, share) = share_of_scratch(scratch, wanted, self.worker_count())?;
         let todo = self
             .shards
             .iter()
@@ -92,28 +92,43 @@ impl Prepared {
                 bytes: video.bytes,
             });
         }
-        let share = free / 10 * 9 / self.worker_count() as u64;
-        Ok(self.record.job.run.fetch_bytes.min(share))
+        Ok(share)
     }
 
-    /// The device of the `n`-th worker: GPUs in turn, else the CPU.
-    pub fn device(&self, n: usize) -> String {
-        if self.gpus == 0 {
-            Device::cpu()
-        } else {
-            Device::cuda(n % self.gpus)
+    /// The workers of this machine.
+    pub(super) fn crew(&self) -> Crew<'_> {
+        let workers = self.worker_count();
+        Crew {
+            record: &self.record,
+            input_root: &self.input_root,
+            earlier: &self.earlier,
+            devices: Device::in_turn(workers),
+            threads: self
+                .record
+                .job
+                .run
+                .threads
+                .unwrap_or_else(|| threads_each(workers)),
+            fetch_bytes: self.fetch_bytes,
         }
-        .to_string()
     }
+}
 
-    /// Threads each worker may keep busy.
-    pub fn threads(&self) -> usize {
-        self.record
-            .job
-            .run
-            .threads
-            .unwrap_or_else(|| (available_parallelism().map_or(1, usize::from) / self.worker_count()).max(1))
-    }
+/// The processors divided among so many workers.
+pub fn threads_each(workers: usize) -> usize {
+    (available_parallelism().map_or(1, usize::from) / workers.max(1)).max(1)
+}
+
+/// Bytes free in scratch space, and each worker's share of it, at most what is wanted, with room left for parts and for
+/// others.
+pub(super) fn share_of_scratch(
+    scratch: &Scratch,
+    wanted: u64,
+    workers: usize,
+) -> Result<(u64, u64), RunError> {
+    scratch.sweep(ABANDONED)?;
+    let free = scratch.free_bytes()?;
+    Ok((free, wanted.min(free / 10 * 9 / workers.max(1) as u64)))
 }
 
 /// Resolves a job: weight files are read and hashed, and everything that can change a label is named.

@@ -1,8 +1,8 @@
 //! One worker process, seen from outside: orders in, reports out, and how it ended.
 
 use super::RunError;
-use crate::queue::local::WorkerId;
-use crate::queue::{FromWorker, ToWorker, read_message_async, write_message_async};
+
+use crate::queue::{FromWorker, ToWorker, WorkerId, read_message_async, write_message_async};
 use crate::worker::HUGE_PAGES;
 use std::collections::VecDeque;
 use std::os::unix::process::ExitStatusExt;

@@ -1,6 +1,6 @@
 //! The JSON records under `_affectmill/`. Each carries `version`; a reader refuses a version it does not know.
 
-use crate::domain::{Fingerprint, FrameIndex, ShardId, VideoKey};
+use crate::domain::{Fingerprint, FrameIndex, Location, ShardId, VideoKey};
 use crate::spec::{Job, ModelRecord};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,21 @@ pub struct JobRecord {
 }
 
 impl JobRecord {
+    /// Where the weights are, the face detector's last, each with its SHA-256.
+    pub fn weights(&self) -> impl Iterator<Item = (&Location, &str)> {
+        let known = self.models.iter().map(|model| model.sha256.as_str());
+        let models = self.job.models.iter().map(|model| &model.weights).zip(known);
+        let detector = self.job.faces.detector.as_ref();
+        models.chain(detector.zip(self.identity["faces"]["detector"].as_str()))
+    }
+
+    /// Other places for the same weights, in the order of [`Self::weights`].
+    pub fn set_weights(&mut self, places: impl IntoIterator<Item = Location>) {
+        let models = self.job.models.iter_mut().map(|model| &mut model.weights);
+        let old = models.chain(self.job.faces.detector.as_mut());
+        old.zip(places).for_each(|(old, new)| *old = new);
+    }
+
     /// Names of the models whose weights were never trained.
     pub fn untrained(&self) -> impl Iterator<Item = &str> {
         let untrained = self.models.iter().filter(|model| model.untrained);

@@ -44,6 +44,16 @@ impl Device {
         usize::try_from(tch::Cuda::device_count()).unwrap_or(0)
     }
 
+    /// The devices of so many workers, as text: the GPUs in turn, else the CPU.
+    pub fn in_turn(workers: usize) -> Vec<String> {
+        let gpus = Self::cuda_count();
+        let device = |n| match gpus {
+            0 => Self::cpu(),
+            gpus => Self::cuda(n % gpus),
+        };
+        (0..workers).map(|n| device(n).to_string()).collect()
+    }
+
     /// Refuses a GPU that is not there.
     pub(super) fn require(self) -> Result<(), ModelError> {
         let count = Self::cuda_count();

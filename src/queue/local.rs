@@ -3,13 +3,10 @@
 //! A pure state machine: shards to do come in, leases go out, and each end of a lease (done, given back, worker
 //! lost) comes back in. It starts no process and reads no clock.
 
-use super::Lease;
-use crate::dataset::{ErrorClass, Quarantined, ShardPlan, Trouble};
+use super::{Lease, Strikes, WorkerId};
+use crate::dataset::{ShardPlan, Trouble};
 use crate::domain::{ShardId, VideoKey};
 use std::collections::{BTreeMap, HashMap, VecDeque};
-
-/// Number of a worker within a run, counted from 0 and never used twice.
-pub type WorkerId = usize;
 
 /// Shards to do, leases out, and strikes.
 #[derive(Debug)]
@@ -18,8 +15,7 @@ pub struct LocalQueue {
     leased: HashMap<WorkerId, ShardPlan>,
     /// The shard that each worker was told to expect next, where that is of use.
     expected: Option<HashMap<WorkerId, ShardId>>,
-    /// What each attempt at a video ended with, where it did not end well.
-    strikes: BTreeMap<VideoKey, Vec<Trouble>>,
+    strikes: Strikes,
     max_strikes: u32,
 }
 
@@ -32,7 +28,7 @@ impl LocalQueue {
             waiting: shards.into(),
             leased: HashMap::new(),
             expected: None,
-            strikes: BTreeMap::new(),
+            strikes: Strikes::default(),
             max_strikes,
         }
     }
@@ -63,11 +59,8 @@ impl LocalQueue {
             .or_else(|| self.unexpected())
             .unwrap_or(0);
         let shard = self.waiting.remove(at)?;
-        let quarantined = shard
-            .videos
-            .iter()
-            .filter_map(|video| self.quarantined(&video.key))
-            .collect();
+        let videos = shard.videos.iter().map(|video| &video.key);
+        let quarantined = self.strikes.quarantined(videos, self.max_strikes);
         self.leased.insert(worker, shard.clone());
         let next = match &self.expected {
             Some(_) => self.unexpected().map(|at| self.waiting[at].clone()),
@@ -103,35 +96,16 @@ impl LocalQueue {
         }
     }
 
-    /// The worker lost or gave back its lease; the shard waits again, first in line.
-    pub fn give_back(&mut self, worker: WorkerId) -> Option<&ShardPlan> {
+    /// The worker lost or gave back its lease; the shard waits again, first in line. A strike counts against its video; returns
+    /// how many that has now.
+    pub fn give_back(&mut self, worker: WorkerId, strike: Option<(VideoKey, Trouble)>) -> Option<usize> {
         if let Some(expected) = &mut self.expected {
             expected.remove(&worker);
         }
-        let shard = self.leased.remove(&worker)?;
-        self.waiting.push_front(shard);
-        self.waiting.front()
-    }
-
-    /// Counts a strike against a video; returns how many it has now.
-    pub fn strike(&mut self, video: &VideoKey, strike: Trouble) -> usize {
-        let strikes = self.strikes.entry(video.clone()).or_default();
-        strikes.push(strike);
-        strikes.len()
-    }
-
-    /// The quarantine entry of a video that has used up its strikes.
-    pub fn quarantined(&self, video: &VideoKey) -> Option<Quarantined> {
-        let strikes = self.strikes.get(video)?;
-        let last = strikes.last()?;
-        (strikes.len() >= self.max_strikes as usize).then(|| Quarantined {
-            key: video.clone(),
-            trouble: Trouble {
-                error: given_up(strikes.len(), last),
-                class: last.class,
-                frame: last.frame,
-            },
-        })
+        if let Some(shard) = self.leased.remove(&worker) {
+            self.waiting.push_front(shard);
+        }
+        strike.map(|(video, trouble)| self.strikes.add(&video, trouble))
     }
 
     /// Shards that wait for a worker.
@@ -145,23 +119,10 @@ impl LocalQueue {
     }
 }
 
-fn given_up(attempts: usize, last: &Trouble) -> String {
-    let times = if attempts == 1 { "attempt" } else { "attempts" };
-    let place = match (last.class, last.frame) {
-        // What broke off says itself where.
-        (ErrorClass::Io | ErrorClass::Changed, _) | (_, None) => String::new(),
-        (_, Some(frame)) => format!(", the last frame reached was {frame}"),
-    };
-    format!(
-        "given up after {attempts} {times}; the last one: {}{place}",
-        last.error
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataset::{PlannedVideo, SourceKind};
+    use crate::dataset::{ErrorClass, PlannedVideo, SourceKind};
     use crate::domain::FrameIndex;
 
     fn shard(name: &str, frames: u64) -> ShardPlan {
@@ -240,8 +201,10 @@ mod tests {
                 class: ErrorClass::Crash,
                 frame: Some(FrameIndex(7)),
             };
-            assert_eq!(queue.strike(&video, strike), attempt);
-            queue.give_back(attempt);
+            assert_eq!(
+                queue.give_back(attempt, Some((video.clone(), strike))),
+                Some(attempt)
+            );
         }
         let lease = queue.lease(9).unwrap();
         assert_eq!(lease.quarantined[0].key, video);

@@ -3,9 +3,14 @@
 //! The queue only hints. It delivers at least once, may lose or repeat anything, and is rebuilt at every start
 //! from the plans minus the commits; the commit is the truth. Nothing here opens a video or a store.
 
+mod leases;
 pub mod local;
+pub mod nats;
+mod strikes;
 mod wire;
 
+pub use leases::{Answer, Arrival, Leases};
+pub use strikes::Strikes;
 pub use wire::{WireError, read_message, read_message_async, write_message, write_message_async};
 
 use crate::dataset::{
@@ -18,7 +23,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Version of the messages; a worker refuses another one.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
+
+/// Number of a worker within a run, counted from 0 and never used twice.
+pub type WorkerId = usize;
 
 /// What a worker is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]

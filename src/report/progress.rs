@@ -45,12 +45,14 @@ impl Progress {
                 self.frames_committed = totals.frames_done;
                 self.began = Instant::now();
             }
-            Event::WorkerStarted { worker, device, .. } => {
+            Event::WorkerStarted {
+                worker, device, host, ..
+            } => {
                 let doing = "loading models".to_owned();
                 self.workers.insert(
                     *worker,
                     WorkerState {
-                        device: device.clone(),
+                        device: host.iter().map(|host| format!("{host} ")).collect::<String>() + device,
                         doing,
                         ..Default::default()
                     },
@@ -132,6 +134,7 @@ mod tests {
             worker: 0,
             pid: 1,
             device: "cpu".into(),
+            host: None,
         });
         progress.event(&Event::Leased {
             worker: 0,

@@ -28,9 +28,22 @@ pub fn lines(event: &Event) -> Option<String> {
                 plural(totals.videos as u64, "video"),
                 plural(totals.frames, "frame"),
                 output,
-                plural(*workers as u64, "worker"),
+                match workers {
+                    0 => "workers that join".into(),
+                    workers => plural(*workers as u64, "worker"),
+                },
             )
         }
+        Event::Queued { job, queue, shards } => format!(
+            "{} in the queue; `affectmill worker --queue {queue} --job {job}` on any host that sees input and output joins",
+            plural(*shards as u64, "shard")
+        ),
+        Event::Joined {
+            job, output, workers, ..
+        } => format!(
+            "joined {job}, which labels into {output}, with {}",
+            plural(*workers as u64, "worker")
+        ),
         Event::Retrying { videos, classes } => retrying(*videos, classes),
         Event::Warning { message } => format!("{}: {message}", style("warning").yellow().bold()),
         Event::WorkerLost {

@@ -32,9 +32,18 @@ pub struct Job {
     /// How S3 is reached; nothing here changes a label.
     #[serde(default)]
     pub s3: S3Settings,
+    /// How NATS is reached and used, with `run.queue = "nats://host:4222"`; nothing here changes a label.
+    #[serde(default)]
+    pub nats: NatsSettings,
 }
 
 impl Job {
+    /// Addresses of the NATS servers whose workers label this job; `None` for the queue in the coordinator's memory.
+    pub fn servers(&self) -> Option<Vec<String>> {
+        let queue = &self.run.queue;
+        (queue != LOCAL).then(|| queue.split(',').map(|server| server.trim().to_owned()).collect())
+    }
+
     /// The recipes by which a face is cut out, each once. The first is that of `[faces]`, by which crops are kept, unless
     /// nothing wants it.
     pub fn crops(&self) -> Vec<Crop> {
@@ -271,8 +280,12 @@ pub struct Run {
     /// Worker processes, 1 to 1024. Default: none; one per GPU, else one.
     #[schemars(range(min = 1, max = 1024))]
     pub workers: Option<usize>,
-    /// `local`: leases live in the coordinator's memory. Default: `"local"`.
+    /// `local`: leases live in the coordinator's memory, and it starts the workers. `nats://host:4222`, or several servers
+    /// of one cluster with commas between them (`tls://` where the server wants TLS): NATS JetStream hands out the shards to
+    /// `affectmill worker --queue … --job NAME` on any number of hosts. Default: `"local"`.
     pub queue: String,
+    /// What the job is called on the NATS servers: letters, digits, `-` and `_`, at most 64. Needed there. Default: none.
+    pub name: Option<String>,
     /// Faces a model sees at once, 1 to 1024. Default: `32`.
     #[schemars(range(min = 1, max = 1024))]
     pub batch: usize,
@@ -287,6 +300,10 @@ pub struct Run {
     /// struck; above 0, at most a week. Default: `86400.0`.
     #[schemars(range(max = 604_800), extend("exclusiveMinimum" = 0))]
     pub video_timeout: f64,
+    /// Seconds that shards in hand are given to be finished after SIGTERM; then they are given back. 0 to a week. Schedulers
+    /// kill 30 seconds after it by default. Default: `25.0`.
+    #[schemars(range(min = 0, max = 604_800))]
+    pub drain_seconds: f64,
     /// Strikes (crashes or hangs of a worker with the video in hand, or reads that broke off) after which a video is given
     /// up, 1 to 1000.
     /// Default: `3`.
@@ -299,8 +316,9 @@ pub struct Run {
     /// is fetched alone. Default: `4294967296`.
     #[schemars(range(min = 1_048_576))]
     pub fetch_bytes: u64,
-    /// Seconds that S3 may be out of reach, or out of order, before the run ends with exit code 4; until then it waits
-    /// and tries again, and no video suffers. 1 to a week. Default: `1800.0`.
+    /// Seconds that S3, or the queue of a worker on another host, may be out of reach or out of order before the run (or that
+    /// worker) ends with exit code 4; until then it waits and tries again, and no video suffers. 1 to a week. Default:
+    /// `1800.0`.
     #[schemars(range(min = 1, max = 604_800))]
     pub outage_timeout: f64,
 }
@@ -309,11 +327,13 @@ impl Default for Run {
     fn default() -> Self {
         Self {
             workers: None,
-            queue: "local".into(),
+            queue: LOCAL.into(),
+            name: None,
             batch: 32,
             threads: None,
             stall_timeout: 120.0,
             video_timeout: 86_400.0,
+            drain_seconds: 25.0,
             max_strikes: 3,
             scratch: None,
             fetch_bytes: 4 << 30,
@@ -340,6 +360,39 @@ pub struct S3Settings {
     /// Buckets that anybody may read, asked without signature. Default: `[]`.
     pub unsigned: Vec<String>,
 }
+
+/// `[nats]`: how the servers of `run.queue` are reached, and what is asked of them. A user's name and password come from the
+/// environment, `NATS_USER` and `NATS_PASSWORD`.
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NatsSettings {
+    /// Credentials file of the user (`.creds`). A path like `input.uri`. Default: none; `NATS_CREDS`, else none.
+    pub credentials: Option<PathBuf>,
+    /// File with the certificates (PEM) that the servers' are signed by. A path like `input.uri`. Default: none; those of the
+    /// system.
+    pub ca: Option<PathBuf>,
+    /// Servers of the cluster that keep a copy of the queue, 1 to 5: three survive the loss of one. Default: `1`.
+    #[schemars(range(min = 1, max = 5))]
+    pub replicas: usize,
+    /// Seconds after which a shard goes to another worker when nothing is heard of the host it was given to; 2 to 3600.
+    /// Default: `60.0`.
+    #[schemars(range(min = 2, max = 3600))]
+    pub lease_seconds: f64,
+}
+
+impl Default for NatsSettings {
+    fn default() -> Self {
+        Self {
+            credentials: None,
+            ca: None,
+            replicas: 1,
+            lease_seconds: 60.0,
+        }
+    }
+}
+
+/// The queue in the coordinator's memory.
+const LOCAL: &str = "local";
 
 fn default_extensions() -> Vec<String> {
     [

@@ -21,8 +21,10 @@ mod tree;
 pub use error::{Place, Problem, SpecError};
 pub use identity::{LABELS_VERSION, ModelRecord, differences, fingerprint, identity};
 pub use job::{
-    Crops, FaceMode, Faces, Input, Job, ModelSpec, Output, Run, S3Settings, Sampling, SamplingMode, Values,
+    Crops, FaceMode, Faces, Input, Job, ModelSpec, NatsSettings, Output, Run, S3Settings, Sampling,
+    SamplingMode, Values,
 };
+pub use rules::is_job_name;
 
 use std::path::Path;
 

@@ -52,18 +52,24 @@ pub(super) fn resolve(job: &mut Job, tree: &Node, job_file: &Path) -> Vec<Proble
             Err(cause) => problems.push(Problem::new(place, format!("`{key}` is {written:?}: {cause}"))),
         }
     }
-    if let Some(scratch) = &mut job.run.scratch {
-        let place = tree.place_of(&["run", "scratch"]);
+    let local = [
+        ("run", "scratch", &mut job.run.scratch),
+        ("nats", "credentials", &mut job.nats.credentials),
+        ("nats", "ca", &mut job.nats.ca),
+    ];
+    for (section, key, path) in local {
+        let Some(path) = path else { continue };
+        let place = tree.place_of(&[section, key]);
         let base = match &place {
             Place::Override(_) => Path::new("."),
             _ => folder_of(job_file),
         };
-        let written = scratch.to_string_lossy().into_owned();
+        let written = path.to_string_lossy().into_owned();
         match absolute(&written, base) {
-            Ok(found) => *scratch = found,
+            Ok(found) => *path = found,
             Err(cause) => problems.push(Problem::new(
                 place,
-                format!("`run.scratch` is {written:?}: {cause}"),
+                format!("`{section}.{key}` is {written:?}: {cause}"),
             )),
         }
     }

@@ -16,17 +16,7 @@ pub(super) fn check(job: &Job, tree: &Node) -> Vec<Problem> {
     extensions(job, &mut refuse);
     models(job, &mut refuse);
     s3(job, &mut refuse);
-    if job.run.queue != "local" {
-        let queue = &job.run.queue;
-        let cause = match queue.split_once("://") {
-            Some((scheme, _)) => format!("`{scheme}://` queues are not available in this version"),
-            None => "there is no such queue".into(),
-        };
-        refuse(
-            &["run", "queue"],
-            format!("`run.queue` cannot be {queue:?}: {cause}; write \"local\""),
-        );
-    }
+    queue(job, &mut refuse);
     if real(&job.input.uri) == real(&job.output.uri) {
         let place = &job.output.uri;
         let message =
@@ -153,6 +143,48 @@ fn s3(job: &Job, refuse: &mut Refuse<'_>) {
             format!("`s3.endpoint` cannot be {shown:?}: {cause}"),
         );
     }
+}
+
+fn queue(job: &Job, refuse: &mut Refuse<'_>) {
+    let queue = &job.run.queue;
+    let Some(servers) = job.servers() else { return };
+    for server in servers {
+        let cause = match server.split_once("://") {
+            Some(("nats" | "tls", "")) => "it names no server".into(),
+            // Whoever reads the job, its record in the output or an error message would see them.
+            Some((_, host)) if host.contains('@') => {
+                let message = "`run.queue` cannot hold credentials; name a file as [nats] credentials, or set NATS_USER and \
+                               NATS_PASSWORD";
+                return refuse(&["run", "queue"], message.into());
+            }
+            Some(("nats" | "tls", _)) => continue,
+            Some((scheme, _)) => format!("there are no `{scheme}://` queues"),
+            None => "there is no such queue".into(),
+        };
+        let message =
+            format!("`run.queue` cannot be {queue:?}: {cause}; write \"local\" or \"nats://host:4222\"");
+        return refuse(&["run", "queue"], message);
+    }
+    let rule = "letters, digits, `-` and `_`, at most 64";
+    match &job.run.name {
+        None => {
+            let message =
+                format!("`run.queue` is {queue:?}, which needs `name`: what workers ask for; {rule}");
+            refuse(&["run", "queue"], message);
+        }
+        Some(name) if !is_job_name(name) => {
+            refuse(&["run", "name"], format!("`run.name` cannot be {name:?}; {rule}"));
+        }
+        _ => {}
+    }
+}
+
+/// Whether a job may be called so: the name is part of subjects and of the names of streams.
+pub fn is_job_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
 }
 
 /// Names make columns: `<name>_valence`, `<name>_expr_Anger_p`, `<name>_AU1` … Names that differ give columns that

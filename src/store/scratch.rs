@@ -85,6 +85,27 @@ impl Scratch {
         }
     }
 
+    /// The place of a copy that is kept under this name, for processes to come.
+    ///
+    /// # Errors
+    /// Its folder cannot be made.
+    pub fn kept(&self, name: &str) -> Result<PathBuf, StoreError> {
+        let folder = self.folder.join("kept");
+        fs::create_dir_all(&folder).map_err(StoreError::io("keep a copy in", &folder))?;
+        Ok(folder.join(name))
+    }
+
+    /// Keeps a file of this scratch space under that place.
+    ///
+    /// # Errors
+    /// It cannot be renamed.
+    pub fn keep(&self, file: NamedTempFile, kept: &Path) -> Result<(), StoreError> {
+        let renamed = file.persist(kept);
+        renamed
+            .map(drop)
+            .map_err(|lost| StoreError::io("keep a copy as", kept)(lost.error))
+    }
+
     /// An empty folder, removed with all it holds when it is dropped, and safe from sweeps until then.
     ///
     /// # Errors

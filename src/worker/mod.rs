@@ -8,8 +8,8 @@ mod heartbeat;
 mod pipeline;
 mod probing;
 
-use crate::commit::{self, Committed, Files};
-use crate::dataset::{CommitRecord, RECORD_VERSION};
+use crate::commit::{self, CommitError, Committed, Files};
+use crate::dataset::{CommitRecord, RECORD_VERSION, StageSeconds};
 use crate::model::{self, Device};
 use crate::queue::{Assignment, FromWorker, Lease, PROTOCOL, ToWorker, read_message};
 use crate::store::{Access, Store};
@@ -140,6 +140,13 @@ struct Failure {
 }
 
 impl Failure {
+    fn of_commit(error: CommitError) -> Self {
+        Self {
+            retry: error.is_transient(),
+            error: error.to_string(),
+        }
+    }
+
     fn final_(error: impl ToString) -> Self {
         Self {
             error: error.to_string(),
@@ -189,6 +196,14 @@ impl Labeller {
 
     /// Labels and commits one shard.
     fn label(&mut self, lease: &Lease, reports: &Reports) -> Result<FromWorker, Failure> {
+        // Handed out again after its acknowledgement was lost, or by two coordinators: what is done is not done again.
+        let standing = commit::standing(&self.store, &lease.shard.id, &self.assignment.job.fingerprint);
+        if let Some(standing) = standing.map_err(Failure::of_commit)? {
+            let mut record = standing.record().clone();
+            // Another one's time.
+            record.seconds = StageSeconds::default();
+            return Ok(done(record, true));
+        }
         let part = self
             .store
             .scratch_file(lease.shard.id.as_str())
@@ -216,26 +231,25 @@ impl Labeller {
             videos: labelled.videos,
             seconds: labelled.seconds,
         };
-        let seconds = record.seconds;
-        let (adopted, record) = match commit::commit(&self.store, Files { part, crops }, record) {
-            Ok(Committed::New(record)) => (false, record),
-            Ok(Committed::Adopted(record)) => (true, record),
-            Err(error) => {
-                return Err(Failure {
-                    retry: error.is_transient(),
-                    error: error.to_string(),
-                });
+        let committed = commit::commit(&self.store, Files { part, crops }, record);
+        Ok(match committed.map_err(Failure::of_commit)? {
+            Committed::New(record) => done(record, false),
+            Committed::Adopted(mut record) => {
+                // The time is ours.
+                record.seconds = labelled.seconds;
+                done(record, true)
             }
-        };
-        let CommitRecord {
-            shard, part, videos, ..
-        } = record;
-        Ok(FromWorker::Done {
-            shard,
-            rows: part.rows,
-            videos,
-            seconds,
-            adopted,
         })
+    }
+}
+
+/// What is reported of a shard with this record.
+fn done(record: CommitRecord, adopted: bool) -> FromWorker {
+    FromWorker::Done {
+        shard: record.shard,
+        rows: record.part.rows,
+        videos: record.videos,
+        seconds: record.seconds,
+        adopted,
     }
 }

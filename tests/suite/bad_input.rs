@@ -61,7 +61,7 @@ fn broken_videos_fail_alone_and_are_named() {
 
 #[test]
 fn weights_that_do_not_fit_are_refused() {
-    let project = Project::new().synthetic(1, 20);
+    let project = Project::with_models(&["teacher_va"]).synthetic(1, 20);
     refused(
         &project,
         &["models.0.weights=/no/such.safetensors"],

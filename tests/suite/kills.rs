@@ -7,17 +7,24 @@ fn times() -> u64 {
     if soak() { 60 } else { 10 }
 }
 
+/// A corpus with its undisturbed output, and how many milliseconds that took: a kill may hit any moment of it.
+fn undisturbed() -> (Project, u64) {
+    let project = Project::new().synthetic(8, 60);
+    let began = Instant::now();
+    project.run("calm", &["run.workers=2"], 0);
+    (project, began.elapsed().as_millis() as u64)
+}
+
 #[test]
 fn killing_the_coordinator_at_random_moments_changes_no_byte() {
-    let project = Project::new().synthetic(8, 30);
-    project.run("calm", &[], 0);
+    let (project, longest) = undisturbed();
     let mut dice = Dice::new();
     let (mut kills, mut round) = (0, 0);
     while kills < times() {
         // A killed output is carried on with until it is whole; then a fresh one is begun.
         let output = format!("stormy{round}");
         let mut run = project.start(&output, &["run.workers=2"]);
-        let moment = Duration::from_millis(dice.roll(4_000));
+        let moment = Duration::from_millis(dice.roll(longest));
         std::thread::sleep(moment);
         if run.child.try_wait().unwrap().is_none() {
             run.signal("KILL");
@@ -36,15 +43,14 @@ fn killing_the_coordinator_at_random_moments_changes_no_byte() {
 
 #[test]
 fn killing_workers_at_random_moments_changes_no_byte_and_strikes_no_video() {
-    let project = Project::new().synthetic(8, 30);
-    project.run("calm", &[], 0);
+    let (project, longest) = undisturbed();
     let mut dice = Dice::new();
     let (mut kills, mut round) = (0, 0);
     while kills < times() {
         let output = format!("stormy{round}");
         let mut run = project.start(&output, &["run.workers=2"]);
         let mut pids = Vec::new();
-        let mut next = Instant::now() + Duration::from_millis(dice.roll(2_500));
+        let mut next = Instant::now() + Duration::from_millis(dice.roll(longest));
         while let Some(event) = run.event() {
             match event["event"].as_str() {
                 Some("worker_started") => pids.push(event["pid"].as_u64().unwrap() as u32),
@@ -55,7 +61,7 @@ fn killing_workers_at_random_moments_changes_no_byte_and_strikes_no_video() {
                 let at = dice.roll(pids.len() as u64) as usize;
                 signal(pids.swap_remove(at), "KILL");
                 kills += 1;
-                next = Instant::now() + Duration::from_millis(dice.roll(2_500));
+                next = Instant::now() + Duration::from_millis(dice.roll(longest));
             }
         }
         assert_eq!(run.wait(), Some(0));

@@ -43,8 +43,8 @@ fn the_first_job_runs_and_both_readers_show_its_labels() {
     fs::create_dir(&folder).unwrap();
     fs::copy(weights("student"), folder.join("student.safetensors")).unwrap();
     fs::copy(detector(), folder.join("centerface.safetensors")).unwrap();
-    let [job, faces, s3] = &blocks("toml")[..] else {
-        panic!("a job, the faces of an earlier one, and places in S3, in the README")
+    let [job, faces, s3, queue] = &blocks("toml")[..] else {
+        panic!("a job, the faces of an earlier one, places in S3, and a queue, in the README")
     };
     fs::write(project.job(), job).unwrap();
     let run = |sets: &[&str]| {
@@ -71,6 +71,8 @@ fn the_first_job_runs_and_both_readers_show_its_labels() {
     let (_, after) = rest.split_once("[[models]]").unwrap();
     let (models, _) = after.split_once("[output]").unwrap();
     fs::write(project.job(), format!("{s3}{faces}[[models]]{models}")).unwrap();
+    affectmill::spec::load(&project.job(), &[]).unwrap();
+    fs::write(project.job(), format!("{job}{queue}")).unwrap();
     affectmill::spec::load(&project.job(), &[]).unwrap();
     fs::write(project.job(), format!("{before}{faces}[[models]]{after}")).unwrap();
     run(&[&format!("output.uri={:?}", project.output("again"))]);

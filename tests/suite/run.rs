@@ -90,7 +90,7 @@ fn exactly_one_row_per_frame_at_the_times_ffprobe_gives() {
 
 #[test]
 fn the_same_bytes_with_one_two_and_three_workers_and_then_nothing_to_do() {
-    let project = Project::with_models(&["student"]).synthetic(4, 40);
+    let project = Project::with_models(&["student"]).synthetic(4, 20);
     project.run("one", &["run.workers=1"], 0);
     for (name, workers) in [("two", "run.workers=2"), ("three", "run.workers=3")] {
         project.run(name, &[workers], 0);
@@ -244,7 +244,7 @@ fn a_plan_shows_what_would_run_and_writes_nothing() {
 
 #[test]
 fn status_tells_running_from_finished() {
-    let project = Project::new().synthetic(3, 60);
+    let project = Project::new().synthetic(3, 300);
     let mut run = project.start("out", &["run.workers=1"]);
     run.until("shard_done");
     let status = || -> Value {
@@ -263,5 +263,5 @@ fn status_tells_running_from_finished() {
     assert_eq!(run.wait(), Some(0));
     let after = status();
     assert_eq!(after["state"], "finished");
-    assert_eq!(after["rows"], 180);
+    assert_eq!(after["rows"], 900);
 }

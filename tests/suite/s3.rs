@@ -139,12 +139,19 @@ fn whichever_end_is_in_s3_the_labels_are_those_of_a_local_run() {
     s3.assert_labels("to-s3", &expected);
 
     // The weights, and scratch space that holds one video at a time.
-    let weights = weights("teacher_va");
-    server().put(&s3.bucket, "weights/va.safetensors", &fs::read(weights).unwrap());
+    let weights = weights("mini_xception");
+    server().put(
+        &s3.bucket,
+        "weights/mini.safetensors",
+        &fs::read(weights).unwrap(),
+    );
     let scratch = tempfile::tempdir().unwrap();
     let sets = [
         format!("output.uri={:?}", s3.project.output("from-s3")),
-        format!("models.teacher_va.weights={}", s3.uri("weights/va.safetensors")),
+        format!(
+            "models.mini_xception.weights={}",
+            s3.uri("weights/mini.safetensors")
+        ),
         "run.fetch_bytes=1048576".into(),
         format!("run.scratch={:?}", scratch.path()),
     ];
@@ -282,7 +289,10 @@ fn wrong_places_are_told_at_once_with_what_to_check() {
         &["no video in `s3://", "no other file"],
     );
     code(
-        &[&format!("models.teacher_va.weights={}", s3.uri("w.safetensors"))],
+        &[&format!(
+            "models.mini_xception.weights={}",
+            s3.uri("w.safetensors")
+        )],
         4,
         &["w.safetensors", "404"],
     );
@@ -326,7 +336,7 @@ fn watch(mut run: Running, mut at: impl FnMut(&Value, &Running)) -> (Option<i32>
 #[test]
 fn an_outage_pauses_the_run_and_costs_no_video() {
     let proxy = Proxy::start(server().port, 1);
-    let s3 = InS3::new("outage", Project::new().synthetic(8, 30)).through(&proxy);
+    let s3 = InS3::new("outage", Project::new().synthetic(20, 30)).through(&proxy);
     s3.project.run("local", &[], 0);
     let expected = local_labels(&s3.project.output("local"));
     let (length, stall) = if soak() { (60, 30) } else { (26, 20) };

@@ -33,7 +33,7 @@ fn assert_quarantined(project: &Project, events: &[Value], code: Option<i32>, re
                 *counts.entry(row.video).or_default() += 1;
                 counts
             });
-    let expected = [("clip00.mp4", 40), ("clip02.mp4", 40), ("clip03.mp4", 40)];
+    let expected = ["clip00.mp4", "clip02.mp4", "clip03.mp4"].map(|name| (name, 15));
     let expected: BTreeMap<String, usize> = expected.map(|(name, rows)| (name.to_owned(), rows)).into();
     assert_eq!(labelled, expected, "every other video has all its rows");
     let listed = &events.last().unwrap()["summary"]["not_ok"][0];
@@ -54,14 +54,14 @@ fn assert_quarantined(project: &Project, events: &[Value], code: Option<i32>, re
 
 #[test]
 fn a_video_that_crashes_its_worker_three_times_is_quarantined() {
-    let project = Project::new().synthetic(4, 40);
+    let project = Project::with_models(&["teacher_va"]).synthetic(4, 15);
     let (events, code) = run_against(&project, "clip01.mp4", "ABRT", &["output.shard_frames=1000"]);
     assert_quarantined(&project, &events, code, "SIGABRT", "crash");
 }
 
 #[test]
 fn a_video_that_hangs_its_worker_three_times_is_quarantined() {
-    let project = Project::new().synthetic(4, 40);
+    let project = Project::with_models(&["teacher_va"]).synthetic(4, 15);
     let sets = ["output.shard_frames=1000", "run.stall_timeout=4.0"];
     let (events, code) = run_against(&project, "clip01.mp4", "STOP", &sets);
     assert_quarantined(&project, &events, code, "no progress for 4 s", "timeout");

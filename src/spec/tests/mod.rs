@@ -105,16 +105,24 @@ fn a_minimal_job_has_the_documented_defaults() {
         run: Run {
             workers: None,
             queue: "local".into(),
+            name: None,
             batch: 32,
             threads: None,
             stall_timeout: 120.0,
             video_timeout: 86_400.0,
+            drain_seconds: 25.0,
             max_strikes: 3,
             scratch: None,
             fetch_bytes: 4_294_967_296,
             outage_timeout: 1800.0,
         },
         s3: S3Settings::default(),
+        nats: NatsSettings {
+            credentials: None,
+            ca: None,
+            replicas: 1,
+            lease_seconds: 60.0,
+        },
     };
     assert_eq!(job, expected);
 }
@@ -152,13 +160,14 @@ fn every_documented_default_is_the_codes() {
             compared += 1;
         }
     }
-    assert_eq!(compared, 38, "keys with a default");
+    assert_eq!(compared, 44, "keys with a default");
 }
 
 #[test]
 fn every_key_is_read() {
     let text = r#"
-run = { workers = 2, queue = "local", batch = 8, threads = 3, stall_timeout = 1, video_timeout = 3, max_strikes = 1, scratch = "/scratch", fetch_bytes = 1048576, outage_timeout = 60 }
+run = { workers = 2, queue = "nats://a:4222, tls://b:4222", name = "a_b-1", batch = 8, threads = 3, stall_timeout = 1, video_timeout = 3, drain_seconds = 0, max_strikes = 1, scratch = "/scratch", fetch_bytes = 1048576, outage_timeout = 60 }
+nats = { credentials = "me.creds", ca = "/ca.pem", replicas = 3, lease_seconds = 2 }
 [input]
 uri = "/data/in"
 extensions = ["MP4"]
@@ -193,17 +202,31 @@ shard_frames = 1
     let job = load(&folder.join("job.toml"), &[]).unwrap();
     let run = Run {
         workers: Some(2),
-        queue: "local".into(),
+        queue: "nats://a:4222, tls://b:4222".into(),
+        name: Some("a_b-1".into()),
         batch: 8,
         threads: Some(3),
         stall_timeout: 1.0,
         video_timeout: 3.0,
+        drain_seconds: 0.0,
         max_strikes: 1,
         scratch: Some("/scratch".into()),
         fetch_bytes: 1_048_576,
         outage_timeout: 60.0,
     };
     assert_eq!(job.run, run);
+    assert_eq!(
+        job.servers().unwrap(),
+        ["nats://a:4222", "tls://b:4222"],
+        "several servers"
+    );
+    let nats = NatsSettings {
+        credentials: Some(folder.join("me.creds")),
+        ca: Some("/ca.pem".into()),
+        replicas: 3,
+        lease_seconds: 2.0,
+    };
+    assert_eq!(job.nats, nats);
     assert_eq!(job.input.uri, at("/data/in"));
     assert_eq!((job.input.image_base, job.input.image_fps), (0, Some(30.0)));
     assert_eq!(

@@ -228,11 +228,23 @@ fn bad_jobs_are_refused_with_place_key_and_remedy() {
         // What this version does not have.
         (
             with("[run]\nqueue = \"nats://host:4222\""),
-            "job.toml:10:9: `run.queue` cannot be \"nats://host:4222\": `nats://` queues are not available in this version; write \"local\"",
+            "job.toml:10:9: `run.queue` is \"nats://host:4222\", which needs `name`: what workers ask for; letters, digits,",
+        ),
+        (
+            with("[run]\nqueue = \"nats://host:4222\"\nname = \"a.b\""),
+            "job.toml:11:8: `run.name` cannot be \"a.b\"; letters, digits, `-` and `_`, at most 64",
+        ),
+        (
+            with("[run]\nname = \"x\"\nqueue = \"nats://a:4222,nats://me:secret@b:4222\""),
+            "job.toml:11:9: `run.queue` cannot hold credentials; name a file as [nats] credentials, or set NATS_USER",
+        ),
+        (
+            with("[run]\nqueue = \"amqp://host\""),
+            "job.toml:10:9: `run.queue` cannot be \"amqp://host\": there are no `amqp://` queues; write \"local\" or",
         ),
         (
             with("[run]\nqueue = \"lokal\""),
-            "job.toml:10:9: `run.queue` cannot be \"lokal\": there is no such queue; write \"local\"",
+            "job.toml:10:9: `run.queue` cannot be \"lokal\": there is no such queue; write \"local\" or \"nats://host:4222\"",
         ),
         (
             GOOD.replace("\"videos\"", "\"s3://a bucket/videos\""),

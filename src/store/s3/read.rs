@@ -139,21 +139,19 @@ impl Bucket {
     /// A copy of an object in scratch space, made once for each version of it and kept.
     pub(in crate::store) fn kept_copy(&self, key: &str) -> Result<PathBuf, StoreError> {
         let object = self.present(key)?;
-        let folder = self.scratch.folder().join("kept");
-        let failed = |error| StoreError::io("keep a copy in", &folder)(error);
-        std::fs::create_dir_all(&folder).map_err(failed)?;
         let identity = format!("{}\n{}\n{}", self.place(key), object.etag, object.bytes);
         let extension = Path::new(key)
             .extension()
             .and_then(OsStr::to_str)
             .unwrap_or("bin");
-        let path = folder.join(format!("{}.{extension}", &sha256_hex(identity.as_bytes())[..32]));
+        let name = &sha256_hex(identity.as_bytes())[..32];
+        let path = self.scratch.kept(&format!("{name}.{extension}"))?;
         if path.metadata().is_ok_and(|meta| meta.len() == object.bytes) {
             return Ok(path);
         }
-        let file = tempfile::NamedTempFile::new_in(&folder).map_err(failed)?;
+        let file = self.scratch.file(name, extension)?;
         self.fetch(&object, file.as_file())?;
-        file.persist(&path).map_err(|lost| failed(lost.error))?;
+        self.scratch.keep(file, &path)?;
         Ok(path)
     }
 

@@ -1,0 +1,37 @@
+//! The workers of one host, and what each of them is told of the job.
+
+use super::Earlier;
+use crate::dataset::JobRecord;
+use crate::domain::Location;
+use crate::queue::{Assignment, PROTOCOL};
+
+/// What the dispatcher of a host needs to know, wherever its shards come from.
+#[derive(Clone, Debug)]
+pub struct Crew<'a> {
+    /// The job, with its models' checksums.
+    pub record: &'a JobRecord,
+    /// What the video keys are relative to.
+    pub input_root: &'a Location,
+    /// Where the faces are that the job takes over, as far as leases do not say.
+    pub earlier: &'a Earlier,
+    /// The device of each worker.
+    pub devices: Vec<String>,
+    /// Threads each worker may keep busy.
+    pub threads: usize,
+    /// Bytes of scratch space that each worker may fill with videos from S3.
+    pub fetch_bytes: u64,
+}
+
+impl Crew<'_> {
+    /// What a worker on this device is told.
+    pub fn assignment(&self, device: &str) -> Assignment {
+        Assignment {
+            protocol: PROTOCOL,
+            job: self.record.clone(),
+            input_root: self.input_root.clone(),
+            device: device.to_owned(),
+            threads: self.threads,
+            fetch_bytes: self.fetch_bytes,
+        }
+    }
+}

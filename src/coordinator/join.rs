@@ -1,0 +1,205 @@
+//! The run past one machine, as a host with workers sees it: find the job, see that this machine would label as the
+//! coordinator means it, then label whatever the queue hands out.
+
+use super::dispatch::Dispatcher;
+use super::prepare::{read_job, resolve, share_of_scratch, threads_each};
+use super::{Crew, Earlier, RunError, Signal, Sink};
+use crate::dataset::JobRecord;
+use crate::domain::Location;
+use crate::events::Event;
+use crate::model::Device;
+use crate::queue::Leases;
+use crate::queue::nats::{Address, Connection, PATIENCE, Posting, Pulled, State};
+use crate::runtime::sha256_file;
+use crate::spec::{self, Job};
+use crate::store::{Access, Store};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+/// How long to wait for weights that the coordinator may still be bringing to the servers.
+const WEIGHTS: Duration = Duration::from_secs(120);
+
+/// Pause between two words to the coordinator on how far a worker is.
+const PROGRESS: Duration = Duration::from_secs(1);
+
+/// How a host takes part in a run.
+#[derive(Clone, Debug)]
+pub struct Joining {
+    /// Where the job is.
+    pub address: Address,
+    /// Worker processes: on the GPUs in turn, else on the CPU.
+    pub workers: usize,
+    /// Threads of each; the processors divided among them when not given.
+    pub threads: Option<usize>,
+    /// Folder for what is on its way from or to S3, and for weights; the job's own when not given.
+    pub scratch: Option<PathBuf>,
+    /// How long to wait for the job.
+    pub wait: Duration,
+}
+
+/// How a host's part ended.
+#[derive(Debug)]
+pub enum Part {
+    /// The job is finished.
+    Finished,
+    /// A signal drained it.
+    Stopped(Signal),
+}
+
+/// Labels shards of a posted job until it is finished or a signal comes.
+///
+/// # Errors
+/// [`RunError`] when the queue cannot be reached or holds no such job, and when this machine would label differently.
+pub async fn join(joining: Joining, sink: Sink<'_>) -> Result<Part, RunError> {
+    let (told, mut words) = mpsc::channel(16);
+    let address = joining.address.clone();
+    let connection = Connection::open(address, joining.wait.max(PATIENCE), told).await?;
+    let posting = connection.await_posting(joining.wait).await?;
+    if posting.state == State::Finished {
+        return Ok(Part::Finished);
+    }
+    let Posting {
+        mut record,
+        input_root,
+        ..
+    } = posting;
+    if let Some(scratch) = &joining.scratch {
+        record.job.run.scratch = Some(scratch.clone());
+    }
+    let access = Access::of(&record.job);
+    fetch_weights(&mut record, &access, &connection).await?;
+    let record = agreed(record, access.clone()).await?;
+    sees(&record, &input_root, &access)?;
+
+    let mut fetch_bytes = record.job.run.fetch_bytes;
+    if matches!(input_root, Location::S3 { .. }) {
+        fetch_bytes = share_of_scratch(&access.scratch()?, fetch_bytes, joining.workers)?.1;
+    }
+    sink(&Event::Joined {
+        job: joining.address.job.clone(),
+        fingerprint: record.fingerprint.clone(),
+        output: record.job.output.uri.clone(),
+        workers: joining.workers,
+    });
+    let nothing = Earlier::default();
+    let crew = Crew {
+        record: &record,
+        input_root: &input_root,
+        earlier: &nothing,
+        devices: Device::in_turn(joining.workers),
+        threads: joining.threads.unwrap_or_else(|| threads_each(joining.workers)),
+        fetch_bytes,
+    };
+    let leases = Pulled::new(
+        connection.clone(),
+        record.fingerprint.clone(),
+        &record.job.run,
+        record.job.nats.lease_seconds,
+    );
+    let coordinator = connection.telling(super::hostname());
+    let mut told = HashMap::new();
+    let mut everybody = |event: &Event| {
+        while let Ok(message) = words.try_recv() {
+            sink(&Event::Warning { message });
+        }
+        let due = match event {
+            Event::Progress { worker, .. } => told
+                .get(worker)
+                .is_none_or(|last: &Instant| last.elapsed() >= PROGRESS),
+            _ => true,
+        };
+        if due {
+            if let Event::Progress { worker, .. } = event {
+                told.insert(*worker, Instant::now());
+            }
+            let _ = coordinator.try_send(event.clone());
+        }
+        sink(event);
+    };
+    let (signal, _) = Dispatcher::new(&crew, Leases::Nats(leases), &mut everybody)
+        .run()
+        .await?;
+    Ok(signal.map_or(Part::Finished, Part::Stopped))
+}
+
+/// Weights that are not on this machine's disks as the job means them come from the queue's servers.
+async fn fetch_weights(
+    record: &mut JobRecord,
+    access: &Access,
+    connection: &Connection,
+) -> Result<(), RunError> {
+    let mut places = Vec::new();
+    for (location, sha256) in record.weights() {
+        let here = match location {
+            Location::S3 { .. } => location.clone(),
+            Location::Local(path) if is(path, sha256) => location.clone(),
+            Location::Local(_) => {
+                let scratch = access.scratch()?;
+                let kept = scratch.kept(&format!("{sha256}.safetensors"))?;
+                if !is(&kept, sha256) {
+                    let file = scratch.file(sha256, "safetensors")?;
+                    // They follow the job, so they may be on their way.
+                    let deadline = Instant::now() + WEIGHTS;
+                    while let Err(error) = connection.fetch_weights(sha256, file.path()).await {
+                        if Instant::now() >= deadline {
+                            return Err(error.into());
+                        }
+                        sleep(PROGRESS).await;
+                    }
+                    scratch.keep(file, &kept)?;
+                }
+                Location::Local(kept)
+            }
+        };
+        places.push(here);
+    }
+    record.set_weights(places);
+    Ok(())
+}
+
+fn is(path: &Path, sha256: &str) -> bool {
+    sha256_file(path).is_ok_and(|found| found.sha256 == sha256)
+}
+
+/// Refuses a host that does not see the coordinator's folders: it would write its labels where nobody looks, and take every
+/// video for missing.
+fn sees(record: &JobRecord, input_root: &Location, access: &Access) -> Result<(), RunError> {
+    let amiss = |place: &Location, cause: String| RunError::NotShared {
+        place: place.to_string(),
+        cause,
+    };
+    let output = &record.job.output.uri;
+    let store = Store::connect_existing(output, access).map_err(|error| amiss(output, error.to_string()))?;
+    let found = read_job(&store)?;
+    if found.fingerprint != record.fingerprint {
+        return Err(amiss(output, "it holds the labels of another job".into()));
+    }
+    match input_root {
+        Location::Local(path)
+            if std::fs::read_dir(path).map_or(path.is_file(), |mut all| all.next().is_some()) =>
+        {
+            Ok(())
+        }
+        Location::Local(_) => Err(amiss(
+            input_root,
+            "it is missing, empty, or cannot be read".into(),
+        )),
+        Location::S3 { .. } => Ok(()),
+    }
+}
+
+/// The job as this machine would label it, which must be as it was posted: weights, decoder and program.
+async fn agreed(posted: JobRecord, access: Access) -> Result<JobRecord, RunError> {
+    let job: Job = posted.job.clone();
+    let own = tokio::task::spawn_blocking(move || resolve(job, &access)).await;
+    let own = own.map_err(|error| RunError::Spawn(std::io::Error::other(error)))??;
+    if own.fingerprint != posted.fingerprint {
+        return Err(RunError::OtherMachine {
+            differences: spec::differences(&posted.identity, &own.identity),
+        });
+    }
+    Ok(own)
+}

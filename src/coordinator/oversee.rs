@@ -1,0 +1,248 @@
+//! The run past one machine, as its coordinator sees it: shards go onto the NATS servers, workers on other hosts label them,
+//! and this loop watches until every commit record is there. It may die and come back, or run twice: nobody waits for it
+//! but the dataset's last files.
+
+use super::dispatch::Labelled;
+use super::{Prepared, RunError, Signal, Sink};
+use crate::dataset::{ShardPlan, paths};
+use crate::domain::{Location, ShardId};
+use crate::events::Event;
+use crate::queue::nats::{Address, Board, Connection, Order, PATIENCE, Posting, Told};
+use crate::queue::{WorkerId, nats::NatsError};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, interval};
+
+/// How often the queue is asked what waits.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How often people are told that the queue is out of order.
+const REMINDER: Duration = Duration::from_secs(60);
+
+/// Where a job's queue is; `None` for one without a server.
+pub fn address(prepared: &Prepared) -> Option<Address> {
+    let job = &prepared.record.job;
+    Some(Address {
+        servers: job.servers()?,
+        job: job.run.name.clone()?,
+        settings: job.nats.clone(),
+    })
+}
+
+/// Posts the job and its shards, and watches until all are committed (`None`) or a signal ends the watching.
+pub async fn oversee(
+    prepared: &Prepared,
+    address: Address,
+    sink: Sink<'_>,
+) -> Result<(Option<Signal>, Labelled), RunError> {
+    let mut interrupts = signal(SignalKind::interrupt()).map_err(RunError::Spawn)?;
+    let mut terminates = signal(SignalKind::terminate()).map_err(RunError::Spawn)?;
+    let work = watch(prepared, address, sink);
+    tokio::select! {
+        labelled = work => Ok((None, labelled?)),
+        _ = interrupts.recv() => Ok((Some(Signal::Interrupt), Labelled::default())),
+        _ = terminates.recv() => Ok((Some(Signal::Terminate), Labelled::default())),
+    }
+}
+
+async fn watch(prepared: &Prepared, address: Address, sink: Sink<'_>) -> Result<Labelled, RunError> {
+    let (told, mut words) = mpsc::channel(16);
+    let (job, servers) = (address.job.clone(), address.servers.join(","));
+    let lease = Duration::from_secs_f64(address.settings.lease_seconds);
+    let connection = Connection::open(address, PATIENCE, told).await?;
+    let posting = Posting::new(prepared.record.clone(), prepared.input_root.clone());
+    connection.post(&posting).await?;
+    post_weights(prepared, &connection).await?;
+    let mut board = Board::open(connection.clone()).await?;
+    let mut done = prepared.committed.clone();
+    board.publish(orders(prepared, &done)).await?;
+    let shards = prepared.shards.len() - done.len();
+    sink(&Event::Queued {
+        job,
+        queue: servers,
+        shards,
+    });
+
+    let mut crowd = Crowd::new(lease);
+    let mut clock = interval(LOOK);
+    let mut reminded: Option<Instant> = None;
+    let mut labelled = Labelled::default();
+    loop {
+        tokio::select! {
+            told = board.told() => {
+                if let Event::ShardDone { shard, frames, .. } = &told.event {
+                    // A worker that was cut off may tell twice.
+                    if !done.insert(shard.clone()) { continue }
+                    labelled.shards += 1;
+                    labelled.frames += frames;
+                }
+                crowd.told(told, sink);
+            }
+            Some(message) = words.recv() => sink(&Event::Warning { message }),
+            _ = clock.tick() => {
+                crowd.forget_silent(sink);
+                match settle(prepared, &board, &mut done).await {
+                    Ok(false) => {}
+                    Ok(true) => break,
+                    // Workers go on without us, and the server may come back.
+                    Err(RunError::Nats(error)) => {
+                        if reminded.is_none_or(|told| told.elapsed() >= REMINDER) {
+                            reminded = Some(Instant::now());
+                            sink(&Event::Warning { message: format!("{error}; trying again") });
+                        }
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+    // Should it not be told, workers find out by the next coordinator.
+    if let Err(error) = connection.finished(&posting).await {
+        sink(&Event::Warning {
+            message: error.to_string(),
+        });
+    }
+    Ok(labelled)
+}
+
+/// Whether all is committed. Shards that neither the queue nor a commit knows are put into the queue again: a server lost
+/// them, or the commit.
+async fn settle(prepared: &Prepared, board: &Board, done: &mut BTreeSet<ShardId>) -> Result<bool, RunError> {
+    let standing = board.standing().await?;
+    if standing.waiting + standing.leased > 0 {
+        return Ok(false);
+    }
+    let store = prepared.store.clone();
+    let listed = tokio::task::spawn_blocking(move || store.list(paths::COMMITS)).await;
+    let listed = listed.map_err(|error| RunError::Spawn(std::io::Error::other(error)))??;
+    let listed: HashSet<String> = listed.into_iter().map(|entry| entry.key).collect();
+    let ids = prepared.shards.iter().map(|shard| &shard.id);
+    *done = ids
+        .filter(|id| listed.contains(&paths::commit(id)))
+        .cloned()
+        .collect();
+    let mut left = orders(prepared, done).peekable();
+    if left.peek().is_none() {
+        return Ok(true);
+    }
+    board.publish(left).await?;
+    Ok(false)
+}
+
+/// The shards without a commit, the longest first, so that no host works alone on a long one at the end.
+fn orders<'a>(prepared: &'a Prepared, done: &BTreeSet<ShardId>) -> impl Iterator<Item = Order> + 'a {
+    let open = prepared.shards.iter().filter(|shard| !done.contains(&shard.id));
+    let mut open: Vec<&ShardPlan> = open.collect();
+    open.sort_by(|a, b| b.frames().cmp(&a.frames()).then_with(|| a.id.cmp(&b.id)));
+    open.into_iter().map(|shard| Order {
+        fingerprint: prepared.record.fingerprint.clone(),
+        earlier: prepared.earlier.of(shard),
+        shard: shard.clone(),
+    })
+}
+
+/// Weights on this machine's disks go along with the job; those in S3 are fetched from there.
+async fn post_weights(prepared: &Prepared, connection: &Connection) -> Result<(), NatsError> {
+    for (location, sha256) in prepared.record.weights() {
+        if let Location::Local(path) = location {
+            connection.post_weights(sha256, path).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Workers on other hosts, under the numbers that this run's events give them.
+struct Crowd {
+    workers: BTreeMap<(String, u32, WorkerId), Remote>,
+    next: WorkerId,
+    lease: Duration,
+}
+
+struct Remote {
+    number: WorkerId,
+    busy: bool,
+    heard: Instant,
+}
+
+impl Crowd {
+    fn new(lease: Duration) -> Self {
+        Self {
+            workers: BTreeMap::new(),
+            next: 0,
+            lease,
+        }
+    }
+
+    /// Passes on what a host tells.
+    fn told(&mut self, told: Told, sink: Sink<'_>) {
+        let Told { host, pid, mut event } = told;
+        let Some(theirs) = event.worker_mut() else {
+            match event {
+                Event::Warning { message } => sink(&Event::Warning {
+                    message: format!("{host}: {message}"),
+                }),
+                Event::VideoNotOk { .. } | Event::Strike { .. } => sink(&event),
+                _ => {}
+            }
+            return;
+        };
+        let worker = (host.clone(), pid, *theirs);
+        if !self.workers.contains_key(&worker) {
+            let number = self.next;
+            self.next += 1;
+            let remote = Remote {
+                number,
+                busy: false,
+                heard: Instant::now(),
+            };
+            self.workers.insert(worker.clone(), remote);
+            // One that began before this coordinator did.
+            if !matches!(event, Event::WorkerStarted { .. }) {
+                sink(&Event::WorkerStarted {
+                    worker: number,
+                    pid,
+                    device: String::new(),
+                    host: Some(host.clone()),
+                });
+            }
+        }
+        let Some(remote) = self.workers.get_mut(&worker) else {
+            return;
+        };
+        if let Some(theirs) = event.worker_mut() {
+            *theirs = remote.number;
+        }
+        remote.heard = Instant::now();
+        match &mut event {
+            Event::Leased { .. } => remote.busy = true,
+            Event::ShardDone { .. } => remote.busy = false,
+            Event::WorkerStarted { host: from, .. } => *from = Some(host),
+            Event::WorkerLost { .. } => drop(self.workers.remove(&worker)),
+            _ => {}
+        }
+        sink(&event);
+    }
+
+    /// Says of workers that have a shard, and of which nothing was heard for longer than a lease lasts, that they are lost.
+    fn forget_silent(&mut self, sink: Sink<'_>) {
+        let lease = self.lease;
+        self.workers.retain(|(host, ..), remote| {
+            let lost = remote.busy && remote.heard.elapsed() > lease;
+            if lost {
+                let seconds = lease.as_secs_f64();
+                sink(&Event::WorkerLost {
+                    worker: remote.number,
+                    reason: format!(
+                        "nothing was heard from {host} for {seconds} s; another worker gets its shard"
+                    ),
+                    video: None,
+                    last_frame: None,
+                    last_words: Vec::new(),
+                });
+            }
+            !lost
+        });
+    }
+}

@@ -1,0 +1,112 @@
+//! The lease contract, whoever keeps the queue: ask for a lease, say what became of it.
+
+use super::local::LocalQueue;
+use super::nats::{NatsError, Pulled};
+use super::{Lease, WorkerId};
+use crate::dataset::{ShardPlan, Trouble};
+use crate::domain::{ShardId, VideoKey};
+
+/// The queue as the dispatcher of one host sees it.
+#[derive(Debug)]
+pub enum Leases {
+    /// In the coordinator's memory.
+    Local(LocalQueue),
+    /// On NATS servers.
+    Nats(Pulled),
+}
+
+/// What a worker that asks for a lease is told.
+#[derive(Debug)]
+pub enum Answer {
+    /// Here it is.
+    Lease(Box<Lease>),
+    /// It will arrive.
+    Later,
+    /// Nothing is left that is not in somebody's hands.
+    Nothing,
+}
+
+/// What comes from the queue by itself.
+#[derive(Debug)]
+pub enum Arrival {
+    /// The lease that this worker asked for.
+    Lease(WorkerId, Box<Lease>),
+    /// Every shard is done.
+    Finished,
+    /// The queue is out of order for the time being.
+    Trouble(NatsError),
+    /// It has been for too long.
+    Lost(NatsError),
+}
+
+impl Leases {
+    /// Asks for this worker's next lease. A worker holds one at a time.
+    pub fn ask(&mut self, worker: WorkerId) -> Answer {
+        match self {
+            Self::Local(queue) => queue
+                .lease(worker)
+                .map_or(Answer::Nothing, |lease| Answer::Lease(Box::new(lease))),
+            Self::Nats(queue) => {
+                queue.ask(worker);
+                Answer::Later
+            }
+        }
+    }
+
+    /// What comes next from the queue; waits for ever where nothing does.
+    pub async fn arrival(&mut self) -> Arrival {
+        match self {
+            Self::Local(_) => std::future::pending().await,
+            Self::Nats(queue) => queue.arrival().await,
+        }
+    }
+
+    /// The worker opened a video of its shard.
+    pub fn opened(&mut self, worker: WorkerId, video: &VideoKey) {
+        match self {
+            Self::Local(_) => {}
+            Self::Nats(queue) => queue.opened(worker, video),
+        }
+    }
+
+    /// The worker's shard is committed. Returns its plan, or `None` when the worker held no such lease.
+    pub fn done(&mut self, worker: WorkerId, shard: &ShardId) -> Option<ShardPlan> {
+        match self {
+            Self::Local(queue) => queue.done(worker, shard),
+            Self::Nats(queue) => queue.done(worker, shard),
+        }
+    }
+
+    /// The worker lost or gave back its lease: the shard waits again, and a strike counts against its video. Returns how many
+    /// strikes that has now.
+    pub fn give_back(&mut self, worker: WorkerId, strike: Option<(VideoKey, Trouble)>) -> Option<usize> {
+        match self {
+            Self::Local(queue) => queue.give_back(worker, strike),
+            Self::Nats(queue) => queue.give_back(worker, strike),
+        }
+    }
+
+    /// Leases in the hands of this host's workers.
+    pub fn leased(&self) -> usize {
+        match self {
+            Self::Local(queue) => queue.leased(),
+            Self::Nats(queue) => queue.leased(),
+        }
+    }
+
+    /// Whether there may be leases to come.
+    pub fn is_open(&self) -> bool {
+        match self {
+            Self::Local(queue) => queue.waiting() > 0,
+            Self::Nats(queue) => queue.is_open(),
+        }
+    }
+
+    /// Asks for no more; gives back what is still held, and waits a moment for what is on its way to the queue.
+    pub async fn close(self) {
+        match self {
+            Self::Local(_) => {}
+            Self::Nats(queue) => queue.close().await,
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The job as it is posted on the servers: what workers must know before their first lease, and the weights.
+
+use super::{Connection, NatsError, PAUSE};
+use crate::dataset::JobRecord;
+use crate::domain::Location;
+use crate::queue::PROTOCOL;
+use async_nats::jetstream::kv::{self, Operation, UpdateErrorKind};
+use async_nats::jetstream::object_store;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::time::Duration;
+use tokio::fs::File;
+use tokio::io::{AsyncWriteExt, copy};
+use tokio::time::{Instant, sleep};
+
+/// Key of the job in its bucket.
+const JOB: &str = "job";
+
+/// Keys of what is held against the videos of a shard begin so.
+pub(super) const SHARD: &str = "shard.";
+
+/// A posted job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Posting {
+    /// [`PROTOCOL`] of the coordinator.
+    pub protocol: u32,
+    /// Its version.
+    pub affectmill: String,
+    /// The job, with the models' checksums.
+    pub record: JobRecord,
+    /// What the video keys are relative to.
+    pub input_root: Location,
+    /// Whether there is work.
+    pub state: State,
+}
+
+/// Whether a posted job has work for workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Not every shard is committed.
+    Running,
+    /// Every shard is committed.
+    Finished,
+}
+
+impl Posting {
+    /// A job to be worked on.
+    pub fn new(record: JobRecord, input_root: Location) -> Self {
+        Self {
+            protocol: PROTOCOL,
+            affectmill: env!("CARGO_PKG_VERSION").into(),
+            record,
+            input_root,
+            state: State::Running,
+        }
+    }
+
+    /// The same label set, whatever else has changed.
+    fn is_same_set(&self, other: &Self) -> bool {
+        self.record.fingerprint == other.record.fingerprint
+            && self.record.job.output.uri == other.record.job.output.uri
+    }
+}
+
+impl Connection {
+    /// Posts a job. One that is there already is the same label set's, or finished; several coordinators may post one job.
+    ///
+    /// # Errors
+    /// [`NatsError::Taken`]; [`NatsError::JetStream`].
+    pub async fn post(&self, posting: &Posting) -> Result<(), NatsError> {
+        let replicas = self.address.settings.replicas;
+        let config = kv::Config {
+            bucket: self.name(),
+            description: "affectmill: a job, and what is held against its videos".into(),
+            num_replicas: replicas,
+            ..kv::Config::default()
+        };
+        let made = self.jetstream.create_or_update_key_value(config).await;
+        let bucket = made.map_err(self.failed("make the job's bucket (is JetStream enabled?)"))?;
+        let text = serde_json::to_vec(posting).map_err(self.failed("post the job"))?;
+        loop {
+            let (revision, before) = self.posted(&bucket).await?;
+            if let Some(before) = &before {
+                match (posting.is_same_set(before), before.state) {
+                    (false, State::Running) => {
+                        return Err(NatsError::Taken {
+                            servers: self.servers(),
+                            job: self.address.job.clone(),
+                            other: format!("which labels into {}", before.record.job.output.uri),
+                        });
+                    }
+                    (_, State::Finished) => self.forgive(&bucket).await?,
+                    (true, State::Running) => {}
+                }
+            }
+            match bucket.update(JOB, text.clone().into(), revision).await {
+                Ok(_) => return Ok(()),
+                // Another coordinator was faster: look again.
+                Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => sleep(PAUSE).await,
+                Err(error) => return Err(self.failed("post the job")(error)),
+            }
+        }
+    }
+
+    /// Forgets what an earlier run held against videos.
+    async fn forgive(&self, bucket: &kv::Store) -> Result<(), NatsError> {
+        let purged = bucket
+            .stream
+            .purge()
+            .filter(format!("$KV.{}.{SHARD}>", self.name()))
+            .await;
+        purged.map(drop).map_err(self.failed("clear the job's bucket"))
+    }
+
+    /// Every shard is committed: workers may go.
+    ///
+    /// # Errors
+    /// [`NatsError::JetStream`].
+    pub async fn finished(&self, posting: &Posting) -> Result<(), NatsError> {
+        let posting = Posting {
+            state: State::Finished,
+            ..posting.clone()
+        };
+        let text = serde_json::to_vec(&posting).map_err(self.failed("post the job"))?;
+        let bucket = self.bucket().await?;
+        let put = bucket.put(JOB, text.into()).await;
+        put.map(drop).map_err(self.failed("post the job"))?;
+        // Both are of no more use, and another coordinator may have removed them.
+        let _ = self.jetstream.delete_stream(self.name()).await;
+        let _ = self.jetstream.delete_object_store(self.name()).await;
+        Ok(())
+    }
+
+    /// The posted job, or that there is none.
+    ///
+    /// # Errors
+    /// [`NatsError::JetStream`] when the server does not answer; [`NatsError::Version`].
+    pub async fn posting(&self) -> Result<Option<Posting>, NatsError> {
+        use async_nats::jetstream::context::KeyValueErrorKind::GetBucket;
+        let bucket = match self.jetstream.get_key_value(self.name()).await {
+            // The client does not tell a bucket that is missing from a server that is.
+            Err(error) if error.kind() == GetBucket && self.answers().await => return Ok(None),
+            other => other.map_err(self.failed("open the job's bucket"))?,
+        };
+        Ok(self.posted(&bucket).await?.1)
+    }
+
+    /// The posted job once it is there and has work, waiting for it as long as `patience`. A finished one is given back
+    /// when that time is over.
+    ///
+    /// # Errors
+    /// [`NatsError::NoJob`] when none came; [`NatsError`] otherwise.
+    pub async fn await_posting(&self, patience: Duration) -> Result<Posting, NatsError> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let found = self.posting().await;
+            match found {
+                Ok(Some(posting)) if posting.state == State::Running => return Ok(posting),
+                Err(error @ NatsError::Version { .. }) => return Err(error),
+                found if Instant::now() >= deadline => {
+                    return found?.ok_or_else(|| NatsError::NoJob {
+                        servers: self.servers(),
+                        job: self.address.job.clone(),
+                    });
+                }
+                _ => sleep(PAUSE).await,
+            }
+        }
+    }
+
+    async fn answers(&self) -> bool {
+        self.jetstream.query_account().await.is_ok()
+    }
+
+    /// The job and the revision that the next one must replace.
+    async fn posted(&self, bucket: &kv::Store) -> Result<(u64, Option<Posting>), NatsError> {
+        #[derive(Deserialize)]
+        struct Writer {
+            protocol: u32,
+            affectmill: String,
+            state: State,
+        }
+        let entry = bucket.entry(JOB).await.map_err(self.failed("read the job"))?;
+        let Some(entry) = entry.filter(|entry| entry.operation == Operation::Put) else {
+            return Ok((0, None));
+        };
+        let own = env!("CARGO_PKG_VERSION");
+        let writer: Writer = serde_json::from_slice(&entry.value).map_err(self.failed("read the job"))?;
+        if writer.protocol != PROTOCOL || writer.affectmill != own {
+            if writer.state == State::Finished {
+                return Ok((entry.revision, None));
+            }
+            return Err(NatsError::Version {
+                job: self.address.job.clone(),
+                posted: format!("{} (protocol {})", writer.affectmill, writer.protocol),
+                own: format!("{own} (protocol {PROTOCOL})"),
+            });
+        }
+        let posting = serde_json::from_slice(&entry.value).map_err(self.failed("read the job"))?;
+        Ok((entry.revision, Some(posting)))
+    }
+
+    /// Brings a weight file to the servers under its checksum, unless it is there.
+    ///
+    /// # Errors
+    /// [`NatsError::JetStream`].
+    pub async fn post_weights(&self, sha256: &str, path: &Path) -> Result<(), NatsError> {
+        let config = object_store::Config {
+            bucket: self.name(),
+            description: Some("affectmill: weights".into()),
+            num_replicas: self.address.settings.replicas,
+            ..object_store::Config::default()
+        };
+        let objects = match self.jetstream.get_object_store(self.name()).await {
+            Ok(found) => found,
+            Err(_) => {
+                let made = self.jetstream.create_object_store(config).await;
+                made.map_err(self.failed("make room for the weights"))?
+            }
+        };
+        if objects.info(sha256).await.is_ok() {
+            return Ok(());
+        }
+        let mut file = File::open(path).await.map_err(self.failed("take the weights"))?;
+        let put = objects.put(sha256, &mut file).await;
+        put.map(drop).map_err(self.failed("take the weights"))
+    }
+
+    /// Fetches weights by their checksum into a file; whether they are what they should be is for the reader to check.
+    ///
+    /// # Errors
+    /// [`NatsError::JetStream`].
+    pub async fn fetch_weights(&self, sha256: &str, path: &Path) -> Result<(), NatsError> {
+        let objects = self.objects().await?;
+        let mut object = objects
+            .get(sha256)
+            .await
+            .map_err(self.failed("give the weights"))?;
+        let mut file = File::create(path)
+            .await
+            .map_err(self.failed("give the weights"))?;
+        let copied = copy(&mut object, &mut file).await;
+        copied.map_err(self.failed("give the weights"))?;
+        file.flush().await.map_err(self.failed("give the weights"))
+    }
+}
+
+/// Key of what is held against the videos of a shard.
+pub(super) fn shard_key(shard: &str) -> String {
+    format!("{SHARD}{shard}")
+}

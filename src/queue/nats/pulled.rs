@@ -1,0 +1,375 @@
+//! The queue as one host sees it: leases pulled from JetStream, kept alive while the host lives, and acknowledged.
+//!
+//! Nothing here waits for a server on the dispatcher's time: each pull, note and acknowledgement is a task of its own.
+
+use super::board::Order;
+use super::posting::State;
+use super::troubles::Troubles;
+use super::{Connection, NatsError, PAUSE};
+use crate::dataset::{ShardPlan, Trouble};
+use crate::domain::{Fingerprint, ShardId, VideoKey};
+use crate::queue::{Arrival, Lease, WorkerId};
+use crate::spec::Run;
+use async_nats::jetstream::consumer::PullConsumer;
+use async_nats::jetstream::message::{AckKind, Acker};
+use futures_util::StreamExt;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
+use tokio::time::{Instant, interval, sleep, timeout};
+
+/// How long one request for a shard waits at the server; then the state of the job is looked at.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// Pause before a shard with a strike comes again, so that its trouble may pass.
+const STRUCK: Duration = Duration::from_millis(500);
+
+/// How long the end of a host waits for its last words to be taken.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// How often a word to the queue is tried. What is lost then, the end of the lease says as well.
+const TRIES: usize = 20;
+
+/// How often people are told that the queue is out of order.
+const REMINDER: Duration = Duration::from_secs(60);
+
+/// Leases of one host.
+#[derive(Debug)]
+pub struct Pulled {
+    shared: Arc<Shared>,
+    arrivals: mpsc::Receiver<Pull>,
+    asking: HashMap<WorkerId, AbortHandle>,
+    held: HashMap<WorkerId, Held>,
+    words: JoinSet<()>,
+    finished: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    connection: Connection,
+    fingerprint: Fingerprint,
+    max_strikes: u32,
+    lease_seconds: f64,
+    /// How long the servers may be out of reach.
+    patience: Duration,
+    /// Found once for all workers of the host; looked for again after trouble.
+    consumer: Mutex<Option<PullConsumer>>,
+    arrivals: mpsc::Sender<Pull>,
+}
+
+/// What a pull ended with.
+#[derive(Debug)]
+enum Pull {
+    Shard(WorkerId, Box<Lease>, Held),
+    Finished,
+    Trouble(NatsError),
+    Lost(NatsError),
+}
+
+/// A lease in a worker's hands.
+struct Held {
+    shard: ShardPlan,
+    delivery: u64,
+    troubles: Troubles,
+    acker: Arc<Acker>,
+    beat: Beat,
+    /// The last note on what it opened.
+    note: Option<JoinHandle<()>>,
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { shard, delivery, .. } = self;
+        write!(f, "Held({}, delivery {delivery})", shard.id)
+    }
+}
+
+impl Pulled {
+    /// Leases of the posted job with this fingerprint.
+    pub fn new(connection: Connection, fingerprint: Fingerprint, run: &Run, lease_seconds: f64) -> Self {
+        let (sender, arrivals) = mpsc::channel(64);
+        Self {
+            shared: Arc::new(Shared {
+                connection,
+                fingerprint,
+                max_strikes: run.max_strikes,
+                patience: Duration::from_secs_f64(run.outage_timeout),
+                lease_seconds,
+                consumer: Mutex::default(),
+                arrivals: sender,
+            }),
+            arrivals,
+            asking: HashMap::new(),
+            held: HashMap::new(),
+            words: JoinSet::new(),
+            finished: false,
+        }
+    }
+
+    /// Asks for a lease for this worker; it will arrive.
+    pub fn ask(&mut self, worker: WorkerId) {
+        while self.words.try_join_next().is_some() {}
+        let pull = tokio::spawn(self.shared.clone().pull(worker));
+        if let Some(before) = self.asking.insert(worker, pull.abort_handle()) {
+            before.abort();
+        }
+    }
+
+    /// What comes next; waits for ever when nothing was asked for.
+    pub async fn arrival(&mut self) -> Arrival {
+        loop {
+            match self.arrivals.recv().await {
+                Some(Pull::Shard(worker, lease, held)) => {
+                    self.asking.remove(&worker);
+                    self.held.insert(worker, held);
+                    return Arrival::Lease(worker, lease);
+                }
+                Some(Pull::Trouble(error)) => return Arrival::Trouble(error),
+                Some(Pull::Lost(error)) => return Arrival::Lost(error),
+                Some(Pull::Finished) if self.finished => {}
+                Some(Pull::Finished) => {
+                    self.finished = true;
+                    return Arrival::Finished;
+                }
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// The worker opened a video. Worth a note once the shard has come back before.
+    pub fn opened(&mut self, worker: WorkerId, video: &VideoKey) {
+        let Some(held) = self.held.get_mut(&worker).filter(|held| held.delivery > 1) else {
+            return;
+        };
+        let (shared, shard, video) = (self.shared.clone(), held.shard.id.clone(), video.clone());
+        let (delivery, earlier) = (held.delivery, held.note.take());
+        held.note = Some(tokio::spawn(async move {
+            settled(earlier).await;
+            let _ = shared
+                .connection
+                .change_troubles(shard.as_str(), |troubles| troubles.opened(&video, delivery))
+                .await;
+        }));
+    }
+
+    /// The worker's shard is committed: it is acknowledged.
+    pub fn done(&mut self, worker: WorkerId, shard: &ShardId) -> Option<ShardPlan> {
+        let held = self.held.remove(&worker)?;
+        if held.shard.id != *shard {
+            self.held.insert(worker, held);
+            self.give_back(worker, None);
+            return None;
+        }
+        let Held {
+            shard,
+            acker,
+            beat,
+            note,
+            ..
+        } = held;
+        self.words.spawn(async move {
+            settled(note).await;
+            for _ in 0..TRIES {
+                if acker.double_ack().await.is_ok() {
+                    break;
+                }
+                sleep(PAUSE).await;
+            }
+            drop(beat);
+        });
+        Some(shard)
+    }
+
+    /// The worker lost or gave back its lease; what is held against a video is noted before the shard may come again.
+    pub fn give_back(&mut self, worker: WorkerId, strike: Option<(VideoKey, Trouble)>) -> Option<usize> {
+        if let Some(asking) = self.asking.remove(&worker) {
+            asking.abort();
+        }
+        let mut held = self.held.remove(&worker)?;
+        let strikes = strike
+            .as_ref()
+            .map(|(video, trouble)| held.troubles.strikes.add(video, trouble.clone()));
+        let shared = self.shared.clone();
+        self.words.spawn(async move {
+            settled(held.note.take()).await;
+            if strike.is_some() || held.delivery > 1 {
+                shared.note(&held.shard.id, strike.clone()).await;
+            }
+            let delay = strike.is_some().then_some(STRUCK);
+            for _ in 0..TRIES {
+                if held.acker.ack_with(AckKind::Nak(delay)).await.is_ok() {
+                    break;
+                }
+                sleep(PAUSE).await;
+            }
+            drop(held.beat);
+        });
+        strikes
+    }
+
+    /// Leases in the hands of this host's workers.
+    pub fn leased(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether the job has work.
+    pub fn is_open(&self) -> bool {
+        !self.finished
+    }
+
+    /// Gives back what is held, and what arrived and was not handed out; waits a moment for what is on its way.
+    pub async fn close(mut self) {
+        for (_, asking) in self.asking.drain() {
+            asking.abort();
+        }
+        self.arrivals.close();
+        while let Ok(arrived) = self.arrivals.try_recv() {
+            if let Pull::Shard(worker, _, held) = arrived {
+                self.held.insert(worker, held);
+            }
+        }
+        let workers: Vec<WorkerId> = self.held.keys().copied().collect();
+        for worker in workers {
+            self.give_back(worker, None);
+        }
+        let last = async {
+            while self.words.join_next().await.is_some() {}
+            let _ = self.shared.connection.client.flush().await;
+        };
+        let _ = timeout(FAREWELL, last).await;
+    }
+}
+
+async fn settled(note: Option<JoinHandle<()>>) {
+    if let Some(note) = note {
+        let _ = note.await;
+    }
+}
+
+impl Shared {
+    /// Waits for a shard, through whatever trouble the servers are in, until the job is finished.
+    async fn pull(self: Arc<Self>, worker: WorkerId) {
+        let (mut since, mut told) = (None::<Instant>, None::<Instant>);
+        let pull = loop {
+            let next = self.next().await;
+            if let Ok(Some((lease, held))) = next {
+                break Pull::Shard(worker, Box::new(lease), held);
+            }
+            match self.connection.posting().await {
+                Ok(Some(posting)) if posting.state == State::Finished => break Pull::Finished,
+                _ => {}
+            }
+            let Err(error) = next else {
+                since = None;
+                continue;
+            };
+            if since.get_or_insert_with(Instant::now).elapsed() >= self.patience {
+                break Pull::Lost(error);
+            }
+            if told.is_none_or(|told| told.elapsed() >= REMINDER) {
+                told = Some(Instant::now());
+                let _ = self.arrivals.try_send(Pull::Trouble(error));
+            }
+            *self.consumer.lock().await = None;
+            sleep(PAUSE).await;
+        };
+        let _ = self.arrivals.send(pull).await;
+    }
+
+    /// The next shard, if one comes in time.
+    async fn next(&self) -> Result<Option<(Lease, Held)>, NatsError> {
+        const WHAT: &str = "give a shard";
+        let connection = &self.connection;
+        let consumer = self.consumer().await?;
+        let pull = consumer.batch().max_messages(1).expires(WAIT).messages().await;
+        let mut messages = pull.map_err(connection.failed(WHAT))?;
+        let message = match messages.next().await {
+            None => return Ok(None),
+            Some(message) => message.map_err(connection.failed(WHAT))?,
+        };
+        let delivery = message.info().map_err(connection.failed(WHAT))?.delivered;
+        let delivery = u64::try_from(delivery).unwrap_or(1);
+        let (message, acker) = message.split();
+        let order = Order::read(&message.payload).filter(|order| order.fingerprint == self.fingerprint);
+        let Some(order) = order else {
+            // Another job's, or another version's: nobody here can do anything with it.
+            let _ = acker.ack_with(AckKind::Term).await;
+            return Ok(None);
+        };
+        let Order { shard, earlier, .. } = order;
+        let troubles = match delivery {
+            ..=1 => Troubles::default(),
+            _ => {
+                let id = shard.id.as_str();
+                connection
+                    .change_troubles(id, |troubles| troubles.delivered(delivery))
+                    .await?
+            }
+        };
+        let videos = shard.videos.iter().map(|video| &video.key);
+        let lease = Lease {
+            quarantined: troubles.strikes.quarantined(videos, self.max_strikes),
+            shard: shard.clone(),
+            next: None,
+            earlier,
+        };
+        let acker = Arc::new(acker);
+        let held = Held {
+            shard,
+            delivery,
+            troubles,
+            beat: beat(acker.clone(), self.lease_seconds),
+            acker,
+            note: None,
+        };
+        Ok(Some((lease, held)))
+    }
+
+    async fn consumer(&self) -> Result<PullConsumer, NatsError> {
+        let mut known = self.consumer.lock().await;
+        if let Some(consumer) = &*known {
+            return Ok(consumer.clone());
+        }
+        let consumer = self.connection.consumer().await?;
+        *known = Some(consumer.clone());
+        Ok(consumer)
+    }
+
+    async fn note(&self, shard: &ShardId, strike: Option<(VideoKey, Trouble)>) {
+        for _ in 0..TRIES {
+            let noted = self
+                .connection
+                .change_troubles(shard.as_str(), |troubles| troubles.ended(strike.clone()))
+                .await;
+            if noted.is_ok() {
+                break;
+            }
+            sleep(PAUSE).await;
+        }
+    }
+}
+
+/// Says that a lease is held, several times before it would end, until it is dropped.
+#[derive(Debug)]
+struct Beat(AbortHandle);
+
+impl Drop for Beat {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn beat(acker: Arc<Acker>, lease_seconds: f64) -> Beat {
+    let beat = tokio::spawn(async move {
+        let mut clock = interval(Duration::from_secs_f64(lease_seconds / 3.0));
+        clock.tick().await;
+        loop {
+            clock.tick().await;
+            let _ = acker.ack_with(AckKind::Progress).await;
+        }
+    });
+    Beat(beat.abort_handle())
+}

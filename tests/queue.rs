@@ -1,0 +1,418 @@
+//! The lease contract, held by both queues: in the coordinator's memory, and on a real NATS server, which is also killed,
+//! wiped, and asked by hosts that fall silent.
+
+use affectmill::dataset::{
+    ErrorClass, JobRecord, PlannedVideo, RECORD_VERSION, ShardPlan, SourceKind, Trouble,
+};
+use affectmill::domain::{FrameIndex, Location, ShardId, VideoKey};
+use affectmill::queue::local::LocalQueue;
+use affectmill::queue::nats::{Address, Board, Connection, NatsError, Order, Posting, Pulled, State};
+use affectmill::queue::{Answer, Arrival, Lease, Leases};
+use affectmill::spec::{self, NatsSettings, Run};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+
+mod nats;
+use nats::Server;
+
+const LEASE: Duration = Duration::from_secs(2);
+
+fn shard(number: u32) -> ShardPlan {
+    let video = |part: u32| PlannedVideo {
+        key: VideoKey::new(format!("clip {number}/{part}.mp4")).unwrap(),
+        kind: SourceKind::File,
+        bytes: 1,
+        etag: String::new(),
+        frames: 10,
+        duration_us: 0,
+        archive: None,
+        unreadable: None,
+    };
+    let mut digest = [0; 8];
+    digest[..4].copy_from_slice(&number.to_be_bytes());
+    ShardPlan {
+        id: ShardId::from_digest(&digest),
+        attempt: 0,
+        videos: vec![video(0), video(1)],
+    }
+}
+
+fn shards(count: u32) -> Vec<ShardPlan> {
+    (0..count).map(shard).collect()
+}
+
+fn trouble() -> Trouble {
+    Trouble {
+        error: "signal 11".into(),
+        class: ErrorClass::Crash,
+        frame: Some(FrameIndex(7)),
+    }
+}
+
+/// A job record; of the job only name and lease time matter to the queue.
+fn record(output: &str) -> JobRecord {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "[input]\nuri = \"/videos\"\n[[models]]\nname = \"m\"\nkind = \"mini_xception\"\nweights = \"/w\"\n\
+         [faces]\nmode = \"full_frame\"\n[output]\nuri = {output:?}\n"
+    );
+    let path = folder.path().join("job.toml");
+    std::fs::write(&path, text).unwrap();
+    let job = spec::load(&path, &[]).unwrap();
+    let identity = serde_json::json!({ "of": output });
+    JobRecord {
+        version: RECORD_VERSION,
+        affectmill: env!("CARGO_PKG_VERSION").into(),
+        fingerprint: spec::fingerprint(&identity),
+        identity,
+        models: vec![],
+        job,
+    }
+}
+
+fn posting(output: &str) -> Posting {
+    Posting::new(record(output), Location::Local("/videos".into()))
+}
+
+fn address(server: &Server, job: &str) -> Address {
+    Address {
+        servers: vec![server.url()],
+        job: job.into(),
+        settings: NatsSettings {
+            lease_seconds: LEASE.as_secs_f64(),
+            ..NatsSettings::default()
+        },
+    }
+}
+
+async fn connect(address: Address) -> Connection {
+    let (told, _) = mpsc::channel(1);
+    Connection::open(address, Duration::from_secs(20), told)
+        .await
+        .unwrap()
+}
+
+/// A posted job, and the coordinator's side of it.
+async fn post(server: &Server, job: &str) -> (Connection, Board) {
+    let connection = connect(address(server, job)).await;
+    connection.post(&posting("/out")).await.unwrap();
+    let board = Board::open(connection.clone()).await.unwrap();
+    (connection, board)
+}
+
+async fn publish(board: &Board, shards: &[ShardPlan]) -> usize {
+    let orders = shards.iter().map(|shard| Order {
+        fingerprint: posting("/out").record.fingerprint,
+        shard: shard.clone(),
+        earlier: BTreeMap::new(),
+    });
+    board.publish(orders).await.unwrap()
+}
+
+/// A further host.
+async fn host(server: &Server, job: &str) -> Leases {
+    let connection = connect(address(server, job)).await;
+    let fingerprint = posting("/out").record.fingerprint;
+    let run = Run::default();
+    assert_eq!(run.max_strikes, 3);
+    Leases::Nats(Pulled::new(connection, fingerprint, &run, LEASE.as_secs_f64()))
+}
+
+/// The next lease of this worker, if one comes within `patience`.
+async fn lease(leases: &mut Leases, worker: usize, patience: Duration) -> Option<Lease> {
+    match leases.ask(worker) {
+        Answer::Lease(lease) => return Some(*lease),
+        Answer::Nothing => return None,
+        Answer::Later => {}
+    }
+    let deadline = Instant::now() + patience;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match timeout(left, leases.arrival()).await {
+            Ok(Arrival::Lease(who, lease)) => {
+                assert_eq!(who, worker);
+                return Some(*lease);
+            }
+            Ok(Arrival::Trouble(_)) => {}
+            Ok(Arrival::Finished | Arrival::Lost(_)) | Err(_) => return None,
+        }
+    }
+}
+
+const SOON: Duration = Duration::from_secs(20);
+const AT_ONCE: Duration = Duration::from_millis(700);
+
+/// The contract. `make` gives a queue over these shards.
+async fn conforms(mut make: impl AsyncFnMut(Vec<ShardPlan>) -> Leases) {
+    // Each shard once; nothing while all are in somebody's hands; nothing when all are done.
+    let mut leases = make(shards(5)).await;
+    let mut ids = BTreeSet::new();
+    for worker in 0..5 {
+        let lease = lease(&mut leases, worker, SOON).await.expect("a shard");
+        assert_eq!(lease.quarantined, []);
+        assert!(ids.insert(lease.shard.id));
+    }
+    assert_eq!(ids, shards(5).into_iter().map(|shard| shard.id).collect());
+    assert_eq!(leases.leased(), 5);
+    assert!(lease(&mut leases, 9, AT_ONCE).await.is_none());
+    leases.give_back(9, None);
+    for (worker, id) in ids.iter().enumerate() {
+        // Whoever holds it: of the wrong worker an acknowledgement does no harm.
+        let _ = leases.done(worker, id);
+    }
+    leases.close().await;
+
+    // What is given back comes again; what is done does not, and a second acknowledgement finds nothing.
+    let mut leases = make(shards(2)).await;
+    let first = lease(&mut leases, 0, SOON).await.unwrap().shard;
+    assert_eq!(leases.give_back(0, None), None);
+    let again = lease(&mut leases, 1, SOON).await.unwrap().shard;
+    let other = lease(&mut leases, 2, SOON).await.unwrap().shard;
+    assert_eq!(BTreeSet::from([&again.id, &other.id]).len(), 2);
+    assert!(first == again || first == other);
+    assert_eq!(leases.done(1, &again.id), Some(again.clone()));
+    assert_eq!(leases.done(1, &again.id), None);
+    assert_eq!(leases.done(2, &other.id), Some(other));
+    assert!(lease(&mut leases, 3, AT_ONCE).await.is_none());
+    assert_eq!(leases.leased(), 0);
+    leases.close().await;
+
+    // Three strikes quarantine the video, and no other one of its shard.
+    let mut leases = make(shards(1)).await;
+    let bad = shard(0).videos[1].key.clone();
+    for strike in 1..=3 {
+        let held = lease(&mut leases, strike, SOON).await.expect("it comes again");
+        assert_eq!(held.quarantined, []);
+        let strikes = leases.give_back(strike, Some((bad.clone(), trouble())));
+        assert_eq!(strikes, Some(strike));
+    }
+    let last = lease(&mut leases, 4, SOON).await.expect("it comes again");
+    assert_eq!(last.quarantined.len(), 1);
+    assert_eq!(last.quarantined[0].key, bad);
+    let told = &last.quarantined[0].trouble;
+    assert_eq!((told.class, told.frame), (ErrorClass::Crash, Some(FrameIndex(7))));
+    for words in ["3 attempts", "signal 11", "frame reached was 7"] {
+        assert!(told.error.contains(words), "{}", told.error);
+    }
+    assert!(leases.done(4, &last.shard.id).is_some());
+    leases.close().await;
+}
+
+#[tokio::test]
+async fn the_queue_in_memory_keeps_the_contract() {
+    conforms(async |shards| Leases::Local(LocalQueue::new(shards, 3))).await;
+}
+
+#[tokio::test]
+async fn the_queue_on_nats_keeps_the_contract() {
+    let server = Server::start();
+    let mut jobs = 0;
+    conforms(async |shards| {
+        jobs += 1;
+        let job = format!("job{jobs}");
+        let (_, board) = post(&server, &job).await;
+        assert_eq!(publish(&board, &shards).await, shards.len());
+        host(&server, &job).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_silent_host_held_goes_to_another_one_and_what_a_living_one_holds_does_not() {
+    let server = Server::start();
+    let (_, board) = post(&server, "silent").await;
+    publish(&board, &shards(1)).await;
+    let (mut one, mut other) = (host(&server, "silent").await, host(&server, "silent").await);
+    let held = lease(&mut one, 0, SOON).await.unwrap();
+    assert!(
+        lease(&mut other, 0, 4 * LEASE).await.is_none(),
+        "a host that lives keeps its lease, however long it takes"
+    );
+    // Gone without a word: nothing of it runs any more.
+    drop(one);
+    let taken = lease(&mut other, 0, SOON).await.expect("it goes to another host");
+    assert_eq!(taken.shard, held.shard);
+    assert_eq!(taken.quarantined, []);
+}
+
+#[tokio::test]
+async fn a_shard_is_in_the_queue_once_however_often_it_is_put_there() {
+    let server = Server::start();
+    let (_, board) = post(&server, "once").await;
+    let all = shards(700);
+    assert_eq!(publish(&board, &all).await, 700);
+    assert_eq!(publish(&board, &all).await, 0);
+    let standing = board.standing().await.unwrap();
+    assert_eq!((standing.waiting, standing.leased), (700, 0));
+    let mut leases = host(&server, "once").await;
+    let held = lease(&mut leases, 0, SOON).await.unwrap().shard;
+    assert_eq!(publish(&board, &all).await, 0, "what is in hand counts too");
+    assert_eq!(leases.done(0, &held.id).as_ref(), Some(&held));
+    leases.close().await;
+    let standing = board.standing().await.unwrap();
+    assert_eq!((standing.waiting, standing.leased), (699, 0));
+}
+
+#[tokio::test]
+async fn a_server_that_is_killed_or_wiped_costs_no_shard() {
+    let mut server = Server::start();
+    let (connection, board) = post(&server, "killed").await;
+    publish(&board, &shards(3)).await;
+    let mut leases = host(&server, "killed").await;
+    let held = lease(&mut leases, 0, SOON).await.unwrap().shard;
+    server.kill();
+    // Asked for while nobody answers; the shard in hand is done meanwhile.
+    assert!(lease(&mut leases, 1, AT_ONCE).await.is_none());
+    assert!(leases.done(0, &held.id).is_some());
+    server.run();
+    let next = match timeout(SOON, leases.arrival()).await {
+        Ok(Arrival::Lease(1, lease)) => lease.shard,
+        _ => {
+            lease(&mut leases, 1, SOON)
+                .await
+                .expect("it is there again")
+                .shard
+        }
+    };
+    assert_ne!(next.id, held.id);
+    assert!(leases.done(1, &next.id).is_some());
+    let last = lease(&mut leases, 2, SOON).await.unwrap().shard;
+    assert_eq!(BTreeSet::from([&held.id, &next.id, &last.id]).len(), 3);
+
+    // All it kept is lost: what is not committed is put back.
+    server.kill();
+    server.wipe();
+    server.run();
+    let began = Instant::now();
+    while connection.post(&posting("/out")).await.is_err() || board.standing().await.is_err() {
+        assert!(began.elapsed() < SOON);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(publish(&board, std::slice::from_ref(&last)).await, 1);
+    let mut other = host(&server, "killed").await;
+    assert_eq!(lease(&mut other, 0, SOON).await.unwrap().shard, last);
+}
+
+#[tokio::test]
+async fn workers_learn_that_the_job_is_finished() {
+    let server = Server::start();
+    let (connection, board) = post(&server, "ends").await;
+    publish(&board, &shards(1)).await;
+    let mut leases = host(&server, "ends").await;
+    let held = lease(&mut leases, 0, SOON).await.unwrap().shard;
+    leases.done(0, &held.id);
+    assert!(matches!(leases.ask(0), Answer::Later));
+    connection.finished(&posting("/out")).await.unwrap();
+    assert!(matches!(
+        timeout(SOON, leases.arrival()).await,
+        Ok(Arrival::Finished)
+    ));
+    assert!(!leases.is_open());
+    // It can be posted and worked on again.
+    let (_, board) = post(&server, "ends").await;
+    assert_eq!(publish(&board, &shards(2)).await, 2);
+    let mut leases = host(&server, "ends").await;
+    assert!(lease(&mut leases, 0, SOON).await.is_some());
+}
+
+#[tokio::test]
+async fn a_name_belongs_to_one_job_until_that_is_finished() {
+    let server = Server::start();
+    let (connection, _) = post(&server, "name").await;
+    connection.post(&posting("/out")).await.unwrap();
+    let taken = connection.post(&posting("/elsewhere")).await;
+    assert!(matches!(taken, Err(NatsError::Taken { .. })), "{taken:?}");
+    let text = taken.unwrap_err().to_string();
+    assert!(text.contains("/out") && text.contains("[run] name"), "{text}");
+    connection.finished(&posting("/out")).await.unwrap();
+    connection.post(&posting("/elsewhere")).await.unwrap();
+    let found = connection.posting().await.unwrap().unwrap();
+    assert_eq!(found.state, State::Running);
+    assert_eq!(found.record.job.output.uri, Location::Local("/elsewhere".into()));
+
+    let nobody = connect(address(&server, "nobody")).await;
+    assert_eq!(nobody.posting().await.unwrap(), None);
+    let none = nobody
+        .await_posting(Duration::from_millis(600))
+        .await
+        .unwrap_err();
+    assert!(none.to_string().contains("no job `nobody` is posted"), "{none}");
+}
+
+#[tokio::test]
+async fn what_is_held_against_videos_is_forgotten_when_a_finished_job_is_run_again() {
+    let server = Server::start();
+    let (connection, board) = post(&server, "again").await;
+    publish(&board, &shards(1)).await;
+    let mut leases = host(&server, "again").await;
+    let bad = shard(0).videos[0].key.clone();
+    for worker in 0..3 {
+        lease(&mut leases, worker, SOON).await.unwrap();
+        leases.give_back(worker, Some((bad.clone(), trouble())));
+    }
+    let held = lease(&mut leases, 3, SOON).await.unwrap();
+    assert_eq!(held.quarantined.len(), 1);
+    leases.done(3, &held.shard.id);
+    leases.close().await;
+    connection.finished(&posting("/out")).await.unwrap();
+
+    let (_, board) = post(&server, "again").await;
+    publish(&board, &shards(1)).await;
+    let mut leases = host(&server, "again").await;
+    lease(&mut leases, 0, SOON).await.unwrap();
+    leases.give_back(0, None);
+    let second = lease(&mut leases, 1, SOON).await.unwrap();
+    assert_eq!(second.quarantined, []);
+}
+
+#[tokio::test]
+async fn weights_travel_with_the_job() {
+    let server = Server::start();
+    let (connection, _) = post(&server, "weights").await;
+    let folder = tempfile::tempdir().unwrap();
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| (n * 7 % 251) as u8).collect();
+    std::fs::write(folder.path().join("w"), &bytes).unwrap();
+    connection
+        .post_weights("cafe", &folder.path().join("w"))
+        .await
+        .unwrap();
+    connection
+        .post_weights("cafe", &folder.path().join("w"))
+        .await
+        .unwrap();
+    let copy = folder.path().join("copy");
+    connection.fetch_weights("cafe", &copy).await.unwrap();
+    assert!(std::fs::read(&copy).unwrap() == bytes);
+    let missing = connection.fetch_weights("beef", &copy).await.unwrap_err();
+    assert!(missing.to_string().contains("give the weights"), "{missing}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_reached_or_entered_is_told_with_the_remedy() {
+    let open = async |address: Address| {
+        let (told, _) = mpsc::channel(1);
+        let opened = Connection::open(address, Duration::from_millis(600), told).await;
+        opened.map(drop).unwrap_err().to_string()
+    };
+    let nowhere = Address {
+        servers: vec![format!("nats://127.0.0.1:{}", nats::free_ports(1)[0])],
+        job: "x".into(),
+        settings: NatsSettings::default(),
+    };
+    let text = open(nowhere).await;
+    assert!(
+        text.contains("nats-server -js") && text.contains("[run] queue"),
+        "{text}"
+    );
+
+    let users = "authorization { users: [{ user: somebody, password: secret }] }";
+    let port = nats::free_ports(1)[0];
+    let closed = Server::configured(users, ([127, 0, 0, 1], port).into(), None);
+    let text = open(address(&closed, "x")).await;
+    assert!(
+        text.contains("NATS_USER") && text.contains("[nats] credentials"),
+        "{text}"
+    );
+}
