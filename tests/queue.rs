@@ -390,6 +390,158 @@ async fn weights_travel_with_the_job() {
 }
 
 #[tokio::test]
+async fn a_cluster_of_three_outlives_any_one_of_its_servers() {
+    let ports = nats::free_ports(6);
+    let routes: Vec<String> = ports[3..]
+        .iter()
+        .map(|port| format!("\"nats://127.0.0.1:{port}\""))
+        .collect();
+    let mut servers: Vec<Server> = (0..3)
+        .map(|n| {
+            let configuration = format!(
+                "server_name: s{n}\ncluster {{ name: three, listen: \"127.0.0.1:{}\", routes: [{}] }}",
+                ports[3 + n],
+                routes.join(", ")
+            );
+            Server::configured(&configuration, ([127, 0, 0, 1], ports[n]).into(), None)
+        })
+        .collect();
+    let address = || Address {
+        servers: servers.iter().map(Server::url).collect(),
+        job: "three".into(),
+        settings: NatsSettings {
+            replicas: 3,
+            lease_seconds: LEASE.as_secs_f64(),
+            ..NatsSettings::default()
+        },
+    };
+    let (ours, theirs) = (connect(address()).await, connect(address()).await);
+    let began = Instant::now();
+    while let Err(error) = ours.post(&posting("/out")).await {
+        assert!(began.elapsed() < Duration::from_secs(60), "no leader: {error}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let board = Board::open(ours).await.unwrap();
+    let all = shards(30);
+    assert_eq!(publish(&board, &all).await, 30);
+    let fingerprint = posting("/out").record.fingerprint;
+    let run = Run::default();
+    let mut leases = Leases::Nats(Pulled::new(theirs, fingerprint, &run, LEASE.as_secs_f64()));
+    let mut done = BTreeSet::new();
+    for n in 0..30 {
+        // One after the other is killed, and comes back before the next one goes.
+        if n % 10 == 5 {
+            servers[n / 10].kill();
+        }
+        if n % 10 == 9 {
+            servers[n / 10].run();
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        }
+        let held = lease(&mut leases, 0, Duration::from_secs(60))
+            .await
+            .expect("the other two go on")
+            .shard;
+        // An acknowledgement that was lost with a server brings a shard again; the commit would tell.
+        done.insert(held.id.clone());
+        leases.done(0, &held.id);
+    }
+    let began = Instant::now();
+    while done.len() < 30 {
+        assert!(began.elapsed() < Duration::from_secs(60), "{} of 30", done.len());
+        if let Some(held) = lease(&mut leases, 0, SOON).await {
+            done.insert(held.shard.id.clone());
+            leases.done(0, &held.shard.id);
+        }
+    }
+    leases.close().await;
+}
+
+/// Runs openssl in a folder; it must succeed.
+fn openssl(folder: &std::path::Path, arguments: &[&str]) {
+    let mut command = std::process::Command::new("openssl");
+    let done = command
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .expect("openssl");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[tokio::test]
+async fn tls_needs_the_certificates_it_was_signed_by() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let new = ["-newkey", "rsa:2048", "-nodes", "-days", "2"];
+    let authority = [
+        "-x509",
+        "-subj",
+        "/CN=test authority",
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.pem",
+    ];
+    openssl(folder.path(), &[&["req"], &new[..], &authority].concat());
+    let request = [
+        "-subj",
+        "/CN=localhost",
+        "-keyout",
+        "server.key",
+        "-out",
+        "server.csr",
+    ];
+    openssl(folder.path(), &[&["req"], &new[..], &request].concat());
+    std::fs::write(at("names"), "subjectAltName=DNS:localhost,IP:127.0.0.1").unwrap();
+    let sign = [
+        "x509",
+        "-req",
+        "-in",
+        "server.csr",
+        "-CA",
+        "ca.pem",
+        "-CAkey",
+        "ca.key",
+        "-CAcreateserial",
+    ];
+    let to = ["-days", "2", "-extfile", "names", "-out", "server.pem"];
+    openssl(folder.path(), &[&sign[..], &to].concat());
+    let configuration = format!(
+        "tls {{ cert_file: {:?}, key_file: {:?} }}",
+        at("server.pem"),
+        at("server.key")
+    );
+    let port = nats::free_ports(1)[0];
+    let server = Server::configured(&configuration, ([127, 0, 0, 1], port).into(), None);
+
+    let open = async |ca: Option<std::path::PathBuf>| {
+        let address = Address {
+            servers: vec![format!("tls://localhost:{port}")],
+            job: "tls".into(),
+            settings: NatsSettings {
+                ca,
+                ..NatsSettings::default()
+            },
+        };
+        let (told, _) = mpsc::channel(1);
+        Connection::open(address, Duration::from_millis(600), told).await
+    };
+    let trusted = open(Some(at("ca.pem"))).await.unwrap();
+    trusted.post(&posting("/out")).await.unwrap();
+    let stranger = open(None).await.map(drop).unwrap_err().to_string();
+    assert!(stranger.contains("no NATS server can be reached"), "{stranger}");
+    let missing = open(Some(at("none.pem")))
+        .await
+        .map(drop)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        missing.contains("none.pem") && missing.contains("[nats] ca"),
+        "{missing}"
+    );
+    drop(server);
+}
+
+#[tokio::test]
 async fn what_cannot_be_reached_or_entered_is_told_with_the_remedy() {
     let open = async |address: Address| {
         let (told, _) = mpsc::channel(1);

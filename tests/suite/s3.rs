@@ -1,6 +1,8 @@
 //! Jobs whose ends lie in S3, on a real server: the same bytes as on disk, whatever happens on the way.
 
 use super::common::*;
+#[path = "../nats/mod.rs"]
+mod nats;
 #[path = "../s3/proxy.rs"]
 mod proxy;
 #[path = "../s3/mod.rs"]
@@ -331,6 +333,49 @@ fn watch(mut run: Running, mut at: impl FnMut(&Value, &Running)) -> (Option<i32>
         at(&event, &run);
     }
     (run.wait(), seen)
+}
+
+#[test]
+fn hosts_that_share_nothing_but_the_bucket_label_what_a_local_run_does() {
+    let s3 = InS3::new("hosts", Project::new().synthetic(6, 30));
+    s3.project.run("local", &[], 0);
+    let expected = local_labels(&s3.project.output("local"));
+    let queue = nats::Server::start();
+    let sets = [format!("run.queue={}", queue.url()), "run.name=bucket".into()];
+    let run = s3.start("out", &sets.each_ref().map(String::as_str));
+    let scratch = tempfile::tempdir().unwrap();
+    let workers: Vec<_> = (0..2)
+        .map(|n| {
+            let mut worker = s3.program();
+            worker.args([
+                "worker",
+                "--queue",
+                &queue.url(),
+                "--job",
+                "bucket",
+                "--threads",
+                "1",
+            ]);
+            worker.arg("--scratch").arg(scratch.path().join(n.to_string()));
+            Running::start(worker)
+        })
+        .collect();
+    let status = || {
+        let mut status = s3.program();
+        status.args(["status", "--json", "--queue", &queue.url(), "--job", "bucket"]);
+        serde_json::from_str::<Value>(&succeed(&mut status)).unwrap()
+    };
+    assert_eq!(run.wait(), Some(0));
+    for worker in workers {
+        assert_eq!(worker.wait(), Some(0));
+    }
+    s3.assert_labels("out", &expected);
+    let told = status();
+    assert_eq!(
+        (&told["job"], &told["rows"]),
+        (&"finished".into(), &180.into()),
+        "{told}"
+    );
 }
 
 #[test]
