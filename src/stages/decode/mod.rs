@@ -26,7 +26,7 @@ use std::path::Path;
 /// How videos are read.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DecodeOptions {
-    /// Threads of FFmpeg's decoder for codecs whose frames stand on their own (Motion JPEG, ProRes, FFV1, …); 0 lets
+    /// Threads of FFmpeg's decoder for codecs whose frames stand on their own (Motion JPEG, ProRes, …) and for FFV1; 0 lets
     /// FFmpeg choose. All others use one, because lost frames would be made up for differently with more: decode
     /// several videos at once instead. Changes no frame.
     pub threads: usize,

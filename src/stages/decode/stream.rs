@@ -29,6 +29,11 @@ const INDIRECT: [&str; 8] = [
     "tty",
 ];
 
+/// Codecs whose decoders put the picture before in a damaged slice's place, and say so nowhere but in the log: FFV1, which has
+/// checksums. They give each packet's frame at once, so that what is said is said of that frame; and from one key frame to the
+/// next a damaged slice stays as it is.
+const MENDS_UNSEEN: [ffmpeg::codec::Id; 1] = [ffmpeg::codec::Id::FFV1];
+
 /// A decoder that keeps failing while it is drained is given up after so many errors.
 const MAX_DRAIN_ERRORS: u32 = 64;
 
@@ -44,6 +49,8 @@ pub(super) struct StreamReader {
     aspect: ffmpeg::Rational,
     max_pixels: u64,
     max_frames: u64,
+    /// Dropped after the decoder, which may speak while it goes.
+    complaint: native::Complaint,
     /// Frames are predicted from one another.
     predicts: bool,
     /// Something before was damaged, and no frame came since that stands on its own.
@@ -158,15 +165,25 @@ impl StreamReader {
         let codec = parameters.id();
         let mut context = ffmpeg::codec::Context::from_parameters(parameters)
             .map_err(|error| no_decoder(path, codec, error))?;
+        native::limit_pixels(&mut context, options.max_pixels);
+        let complaint = native::Complaint::default();
+        let mends_unseen = MENDS_UNSEEN.contains(&codec);
+        if mends_unseen {
+            native::listen(&mut context, &complaint);
+        }
         // Where frames lean on one another, libavcodec fills in for lost ones from what its threads have at hand,
         // and does not always tell. Frames must not depend on the number of threads.
-        native::limit_pixels(&mut context, options.max_pixels);
+        let predicts = !native::intra_only(codec) || mends_unseen;
         context.set_threading(threading::Config {
-            kind: threading::Type::Frame,
-            count: if native::intra_only(codec) {
-                options.threads
+            kind: if mends_unseen {
+                threading::Type::Slice
             } else {
+                threading::Type::Frame
+            },
+            count: if predicts && !mends_unseen {
                 1
+            } else {
+                options.threads
             },
             ..Default::default()
         });
@@ -187,7 +204,8 @@ impl StreamReader {
             orientation: native::display_matrix(&stream)
                 .map(picture::orientation_of)
                 .unwrap_or_default(),
-            predicts: !native::intra_only(codec),
+            predicts,
+            complaint,
             adrift: false,
             next_index: 0,
             last_time: None,
@@ -252,6 +270,7 @@ impl StreamReader {
         match error {
             ffmpeg::Error::Other { errno: libc::ENOMEM } => Err(self.starved()),
             error => {
+                self.complaint.take();
                 self.note(ErrorClass::Corrupt, &error.to_string());
                 Ok(())
             }
@@ -311,7 +330,7 @@ impl StreamReader {
             .map(Micros);
         self.last_time = timestamp.or(self.last_time);
         let key = frame.is_key();
-        let damaged = frame.is_corrupt() || frame.has_decode_errors();
+        let damaged = self.complaint.take() || frame.is_corrupt() || frame.has_decode_errors();
         if key && !damaged {
             self.adrift = false;
         }

@@ -13,7 +13,15 @@ use crate::stages::faces::{self, Cropper, Cuts, PrepareError, Preparer};
 use crate::store::StoreError;
 use crate::worker::heartbeat::Reports;
 use std::sync::mpsc::{Receiver, SyncSender};
+use std::thread;
 use std::time::{Duration, Instant};
+
+/// How long a disk that fails while a video is opened is left in peace before it is asked again.
+const PAUSES: [Duration; 3] = [
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+];
 
 /// What the decode thread has to tell when it is through.
 #[derive(Default)]
@@ -197,7 +205,9 @@ impl Frames<'_> {
             }
         };
         // First of all: whatever else is wrong with a file that changed under the reader comes from that.
-        within_reach.still_the_same(video).map_err(Abandoned::BrokeOff)?;
+        within_reach
+            .still_the_same(video)
+            .map_err(|(trouble, _)| Abandoned::BrokeOff(trouble))?;
         if let Some(earlier) = &mut earlier {
             earlier.end().map_err(Abandoned::BrokeOff)?;
         }
@@ -272,21 +282,41 @@ impl Frames<'_> {
         EarlierFrames::open(store, &mut self.parts, video, earlier).map(Some)
     }
 
-    /// Opens the video, if it is still the one that was planned.
+    /// Opens the video, if it is still the one that was planned. A disk that fails is asked again a few times.
     fn open(&self, here: &WithinReach, video: &PlannedVideo) -> Result<VideoReader, NotOpened> {
-        here.still_the_same(video).map_err(|trouble| NotOpened::Video {
-            trouble,
-            passing: false,
-        })?;
         let (path, options) = (here.path(), &self.source.options);
-        let opened = match video.archive {
-            None => VideoReader::open(path, video.kind, options),
-            Some(_) => VideoReader::open_crops(path, &video.key, options),
+        let mut pauses = PAUSES.into_iter();
+        let reader = loop {
+            let (not_opened, may_pass) = match here.still_the_same(video) {
+                Ok(()) => {
+                    let opened = match video.archive {
+                        None => VideoReader::open(path, video.kind, options),
+                        Some(_) => VideoReader::open_crops(path, &video.key, options),
+                    };
+                    match opened {
+                        Ok(reader) => break reader,
+                        Err(error) => (
+                            NotOpened::Video {
+                                trouble: here.trouble(&error),
+                                passing: error.broke_off().is_some(),
+                            },
+                            error.may_pass(),
+                        ),
+                    }
+                }
+                Err((trouble, may_pass)) => (
+                    NotOpened::Video {
+                        trouble,
+                        passing: false,
+                    },
+                    may_pass,
+                ),
+            };
+            match pauses.next() {
+                Some(pause) if may_pass => thread::sleep(pause),
+                _ => return Err(not_opened),
+            }
         };
-        let reader = opened.map_err(|error| NotOpened::Video {
-            trouble: here.trouble(&error),
-            passing: error.broke_off().is_some(),
-        })?;
         match reader.recipe().and_then(|recipe| self.mistaken(recipe)) {
             None => Ok(reader),
             Some(cause) => Err(NotOpened::Video {
