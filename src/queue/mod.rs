@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Version of the messages; a worker refuses another one.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// What a worker is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -108,6 +108,15 @@ pub enum FromWorker {
     Opened {
         /// The video.
         video: VideoKey,
+    },
+    /// Labelling goes on where an earlier attempt at the video had come to.
+    Resumed {
+        /// The video.
+        video: VideoKey,
+        /// The first frame to be labelled.
+        frame: FrameIndex,
+        /// Frames that were decoded again to get there, this one included.
+        again: u64,
     },
     /// Work goes on. Sent several times a second while it does, and never when it does not.
     Progress {

@@ -9,13 +9,13 @@ mod pipeline;
 mod probing;
 
 use crate::commit::{self, Committed, Files};
-use crate::dataset::{CommitRecord, RECORD_VERSION};
+use crate::dataset::{CommitRecord, JobRecord, RECORD_VERSION};
 use crate::model::{self, Device};
 use crate::queue::{Assignment, FromWorker, Lease, PROTOCOL, ToWorker, read_message};
 use crate::store::{Access, Store};
 pub use bench::{Bench, BenchError, Round};
 use heartbeat::Reports;
-use pipeline::{Pipeline, PipelineError};
+use pipeline::{Pipeline, PipelineError, Spans};
 use probing::Prober;
 use std::io;
 use std::sync::Arc;
@@ -200,7 +200,18 @@ impl Labeller {
             .transpose()
             .map_err(Failure::final_)?;
         let crops_path = crops.as_ref().map(|file| file.path());
-        let labelled = match self.pipeline.label(lease, part.path(), crops_path, reports) {
+        let mut spans = spans_of(&self.store, &self.assignment.job, lease)?;
+        let mut labelled = self
+            .pipeline
+            .label(lease, part.path(), crops_path, spans.as_ref(), reports);
+        if let (Err(PipelineError::Astray(_)), Some(spans)) = (&labelled, &mut spans) {
+            commit::forget_spans(&self.store, &lease.shard.id).map_err(Failure::final_)?;
+            spans.kept.clear();
+            labelled = self
+                .pipeline
+                .label(lease, part.path(), crops_path, Some(spans), reports);
+        }
+        let labelled = match labelled {
             Ok(labelled) => labelled,
             Err(PipelineError::BrokeOff { video, trouble }) => {
                 return Ok(FromWorker::BrokeOff { video, trouble });
@@ -217,6 +228,7 @@ impl Labeller {
             seconds: labelled.seconds,
         };
         let seconds = record.seconds;
+        let keeps_spans = spans.is_some();
         let (adopted, record) = match commit::commit(&self.store, Files { part, crops }, record) {
             Ok(Committed::New(record)) => (false, record),
             Ok(Committed::Adopted(record)) => (true, record),
@@ -227,6 +239,10 @@ impl Labeller {
                 });
             }
         };
+        if keeps_spans {
+            // What is left of them goes when the label set is finished.
+            let _ = commit::forget_spans(&self.store, &lease.shard.id);
+        }
         let CommitRecord {
             shard, part, videos, ..
         } = record;
@@ -238,4 +254,21 @@ impl Labeller {
             adopted,
         })
     }
+}
+
+/// The spans of a shard that is one long video, or one of unknown length.
+fn spans_of<'a>(store: &'a Store, record: &JobRecord, lease: &Lease) -> Result<Option<Spans<'a>>, Failure> {
+    let long = match lease.shard.videos.as_slice() {
+        [video] => video.frames == 0 || video.frames > record.job.run.span_frames,
+        _ => false,
+    };
+    if !long || !lease.quarantined.is_empty() {
+        return Ok(None);
+    }
+    let kept = commit::read_spans(store, &lease.shard.id, &record.fingerprint);
+    let kept = kept.map_err(|error| Failure {
+        retry: error.is_transient(),
+        error: error.to_string(),
+    })?;
+    Ok(Some(Spans { store, kept }))
 }

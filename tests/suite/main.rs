@@ -13,4 +13,5 @@ mod retry;
 mod run;
 mod s3;
 mod signals;
+mod spans;
 mod strikes;

@@ -48,7 +48,7 @@ fn the_identity_holds_what_changes_labels_and_nothing_else() {
         "output.uri=/elsewhere",
         "output.shard_frames=7",
         "models.0.weights=/elsewhere",
-        "run={workers = 7, batch = 7, threads = 7, stall_timeout = 7, video_timeout = 7, max_strikes = 7}",
+        "run={workers = 7, batch = 7, threads = 7, stall_timeout = 7, video_timeout = 7, max_strikes = 7, span_frames = 7}",
         "run={scratch = '/s', fetch_bytes = 9999999, outage_timeout = 7}",
         "s3={endpoint = 'http://elsewhere', region = 'r', profile = 'p', path_style = true, unsigned = ['b']}",
         "input.uri=s3://b/elsewhere",

@@ -110,6 +110,7 @@ fn a_minimal_job_has_the_documented_defaults() {
             stall_timeout: 120.0,
             video_timeout: 86_400.0,
             max_strikes: 3,
+            span_frames: 5_000,
             scratch: None,
             fetch_bytes: 4_294_967_296,
             outage_timeout: 1800.0,
@@ -152,13 +153,13 @@ fn every_documented_default_is_the_codes() {
             compared += 1;
         }
     }
-    assert_eq!(compared, 38, "keys with a default");
+    assert_eq!(compared, 39, "keys with a default");
 }
 
 #[test]
 fn every_key_is_read() {
     let text = r#"
-run = { workers = 2, queue = "local", batch = 8, threads = 3, stall_timeout = 1, video_timeout = 3, max_strikes = 1, scratch = "/scratch", fetch_bytes = 1048576, outage_timeout = 60 }
+run = { workers = 2, queue = "local", batch = 8, threads = 3, stall_timeout = 1, video_timeout = 3, max_strikes = 1, span_frames = 9, scratch = "/scratch", fetch_bytes = 1048576, outage_timeout = 60 }
 [input]
 uri = "/data/in"
 extensions = ["MP4"]
@@ -199,6 +200,7 @@ shard_frames = 1
         stall_timeout: 1.0,
         video_timeout: 3.0,
         max_strikes: 1,
+        span_frames: 9,
         scratch: Some("/scratch".into()),
         fetch_bytes: 1_048_576,
         outage_timeout: 60.0,

@@ -133,10 +133,20 @@ impl ImageReader {
         Ok(Some(DecodedFrame {
             index,
             timestamp,
+            ticks: None,
             key: true,
             picture,
             faces: Vec::new(),
         }))
+    }
+
+    /// Passes over the images before a frame.
+    pub(super) fn seek(&mut self, frame: FrameIndex) {
+        let images = self.images.as_slice();
+        let before = images.partition_point(|(index, _)| *index < frame);
+        if let Some(last) = before.checked_sub(1) {
+            self.images.nth(last);
+        }
     }
 
     pub(super) fn damage(&self) -> Option<&Trouble> {

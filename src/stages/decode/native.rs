@@ -148,6 +148,17 @@ pub(super) fn start_time(input: &Input) -> i64 {
     }
 }
 
+/// Goes to the last key frame at or before a time, in ticks of the stream's time base, as far as the container knows; `false`
+/// when it cannot.
+#[allow(unsafe_code)]
+pub(super) fn seek(input: &mut Input, stream: usize, ticks: i64) -> bool {
+    let Ok(stream) = c_int::try_from(stream) else {
+        return false;
+    };
+    // SAFETY: the context is valid and borrowed mutably; the stream's index is one of its own.
+    unsafe { ffi::av_seek_frame(input.as_mut_ptr(), stream, ticks, ffi::AVSEEK_FLAG_BACKWARD) >= 0 }
+}
+
 /// Tells the demuxer to throw away every stream but one.
 #[allow(unsafe_code)]
 pub(super) fn discard_others(input: &mut Input, keep: usize) {

@@ -5,6 +5,7 @@
 //! the end.
 
 use super::error::DecodeError;
+use super::foothold::Clock;
 use super::{DecodeOptions, DecodedFrame, Probe, native, picture, too_large};
 use crate::dataset::{ErrorClass, Trouble};
 use crate::domain::{FrameIndex, Micros, Orientation, TimeBase};
@@ -56,6 +57,7 @@ pub(super) struct StreamReader {
     /// Something before was damaged, and no frame came since that stands on its own.
     adrift: bool,
     next_index: u64,
+    clock: Clock,
     last_time: Option<Micros>,
     phase: Phase,
     damage: Option<Trouble>,
@@ -208,6 +210,7 @@ impl StreamReader {
             complaint,
             adrift: false,
             next_index: 0,
+            clock: Clock::default(),
             last_time: None,
             phase: Phase::Reading,
             damage: None,
@@ -259,6 +262,26 @@ impl StreamReader {
             }
         }
         Ok(None)
+    }
+
+    /// Whether every time so far was told, none guessed.
+    pub(super) fn ordered(&self) -> bool {
+        self.clock.ordered()
+    }
+
+    /// Goes to a key frame at or before a time, as far as the container knows; `false` when it cannot.
+    pub(super) fn seek(&mut self, ticks: i64) -> bool {
+        let done = native::seek(&mut self.input, self.stream, ticks);
+        self.decoder.flush();
+        self.phase = Phase::Reading;
+        done
+    }
+
+    /// The frame that was returned last is this one; what was met before it, on the way from some other place, does not count.
+    pub(super) fn stand(&mut self, frame: FrameIndex) {
+        self.next_index = frame.0 + 1;
+        self.damage = None;
+        self.adrift = false;
     }
 
     pub(super) fn damage(&self) -> Option<&Trouble> {
@@ -324,7 +347,13 @@ impl StreamReader {
     /// Turns a frame of the decoder's into one of ours.
     fn take(&mut self, frame: Video) -> DecodedFrame {
         let index = FrameIndex(self.next_index);
-        let timestamp = frame.timestamp().and_then(|ticks| self.time_base.micros(ticks));
+        let ticks = frame.timestamp();
+        let dts = frame.packet().dts;
+        self.clock.read(
+            frame.pts(),
+            Some(dts).filter(|dts| *dts != ffmpeg::ffi::AV_NOPTS_VALUE),
+        );
+        let timestamp = ticks.and_then(|ticks| self.time_base.micros(ticks));
         let timestamp = timestamp
             .and_then(|time| time.0.checked_sub(self.start))
             .map(Micros);
@@ -354,6 +383,7 @@ impl StreamReader {
         DecodedFrame {
             index,
             timestamp,
+            ticks,
             key,
             picture,
             faces: Vec::new(),
