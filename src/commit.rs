@@ -8,7 +8,10 @@
 //! Never overwrites or deletes a part or a record, and never records a part it has not verified.
 
 mod crops;
+mod spans;
 mod survey;
+
+pub use spans::{forget_all_spans, forget_spans, open_span, put_span, read_spans, span_rows};
 
 use crate::dataset::{CommitRecord, PartInfo, RECORD_VERSION, paths};
 use crate::domain::{Fingerprint, ShardId};

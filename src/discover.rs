@@ -12,7 +12,7 @@ mod crops;
 use crate::dataset::{PlannedVideo, SourceKind};
 use crate::domain::{Location, VideoKey, hex};
 use crate::spec::Input;
-use crate::store::{Access, StoreError};
+use crate::store::{Access, StoreError, passes};
 pub use bucket::images_in;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -94,6 +94,13 @@ pub enum DiscoverError {
     /// S3 refused, or could not be reached.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl DiscoverError {
+    /// The disk or the network share failed, and may work again in a moment.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Unreadable { source, .. } if passes(source))
+    }
 }
 
 /// Finds the videos of an input.

@@ -125,6 +125,17 @@ pub enum Event {
         /// Video.
         video: VideoKey,
     },
+    /// It goes on where an earlier attempt at the video had come to.
+    Resumed {
+        /// Worker.
+        worker: usize,
+        /// Video.
+        video: VideoKey,
+        /// The first frame to be labelled.
+        frame: FrameIndex,
+        /// Frames that were decoded again to get there, this one included.
+        again: u64,
+    },
     /// Work goes on.
     Progress {
         /// Worker.

@@ -267,7 +267,7 @@ fn messages() {
 fn media_through_the_workers() {
     let (rounds, each) = if soak() { (1_000, 100) } else { (1, 40) };
     let until = Instant::now() + Duration::from_secs(3_600);
-    let project = Project::new();
+    let project = Project::with_models(&["mini_xception"]);
     let keep = tempfile::tempdir().unwrap();
     let source = "testsrc2=size=32x32:rate=25";
     let kinds = [
@@ -297,6 +297,7 @@ fn media_through_the_workers() {
     let calm = outputs(&project.output("calm"));
     let mut dice = Dice::new();
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    let mut tried = 0;
     for round in 0..rounds {
         if Instant::now() >= until {
             break;
@@ -314,7 +315,8 @@ fn media_through_the_workers() {
             .command(&output, &["run.stall_timeout=30.0", "output.shard_frames=500"])
             .output()
             .unwrap();
-        assert!(matches!(done.status.code(), Some(0 | 3)), "{}", stderr(&done));
+        let ended = done.status;
+        assert!(matches!(ended.code(), Some(0 | 3)), "{ended}: {}", stderr(&done));
         let told = videos(&project.output(&output));
         let files = fs::read_dir(project.videos()).unwrap().count();
         assert_eq!(told.len(), files, "every file has its outcome");
@@ -329,11 +331,15 @@ fn media_through_the_workers() {
         let whole = labelled.iter().filter(|((video, ..), _)| video == "whole.mp4");
         assert!(whole.clone().count() == 5 && whole.clone().all(|(key, values)| calm[key] == *values));
         fs::remove_dir_all(project.output(&output)).unwrap();
+        tried += each;
+        if tried % 5_000 == 0 {
+            println!("media: {tried} inputs, {counts:?}");
+        }
         for n in 0..each {
             for (extension, _) in &seeds {
                 let _ = fs::remove_file(project.videos().join(format!("m{n:03}.{extension}")));
             }
         }
     }
-    println!("media: {counts:?}");
+    println!("media: {tried} inputs, {counts:?}");
 }

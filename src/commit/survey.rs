@@ -29,7 +29,7 @@ pub(super) fn checksum(store: &Store, key: &str) -> Result<Option<(u64, String)>
 }
 
 /// Size and SHA-256 (hex) of a file, from where it stands.
-fn sum(file: &mut File) -> io::Result<(u64, String)> {
+pub(super) fn sum(file: &mut File) -> io::Result<(u64, String)> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     let mut bytes = 0;

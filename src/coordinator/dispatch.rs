@@ -247,6 +247,12 @@ impl<'a> Dispatcher<'a> {
                 self.queue.opened(id, &video);
                 self.emit(Event::Opened { worker: id, video });
             }
+            FromWorker::Resumed { video, frame, again } => self.emit(Event::Resumed {
+                worker: id,
+                video,
+                frame,
+                again,
+            }),
             FromWorker::Progress { frame, frames, rows } => {
                 worker.last_frame = frame;
                 self.emit(Event::Progress {

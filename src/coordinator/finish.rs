@@ -104,6 +104,7 @@ pub fn finish(prepared: &Prepared, sink: Sink<'_>) -> Result<(Summary, bool), Ru
         store.replace(paths::MANIFEST, &manifest_json)?;
         store.replace(paths::SUCCESS, b"")?;
     }
+    commit::forget_all_spans(store)?;
     let outcomes = outcomes.into_iter().map(|(_, outcome)| outcome);
     Ok((summarise(manifest.rows, outcomes), changed))
 }

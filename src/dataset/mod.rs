@@ -4,6 +4,7 @@ pub mod paths;
 mod records;
 pub mod schema;
 mod schemas;
+mod spans;
 
 pub use records::{
     CommitRecord, ErrorClass, JobRecord, Manifest, ManifestPart, PartInfo, Plan, PlannedVideo, Quarantined,
@@ -11,6 +12,7 @@ pub use records::{
 };
 pub use schema::{LabelSchema, landmark_item, videos_schema};
 pub use schemas::{schema_text, schemas};
+pub use spans::{Following, Foothold, Seam, SeamFace, SeamTrack, SpanRecord};
 
 /// Re-exported beside the records that hold it; it is made in `spec`, where the fingerprint is.
 pub use crate::spec::ModelRecord;

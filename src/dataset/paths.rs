@@ -19,6 +19,8 @@ pub const PLANS: &str = "_affectmill/plans";
 pub const COMMITS: &str = "_affectmill/commits";
 /// Folder of event logs.
 pub const EVENTS: &str = "_affectmill/events";
+/// Folder of the spans of long videos under way.
+pub const SPANS: &str = "_affectmill/spans";
 /// Folder of the rows.
 pub const LABELS: &str = "labels";
 
@@ -80,6 +82,26 @@ pub fn part(shard: &ShardId) -> String {
 /// The commit record of a shard; the shard is done when this exists.
 pub fn commit(shard: &ShardId) -> String {
     format!("{COMMITS}/{shard}.json")
+}
+
+/// What the names of a shard's spans begin with.
+pub fn spans(shard: &ShardId) -> String {
+    format!("{SPANS}/{shard}-")
+}
+
+/// The record of the `n`-th span of a shard, counted from 0.
+pub fn span(shard: &ShardId, n: u32) -> String {
+    format!("{}{n:05}.json", spans(shard))
+}
+
+/// The rows of a span, named by their SHA-256.
+pub fn span_part(shard: &ShardId, sha256: &str) -> String {
+    format!("{}{:.16}.parquet", spans(shard), sha256)
+}
+
+/// The crops of a span, named by their SHA-256.
+pub fn span_crops(shard: &ShardId, sha256: &str) -> String {
+    format!("{}{:.16}.tar", spans(shard), sha256)
 }
 
 /// The `n`-th plan, counted from 1.

@@ -202,6 +202,15 @@ impl VideoOutcome {
         }
     }
 
+    /// The trouble that was noted.
+    pub fn trouble(&self) -> Option<Trouble> {
+        Some(Trouble {
+            error: self.error.clone()?,
+            class: self.error_class?,
+            frame: self.error_frame,
+        })
+    }
+
     /// Notes trouble; what was noted first stays.
     pub fn note(&mut self, trouble: Trouble) {
         if self.error.is_none() {
@@ -213,13 +222,14 @@ impl VideoOutcome {
 }
 
 /// What was wrong with a video: in words, of which class, and where.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Trouble {
     /// In words, with the remedy.
     pub error: String,
     /// Its class.
     pub class: ErrorClass,
     /// The frame it was met at, or the last one reached.
+    #[schemars(with = "Option<u64>")]
     pub frame: Option<FrameIndex>,
 }
 

@@ -1,6 +1,6 @@
 //! The JSON Schemas of every persisted JSON format, generated from the types that write them.
 
-use super::{CommitRecord, JobRecord, Manifest, Plan};
+use super::{CommitRecord, JobRecord, Manifest, Plan, SpanRecord};
 use crate::spec;
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
@@ -13,6 +13,7 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
         ("job.schema.json", spec::json_schema()),
         ("manifest.schema.json", of::<Manifest>()),
         ("plan.schema.json", of::<Plan>()),
+        ("span.schema.json", of::<SpanRecord>()),
     ]
 }
 

@@ -117,6 +117,15 @@ pub enum FromWorker {
         /// The video.
         video: VideoKey,
     },
+    /// Labelling goes on where an earlier attempt at the video had come to.
+    Resumed {
+        /// The video.
+        video: VideoKey,
+        /// The first frame to be labelled.
+        frame: FrameIndex,
+        /// Frames that were decoded again to get there, this one included.
+        again: u64,
+    },
     /// Work goes on. Sent several times a second while it does, and never when it does not.
     Progress {
         /// Last frame that was decoded of the video in hand.

@@ -33,7 +33,7 @@ pub struct Status {
     pub state: State,
     /// Totals over all plans.
     pub totals: Totals,
-    /// Rows of the committed parts.
+    /// Rows of the committed parts, and of the spans of long videos under way.
     pub rows: u64,
     /// Videos that did not end `ok`.
     pub not_ok: Vec<NotOk>,
@@ -88,7 +88,10 @@ pub fn read(store: &Store) -> Result<Status, StatusError> {
     } else {
         State::Stopped
     };
-    let rows = commits.values().map(|record| record.part.rows).sum();
+    let under_way = commit::span_rows(store)?.into_iter();
+    let under_way = under_way.filter(|(shard, _)| !commits.contains_key(shard));
+    let rows = commits.values().map(|record| record.part.rows).sum::<u64>()
+        + under_way.map(|(_, rows)| rows).sum::<u64>();
     Ok(Status {
         state,
         totals,

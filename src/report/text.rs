@@ -64,6 +64,15 @@ pub fn lines(event: &Event) -> Option<String> {
                 style("lost").red().bold()
             )
         }
+        Event::Resumed {
+            worker,
+            video,
+            frame,
+            again,
+        } => format!(
+            "worker {worker} goes on with {video} at frame {frame} ({} decoded again)",
+            plural(*again, "frame")
+        ),
         Event::Strike { video, strikes, of } => {
             let then = if *strikes >= *of as usize {
                 "; quarantined"

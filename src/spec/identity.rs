@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Version of the label columns' meaning, part of the fingerprint: raised when the same settings would give other rows.
-pub const LABELS_VERSION: u32 = 1;
+pub const LABELS_VERSION: u32 = 2;
 
 /// What is known of a model's weight file.
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]

@@ -309,6 +309,10 @@ pub struct Run {
     /// Default: `3`.
     #[schemars(range(min = 1, max = 1000))]
     pub max_strikes: u32,
+    /// Frames of a long video after which what was labelled is kept for the case that its worker dies: the next one goes on from
+    /// there. At least 1. Default: `5000`.
+    #[schemars(range(min = 1))]
+    pub span_frames: u64,
     /// Folder on a local disk for what is on its way from or to S3: videos until they are decoded, parts until they are
     /// stored. A path like `input.uri`. Default: none; the system's folder for temporary files.
     pub scratch: Option<PathBuf>,
@@ -335,6 +339,7 @@ impl Default for Run {
             video_timeout: 86_400.0,
             drain_seconds: 25.0,
             max_strikes: 3,
+            span_frames: 5_000,
             scratch: None,
             fetch_bytes: 4 << 30,
             outage_timeout: 1800.0,

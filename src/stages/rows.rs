@@ -11,6 +11,7 @@ mod crops;
 mod earlier;
 mod encoding;
 mod numbers;
+mod spans;
 mod videos;
 
 use crate::dataset::PartInfo;
@@ -27,6 +28,7 @@ use std::path::{Path, PathBuf};
 
 pub use crops::CropWriter;
 pub use earlier::{EarlierFaces, EarlierFrame};
+pub use spans::{replay, span_schema};
 pub use videos::{VideoRow, write_videos};
 
 /// Rows handed to the Parquet encoder at once.

@@ -105,6 +105,19 @@ impl StoreError {
     }
 }
 
+/// Whether a disk or a network share that gave this error may work again in a moment.
+pub fn passes(error: &io::Error) -> bool {
+    const PASSING: [i32; 6] = [
+        libc::EIO,
+        libc::ESTALE,
+        libc::ETIMEDOUT,
+        libc::EAGAIN,
+        libc::EHOSTDOWN,
+        libc::EREMOTEIO,
+    ];
+    error.raw_os_error().is_some_and(|code| PASSING.contains(&code))
+}
+
 /// What a person can do about an I/O error, as the end of a sentence.
 pub fn remedy(error: &io::Error) -> &'static str {
     use io::ErrorKind::{

@@ -14,7 +14,7 @@ mod s3;
 mod scratch;
 
 pub use access::Access;
-pub use error::{StoreError, Trouble, remedy};
+pub use error::{StoreError, Trouble, passes, remedy};
 pub use s3::{Bucket, Object};
 pub use scratch::{Scratch, ScratchFolder};
 

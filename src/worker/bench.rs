@@ -156,7 +156,9 @@ impl Bench {
         let part = tempfile::NamedTempFile::new()?;
         let reports = Reports::new(File::options().write(true).open("/dev/null")?)?;
         let began = Instant::now();
-        let labelled = self.pipeline.label(&self.lease, part.path(), None, &reports)?;
+        let labelled = self
+            .pipeline
+            .label(&self.lease, part.path(), None, None, &reports)?;
         Ok(rate(labelled.part.rows, began.elapsed()))
     }
 }

@@ -107,6 +107,21 @@ impl Reports {
         });
     }
 
+    /// A frame was decoded again, on the way to where labelling goes on.
+    pub fn passed(&self, frame: FrameIndex) {
+        self.progress(|state| state.frame = Some(frame));
+    }
+
+    /// Labelling goes on at this frame of a video, of which so many were decoded before; `again` of them now again.
+    pub fn resumed(&self, video: &VideoKey, frame: FrameIndex, frames: u64, again: u64) {
+        self.send(&FromWorker::Resumed {
+            video: video.clone(),
+            frame,
+            again,
+        });
+        self.progress(|state| state.frames += frames);
+    }
+
     /// So many more rows were labelled.
     pub fn labelled(&self, rows: u64) {
         self.progress(|state| state.rows += rows);

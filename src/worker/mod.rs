@@ -9,13 +9,13 @@ mod pipeline;
 mod probing;
 
 use crate::commit::{self, CommitError, Committed, Files};
-use crate::dataset::{CommitRecord, RECORD_VERSION, StageSeconds};
+use crate::dataset::{CommitRecord, JobRecord, RECORD_VERSION, StageSeconds};
 use crate::model::{self, Device};
 use crate::queue::{Assignment, FromWorker, Lease, PROTOCOL, ToWorker, read_message};
 use crate::store::{Access, Store};
 pub use bench::{Bench, BenchError, Round};
 use heartbeat::Reports;
-use pipeline::{Pipeline, PipelineError};
+use pipeline::{Pipeline, PipelineError, Spans};
 use probing::Prober;
 use std::io;
 use std::sync::Arc;
@@ -215,7 +215,18 @@ impl Labeller {
             .transpose()
             .map_err(Failure::final_)?;
         let crops_path = crops.as_ref().map(|file| file.path());
-        let labelled = match self.pipeline.label(lease, part.path(), crops_path, reports) {
+        let mut spans = spans_of(&self.store, &self.assignment.job, lease)?;
+        let mut labelled = self
+            .pipeline
+            .label(lease, part.path(), crops_path, spans.as_ref(), reports);
+        if let (Err(PipelineError::Astray(_)), Some(spans)) = (&labelled, &mut spans) {
+            commit::forget_spans(&self.store, &lease.shard.id).map_err(Failure::final_)?;
+            spans.kept.clear();
+            labelled = self
+                .pipeline
+                .label(lease, part.path(), crops_path, Some(spans), reports);
+        }
+        let labelled = match labelled {
             Ok(labelled) => labelled,
             Err(PipelineError::BrokeOff { video, trouble }) => {
                 return Ok(FromWorker::BrokeOff { video, trouble });
@@ -231,8 +242,14 @@ impl Labeller {
             videos: labelled.videos,
             seconds: labelled.seconds,
         };
+        let keeps_spans = spans.is_some();
         let committed = commit::commit(&self.store, Files { part, crops }, record);
-        Ok(match committed.map_err(Failure::of_commit)? {
+        let committed = committed.map_err(Failure::of_commit)?;
+        if keeps_spans {
+            // What is left of them goes when the label set is finished.
+            let _ = commit::forget_spans(&self.store, &lease.shard.id);
+        }
+        Ok(match committed {
             Committed::New(record) => done(record, false),
             Committed::Adopted(mut record) => {
                 // The time is ours.
@@ -252,4 +269,18 @@ fn done(record: CommitRecord, adopted: bool) -> FromWorker {
         seconds: record.seconds,
         adopted,
     }
+}
+
+/// The spans of a shard that is one long video, or one of unknown length.
+fn spans_of<'a>(store: &'a Store, record: &JobRecord, lease: &Lease) -> Result<Option<Spans<'a>>, Failure> {
+    let long = match lease.shard.videos.as_slice() {
+        [video] => video.frames == 0 || video.frames > record.job.run.span_frames,
+        _ => false,
+    };
+    if !long || !lease.quarantined.is_empty() {
+        return Ok(None);
+    }
+    let kept = commit::read_spans(store, &lease.shard.id, &record.fingerprint);
+    let kept = kept.map_err(Failure::of_commit)?;
+    Ok(Some(Spans { store, kept }))
 }

@@ -19,6 +19,7 @@ mod earlier;
 mod fetching;
 mod input;
 mod labelling;
+mod spans;
 mod weights;
 
 use super::heartbeat::Reports;
@@ -34,7 +35,9 @@ use crate::stages::rows::{CropWriter, RowError, RowWriter};
 use crate::store::{Access, Store, StoreError};
 use decoding::decode_shard;
 use input::Input;
-use labelling::Labelling;
+use labelling::{Labelling, Writers};
+pub use spans::Spans;
+use spans::{CropStyle, Goal, Keeper, Mark};
 use std::path::Path;
 use std::sync::mpsc::sync_channel;
 use std::thread;
@@ -74,6 +77,9 @@ pub enum PipelineError {
         /// Why.
         trouble: Trouble,
     },
+    /// What was kept of the video cannot be gone on from; it is to be labelled from its beginning.
+    #[error("the spans of the video are of no use: {0}")]
+    Astray(String),
     /// A thread could not be started or broke off.
     #[error("the decode thread {0}")]
     Thread(String),
@@ -120,6 +126,8 @@ struct Item {
     frame: FrameIndex,
     timestamp: Option<Micros>,
     content: Content,
+    /// A span may end before it.
+    mark: Option<Box<Mark>>,
 }
 
 enum Content {
@@ -188,12 +196,14 @@ impl Pipeline {
         self.source.job.output.crops != Crops::None
     }
 
-    /// Labels the videos of a lease into `part`, in order, and their faces into `crops`.
+    /// Labels the videos of a lease into `part`, in order, and their faces into `crops`. Of a long video, goes on where the
+    /// spans end that are there, and keeps further ones; without `spans`, neither.
     pub fn label(
         &mut self,
         lease: &Lease,
         part: &Path,
         crops: Option<&Path>,
+        spans: Option<&Spans<'_>>,
         reports: &Reports,
     ) -> Result<Labelled, PipelineError> {
         let began = Instant::now();
@@ -212,28 +222,56 @@ impl Pipeline {
             FaceMode::FullFrame => "full_frame",
             FaceMode::Detect | FaceMode::FromLabels => self.source.crops[0].name(),
         };
-        let keeper = |path| CropWriter::create(path, &self.schema, recipe, output.crop_quality);
+        let style = CropStyle {
+            recipe,
+            quality: output.crop_quality,
+        };
+        let keeper = |path| CropWriter::create(path, &self.schema, style.recipe, style.quality);
         let crops = crops.map(keeper).transpose()?;
 
+        let kept = spans.map_or(&[][..], |spans| &spans.kept);
+        let seam = kept.last().map(|span| &span.seam);
+        if seam.is_some_and(|seam| seam.following.is_some() != self.finder.is_some()) {
+            return Err(PipelineError::Astray("they do not fit the job".into()));
+        }
+        let goal = Goal::new(self.source.job.run.span_frames, seam);
+        let keeper = spans.map(|spans| {
+            let style = crops.is_some().then_some(style);
+            Keeper::new(spans, &goal, &lease.shard.id, &self.schema, style)
+        });
+        let goal = spans.map(|_| (&goal, seam));
         let source = &self.source;
         let (tally, decoded) = thread::scope(|scope| {
             let decoder = thread::Builder::new()
                 .name("decode".into())
                 .spawn_scoped(scope, move || {
-                    decode_shard(source, lease, reports, &sender, &recycled)
+                    decode_shard(source, lease, goal, reports, &sender, &recycled)
                 })
                 .map_err(|error| PipelineError::Thread(format!("could not be started: {error}")))?;
-            let models = Labelling::new(
+            let mut models = Labelling::new(
                 &mut self.engine,
                 self.finder.as_mut(),
                 lease,
                 reports,
                 recycle,
-                writer,
-                crops,
+                Writers {
+                    rows: writer,
+                    crops,
+                    spans: keeper,
+                },
             );
-            // `items` is dropped inside when labelling fails, which lets the decoder end.
-            let tally = models.run(items);
+            let taken_over = match spans {
+                Some(spans) => models.go_on_after(kept, spans.store, &self.schema),
+                None => Ok(()),
+            };
+            // `items` is dropped when labelling fails, which lets the decoder end.
+            let tally = match taken_over {
+                Ok(()) => models.run(items),
+                Err(error) => {
+                    drop(items);
+                    Err(error)
+                }
+            };
             let mut decoded = decoder
                 .join()
                 .map_err(|_| PipelineError::Thread("panicked".into()))?;
@@ -243,6 +281,9 @@ impl Pipeline {
             }
         })?;
 
+        if let Some(cause) = decoded.astray {
+            return Err(PipelineError::Astray(cause));
+        }
         if let Some((video, trouble)) = decoded.broke_off {
             return Err(PipelineError::BrokeOff { video, trouble });
         }

@@ -3,6 +3,7 @@
 // AFFECTMILL_FAULTS holds faults separated by `;`, each `kind:from:to:suffix`. A read that touches the bytes from..to of a
 // file whose path ends in the suffix then
 //   eio    fails as a broken disk does,
+//   flaky  fails so twice in a process, then works,
 //   hang   never returns,
 //   slow   takes three seconds,
 //   crash  writes through a null pointer,
@@ -15,10 +16,11 @@
 #include <string.h>
 #include <unistd.h>
 
-static int starved;
+static int starved, failed;
 
 static void meet(const char *kind, int *error) {
     if (!strcmp(kind, "eio")) *error = EIO;
+    if (!strcmp(kind, "flaky") && failed++ < 2) *error = EIO;
     if (!strcmp(kind, "hang")) for (;;) pause();
     if (!strcmp(kind, "slow")) sleep(3);
     if (!strcmp(kind, "crash")) *(volatile int *)0 = 1;

@@ -135,3 +135,16 @@ fn a_video_that_goes_on_for_too_long_is_quarantined_though_it_makes_progress() {
     project.retry("out", &["--set", "run.video_timeout=600.0"], 0);
     assert_eq!(outputs(&project.output("out")).len(), 140);
 }
+
+#[test]
+fn a_disk_that_fails_for_a_moment_while_a_video_is_opened_costs_the_video_nothing() {
+    let mut project = Project::with_models(&["mini_xception"]).synthetic(2, 6);
+    project.faults = "flaky:0:4096:clip00.mp4".into();
+    let done = project.run("out", &["output.shard_frames=1000"], 0);
+    assert!(!stderr(&done).contains("begun again"), "{}", stderr(&done));
+    let videos = videos(&project.output("out"));
+    assert_eq!(
+        (videos["clip00.mp4"].status.as_str(), videos["clip00.mp4"].rows),
+        ("ok", 6)
+    );
+}

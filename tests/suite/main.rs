@@ -14,4 +14,5 @@ mod retry;
 mod run;
 mod s3;
 mod signals;
+mod spans;
 mod strikes;

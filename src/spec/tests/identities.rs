@@ -23,7 +23,7 @@ fn the_fingerprint_is_the_sha256_of_canonical_json() {
     // Python: json.dumps(identity, sort_keys=True, separators=(",", ":")) written out, then hashlib.sha256.
     assert_eq!(
         fingerprint(&identity).as_str(),
-        "21e6feb245f6818f22438e0c4ffafc142d0d08cc7a5b7b9b29b4db26c80ef647"
+        "411aa620a3689f29d8b1323d1d577b14af326e61dedce0c23d9659a4ecb100e0"
     );
     let unsorted: Value = serde_json::from_str(r#"{"b":[{"d":1,"c":null}],"a":"é"}"#).unwrap();
     // printf '{"a":"é","b":[{"c":null,"d":1}]}' | sha256sum
@@ -48,7 +48,7 @@ fn the_identity_holds_what_changes_labels_and_nothing_else() {
         "output.uri=/elsewhere",
         "output.shard_frames=7",
         "models.0.weights=/elsewhere",
-        "run={workers = 7, batch = 7, threads = 7, stall_timeout = 7, video_timeout = 7, max_strikes = 7}",
+        "run={workers = 7, batch = 7, threads = 7, stall_timeout = 7, video_timeout = 7, max_strikes = 7, span_frames = 7}",
         "run={scratch = '/s', fetch_bytes = 9999999, outage_timeout = 7}",
         "s3={endpoint = 'http://elsewhere', region = 'r', profile = 'p', path_style = true, unsigned = ['b']}",
         "input.uri=s3://b/elsewhere",

@@ -112,6 +112,7 @@ fn a_minimal_job_has_the_documented_defaults() {
             video_timeout: 86_400.0,
             drain_seconds: 25.0,
             max_strikes: 3,
+            span_frames: 5_000,
             scratch: None,
             fetch_bytes: 4_294_967_296,
             outage_timeout: 1800.0,
@@ -160,13 +161,13 @@ fn every_documented_default_is_the_codes() {
             compared += 1;
         }
     }
-    assert_eq!(compared, 44, "keys with a default");
+    assert_eq!(compared, 45, "keys with a default");
 }
 
 #[test]
 fn every_key_is_read() {
     let text = r#"
-run = { workers = 2, queue = "nats://a:4222, tls://b:4222", name = "a_b-1", batch = 8, threads = 3, stall_timeout = 1, video_timeout = 3, drain_seconds = 0, max_strikes = 1, scratch = "/scratch", fetch_bytes = 1048576, outage_timeout = 60 }
+run = { workers = 2, queue = "nats://a:4222, tls://b:4222", name = "a_b-1", batch = 8, threads = 3, stall_timeout = 1, video_timeout = 3, drain_seconds = 0, max_strikes = 1, span_frames = 9, scratch = "/scratch", fetch_bytes = 1048576, outage_timeout = 60 }
 nats = { credentials = "me.creds", ca = "/ca.pem", replicas = 3, lease_seconds = 2 }
 [input]
 uri = "/data/in"
@@ -210,6 +211,7 @@ shard_frames = 1
         video_timeout: 3.0,
         drain_seconds: 0.0,
         max_strikes: 1,
+        span_frames: 9,
         scratch: Some("/scratch".into()),
         fetch_bytes: 1_048_576,
         outage_timeout: 60.0,

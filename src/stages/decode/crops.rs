@@ -135,6 +135,7 @@ impl CropReader {
         Ok(Some(DecodedFrame {
             index,
             timestamp,
+            ticks: None,
             key: true,
             picture: None,
             faces,

@@ -2,6 +2,7 @@
 
 use crate::dataset::ErrorClass;
 use crate::domain::FrameIndex;
+use crate::store::passes;
 use std::path::PathBuf;
 
 /// A video could not be read at all, or not to its end. Every message names the file, the cause and a remedy.
@@ -154,6 +155,14 @@ impl DecodeError {
             | Self::HugeNumber { .. }
             | Self::BelowBase { .. }
             | Self::SameNumber { .. } => ErrorClass::Unsupported,
+        }
+    }
+
+    /// The disk or the network share failed while the video was opened, and may work again in a moment.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreadable { cause, .. } | Self::Folder { cause, .. } => passes(cause),
+            _ => false,
         }
     }
 

@@ -133,10 +133,20 @@ impl ImageReader {
         Ok(Some(DecodedFrame {
             index,
             timestamp,
+            ticks: None,
             key: true,
             picture,
             faces: Vec::new(),
         }))
+    }
+
+    /// Passes over the images before a frame.
+    pub(super) fn seek(&mut self, frame: FrameIndex) {
+        let images = self.images.as_slice();
+        let before = images.partition_point(|(index, _)| *index < frame);
+        if let Some(last) = before.checked_sub(1) {
+            self.images.nth(last);
+        }
     }
 
     pub(super) fn damage(&self) -> Option<&Trouble> {
@@ -179,8 +189,8 @@ pub(super) fn decoded(bytes: &[u8], max_pixels: u64) -> Result<Picture, BadImage
     let mut context = ffmpeg::codec::Context::new_with_codec(codec);
     native::limit_pixels(&mut context, max_pixels);
     let mut decoder = context.decoder();
-    // An image that breaks off is no image: without this, JPEG's lower part would be grey.
-    decoder.check(Check::EXPLODE);
+    // An image that breaks off, or whose checksums are wrong, is no image: without this, JPEG's lower part would be grey.
+    decoder.check(Check::CRC | Check::EXPLODE);
     let mut decoder = decoder.video().map_err(corrupt)?;
     decoder
         .send_packet(&ffmpeg::Packet::copy(bytes))

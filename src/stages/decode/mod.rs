@@ -9,6 +9,7 @@
 
 mod crops;
 mod error;
+mod foothold;
 mod images;
 mod native;
 mod picture;
@@ -26,7 +27,7 @@ use std::path::Path;
 /// How videos are read.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DecodeOptions {
-    /// Threads of FFmpeg's decoder for codecs whose frames stand on their own (Motion JPEG, ProRes, FFV1, …); 0 lets
+    /// Threads of FFmpeg's decoder for codecs whose frames stand on their own (Motion JPEG, ProRes, …) and for FFV1; 0 lets
     /// FFmpeg choose. All others use one, because lost frames would be made up for differently with more: decode
     /// several videos at once instead. Changes no frame.
     pub threads: usize,
@@ -47,6 +48,8 @@ pub struct DecodedFrame {
     pub index: FrameIndex,
     /// Best-effort presentation time after the container's start; `None` when the stream tells none.
     pub timestamp: Option<Micros>,
+    /// The same as the stream counts it, in its time base; `None` also for images.
+    pub ticks: Option<i64>,
     /// Marked by the decoder as a key frame; always so for images.
     pub key: bool,
     /// The picture; `None` when the frame exists but could not be decoded whole, and in a set of crops.
@@ -71,7 +74,10 @@ pub struct Probe {
 }
 
 /// Reads the frames of one video.
-pub struct VideoReader(Source);
+pub struct VideoReader {
+    source: Source,
+    watch: foothold::Watch,
+}
 
 enum Source {
     // Boxed: its state is far larger than an image list's.
@@ -81,13 +87,20 @@ enum Source {
 }
 
 impl VideoReader {
+    fn over(source: Source) -> Self {
+        Self {
+            source,
+            watch: foothold::Watch::default(),
+        }
+    }
+
     /// Opens a video.
     ///
     /// # Errors
     /// When the file or folder cannot be read, is no video, this FFmpeg has no decoder for it, or its pictures are too
     /// large; of a folder also when a number lies below the base or occurs twice.
     pub fn open(path: &Path, kind: SourceKind, options: &DecodeOptions) -> Result<Self, DecodeError> {
-        Ok(Self(match kind {
+        Ok(Self::over(match kind {
             SourceKind::File => Source::File(Box::new(stream::StreamReader::open(path, options)?)),
             SourceKind::Images => Source::Images(images::ImageReader::open(path, options)?),
         }))
@@ -102,7 +115,7 @@ impl VideoReader {
         video: &VideoKey,
         options: &DecodeOptions,
     ) -> Result<Self, DecodeError> {
-        crops::CropReader::open(archive, video, options).map(|reader| Self(Source::Crops(reader)))
+        crops::CropReader::open(archive, video, options).map(|reader| Self::over(Source::Crops(reader)))
     }
 
     /// The next frame in presentation order, `None` at the end. Memory does not grow with the video's length,
@@ -115,16 +128,20 @@ impl VideoReader {
     // Not an `Iterator`: damage is asked for between frames.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<DecodedFrame>, DecodeError> {
-        match &mut self.0 {
+        let frame = match &mut self.source {
             Source::File(reader) => reader.next(),
             Source::Images(reader) => reader.next(),
             Source::Crops(reader) => reader.next(),
+        }?;
+        if let Some(frame) = &frame {
+            self.watch.see(frame, self.source.ordered());
         }
+        Ok(frame)
     }
 
     /// Of a set of crops: the recipe by which its faces were cropped, where it says so.
     pub fn recipe(&self) -> Option<&str> {
-        match &self.0 {
+        match &self.source {
             Source::Crops(reader) => reader.recipe(),
             Source::File(_) | Source::Images(_) => None,
         }
@@ -133,7 +150,7 @@ impl VideoReader {
     /// The first damage met so far, with its position, in words: `damaged at frame 1290 (51.600 s): Invalid data
     /// found when processing input`. The time is that of the frame before.
     pub fn damage(&self) -> Option<&Trouble> {
-        match &self.0 {
+        match &self.source {
             Source::File(reader) => reader.damage(),
             Source::Images(reader) => reader.damage(),
             Source::Crops(reader) => reader.damage(),

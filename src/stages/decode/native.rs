@@ -7,10 +7,11 @@ use ffmpeg_next as ffmpeg;
 use ffmpeg_next::ffi;
 use ffmpeg_next::format::context::Input;
 use ffmpeg_next::frame::Video;
-use std::ffi::CString;
+use std::ffi::{CString, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Silences FFmpeg's log and loads its error texts; cheap to call again.
 pub(super) fn init() {
@@ -18,8 +19,53 @@ pub(super) fn init() {
     ONCE.call_once(|| {
         // It fails only for parts that are not built in.
         let _ = ffmpeg::init();
-        ffmpeg::log::set_level(ffmpeg::log::Level::Quiet);
+        // SAFETY: the callback lives as long as the process.
+        #[allow(unsafe_code)]
+        unsafe {
+            ffi::av_log_set_callback(Some(heard));
+        }
     });
+}
+
+/// What FFmpeg says: nothing of it is printed, but some decoders tell damage in no other way.
+///
+/// Errors of decoders that are listened to (see [`listen`]) are noted. `A` is C's list of arguments, another type on each
+/// kind of machine.
+#[allow(unsafe_code)]
+unsafe extern "C" fn heard<A>(speaker: *mut c_void, level: c_int, _: *const c_char, _: A) {
+    if speaker.is_null() || level > ffi::AV_LOG_ERROR {
+        return;
+    }
+    // SAFETY: whatever FFmpeg logs for is null or begins with a pointer to its class; that of every decoder's context is this
+    // one. `opaque` is null or what `listen` put there, which outlives the context.
+    unsafe {
+        if *speaker.cast::<*const ffi::AVClass>() == ffi::avcodec_get_class()
+            && let Some(complained) = (*speaker.cast::<ffi::AVCodecContext>())
+                .opaque
+                .cast::<AtomicBool>()
+                .as_ref()
+        {
+            complained.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Lets `complained` become true whenever this decoder, which is not open yet, speaks of an error.
+#[allow(unsafe_code)]
+pub(super) fn listen(context: &mut ffmpeg::codec::Context, complained: &Complaint) {
+    // SAFETY: the context is valid and borrowed mutably; one field is written, which FFmpeg leaves to its user.
+    unsafe { (*context.as_mut_ptr()).opaque = std::ptr::from_ref(&*complained.0).cast_mut().cast() };
+}
+
+/// Whether a decoder spoke of an error. To be dropped after it.
+#[derive(Default)]
+pub(super) struct Complaint(Box<AtomicBool>);
+
+impl Complaint {
+    /// Whether it did since this was last asked.
+    pub(super) fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
 }
 
 /// Opens a file and reads as much as tells its streams.
@@ -100,6 +146,17 @@ pub(super) fn start_time(input: &Input) -> i64 {
         ffi::AV_NOPTS_VALUE => 0,
         time => time,
     }
+}
+
+/// Goes to the last key frame at or before a time, in ticks of the stream's time base, as far as the container knows; `false`
+/// when it cannot.
+#[allow(unsafe_code)]
+pub(super) fn seek(input: &mut Input, stream: usize, ticks: i64) -> bool {
+    let Ok(stream) = c_int::try_from(stream) else {
+        return false;
+    };
+    // SAFETY: the context is valid and borrowed mutably; the stream's index is one of its own.
+    unsafe { ffi::av_seek_frame(input.as_mut_ptr(), stream, ticks, ffi::AVSEEK_FLAG_BACKWARD) >= 0 }
 }
 
 /// Tells the demuxer to throw away every stream but one.

@@ -5,6 +5,7 @@
 //! the end.
 
 use super::error::DecodeError;
+use super::foothold::Clock;
 use super::{DecodeOptions, DecodedFrame, Probe, native, picture, too_large};
 use crate::dataset::{ErrorClass, Trouble};
 use crate::domain::{FrameIndex, Micros, Orientation, TimeBase};
@@ -29,6 +30,11 @@ const INDIRECT: [&str; 8] = [
     "tty",
 ];
 
+/// Codecs whose decoders put the picture before in a damaged slice's place, and say so nowhere but in the log: FFV1, which has
+/// checksums. They give each packet's frame at once, so that what is said is said of that frame; and from one key frame to the
+/// next a damaged slice stays as it is.
+const MENDS_UNSEEN: [ffmpeg::codec::Id; 1] = [ffmpeg::codec::Id::FFV1];
+
 /// A decoder that keeps failing while it is drained is given up after so many errors.
 const MAX_DRAIN_ERRORS: u32 = 64;
 
@@ -44,11 +50,14 @@ pub(super) struct StreamReader {
     aspect: ffmpeg::Rational,
     max_pixels: u64,
     max_frames: u64,
+    /// Dropped after the decoder, which may speak while it goes.
+    complaint: native::Complaint,
     /// Frames are predicted from one another.
     predicts: bool,
     /// Something before was damaged, and no frame came since that stands on its own.
     adrift: bool,
     next_index: u64,
+    clock: Clock,
     last_time: Option<Micros>,
     phase: Phase,
     damage: Option<Trouble>,
@@ -158,15 +167,25 @@ impl StreamReader {
         let codec = parameters.id();
         let mut context = ffmpeg::codec::Context::from_parameters(parameters)
             .map_err(|error| no_decoder(path, codec, error))?;
+        native::limit_pixels(&mut context, options.max_pixels);
+        let complaint = native::Complaint::default();
+        let mends_unseen = MENDS_UNSEEN.contains(&codec);
+        if mends_unseen {
+            native::listen(&mut context, &complaint);
+        }
         // Where frames lean on one another, libavcodec fills in for lost ones from what its threads have at hand,
         // and does not always tell. Frames must not depend on the number of threads.
-        native::limit_pixels(&mut context, options.max_pixels);
+        let predicts = !native::intra_only(codec) || mends_unseen;
         context.set_threading(threading::Config {
-            kind: threading::Type::Frame,
-            count: if native::intra_only(codec) {
-                options.threads
+            kind: if mends_unseen {
+                threading::Type::Slice
             } else {
+                threading::Type::Frame
+            },
+            count: if predicts && !mends_unseen {
                 1
+            } else {
+                options.threads
             },
             ..Default::default()
         });
@@ -187,9 +206,11 @@ impl StreamReader {
             orientation: native::display_matrix(&stream)
                 .map(picture::orientation_of)
                 .unwrap_or_default(),
-            predicts: !native::intra_only(codec),
+            predicts,
+            complaint,
             adrift: false,
             next_index: 0,
+            clock: Clock::default(),
             last_time: None,
             phase: Phase::Reading,
             damage: None,
@@ -243,6 +264,26 @@ impl StreamReader {
         Ok(None)
     }
 
+    /// Whether every time so far was told, none guessed.
+    pub(super) fn ordered(&self) -> bool {
+        self.clock.ordered()
+    }
+
+    /// Goes to a key frame at or before a time, as far as the container knows; `false` when it cannot.
+    pub(super) fn seek(&mut self, ticks: i64) -> bool {
+        let done = native::seek(&mut self.input, self.stream, ticks);
+        self.decoder.flush();
+        self.phase = Phase::Reading;
+        done
+    }
+
+    /// The frame that was returned last is this one; what was met before it, on the way from some other place, does not count.
+    pub(super) fn stand(&mut self, frame: FrameIndex) {
+        self.next_index = frame.0 + 1;
+        self.damage = None;
+        self.adrift = false;
+    }
+
     pub(super) fn damage(&self) -> Option<&Trouble> {
         self.damage.as_ref()
     }
@@ -252,6 +293,7 @@ impl StreamReader {
         match error {
             ffmpeg::Error::Other { errno: libc::ENOMEM } => Err(self.starved()),
             error => {
+                self.complaint.take();
                 self.note(ErrorClass::Corrupt, &error.to_string());
                 Ok(())
             }
@@ -305,13 +347,19 @@ impl StreamReader {
     /// Turns a frame of the decoder's into one of ours.
     fn take(&mut self, frame: Video) -> DecodedFrame {
         let index = FrameIndex(self.next_index);
-        let timestamp = frame.timestamp().and_then(|ticks| self.time_base.micros(ticks));
+        let ticks = frame.timestamp();
+        let dts = frame.packet().dts;
+        self.clock.read(
+            frame.pts(),
+            Some(dts).filter(|dts| *dts != ffmpeg::ffi::AV_NOPTS_VALUE),
+        );
+        let timestamp = ticks.and_then(|ticks| self.time_base.micros(ticks));
         let timestamp = timestamp
             .and_then(|time| time.0.checked_sub(self.start))
             .map(Micros);
         self.last_time = timestamp.or(self.last_time);
         let key = frame.is_key();
-        let damaged = frame.is_corrupt() || frame.has_decode_errors();
+        let damaged = self.complaint.take() || frame.is_corrupt() || frame.has_decode_errors();
         if key && !damaged {
             self.adrift = false;
         }
@@ -335,6 +383,7 @@ impl StreamReader {
         DecodedFrame {
             index,
             timestamp,
+            ticks,
             key,
             picture,
             faces: Vec::new(),

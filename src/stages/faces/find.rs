@@ -12,6 +12,7 @@
 use super::follow::{Tracker, between, counterparts};
 use super::likeness::Likeness;
 use super::prepare::Preparer;
+use crate::dataset::Following;
 use crate::domain::{Face, FrameIndex, Micros, Rect, Size};
 use crate::model::{DETECTOR_BATCH, DETECTOR_GRID, Detection, Detector, ModelError};
 use crate::spec::Faces;
@@ -91,6 +92,26 @@ impl Finder {
     pub fn clear(&mut self) {
         self.window.clear();
         self.tracker = Tracker::default();
+    }
+
+    /// The frame at which all that is known of the frames before it is told and little is held back, and that little; `None`
+    /// where there is none now.
+    pub fn seam(&self) -> Option<(FrameIndex, Following)> {
+        let first = self.window.first().filter(|held| held.followed)?;
+        Some((first.seen.frame, self.tracker.seam(first.faces())))
+    }
+
+    /// Goes on at a seam, whose frame this is.
+    pub fn resume(&mut self, following: &Following, seen: Seen) {
+        let (tracker, faces) = Tracker::resume(following);
+        self.tracker = tracker;
+        self.window = vec![Held {
+            state: State::Known(faces),
+            begins: true,
+            seen,
+            followed: true,
+            carried: None,
+        }];
     }
 
     /// Takes a frame, returns those whose faces are now known.

@@ -6,6 +6,7 @@
 //! velocity of SORT (Bewley et al., ICIP 2016) for the prediction. Paths that cross without overlap can therefore not be
 //! confused, and a face that is lost for a moment is found again where it was heading.
 
+use crate::dataset::{Following, SeamFace, SeamTrack};
 use crate::domain::{Face, Rect};
 
 /// Least overlap with the predicted box.
@@ -73,6 +74,51 @@ impl Tracker {
         self.last = frame;
     }
 
+    /// The tracks, and the faces of the frame before, for a seam there.
+    pub fn seam(&self, faces: &[Face]) -> Following {
+        let track = |track: &Track| SeamTrack {
+            id: track.id,
+            rect: corners(track.rect),
+            velocity: [track.velocity.0, track.velocity.1].map(f64::from),
+            frame: track.frame,
+        };
+        let face = |face: &Face| SeamFace {
+            track: face.track,
+            rect: corners(face.rect),
+            score: face.score.map(f64::from),
+            landmarks: face.landmarks.map(|points| points.map(f64::from)),
+        };
+        Following {
+            next: self.next,
+            last: self.last,
+            tracks: self.tracks.iter().map(track).collect(),
+            faces: faces.iter().map(face).collect(),
+        }
+    }
+
+    /// What [`seam`](Self::seam) told.
+    pub fn resume(following: &Following) -> (Self, Vec<Face>) {
+        let track = |track: &SeamTrack| Track {
+            id: track.id,
+            rect: rect(track.rect),
+            velocity: (track.velocity[0] as f32, track.velocity[1] as f32),
+            frame: track.frame,
+        };
+        let face = |face: &SeamFace| Face {
+            index: 0,
+            track: face.track,
+            rect: rect(face.rect),
+            score: face.score.map(|score| score as f32),
+            landmarks: face.landmarks.map(|points| points.map(|point| point as f32)),
+        };
+        let tracker = Self {
+            tracks: following.tracks.iter().map(track).collect(),
+            next: following.next,
+            last: following.last,
+        };
+        (tracker, following.faces.iter().map(face).collect())
+    }
+
     /// Drops what is lost for too long. Where frames are sampled far apart, the frame before always counts.
     fn forget(&mut self, frame: u64) {
         let last = self.last;
@@ -98,6 +144,15 @@ impl Track {
         self.velocity = ((to.0 - from.0) / time, (to.1 - from.1) / time);
         (self.rect, self.frame) = (rect, frame);
     }
+}
+
+fn corners(rect: Rect) -> [f64; 4] {
+    [rect.x, rect.y, rect.w, rect.h].map(f64::from)
+}
+
+fn rect(corners: [f64; 4]) -> Rect {
+    let [x, y, w, h] = corners.map(|number| number as f32);
+    Rect { x, y, w, h }
 }
 
 /// The faces of two frames, one to one, when every face of either has its counterpart nearby in the other: indices into

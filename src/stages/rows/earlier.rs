@@ -120,13 +120,13 @@ impl EarlierFaces {
 }
 
 /// The columns of some rows, in the order of [`COLUMNS`].
-struct Batch {
+pub(super) struct Batch {
     columns: Vec<ArrayRef>,
     rows: usize,
 }
 
 impl Batch {
-    fn new(batch: &RecordBatch) -> Result<Self, String> {
+    pub(super) fn new(batch: &RecordBatch) -> Result<Self, String> {
         let column = |name: &str| {
             let column = batch.column_by_name(name).cloned();
             column.ok_or_else(|| format!("it has no column `{name}`"))
@@ -144,7 +144,10 @@ impl Batch {
         self.text(0, row)
     }
 
-    fn row(&self, row: usize) -> Result<(FrameIndex, Option<Micros>, RowStatus, Option<Face>), String> {
+    pub(super) fn row(
+        &self,
+        row: usize,
+    ) -> Result<(FrameIndex, Option<Micros>, RowStatus, Option<Face>), String> {
         let frame = self.long(1, row)?.and_then(|frame| u64::try_from(frame).ok());
         let frame = frame.ok_or_else(|| format!("row {row} has no frame"))?;
         let status = RowStatus::ALL

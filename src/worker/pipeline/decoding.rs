@@ -2,18 +2,27 @@
 
 use super::earlier::{EarlierFrames, Parts};
 use super::input::{NotOpened, WithinReach};
+use super::spans::{Goal, Mark};
 use super::{Content, Item, Source};
-use crate::dataset::{ErrorClass, PlannedVideo, Trouble, VideoOutcome, VideoStatus};
+use crate::dataset::{ErrorClass, PlannedVideo, Seam, Trouble, VideoOutcome, VideoStatus};
 use crate::domain::{Crop, Face, FrameIndex, Micros, VideoKey};
 use crate::model::INPUT_LEN;
 use crate::queue::{EarlierVideo, Lease};
 use crate::spec::FaceMode;
-use crate::stages::decode::{Picture, Sampler, VideoReader};
+use crate::stages::decode::{DecodedFrame, Picture, Sampler, VideoReader};
 use crate::stages::faces::{self, Cropper, Cuts, PrepareError, Preparer};
 use crate::store::StoreError;
 use crate::worker::heartbeat::Reports;
 use std::sync::mpsc::{Receiver, SyncSender};
+use std::thread;
 use std::time::{Duration, Instant};
+
+/// How long a disk that fails while a video is opened is left in peace before it is asked again.
+const PAUSES: [Duration; 3] = [
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+];
 
 /// What the decode thread has to tell when it is through.
 #[derive(Default)]
@@ -27,6 +36,8 @@ pub(super) struct Decoded {
     pub failure: Option<StoreError>,
     /// The video that could not be read to its end, though another attempt may: then nothing of the shard counts.
     pub broke_off: Option<(VideoKey, Trouble)>,
+    /// Why the video cannot be gone on with where its spans end.
+    pub astray: Option<String>,
 }
 
 /// Why the shard is not decoded to its end.
@@ -38,12 +49,15 @@ enum Abandoned {
     /// The video broke off. Frames of it are on their way to the part, which must not be kept: a row that is missing is
     /// made up for by the next attempt, a video that ends where a disk failed would look like damage for good.
     BrokeOff(Trouble),
+    /// The video is decoded in another way than when its spans were labelled.
+    Astray,
 }
 
 /// Decodes the videos of a lease.
 pub(super) fn decode_shard(
     source: &Source,
     lease: &Lease,
+    spans: Option<(&Goal, Option<&Seam>)>,
     reports: &Reports,
     sender: &SyncSender<Item>,
     recycled: &Receiver<Vec<f32>>,
@@ -55,6 +69,8 @@ pub(super) fn decode_shard(
         cropper: Cropper::default(),
         cuts: Cuts::default(),
         parts: Parts::default(),
+        goal: spans.map(|(goal, _)| goal),
+        seam: spans.and_then(|(_, seam)| seam),
         reports,
         sender,
         recycled,
@@ -83,6 +99,10 @@ pub(super) fn decode_shard(
                     decoded.broke_off = Some((video.key.clone(), trouble));
                     return decoded;
                 }
+                Err(Abandoned::Astray) => {
+                    decoded.astray = Some(format!("{} is decoded in another way now", video.key));
+                    return decoded;
+                }
             }
         }
         let waited = decoded.blocked + decoded.fetching - blocked_before;
@@ -101,6 +121,10 @@ struct Frames<'a> {
     cropper: Cropper,
     cuts: Cuts,
     parts: Parts,
+    /// Where spans are kept, of a shard that is one video.
+    goal: Option<&'a Goal>,
+    /// Where that video is gone on with.
+    seam: Option<&'a Seam>,
     reports: &'a Reports,
     sender: &'a SyncSender<Item>,
     recycled: &'a Receiver<Vec<f32>>,
@@ -140,8 +164,28 @@ impl Frames<'_> {
         let mut sampler = Sampler::new(&self.source.job.sampling);
         let detect = self.source.job.faces.mode == FaceMode::Detect;
         let mut cut = false;
+        let mut first = None;
+        if let Some(seam) = self.seam {
+            first = Some(self.resume(&mut reader, &within_reach, video, seam)?);
+            outcome.frames = seam.frames;
+            if let Some(trouble) = &seam.trouble {
+                outcome.note(trouble.clone());
+            }
+            if let Some(earlier) = &mut earlier {
+                earlier.skip_to(seam.frame).map_err(Abandoned::BrokeOff)?;
+            }
+        }
         let broke_off = loop {
-            let frame = match reader.next() {
+            match self.goal {
+                Some(goal) if goal.due(outcome.frames) => reader.watch(),
+                Some(_) => reader.unwatch(),
+                None => {}
+            }
+            let next = match first.take() {
+                Some(frame) => Ok(Some(frame)),
+                None => reader.next(),
+            };
+            let frame = match next {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break None,
                 Err(error) if error.broke_off().is_some() => {
@@ -158,6 +202,12 @@ impl Frames<'_> {
                 continue;
             }
             let (at, timestamp) = (frame.index, frame.timestamp);
+            let mut mark = match (self.goal, &frame.picture) {
+                (Some(_), Some(_)) => reader
+                    .foothold(at)
+                    .map(|foothold| Box::new(Mark::new(at, foothold, outcome, reader.damage()))),
+                _ => None,
+            };
             let mut contents = Vec::new();
             match (&mut earlier, frame.picture) {
                 (Some(earlier), picture) => {
@@ -191,13 +241,16 @@ impl Frames<'_> {
                     frame: at,
                     timestamp,
                     content,
+                    mark: mark.take(),
                 };
                 self.sender.send(item).map_err(|_| Abandoned::Receiver)?;
                 *blocked += waiting.elapsed();
             }
         };
         // First of all: whatever else is wrong with a file that changed under the reader comes from that.
-        within_reach.still_the_same(video).map_err(Abandoned::BrokeOff)?;
+        within_reach
+            .still_the_same(video)
+            .map_err(|(trouble, _)| Abandoned::BrokeOff(trouble))?;
         if let Some(earlier) = &mut earlier {
             earlier.end().map_err(Abandoned::BrokeOff)?;
         }
@@ -217,6 +270,41 @@ impl Frames<'_> {
             outcome.status = VideoStatus::Partial;
         }
         Ok(())
+    }
+
+    /// Brings the reader to a seam, whose frame it returns: by seeking, and where that does not show the same frames again, from
+    /// the beginning.
+    fn resume(
+        &mut self,
+        reader: &mut VideoReader,
+        here: &WithinReach,
+        video: &PlannedVideo,
+        seam: &Seam,
+    ) -> Result<DecodedFrame, Abandoned> {
+        for seek in [true, false] {
+            self.cuts.clear();
+            let found = reader.resume(&seam.foothold, seam.frame, seek, |frame| {
+                self.reports.passed(frame.index);
+                if let Some(picture) = &frame.picture {
+                    self.cuts.seen(picture);
+                }
+            });
+            match found {
+                Ok(Some((frame, again))) => {
+                    self.reports.resumed(&video.key, seam.frame, seam.frames, again);
+                    return Ok(frame);
+                }
+                Err(error) if error.broke_off().is_some() => {
+                    return Err(Abandoned::BrokeOff(here.trouble(&error)));
+                }
+                Ok(None) | Err(_) => {}
+            }
+            *reader = self.open(here, video).map_err(|not_opened| match not_opened {
+                NotOpened::Store(error) => Abandoned::Store(error),
+                NotOpened::Video { trouble, .. } => Abandoned::BrokeOff(trouble),
+            })?;
+        }
+        Err(Abandoned::Astray)
     }
 
     /// A face whose crop is the whole picture.
@@ -272,21 +360,41 @@ impl Frames<'_> {
         EarlierFrames::open(store, &mut self.parts, video, earlier).map(Some)
     }
 
-    /// Opens the video, if it is still the one that was planned.
+    /// Opens the video, if it is still the one that was planned. A disk that fails is asked again a few times.
     fn open(&self, here: &WithinReach, video: &PlannedVideo) -> Result<VideoReader, NotOpened> {
-        here.still_the_same(video).map_err(|trouble| NotOpened::Video {
-            trouble,
-            passing: false,
-        })?;
         let (path, options) = (here.path(), &self.source.options);
-        let opened = match video.archive {
-            None => VideoReader::open(path, video.kind, options),
-            Some(_) => VideoReader::open_crops(path, &video.key, options),
+        let mut pauses = PAUSES.into_iter();
+        let reader = loop {
+            let (not_opened, may_pass) = match here.still_the_same(video) {
+                Ok(()) => {
+                    let opened = match video.archive {
+                        None => VideoReader::open(path, video.kind, options),
+                        Some(_) => VideoReader::open_crops(path, &video.key, options),
+                    };
+                    match opened {
+                        Ok(reader) => break reader,
+                        Err(error) => (
+                            NotOpened::Video {
+                                trouble: here.trouble(&error),
+                                passing: error.broke_off().is_some(),
+                            },
+                            error.may_pass(),
+                        ),
+                    }
+                }
+                Err((trouble, may_pass)) => (
+                    NotOpened::Video {
+                        trouble,
+                        passing: false,
+                    },
+                    may_pass,
+                ),
+            };
+            match pauses.next() {
+                Some(pause) if may_pass => thread::sleep(pause),
+                _ => return Err(not_opened),
+            }
         };
-        let reader = opened.map_err(|error| NotOpened::Video {
-            trouble: here.trouble(&error),
-            passing: error.broke_off().is_some(),
-        })?;
         match reader.recipe().and_then(|recipe| self.mistaken(recipe)) {
             None => Ok(reader),
             Some(cause) => Err(NotOpened::Video {

@@ -7,7 +7,7 @@ use super::input::NotOpened;
 use crate::dataset::{ErrorClass, PlannedVideo, Trouble, VideoStatus};
 use crate::domain::{Face, FrameIndex, Micros, RowStatus, VideoKey, hex};
 use crate::queue::EarlierVideo;
-use crate::stages::rows::EarlierFaces;
+use crate::stages::rows::{EarlierFaces, EarlierFrame};
 use crate::store::{Store, StoreError};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -50,6 +50,8 @@ impl Parts {
 pub(super) struct EarlierFrames {
     video: VideoKey,
     faces: EarlierFaces,
+    /// Read ahead.
+    ahead: Option<EarlierFrame>,
     last: Option<FrameIndex>,
 }
 
@@ -97,8 +99,19 @@ impl EarlierFrames {
         Ok(Self {
             video: video.key.clone(),
             faces: EarlierFaces::open(part, &video.key).map_err(unreadable)?,
+            ahead: None,
             last: None,
         })
+    }
+
+    /// Passes over the frames before one.
+    pub fn skip_to(&mut self, frame: FrameIndex) -> Result<(), Trouble> {
+        loop {
+            self.ahead = self.faces.next().map_err(|cause| self.refuse(frame, cause))?;
+            if self.ahead.as_ref().is_none_or(|then| then.frame >= frame) {
+                return Ok(());
+            }
+        }
     }
 
     /// The faces of the next sampled frame; `whole` says whether it was decoded now. A frame that was damaged then and is
@@ -110,7 +123,10 @@ impl EarlierFrames {
         whole: bool,
     ) -> Result<Option<Vec<Face>>, Trouble> {
         self.last = Some(frame);
-        let then = self.faces.next().map_err(|cause| self.refuse(frame, cause))?;
+        let then = match self.ahead.take() {
+            Some(then) => Some(then),
+            None => self.faces.next().map_err(|cause| self.refuse(frame, cause))?,
+        };
         let Some(then) = then else {
             return Err(self.refuse(frame, format!("frame {frame} comes where it had ended")));
         };

@@ -89,19 +89,22 @@ impl WithinReach {
         }
     }
 
-    /// Whether it still is what was planned. A copy is: it was fetched as that.
-    pub fn still_the_same(&self, planned: &PlannedVideo) -> Result<(), Trouble> {
+    /// Whether it still is what was planned. A copy is: it was fetched as that. With the trouble, whether it may pass in a moment.
+    pub fn still_the_same(&self, planned: &PlannedVideo) -> Result<(), (Trouble, bool)> {
         let Place::Itself(path) = &self.place else {
             return Ok(());
         };
         match discover::same(path, planned) {
             Ok(true) => Ok(()),
-            Ok(false) => Err(changed(&self.name)),
-            Err(error) => Err(Trouble {
-                error: error.to_string(),
-                class: ErrorClass::Io,
-                frame: None,
-            }),
+            Ok(false) => Err((changed(&self.name), false)),
+            Err(error) => {
+                let trouble = Trouble {
+                    error: error.to_string(),
+                    class: ErrorClass::Io,
+                    frame: None,
+                };
+                Err((trouble, error.may_pass()))
+            }
         }
     }
 

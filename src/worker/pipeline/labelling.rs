@@ -1,13 +1,16 @@
 //! The labelling side of the pipeline: faces, batches, models, rows.
 
+use super::spans::Keeper;
 use super::{Content, Item, PipelineError};
-use crate::dataset::{PartInfo, StageSeconds};
+use crate::commit;
+use crate::dataset::{Following, LabelSchema, PartInfo, SpanRecord, StageSeconds};
 use crate::domain::{Face, FrameIndex, Micros};
 use crate::model::INPUT_LEN;
 use crate::queue::Lease;
 use crate::stages::faces::{Cropper, Finder, Found, Seen};
 use crate::stages::infer::Engine;
-use crate::stages::rows::{self, CropWriter, Row, RowWriter};
+use crate::stages::rows::{self, CropWriter, Row, RowWriter, replay, span_schema};
+use crate::store::Store;
 use crate::worker::heartbeat::Reports;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Instant;
@@ -31,6 +34,13 @@ impl Tally {
     }
 }
 
+/// Where rows go.
+pub(super) struct Writers<'a> {
+    pub rows: RowWriter,
+    pub crops: Option<CropWriter>,
+    pub spans: Option<Keeper<'a>>,
+}
+
 /// The labelling side of the pipeline: batches, models, rows.
 pub(super) struct Labelling<'a> {
     engine: &'a mut Engine,
@@ -43,6 +53,9 @@ pub(super) struct Labelling<'a> {
     recycle: SyncSender<Vec<f32>>,
     writer: RowWriter,
     crops: Option<CropWriter>,
+    spans: Option<Keeper<'a>>,
+    /// The faces of the frame that comes first, where labelling goes on in the midst of a video.
+    following: Option<Following>,
     /// Rows that wait for the batch, in order; those with a face match the batch's entries one by one.
     pending: Vec<Pending>,
     tally: Tally,
@@ -71,8 +84,11 @@ impl<'a> Labelling<'a> {
         lease: &'a Lease,
         reports: &'a Reports,
         recycle: SyncSender<Vec<f32>>,
-        writer: RowWriter,
-        crops: Option<CropWriter>,
+        Writers {
+            rows: writer,
+            crops,
+            spans,
+        }: Writers<'a>,
     ) -> Self {
         Self {
             finder,
@@ -84,9 +100,44 @@ impl<'a> Labelling<'a> {
             recycle,
             writer,
             crops,
+            spans,
+            following: None,
             pending: Vec::new(),
             tally: Tally::new(lease.shard.videos.len()),
         }
+    }
+
+    /// Takes over the rows of spans, in order.
+    pub(super) fn go_on_after(
+        &mut self,
+        kept: &[SpanRecord],
+        store: &Store,
+        schema: &LabelSchema,
+    ) -> Result<(), PipelineError> {
+        let (schema, video) = (span_schema(schema), &self.lease.shard.videos[0].key);
+        for span in kept {
+            let astray = |cause: &str| {
+                PipelineError::Astray(format!("span {} of {}: {cause}", span.number, span.shard))
+            };
+            let files = commit::open_span(store, span)?;
+            let (rows, crops) = files.ok_or_else(|| astray("its rows are not what its record says"))?;
+            let (writer, kept_crops, tally) = (&mut self.writer, &mut self.crops, &mut self.tally.rows[0]);
+            let replayed = replay(&schema, video, rows, crops, |row, jpeg| {
+                writer.push(row).map_err(|error| error.to_string())?;
+                tally.0 += 1;
+                if let rows::Content::Face { .. } = row.content {
+                    tally.1 += 1;
+                    if let Some(crops) = kept_crops {
+                        crops.push(row, jpeg).map_err(|error| error.to_string())?;
+                    }
+                }
+                Ok(())
+            });
+            replayed.map_err(|cause| astray(&cause))?;
+            self.reports.labelled(span.part.rows);
+        }
+        self.following = kept.last().and_then(|span| span.seam.following.clone());
+        Ok(())
     }
 
     /// Takes items until the other side hangs up.
@@ -125,7 +176,14 @@ impl<'a> Labelling<'a> {
             frame,
             timestamp,
             content,
+            mark,
         } = item;
+        if let (Some(spans), Some(mark)) = (&mut self.spans, mark) {
+            spans.mark(*mark);
+        }
+        if self.finder.is_none() && self.spans.as_mut().is_some_and(|spans| spans.may_end(frame)) {
+            self.end_span(None)?;
+        }
         let pending = |shown| Pending {
             video,
             frame,
@@ -147,15 +205,42 @@ impl<'a> Labelling<'a> {
             return self.hold(pending(Shown::Damaged));
         };
         let finding = Instant::now();
-        let found = finder.push(Seen {
+        let seen = Seen {
             video,
             frame,
             timestamp,
             picture,
             cut,
-        })?;
+        };
+        if let Some(following) = self.following.take() {
+            finder.resume(&following, seen);
+            return Ok(());
+        }
+        let found = finder.push(seen)?;
         self.tally.seconds.faces += finding.elapsed().as_secs_f64();
-        self.show(found)
+        if found.is_empty() {
+            return Ok(());
+        }
+        let seam = finder.seam();
+        self.show(found)?;
+        let Some((frame, following)) = seam else {
+            return Ok(());
+        };
+        if self.spans.as_mut().is_some_and(|spans| spans.may_end(frame)) {
+            self.end_span(Some(following))?;
+        }
+        Ok(())
+    }
+
+    /// Keeps what was labelled up to a mark.
+    fn end_span(&mut self, following: Option<Following>) -> Result<(), PipelineError> {
+        self.flush()?;
+        let writing = Instant::now();
+        if let Some(spans) = &mut self.spans {
+            spans.end(following)?;
+        }
+        self.tally.seconds.rows += writing.elapsed().as_secs_f64();
+        Ok(())
     }
 
     /// Cuts out the faces that were found.
@@ -248,8 +333,15 @@ impl<'a> Labelling<'a> {
                 content,
             };
             self.writer.push(&row)?;
-            if let (Some(crops), Shown::Face(_, jpeg)) = (&mut self.crops, &pending.shown) {
+            let jpeg = match &pending.shown {
+                Shown::Face(_, jpeg) => jpeg.as_slice(),
+                Shown::NoFace | Shown::Damaged => &[],
+            };
+            if let (Some(crops), Shown::Face(..)) = (&mut self.crops, &pending.shown) {
                 crops.push(&row, jpeg)?;
+            }
+            if let Some(spans) = &mut self.spans {
+                spans.push(&row, jpeg)?;
             }
         }
         self.tally.seconds.rows += writing.elapsed().as_secs_f64();

@@ -1,0 +1,204 @@
+//! Where decoding can go on: key frames to stand on, and the proof that what comes from there is what came before.
+//!
+//! A container may land elsewhere than where it was sent, a key frame may not be one, times may be guessed differently from
+//! the midst than from the beginning. So nothing is believed: the frames from the key frame to the seam are decoded again, and
+//! their times and pictures must be the ones that came the first time.
+
+use super::{DecodeError, DecodedFrame, Picture, Source, VideoReader};
+use crate::dataset::Foothold;
+use crate::domain::{FrameIndex, hex};
+use sha2::{Digest, Sha256};
+
+/// Rows from one that is looked at to the next: none of the blocks that codecs predict is smaller.
+const ROW_STEP: usize = 4;
+
+/// Looks out for a foothold.
+#[derive(Default)]
+pub(super) struct Watch {
+    looking: bool,
+    /// Ticks of the last clean key frame.
+    last_key: Option<i64>,
+    standing: Option<Standing>,
+}
+
+struct Standing {
+    frame: FrameIndex,
+    ticks: Option<i64>,
+    seek: Option<i64>,
+    hash: Sha256,
+}
+
+impl Watch {
+    pub(super) fn see(&mut self, frame: &DecodedFrame, ordered: bool) {
+        let clean_key = frame.key && frame.picture.is_some();
+        if self.looking && self.standing.is_none() && clean_key && ordered {
+            self.standing = Some(Standing {
+                frame: frame.index,
+                ticks: frame.ticks,
+                seek: self.last_key,
+                hash: Sha256::new(),
+            });
+        }
+        if let Some(standing) = &mut self.standing {
+            add(&mut standing.hash, frame);
+        }
+        if clean_key {
+            self.last_key = frame.ticks;
+        }
+    }
+}
+
+/// What matters of a frame.
+fn add(hash: &mut Sha256, frame: &DecodedFrame) {
+    hash.update([u8::from(frame.key), u8::from(frame.picture.is_some())]);
+    hash.update(frame.ticks.map_or([0; 9], |ticks| {
+        let mut bytes = [1; 9];
+        bytes[1..].copy_from_slice(&ticks.to_le_bytes());
+        bytes
+    }));
+    if let Some(picture) = &frame.picture {
+        add_picture(hash, picture);
+    }
+}
+
+fn add_picture(hash: &mut Sha256, picture: &Picture) {
+    let size = picture.stored();
+    hash.update(size.width.to_le_bytes());
+    hash.update(size.height.to_le_bytes());
+    for component in picture.components() {
+        let plane = picture.plane(component.plane);
+        for y in (0..component.size.height as usize).step_by(ROW_STEP) {
+            hash.update(plane.row(y));
+        }
+    }
+}
+
+/// Whether the times of frames ascend, as libavcodec looks at them when it guesses: where they do not, its guess depends on
+/// all that came before.
+pub(super) struct Clock {
+    ordered: bool,
+    last: [Option<i64>; 2],
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self {
+            ordered: true,
+            last: [None; 2],
+        }
+    }
+}
+
+impl Clock {
+    /// Takes the times of a frame.
+    pub(super) fn read(&mut self, pts: Option<i64>, dts: Option<i64>) {
+        for (last, (own, other)) in self.last.iter_mut().zip([(pts, dts), (dts, pts)]) {
+            self.ordered &= own.is_none() || own > *last;
+            *last = own.or(other);
+        }
+        self.ordered &= pts.is_some() || dts.is_some();
+    }
+
+    /// Whether they did so far, and each frame had one.
+    pub(super) fn ordered(&self) -> bool {
+        self.ordered
+    }
+}
+
+impl VideoReader {
+    /// From the next key frame on, keeps in mind what is needed to begin there again.
+    pub fn watch(&mut self) {
+        self.watch.looking = true;
+    }
+
+    /// Does so no longer.
+    pub fn unwatch(&mut self) {
+        (self.watch.looking, self.watch.standing) = (false, None);
+    }
+
+    /// The foothold for a seam at the frame that was returned last; `None` while no key frame came before it, or while the
+    /// stream's own times are not in order.
+    pub fn foothold(&self, seam: FrameIndex) -> Option<Foothold> {
+        let standing = self.watch.standing.as_ref().filter(|it| it.frame < seam)?;
+        self.source.ordered().then(|| Foothold {
+            frame: standing.frame,
+            ticks: standing.ticks,
+            seek: standing.seek,
+            sha256: hex(&standing.hash.clone().finalize()),
+        })
+    }
+
+    /// Goes on at a seam: returns its frame, and how many frames were decoded for that, it included. `seen` is shown every frame
+    /// before it. `None` when what is decoded is not what was: then this reader is of no further use.
+    ///
+    /// With `seek` only what lies around the key frame is decoded, else everything from the beginning.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub fn resume(
+        &mut self,
+        foothold: &Foothold,
+        seam: FrameIndex,
+        seek: bool,
+        mut seen: impl FnMut(&DecodedFrame),
+    ) -> Result<Option<(DecodedFrame, u64)>, DecodeError> {
+        if seek && !self.source.seek(foothold) {
+            return Ok(None);
+        }
+        let mut again = 0;
+        let mut hash: Option<Sha256> = None;
+        while let Some(mut frame) = self.next()? {
+            again += 1;
+            if hash.is_none() {
+                let found = frame.ticks == foothold.ticks && frame.key && frame.picture.is_some();
+                if found && (seek || frame.index == foothold.frame) {
+                    self.source.stand(foothold.frame);
+                    frame.index = foothold.frame;
+                    hash = Some(Sha256::new());
+                } else if seek && frame.ticks > foothold.ticks {
+                    return Ok(None);
+                }
+            }
+            let Some(hash) = &mut hash else {
+                seen(&frame);
+                continue;
+            };
+            add(hash, &frame);
+            if frame.index >= seam {
+                let same = frame.index == seam && hex(&hash.clone().finalize()) == foothold.sha256;
+                return Ok(same.then_some((frame, again)));
+            }
+            seen(&frame);
+        }
+        Ok(None)
+    }
+}
+
+impl Source {
+    /// The times that the stream tells are in order so far, so that none had to be guessed.
+    pub(super) fn ordered(&self) -> bool {
+        match self {
+            Source::File(reader) => reader.ordered(),
+            Source::Images(_) => true,
+            Source::Crops(_) => false,
+        }
+    }
+
+    fn seek(&mut self, foothold: &Foothold) -> bool {
+        match self {
+            Source::File(reader) => foothold.seek.is_some_and(|ticks| reader.seek(ticks)),
+            Source::Images(reader) => {
+                reader.seek(foothold.frame);
+                true
+            }
+            Source::Crops(_) => false,
+        }
+    }
+
+    /// The frame that was returned last has this index, and nothing before it counts.
+    fn stand(&mut self, frame: FrameIndex) {
+        if let Source::File(reader) = self {
+            reader.stand(frame);
+        }
+    }
+}

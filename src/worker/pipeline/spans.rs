@@ -1,0 +1,223 @@
+//! Spans of a long video: what was labelled is kept now and then, with the state to go on from.
+//!
+//! The decode thread finds key frames to go on from and marks frames that a seam may lie before; the labelling side makes the
+//! seam where it holds nothing back. Where the seams lie changes no row.
+
+use super::PipelineError;
+use crate::commit;
+use crate::dataset::{
+    Following, Foothold, LabelSchema, RECORD_VERSION, Seam, SpanRecord, Trouble, VideoOutcome,
+};
+use crate::domain::{FrameIndex, ShardId};
+use crate::stages::rows::{CropWriter, Row, RowWriter, span_schema};
+use crate::store::Store;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tempfile::NamedTempFile;
+
+/// Where the spans of a shard are kept, and those there are.
+pub struct Spans<'a> {
+    /// The output.
+    pub store: &'a Store,
+    /// In order.
+    pub kept: Vec<SpanRecord>,
+}
+
+/// What the two threads agree on.
+pub(super) struct Goal {
+    /// Frames of a span.
+    every: u64,
+    /// Frames decoded before the last seam.
+    taken: AtomicU64,
+}
+
+impl Goal {
+    pub(super) fn new(every: u64, last: Option<&Seam>) -> Self {
+        Self {
+            every,
+            taken: AtomicU64::new(last.map_or(0, |seam| seam.frames)),
+        }
+    }
+
+    /// Whether another seam is due after so many frames.
+    pub(super) fn due(&self, frames: u64) -> bool {
+        frames.saturating_sub(self.taken.load(Ordering::Relaxed)) >= self.every
+    }
+
+    fn give_up(&self) {
+        self.taken.store(u64::MAX, Ordering::Relaxed);
+    }
+}
+
+/// A frame that a seam may lie before.
+pub(super) struct Mark {
+    frame: FrameIndex,
+    frames: u64,
+    trouble: Option<Trouble>,
+    foothold: Foothold,
+}
+
+impl Mark {
+    /// Before `frame`, which was decoded last; `damage` is the reader's.
+    pub(super) fn new(
+        frame: FrameIndex,
+        foothold: Foothold,
+        outcome: &VideoOutcome,
+        damage: Option<&Trouble>,
+    ) -> Self {
+        Self {
+            frame,
+            frames: outcome.frames - 1,
+            trouble: outcome.trouble().or_else(|| damage.cloned()),
+            foothold,
+        }
+    }
+}
+
+/// How crops are written, where they are kept.
+#[derive(Clone, Copy)]
+pub(super) struct CropStyle {
+    pub recipe: &'static str,
+    pub quality: u8,
+}
+
+/// Keeps spans on the labelling side.
+pub(super) struct Keeper<'a> {
+    store: &'a Store,
+    goal: &'a Goal,
+    shard: ShardId,
+    schema: LabelSchema,
+    crops: Option<CropStyle>,
+    number: u32,
+    follows: Option<String>,
+    open: Option<Open>,
+    marks: VecDeque<Mark>,
+    given_up: bool,
+}
+
+/// The files of the span under way.
+struct Open {
+    rows: RowWriter,
+    part: NamedTempFile,
+    crops: Option<(CropWriter, NamedTempFile)>,
+}
+
+impl<'a> Keeper<'a> {
+    pub(super) fn new(
+        spans: &Spans<'a>,
+        goal: &'a Goal,
+        shard: &ShardId,
+        schema: &LabelSchema,
+        crops: Option<CropStyle>,
+    ) -> Self {
+        Self {
+            store: spans.store,
+            goal,
+            shard: shard.clone(),
+            schema: span_schema(schema),
+            crops,
+            number: spans.kept.len() as u32,
+            follows: spans.kept.last().map(|span| span.part.sha256.clone()),
+            open: None,
+            marks: VecDeque::new(),
+            given_up: false,
+        }
+    }
+
+    /// A seam may lie here.
+    pub(super) fn mark(&mut self, mark: Mark) {
+        // Those on their way when the last span ended come too early.
+        if self.goal.due(mark.frames) {
+            self.marks.push_back(mark);
+        }
+    }
+
+    /// Whether a seam may lie before this frame, at which nothing is held back; earlier marks are of no use then.
+    pub(super) fn may_end(&mut self, frame: FrameIndex) -> bool {
+        while self.marks.front().is_some_and(|mark| mark.frame < frame) {
+            self.marks.pop_front();
+        }
+        !self.given_up && self.marks.front().is_some_and(|mark| mark.frame == frame)
+    }
+
+    /// Adds a row.
+    pub(super) fn push(&mut self, row: &Row<'_>, jpeg: &[u8]) -> Result<(), PipelineError> {
+        if self.given_up {
+            return Ok(());
+        }
+        let open = match &mut self.open {
+            Some(open) => open,
+            None => {
+                let open = self.begin()?;
+                self.open.insert(open)
+            }
+        };
+        open.rows.push(row)?;
+        if let (Some((crops, _)), false) = (&mut open.crops, jpeg.is_empty()) {
+            crops.push(row, jpeg)?;
+        }
+        Ok(())
+    }
+
+    fn begin(&self) -> Result<Open, PipelineError> {
+        let part = self.store.scratch_file(self.shard.as_str())?;
+        let crops = match self.crops {
+            Some(CropStyle { recipe, quality }) => {
+                let file = self.store.scratch_file(self.shard.as_str())?;
+                Some((
+                    CropWriter::create(file.path(), &self.schema, recipe, quality)?,
+                    file,
+                ))
+            }
+            None => None,
+        };
+        Ok(Open {
+            rows: RowWriter::create(part.path(), &self.schema)?,
+            part,
+            crops,
+        })
+    }
+
+    /// Ends the span before the frame that [`may_end`](Self::may_end) was asked for.
+    pub(super) fn end(&mut self, following: Option<Following>) -> Result<(), PipelineError> {
+        let Some(mark) = self.marks.pop_front() else {
+            return Ok(());
+        };
+        let open = match self.open.take() {
+            Some(open) => open,
+            None => self.begin()?,
+        };
+        let (crops, crops_file) = match open.crops {
+            Some((crops, file)) => (Some(crops.finish()?), Some(file)),
+            None => (None, None),
+        };
+        let span = SpanRecord {
+            version: RECORD_VERSION,
+            shard: self.shard.clone(),
+            fingerprint: self.schema.fingerprint().clone(),
+            number: self.number,
+            follows: self.follows.take(),
+            part: open.rows.finish()?,
+            crops,
+            seam: Seam {
+                frame: mark.frame,
+                frames: mark.frames,
+                trouble: mark.trouble,
+                foothold: mark.foothold,
+                following,
+            },
+        };
+        let frames = span.seam.frames;
+        self.follows = Some(span.part.sha256.clone());
+        self.number += 1;
+        self.marks.clear();
+        if commit::put_span(self.store, &span, open.part, crops_file)? {
+            self.goal.taken.store(frames, Ordering::Relaxed);
+        } else {
+            // Another worker is at the same video; its seams may lie elsewhere.
+            self.given_up = true;
+            self.goal.give_up();
+        }
+        Ok(())
+    }
+}
