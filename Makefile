@@ -51,7 +51,7 @@ test: ## install what is missing, check format and lints, run every test
 
 .PHONY: soak
 soak: ## the tests with the long ones: kills and resumes at many random moments
-	@$(SETUP) all
+	@$(SETUP) all soak
 	AFFECTMILL_SOAK=1 cargo test
 
 .PHONY: fmt

@@ -5,6 +5,7 @@
     setup.py demo        the demo's videos, in .demo/videos, and its trained network of expressions
     setup.py test        what the tests need on top: ffprobe, Java, an S3 server, a Python environment, more videos
     setup.py all         the three of them
+    setup.py soak        what the long tests need on top: a Slurm
     setup.py path WHAT   prints where something lies: cache, videos, detector, expression, venv, python, target, libtorch
 
 Downloads go to $AFFECTMILL_CACHE, else $XDG_CACHE_HOME/affectmill, else ~/.cache/affectmill, and are pinned by hash in
@@ -234,6 +235,12 @@ def setup_test(assets: Assets) -> None:
     provide_venv(assets)
 
 
+def setup_soak(assets: Assets) -> None:
+    commands = ["slurmctld", "slurmd", "sbatch", "munged"]
+    if not all(shutil.which(command) for command in commands):
+        require_packages(["slurmctld", "slurmd", "slurm-client", "munge"], commands=commands)
+
+
 def java_version() -> int:
     """The major version of the Java that Spark would start; 0 if there is none."""
     home = os.environ.get("JAVA_HOME")
@@ -323,6 +330,7 @@ STEPS = {
     "demo": [setup_demo],
     "test": [setup_test],
     "all": [setup_build, setup_demo, setup_test],
+    "soak": [setup_soak],
 }
 
 

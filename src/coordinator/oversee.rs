@@ -39,15 +39,21 @@ pub async fn oversee(
 ) -> Result<(Option<Signal>, Labelled), RunError> {
     let mut interrupts = signal(SignalKind::interrupt()).map_err(RunError::Spawn)?;
     let mut terminates = signal(SignalKind::terminate()).map_err(RunError::Spawn)?;
-    let work = watch(prepared, address, sink);
-    tokio::select! {
-        labelled = work => Ok((None, labelled?)),
-        _ = interrupts.recv() => Ok((Some(Signal::Interrupt), Labelled::default())),
-        _ = terminates.recv() => Ok((Some(Signal::Terminate), Labelled::default())),
-    }
+    let mut labelled = Labelled::default();
+    let signal = tokio::select! {
+        watched = watch(prepared, address, &mut labelled, sink) => watched.map(|()| None)?,
+        _ = interrupts.recv() => Some(Signal::Interrupt),
+        _ = terminates.recv() => Some(Signal::Terminate),
+    };
+    Ok((signal, labelled))
 }
 
-async fn watch(prepared: &Prepared, address: Address, sink: Sink<'_>) -> Result<Labelled, RunError> {
+async fn watch(
+    prepared: &Prepared,
+    address: Address,
+    labelled: &mut Labelled,
+    sink: Sink<'_>,
+) -> Result<(), RunError> {
     let (told, mut words) = mpsc::channel(16);
     let (job, servers) = (address.job.clone(), address.servers.join(","));
     let lease = Duration::from_secs_f64(address.settings.lease_seconds);
@@ -68,7 +74,6 @@ async fn watch(prepared: &Prepared, address: Address, sink: Sink<'_>) -> Result<
     let mut crowd = Crowd::new(lease);
     let mut clock = interval(LOOK);
     let mut reminded: Option<Instant> = None;
-    let mut labelled = Labelled::default();
     loop {
         tokio::select! {
             told = board.told() => {
@@ -104,7 +109,7 @@ async fn watch(prepared: &Prepared, address: Address, sink: Sink<'_>) -> Result<
             message: error.to_string(),
         });
     }
-    Ok(labelled)
+    Ok(())
 }
 
 /// Whether all is committed. Shards that neither the queue nor a commit knows are put into the queue again: a server lost

@@ -7,6 +7,9 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// Workers that get a line; a cluster has more than a screen.
+const MOST_WORKERS: usize = 16;
+
 /// Draws bars on standard error.
 pub struct Bars {
     screen: MultiProgress,
@@ -32,7 +35,14 @@ impl Bars {
         let gone: Vec<usize> = self
             .workers
             .keys()
-            .filter(|worker| !self.progress.workers.contains_key(worker))
+            .filter(|worker| {
+                !self
+                    .progress
+                    .workers
+                    .keys()
+                    .take(MOST_WORKERS)
+                    .any(|shown| shown == *worker)
+            })
             .copied()
             .collect();
         for worker in gone {
@@ -40,7 +50,7 @@ impl Bars {
                 self.screen.remove(&bar);
             }
         }
-        for (number, state) in &self.progress.workers {
+        for (number, state) in self.progress.workers.iter().take(MOST_WORKERS) {
             let bar = self.workers.entry(*number).or_insert_with(|| {
                 let bar = self.screen.add(ProgressBar::new_spinner());
                 bar.set_style(style("  {spinner} {prefix:.dim} {wide_msg}"));
@@ -81,6 +91,14 @@ impl Sink for Bars {
                 self.overall.finish_and_clear();
             }
             _ => {}
+        }
+        if let Event::Joined { .. } = event {
+            self.overall.set_style(style("{spinner} {msg}"));
+            self.overall.enable_steady_tick(Duration::from_millis(500));
+        }
+        if self.progress.totals.shards == 0 && !self.progress.workers.is_empty() {
+            self.overall.set_message(self.progress.line());
+            self.show_workers();
         }
         if !self.overall.is_finished() && self.progress.totals.shards > 0 {
             self.overall.set_position(self.progress.frames());

@@ -58,14 +58,7 @@ impl Sink for Plain {
         let ticks = matches!(event, Event::Progress { .. } | Event::ShardDone { .. });
         if ticks && !self.quiet && self.said.elapsed() >= INTERVAL {
             self.said = Instant::now();
-            let left = self.progress.left().map_or_else(|| "?".into(), text::duration);
-            let _ = writeln!(
-                err,
-                "{} of {}, {:.1}/s, {left} left",
-                text::count(self.progress.frames()),
-                text::plural(self.progress.totals.frames, "frame"),
-                self.progress.rate(),
-            );
+            let _ = writeln!(err, "{}", self.progress.line());
         }
     }
 }

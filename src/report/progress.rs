@@ -1,5 +1,6 @@
 //! How far a run is, kept up to date from its events; bars and plain lines both read it.
 
+use super::text;
 use crate::events::{Event, Totals};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -89,6 +90,17 @@ impl Progress {
         }
     }
 
+    /// How far it is, in one line. A host that joined a run elsewhere knows what it did, and not what there is to do.
+    pub fn line(&self) -> String {
+        let (frames, rate) = (self.frames(), self.rate());
+        if self.totals.shards == 0 {
+            return format!("{} here, {rate:.1}/s", text::plural(frames, "frame"));
+        }
+        let left = self.left().map_or_else(|| "?".into(), text::duration);
+        let all = text::plural(self.totals.frames, "frame");
+        format!("{} of {all}, {rate:.1}/s, {left} left", text::count(frames))
+    }
+
     /// Frames done, those of shards in hand included; never more than planned.
     pub fn frames(&self) -> u64 {
         let in_hand: u64 = self
@@ -96,7 +108,11 @@ impl Progress {
             .values()
             .map(|state| state.decoded.min(state.planned))
             .sum();
-        (self.frames_committed + in_hand).min(self.totals.frames)
+        let planned = match self.totals.shards {
+            0 => u64::MAX,
+            _ => self.totals.frames,
+        };
+        (self.frames_committed + in_hand).min(planned)
     }
 
     /// Frames a second since this run began.
@@ -124,6 +140,7 @@ mod tests {
     fn frames_in_hand_count_once_and_never_past_the_plan() {
         let mut progress = Progress::new();
         progress.totals = Totals {
+            shards: 3,
             frames: 100,
             frames_done: 10,
             ..Default::default()

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// What a worker's environment should hold unless the user chose otherwise: glibc then asks for huge pages, which make
 /// the models about 1.05 times as fast (their activations are written and read once each, so page faults and the
@@ -54,6 +55,7 @@ pub fn serve() -> Result<(), WorkerError> {
     )?);
     rustix::stdio::dup2_stdout(io::stderr()).map_err(io::Error::from)?;
 
+    leave_signals_to_the_coordinator()?;
     let orders = orders()?;
     let mut labeller = None;
     let mut prober = Prober::default();
@@ -89,6 +91,17 @@ pub fn serve() -> Result<(), WorkerError> {
         }
     }
     Ok(())
+}
+
+/// Schedulers that preempt send SIGTERM to every process. What it means is for the coordinator to decide, which ends this one
+/// by closing its standard input: a shard in hand may be finished first.
+fn leave_signals_to_the_coordinator() -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
+    let _inside = runtime.enter();
+    // A handler, once there, stays: the default action, to die, is gone for as long as this process lives.
+    signal(SignalKind::terminate()).map(drop)
 }
 
 /// Reads orders on a thread of its own, so that the end of the coordinator ends this process at once, even while
@@ -281,6 +294,6 @@ fn spans_of<'a>(store: &'a Store, record: &JobRecord, lease: &Lease) -> Result<O
         return Ok(None);
     }
     let kept = commit::read_spans(store, &lease.shard.id, &record.fingerprint);
-    let kept = kept.map_err(Failure::of_commit)?;
+    let kept = kept.map_err(|error| Failure::of_commit(error.into()))?;
     Ok(Some(Spans { store, kept }))
 }

@@ -301,6 +301,36 @@ fn a_video_that_hangs_every_host_is_quarantined_and_the_run_ends_with_3() {
 }
 
 #[test]
+fn the_recipes_are_what_kubernetes_docker_and_nats_take() {
+    let repository = env!("CARGO_MANIFEST_DIR");
+    let mut check = Command::new(python());
+    check
+        .arg(format!("{repository}/tests/recipes/manifests.py"))
+        .arg(repository);
+    println!(
+        "{}",
+        succeed(check.arg(real::program()).arg(affectmill().get_program()))
+    );
+}
+
+/// Minutes of a real Slurm, so only where there is time.
+#[test]
+fn the_slurm_script_ends_in_the_same_bytes_preempted_or_not() {
+    if !soak() {
+        return;
+    }
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recipes/slurm.sh");
+    let mut slurm = Command::new("bash");
+    slurm
+        .arg(script)
+        .env("AFFECTMILL", affectmill().get_program())
+        .env("NATS_SERVER", real::program());
+    let told = succeed(&mut slurm);
+    println!("{told}");
+    assert!(told.contains("all good"), "{told}");
+}
+
+#[test]
 fn hosts_that_would_label_otherwise_or_elsewhere_are_refused() {
     let project = Project::with_models(&["mini_xception"]).synthetic(2, 20);
     let cluster = Cluster::local(project);

@@ -31,6 +31,8 @@ use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::{self, kv, object_store};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
@@ -183,12 +185,18 @@ impl Connection {
         told: mpsc::Sender<String>,
     ) -> Result<Self, NatsError> {
         let servers = address.servers.join(",");
+        let lost = Arc::new(AtomicBool::new(false));
         let options = options(&address.settings).await?.event_callback(move |event| {
-            let told = told.clone();
+            let (told, lost) = (told.clone(), lost.clone());
             async move {
                 let words = match event {
-                    async_nats::Event::Disconnected => "the NATS server is out of reach; trying again",
-                    async_nats::Event::Connected => "connected with a NATS server",
+                    async_nats::Event::Disconnected if !lost.swap(true, Ordering::Relaxed) => {
+                        "the NATS server is out of reach; trying again"
+                    }
+                    // The first connection is no news.
+                    async_nats::Event::Connected if lost.swap(false, Ordering::Relaxed) => {
+                        "the NATS server is back"
+                    }
                     _ => return,
                 };
                 // Who does not listen any more need not know.
