@@ -2,13 +2,11 @@
 //! cut off. Whatever happens, the labels are those of a run on one machine.
 
 use super::common::*;
+use super::nats::{self, Server};
 #[path = "../nats/network.rs"]
 mod network;
-#[path = "../nats/mod.rs"]
-mod real;
 
 use network::Network;
-use real::Server;
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -92,6 +90,11 @@ struct Part {
     words: Arc<Mutex<String>>,
 }
 
+fn reading(read: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::Builder::new().name("reading".into());
+    thread.spawn(read).expect("a thread");
+}
+
 impl Part {
     fn start(mut command: Command) -> Self {
         let mut child = command
@@ -107,12 +110,12 @@ impl Part {
         );
         let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         let (to, said) = (events.clone(), words.clone());
-        std::thread::spawn(move || {
+        reading(move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
                 to.lock().unwrap().extend(serde_json::from_str::<Value>(&line));
             }
         });
-        std::thread::spawn(move || {
+        reading(move || {
             for line in BufReader::new(err).lines().map_while(Result::ok) {
                 let mut said = said.lock().unwrap();
                 said.push_str(&line);
@@ -309,7 +312,7 @@ fn the_recipes_are_what_kubernetes_docker_and_nats_take() {
         .arg(repository);
     println!(
         "{}",
-        succeed(check.arg(real::program()).arg(affectmill().get_program()))
+        succeed(check.arg(nats::program()).arg(affectmill().get_program()))
     );
 }
 
@@ -324,7 +327,7 @@ fn the_slurm_script_ends_in_the_same_bytes_preempted_or_not() {
     slurm
         .arg(script)
         .env("AFFECTMILL", affectmill().get_program())
-        .env("NATS_SERVER", real::program());
+        .env("NATS_SERVER", nats::program());
     let told = succeed(&mut slurm);
     println!("{told}");
     assert!(told.contains("all good"), "{told}");

@@ -9,6 +9,8 @@ mod earlier;
 mod faces;
 mod kills;
 mod limits;
+#[path = "../nats/mod.rs"]
+mod nats;
 mod readme;
 mod retry;
 mod run;

@@ -1,8 +1,7 @@
 //! Jobs whose ends lie in S3, on a real server: the same bytes as on disk, whatever happens on the way.
 
 use super::common::*;
-#[path = "../nats/mod.rs"]
-mod nats;
+use super::nats;
 #[path = "../s3/proxy.rs"]
 mod proxy;
 #[path = "../s3/mod.rs"]

@@ -39,7 +39,7 @@ impl Troubles {
         }
         let losses = self.losses.entry(video.clone()).or_default();
         *losses += 1;
-        if *losses % LOSSES_PER_STRIKE == 0 {
+        if losses.is_multiple_of(LOSSES_PER_STRIKE) {
             let error = format!("{losses} hosts were lost or cut off with it in hand");
             let trouble = Trouble {
                 error,
