@@ -2,10 +2,10 @@
 //! Prints what it measures; what it asserts is that every shard was leased and acknowledged once.
 
 use affectmill::dataset::{PlannedVideo, ShardPlan, SourceKind};
-use affectmill::domain::{Fingerprint, Location, ShardId, VideoKey};
+use affectmill::domain::{Location, ShardId, VideoKey};
 use affectmill::queue::nats::{Address, Board, Connection, Order, Posting, Pulled};
 use affectmill::queue::{Answer, Arrival, Leases};
-use affectmill::spec::{NatsSettings, Run};
+use affectmill::spec::NatsSettings;
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -15,7 +15,7 @@ mod nats;
 use nats::Server;
 
 /// The `n`-th shard of a large collection: a dozen videos with names as people have them.
-fn order(n: u32, fingerprint: &Fingerprint) -> Order {
+fn order(n: u32, set: &str) -> Order {
     let video = |part: u32| PlannedVideo {
         key: VideoKey::new(format!(
             "footage/2024/camera-{:03}/recording {n:07}-{part:02}.mp4",
@@ -33,7 +33,7 @@ fn order(n: u32, fingerprint: &Fingerprint) -> Order {
     let mut digest = [0; 8];
     digest[..4].copy_from_slice(&n.to_be_bytes());
     Order {
-        fingerprint: fingerprint.clone(),
+        set: set.into(),
         shard: ShardPlan {
             id: ShardId::from_digest(&digest),
             attempt: 0,
@@ -88,7 +88,7 @@ async fn next(leases: &mut Leases) -> Option<(ShardId, Duration)> {
         match leases.arrival().await {
             Arrival::Lease(_, lease) => return Some((lease.shard.id, began.elapsed())),
             Arrival::Finished => return None,
-            Arrival::Trouble(_) => {}
+            Arrival::Trouble(_) | Arrival::Word(_) => {}
             Arrival::Lost(error) => panic!("{error}"),
         }
     }
@@ -104,17 +104,14 @@ async fn every_shard_of_a_large_job_is_leased_once() {
     };
     let server = Server::start();
     let posting = posting();
-    let fingerprint = posting.record.fingerprint.clone();
+    let set = posting.set();
     let connection = connect(&server).await;
-    connection.post(&posting).await.unwrap();
+    let revision = connection.post(&posting).await.unwrap();
     let board = Board::open(connection.clone()).await.unwrap();
 
     let before = memory("self", "VmRSS");
     let began = Instant::now();
-    let new = board
-        .publish((0..shards).map(|n| order(n, &fingerprint)))
-        .await
-        .unwrap();
+    let new = board.publish((0..shards).map(|n| order(n, &set))).await.unwrap();
     let seconds = began.elapsed().as_secs_f64();
     assert_eq!(new, shards as usize);
     println!(
@@ -125,13 +122,7 @@ async fn every_shard_of_a_large_job_is_leased_once() {
     );
 
     // Queue talk of one worker among nothing else: from done to the next lease.
-    let run = Run::default();
-    let mut leases = Leases::Nats(Pulled::new(
-        connect(&server).await,
-        fingerprint.clone(),
-        &run,
-        60.0,
-    ));
+    let mut leases = Leases::Nats(Pulled::new(connect(&server).await, &posting, mpsc::channel(1).1));
     let mut seen = HashSet::new();
     let mut talk = Duration::ZERO;
     for _ in 0..talkers {
@@ -140,7 +131,7 @@ async fn every_shard_of_a_large_job_is_leased_once() {
         leases.done(0, &shard);
         assert!(seen.insert(shard));
     }
-    leases.close().await;
+    leases.close(None).await;
     let each = talk.as_secs_f64() / f64::from(talkers);
     println!(
         "a worker waits {:.2} ms for its next shard: {:.3} % of a shard of 10 s",
@@ -152,9 +143,8 @@ async fn every_shard_of_a_large_job_is_leased_once() {
     for _ in 0..hosts {
         all.push(Leases::Nats(Pulled::new(
             connect(&server).await,
-            fingerprint.clone(),
-            &run,
-            60.0,
+            &posting,
+            mpsc::channel(1).1,
         )));
     }
     let began = Instant::now();
@@ -166,7 +156,7 @@ async fn every_shard_of_a_large_job_is_leased_once() {
                 leases.done(0, &shard);
                 seen.push(shard);
             }
-            leases.close().await;
+            leases.close(None).await;
             seen
         });
     }
@@ -184,7 +174,7 @@ async fn every_shard_of_a_large_job_is_leased_once() {
         rest as f64 / seconds,
         memory(&server.pid().to_string(), "VmRSS"),
     );
-    connection.finished(&posting).await.unwrap();
+    connection.finished(&posting, revision).await.unwrap();
     while let Some(done) = working.join_next().await {
         for shard in done.unwrap() {
             assert!(seen.insert(shard.clone()), "{shard} was leased twice");

@@ -1,8 +1,9 @@
 //! `affectmill status`.
 
+use super::run::failure;
 use super::worker::Queue;
 use super::{Failure, block_on, existing, exit, print, print_json};
-use crate::queue::nats::{Connection, PATIENCE, Standing, State};
+use crate::queue::nats::{Connection, NatsError, PATIENCE, Standing, State};
 use crate::report::{status, text};
 use crate::store::{Access, Store};
 use serde::Serialize;
@@ -56,7 +57,7 @@ fn posted(args: &Args) -> Result<u8, Failure> {
         let posting = connection.await_posting(std::time::Duration::ZERO).await?;
         Ok((posting, connection.standing().await.ok()))
     })?
-    .map_err(|error: crate::queue::nats::NatsError| Failure::usage(error))?;
+    .map_err(|error: NatsError| failure(error.into()))?;
     let job_spec = &job.record.job;
     let store =
         Store::connect_existing(&job_spec.output.uri, &Access::of(job_spec)).map_err(Failure::usage)?;

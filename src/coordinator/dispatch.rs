@@ -6,6 +6,7 @@ use super::{Crew, RunError, Signal, Sink, oom};
 use crate::dataset::{ErrorClass, Trouble, VideoOutcome};
 use crate::domain::{FrameIndex, ShardId, VideoKey};
 use crate::events::{Event, NotOk};
+use crate::queue::nats::NatsError;
 use crate::queue::{Answer, Arrival, FromWorker, Lease, Leases, ToWorker, WorkerId};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -26,6 +27,9 @@ const LEAST_START_TIMEOUT: Duration = Duration::from_secs(120);
 /// How often workers are looked after.
 const TICK: Duration = Duration::from_millis(500);
 
+/// Pause before another host gets the shards of one that failed.
+const FAILED: Duration = Duration::from_secs(5);
+
 /// Pause before a worker is started again that was lost before its models were loaded.
 const START_BACKOFF: Duration = Duration::from_millis(500);
 
@@ -41,6 +45,8 @@ pub struct Dispatcher<'a> {
     /// The kernel's counter of memory kills when it was last looked at.
     oom_kills: u64,
     draining: Option<Signal>,
+    /// Why the queue is given up.
+    lost_queue: Option<NatsError>,
     /// When what is in hand is given back, finished or not.
     stop_at: Option<Instant>,
     /// When the clock last ticked.
@@ -130,6 +136,7 @@ impl<'a> Dispatcher<'a> {
             losses: 0,
             oom_kills: oom::kills(),
             draining: None,
+            lost_queue: None,
             stop_at: None,
             ticked: Instant::now(),
             outage_told: None,
@@ -145,7 +152,8 @@ impl<'a> Dispatcher<'a> {
         // Dropping a worker closes its standard input, which ends it, even while it is busy.
         self.workers.clear();
         let left = self.queue.leased() > 0 || self.queue.is_open();
-        self.queue.close().await;
+        // What this host could not do, another one should not have at once.
+        self.queue.close(ended.is_err().then_some(FAILED)).await;
         ended?;
         Ok((self.draining.filter(|_| left), self.labelled))
     }
@@ -157,7 +165,7 @@ impl<'a> Dispatcher<'a> {
         for device in &self.crew.devices {
             self.start(device.clone()).await?;
         }
-        while self.queue.leased() > 0 || (self.queue.is_open() && self.draining.is_none()) {
+        while self.queue.leased() > 0 || self.wants_more() {
             tokio::select! {
                 Some(message) = self.inbox.recv() => match message {
                     FromProcess::Report(worker, report) => self.reported(worker, report).await?,
@@ -170,7 +178,9 @@ impl<'a> Dispatcher<'a> {
                         let message = format!("{error}; trying again");
                         self.emit(Event::Warning { message });
                     }
-                    Arrival::Lost(error) => return Err(error.into()),
+                    Arrival::Word(message) => self.emit(Event::Warning { message }),
+                    // What is in hand can still be committed.
+                    Arrival::Lost(error) => self.lost_queue = Some(error),
                 },
                 _ = interrupts.recv() => if self.drain(Signal::Interrupt) { break },
                 _ = terminates.recv() => if self.drain(Signal::Terminate) { break },
@@ -182,7 +192,12 @@ impl<'a> Dispatcher<'a> {
                 }
             }
         }
-        Ok(())
+        self.lost_queue.take().map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Whether there may be shards to come for this host.
+    fn wants_more(&self) -> bool {
+        self.queue.is_open() && self.draining.is_none() && self.lost_queue.is_none()
     }
 
     /// First signal: hand out nothing more. Returns whether to stop at once, which the second one means.
@@ -288,7 +303,14 @@ impl<'a> Dispatcher<'a> {
                     None => self.lease(id).await,
                 }
             }
-            FromWorker::Failed { error, retry: false } => return Err(RunError::Worker { worker: id, error }),
+            FromWorker::Failed { error, retry: false } => {
+                // For whoever watches this host; here the error says it again.
+                if matches!(self.queue, Leases::Nats(_)) {
+                    let message = format!("worker {id} gives up: {error}");
+                    self.emit(Event::Warning { message });
+                }
+                return Err(RunError::Worker { worker: id, error });
+            }
             FromWorker::Failed { error, retry: true } => {
                 worker.holds = None;
                 self.give_back(id, None);
@@ -307,9 +329,9 @@ impl<'a> Dispatcher<'a> {
 
     /// Asks for the next shard of an idle worker; with nothing left, the worker ends.
     async fn lease(&mut self, id: WorkerId) {
-        let answer = match self.draining {
-            Some(_) => Answer::Nothing,
-            None => self.queue.ask(id),
+        let answer = match self.draining.is_some() || self.lost_queue.is_some() {
+            true => Answer::Nothing,
+            false => self.queue.ask(id),
         };
         match answer {
             Answer::Lease(lease) => self.hand(id, *lease).await,
@@ -410,7 +432,7 @@ impl<'a> Dispatcher<'a> {
         if !worker.ready {
             sleep(START_BACKOFF).await;
         }
-        if self.draining.is_none() && self.queue.is_open() {
+        if self.wants_more() {
             self.start(worker.device).await?;
         }
         Ok(())

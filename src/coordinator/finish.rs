@@ -104,7 +104,11 @@ pub fn finish(prepared: &Prepared, sink: Sink<'_>) -> Result<(Summary, bool), Ru
         store.replace(paths::MANIFEST, &manifest_json)?;
         store.replace(paths::SUCCESS, b"")?;
     }
-    commit::forget_all_spans(store)?;
+    // Left over, they are in nobody's way.
+    if let Err(error) = commit::forget_all_spans(store) {
+        let message = error.to_string();
+        sink(&Event::Warning { message });
+    }
     let outcomes = outcomes.into_iter().map(|(_, outcome)| outcome);
     Ok((summarise(manifest.rows, outcomes), changed))
 }

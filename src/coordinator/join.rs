@@ -16,6 +16,7 @@ use crate::store::{Access, Store};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
@@ -54,25 +55,25 @@ pub enum Part {
 /// # Errors
 /// [`RunError`] when the queue cannot be reached or holds no such job, and when this machine would label differently.
 pub async fn join(joining: Joining, sink: Sink<'_>) -> Result<Part, RunError> {
-    let (told, mut words) = mpsc::channel(16);
-    let address = joining.address.clone();
-    let connection = Connection::open(address, joining.wait.max(PATIENCE), told).await?;
-    let posting = connection.await_posting(joining.wait).await?;
-    if posting.state == State::Finished {
+    let mut interrupts = signal(SignalKind::interrupt()).map_err(RunError::Spawn)?;
+    let mut terminates = signal(SignalKind::terminate()).map_err(RunError::Spawn)?;
+    let (told, words) = mpsc::channel(16);
+    // The first process of a container would not even be killed by a signal that nobody waits for.
+    let ready = tokio::select! {
+        ready = make_ready(&joining, told) => ready?,
+        _ = interrupts.recv() => return Ok(Part::Stopped(Signal::Interrupt)),
+        _ = terminates.recv() => return Ok(Part::Stopped(Signal::Terminate)),
+    };
+    let Some(Ready {
+        connection,
+        posting,
+        record,
+        access,
+    }) = ready
+    else {
         return Ok(Part::Finished);
-    }
-    let Posting {
-        mut record,
-        input_root,
-        ..
-    } = posting;
-    if let Some(scratch) = &joining.scratch {
-        record.job.run.scratch = Some(scratch.clone());
-    }
-    let access = Access::of(&record.job);
-    fetch_weights(&mut record, &access, &connection).await?;
-    let record = agreed(record, access.clone()).await?;
-    sees(&record, &input_root, &access)?;
+    };
+    let input_root = &posting.input_root;
 
     let mut fetch_bytes = record.job.run.fetch_bytes;
     if matches!(input_root, Location::S3 { .. }) {
@@ -87,24 +88,16 @@ pub async fn join(joining: Joining, sink: Sink<'_>) -> Result<Part, RunError> {
     let nothing = Earlier::default();
     let crew = Crew {
         record: &record,
-        input_root: &input_root,
+        input_root,
         earlier: &nothing,
         devices: Device::in_turn(joining.workers),
         threads: joining.threads.unwrap_or_else(|| threads_each(joining.workers)),
         fetch_bytes,
     };
-    let leases = Pulled::new(
-        connection.clone(),
-        record.fingerprint.clone(),
-        &record.job.run,
-        record.job.nats.lease_seconds,
-    );
+    let leases = Pulled::new(connection.clone(), &posting, words);
     let coordinator = connection.telling(super::hostname());
     let mut told = HashMap::new();
     let mut everybody = |event: &Event| {
-        while let Ok(message) = words.try_recv() {
-            sink(&Event::Warning { message });
-        }
         let due = match event {
             Event::Progress { worker, .. } => told
                 .get(worker)
@@ -123,6 +116,39 @@ pub async fn join(joining: Joining, sink: Sink<'_>) -> Result<Part, RunError> {
         .run()
         .await?;
     Ok(signal.map_or(Part::Finished, Part::Stopped))
+}
+
+/// What a host has found out before its first lease.
+struct Ready {
+    connection: Connection,
+    posting: Posting,
+    /// The posted job, with its weights where they are here.
+    record: JobRecord,
+    access: Access,
+}
+
+/// Finds the job, and sees that it would be labelled here as it is meant; `None` for one that is finished.
+async fn make_ready(joining: &Joining, told: mpsc::Sender<String>) -> Result<Option<Ready>, RunError> {
+    let address = joining.address.clone();
+    let connection = Connection::open(address, joining.wait.max(PATIENCE), told).await?;
+    let posting = connection.await_posting(joining.wait).await?;
+    if posting.state == State::Finished {
+        return Ok(None);
+    }
+    let mut record = posting.record.clone();
+    if let Some(scratch) = &joining.scratch {
+        record.job.run.scratch = Some(scratch.clone());
+    }
+    let access = Access::of(&record.job);
+    fetch_weights(&mut record, &access, &connection).await?;
+    let record = agreed(record, access.clone()).await?;
+    sees(&record, &posting.input_root, &access)?;
+    Ok(Some(Ready {
+        connection,
+        posting,
+        record,
+        access,
+    }))
 }
 
 /// Weights that are not on this machine's disks as the job means them come from the queue's servers.

@@ -297,6 +297,8 @@ pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> 
             return Ok(Ended::Stopped(signal));
         }
         labelled = done;
+    } else if let Some(address) = oversee::address(&prepared) {
+        oversee::release(&prepared, address, sink).await;
     }
     let (mut summary, changed) = match finish_unless_stopped(prepared, sink).await? {
         Ok(finished) => finished,

@@ -7,13 +7,13 @@ use super::{Prepared, RunError, Signal, Sink};
 use crate::dataset::{ShardPlan, paths};
 use crate::domain::{Location, ShardId};
 use crate::events::Event;
-use crate::queue::nats::{Address, Board, Connection, Order, PATIENCE, Posting, Told};
+use crate::queue::nats::{Address, Board, Connection, Order, PATIENCE, Posting, State, Told};
 use crate::queue::{WorkerId, nats::NatsError};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, interval};
+use tokio::time::{Instant, interval, sleep};
 
 /// How often the queue is asked what waits.
 const LOOK: Duration = Duration::from_secs(1);
@@ -59,7 +59,7 @@ async fn watch(
     let lease = Duration::from_secs_f64(address.settings.lease_seconds);
     let connection = Connection::open(address, PATIENCE, told).await?;
     let posting = Posting::new(prepared.record.clone(), prepared.input_root.clone());
-    connection.post(&posting).await?;
+    let mut revision = connection.post(&posting).await?;
     post_weights(prepared, &connection).await?;
     let mut board = Board::open(connection.clone()).await?;
     let mut done = prepared.committed.clone();
@@ -88,9 +88,15 @@ async fn watch(
             Some(message) = words.recv() => sink(&Event::Warning { message }),
             _ = clock.tick() => {
                 crowd.forget_silent(sink);
-                match settle(prepared, &board, &mut done).await {
+                let posted = repost(prepared, &connection, &posting, &mut revision);
+                let settled = async {
+                    posted.await?;
+                    settle(prepared, &board, &mut done).await
+                };
+                match settled.await {
                     Ok(false) => {}
                     Ok(true) => break,
+                    Err(error @ RunError::Nats(NatsError::Taken { .. } | NatsError::Version { .. })) => return Err(error),
                     // Workers go on without us, and the server may come back.
                     Err(RunError::Nats(error)) => {
                         if reminded.is_none_or(|told| told.elapsed() >= REMINDER) {
@@ -103,13 +109,56 @@ async fn watch(
             }
         }
     }
-    // Should it not be told, workers find out by the next coordinator.
-    if let Err(error) = connection.finished(&posting).await {
-        sink(&Event::Warning {
-            message: error.to_string(),
-        });
-    }
+    tell_finished(&connection, &posting, revision, sink).await;
     Ok(())
+}
+
+/// Workers may go. Should they not be told, the next coordinator tells them.
+async fn tell_finished(connection: &Connection, posting: &Posting, revision: u64, sink: Sink<'_>) {
+    let deadline = Instant::now() + REMINDER;
+    while let Err(error) = connection.finished(posting, revision).await {
+        if Instant::now() >= deadline {
+            let message = format!("{error}; workers that wait are told by the next `affectmill run`");
+            return sink(&Event::Warning { message });
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// Nothing is left to do. Workers that an earlier coordinator, which was killed, left waiting are told so; one that posts the
+/// job again meanwhile has the last word.
+pub async fn release(prepared: &Prepared, address: Address, sink: Sink<'_>) {
+    let (told, _) = mpsc::channel(1);
+    let posting = Posting::new(prepared.record.clone(), prepared.input_root.clone());
+    let Ok(connection) = Connection::open(address, LOOK, told).await else {
+        let message =
+            "nothing is left to do, and no NATS server answers: workers that wait for this job were not told";
+        return sink(&Event::Warning {
+            message: message.into(),
+        });
+    };
+    if let Ok(Some((posted, revision))) = connection.posting_and_revision().await
+        && posted.set() == posting.set()
+    {
+        tell_finished(&connection, &posting, revision, sink).await;
+    }
+}
+
+/// Posts the job again where a server has lost it, or somebody took it for finished.
+async fn repost(
+    prepared: &Prepared,
+    connection: &Connection,
+    posting: &Posting,
+    revision: &mut u64,
+) -> Result<(), RunError> {
+    match connection.posting().await? {
+        Some(posted) if posted.set() != posting.set() => Err(connection.taken(&posted).into()),
+        Some(posted) if posted.state == State::Running => Ok(()),
+        _ => {
+            *revision = connection.post(posting).await?;
+            Ok(post_weights(prepared, connection).await?)
+        }
+    }
 }
 
 /// Whether all is committed. Shards that neither the queue nor a commit knows are put into the queue again: a server lost
@@ -141,8 +190,9 @@ fn orders<'a>(prepared: &'a Prepared, done: &BTreeSet<ShardId>) -> impl Iterator
     let open = prepared.shards.iter().filter(|shard| !done.contains(&shard.id));
     let mut open: Vec<&ShardPlan> = open.collect();
     open.sort_by(|a, b| b.frames().cmp(&a.frames()).then_with(|| a.id.cmp(&b.id)));
-    open.into_iter().map(|shard| Order {
-        fingerprint: prepared.record.fingerprint.clone(),
+    let set = Posting::new(prepared.record.clone(), prepared.input_root.clone()).set();
+    open.into_iter().map(move |shard| Order {
+        set: set.clone(),
         earlier: prepared.earlier.of(shard),
         shard: shard.clone(),
     })

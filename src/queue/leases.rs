@@ -5,6 +5,7 @@ use super::nats::{NatsError, Pulled};
 use super::{Lease, WorkerId};
 use crate::dataset::{ShardPlan, Trouble};
 use crate::domain::{ShardId, VideoKey};
+use std::time::Duration;
 
 /// The queue as the dispatcher of one host sees it.
 #[derive(Debug)]
@@ -35,7 +36,9 @@ pub enum Arrival {
     Finished,
     /// The queue is out of order for the time being.
     Trouble(NatsError),
-    /// It has been for too long.
+    /// The way to it was lost, or is there again.
+    Word(String),
+    /// It has been out of order for too long.
     Lost(NatsError),
 }
 
@@ -102,11 +105,12 @@ impl Leases {
         }
     }
 
-    /// Asks for no more; gives back what is still held, and waits a moment for what is on its way to the queue.
-    pub async fn close(self) {
+    /// Asks for no more; gives back what is still held, for others after `pause`, and waits a moment for what is on its way to the
+    /// queue.
+    pub async fn close(self, pause: Option<Duration>) {
         match self {
             Self::Local(_) => {}
-            Self::Nats(queue) => queue.close().await,
+            Self::Nats(queue) => queue.close(pause).await,
         }
     }
 }

@@ -148,15 +148,15 @@ fn s3(job: &Job, refuse: &mut Refuse<'_>) {
 fn queue(job: &Job, refuse: &mut Refuse<'_>) {
     let queue = &job.run.queue;
     let Some(servers) = job.servers() else { return };
+    // Whoever reads the job, its record in the output or an error message would see them.
+    if queue.contains('@') {
+        let message = "`run.queue` cannot hold credentials; name a file as [nats] credentials, or set NATS_USER and \
+                       NATS_PASSWORD";
+        return refuse(&["run", "queue"], message.into());
+    }
     for server in servers {
         let cause = match server.split_once("://") {
             Some(("nats" | "tls", "")) => "it names no server".into(),
-            // Whoever reads the job, its record in the output or an error message would see them.
-            Some((_, host)) if host.contains('@') => {
-                let message = "`run.queue` cannot hold credentials; name a file as [nats] credentials, or set NATS_USER and \
-                               NATS_PASSWORD";
-                return refuse(&["run", "queue"], message.into());
-            }
             Some(("nats" | "tls", _)) => continue,
             Some((scheme, _)) => format!("there are no `{scheme}://` queues"),
             None => "there is no such queue".into(),

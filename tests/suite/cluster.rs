@@ -401,8 +401,8 @@ fn hosts_that_would_label_otherwise_or_elsewhere_are_refused() {
 /// Kills, stops past the lease, cuts and heals workers, coordinator and server at random until the run is whole.
 #[test]
 fn a_storm_over_hosts_and_wires_changes_no_byte_and_strikes_nobody_out() {
-    let clips = if soak() { 100 } else { 20 };
-    let project = Project::with_models(&["mini_xception"]).synthetic(clips, 60);
+    let (clips, frames) = if soak() { (100, 200) } else { (20, 300) };
+    let project = Project::with_models(&["mini_xception"]).synthetic(clips, frames);
     project.run("calm", &["run.workers=2"], 0);
     let Some(mut cluster) = Cluster::apart(project) else {
         return;
@@ -413,11 +413,14 @@ fn a_storm_over_hosts_and_wires_changes_no_byte_and_strikes_nobody_out() {
         run.arg("--json");
         Part::start(run)
     };
+    let start = |cluster: &Cluster, host: &str| {
+        let mut worker = cluster.project.program();
+        worker.args(["worker", "--queue", &cluster.server.url(), "--job", &cluster.job]);
+        worker.args(["--threads", "1", "--json", "--wait", "15"]);
+        Part::start(cluster.on(host, worker))
+    };
     let mut run = coordinator(&cluster);
-    let mut workers: Vec<Part> = WORKERS
-        .iter()
-        .map(|host| Part::start(cluster.worker(host)))
-        .collect();
+    let mut workers: Vec<Part> = WORKERS.iter().map(|host| start(&cluster, host)).collect();
     let mut struck = std::collections::BTreeMap::<&str, usize>::new();
     let began = Instant::now();
     let (mut asleep, mut cut) = (Vec::<(Instant, usize)>::new(), Vec::<(Instant, &str)>::new());
@@ -449,7 +452,7 @@ fn a_storm_over_hosts_and_wires_changes_no_byte_and_strikes_nobody_out() {
         });
         for (number, host) in WORKERS.iter().enumerate() {
             if workers[number].child.try_wait().unwrap().is_some() {
-                workers[number] = Part::start(cluster.worker(host));
+                workers[number] = start(&cluster, host);
             }
         }
         if now >= next {
@@ -481,6 +484,12 @@ fn a_storm_over_hosts_and_wires_changes_no_byte_and_strikes_nobody_out() {
                     run = coordinator(&cluster);
                     "coordinator killed"
                 }
+                9 if dice.roll(2) == 0 => {
+                    cluster.server.kill();
+                    cluster.server.wipe();
+                    cluster.server.run();
+                    "server emptied"
+                }
                 9 => {
                     cluster.server.kill();
                     cluster.server.run();
@@ -497,7 +506,15 @@ fn a_storm_over_hosts_and_wires_changes_no_byte_and_strikes_nobody_out() {
         began.elapsed().as_secs_f64()
     );
     assert!(struck.values().sum::<usize>() > 3, "{struck:?}");
-    drop(workers);
+    // Who is still there finds out that all is done, and goes.
+    for host in WORKERS {
+        cluster.network.as_ref().unwrap().link(host, true);
+    }
+    for worker in workers {
+        worker.signal("CONT");
+        let (code, words) = worker.wait();
+        assert!(matches!(code, Some(0) | None), "{code:?}: {words}");
+    }
     let project = &cluster.project;
     assert_same_labels(&project.output("calm"), &project.output("storm"));
     assert_all_ok(&project.output("storm"));

@@ -2,7 +2,7 @@
 
 use super::{CONSUMER, Connection, NatsError, PAUSE, Told};
 use crate::dataset::ShardPlan;
-use crate::domain::{Fingerprint, VideoKey};
+use crate::domain::VideoKey;
 use crate::queue::EarlierVideo;
 use async_nats::Subscriber;
 use async_nats::jetstream::ErrorCode;
@@ -29,8 +29,8 @@ const MOST_OPEN: i64 = 65_536;
 /// One shard to be labelled, as it lies in the stream: JSON, zstd.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Order {
-    /// The label set's.
-    pub fingerprint: Fingerprint,
+    /// The label set's, as [`super::Posting::set`] names it.
+    pub set: String,
     /// The shard.
     pub shard: ShardPlan,
     /// Where an earlier run's faces of each video are.

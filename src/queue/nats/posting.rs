@@ -1,9 +1,10 @@
 //! The job as it is posted on the servers: what workers must know before their first lease, and the weights.
 
-use super::{Connection, NatsError, PAUSE};
+use super::{Connection, NatsError, PATIENCE, PAUSE};
 use crate::dataset::JobRecord;
 use crate::domain::Location;
 use crate::queue::PROTOCOL;
+use crate::runtime::sha256_hex;
 use async_nats::jetstream::kv::{self, Operation, UpdateErrorKind};
 use async_nats::jetstream::object_store;
 use serde::{Deserialize, Serialize};
@@ -56,19 +57,22 @@ impl Posting {
         }
     }
 
-    /// The same label set, whatever else has changed.
-    fn is_same_set(&self, other: &Self) -> bool {
-        self.record.fingerprint == other.record.fingerprint
-            && self.record.job.output.uri == other.record.job.output.uri
+    /// Names the label set: what is labelled how, from where to where. A job's name may be used again for another one, and hosts
+    /// and coordinators of the old one may still be about.
+    pub fn set(&self) -> String {
+        let (record, root) = (&self.record, &self.input_root);
+        let named = format!("{}\n{}\n{root}", record.fingerprint, record.job.output.uri);
+        sha256_hex(named.as_bytes())[..32].to_owned()
     }
 }
 
 impl Connection {
-    /// Posts a job. One that is there already is the same label set's, or finished; several coordinators may post one job.
+    /// Posts a job; returns the revision by which whoever posted it last may say that it is finished. One that is there already is
+    /// the same label set's, or finished; several coordinators may post one job.
     ///
     /// # Errors
     /// [`NatsError::Taken`]; [`NatsError::JetStream`].
-    pub async fn post(&self, posting: &Posting) -> Result<(), NatsError> {
+    pub async fn post(&self, posting: &Posting) -> Result<u64, NatsError> {
         let replicas = self.address.settings.replicas;
         let config = kv::Config {
             bucket: self.name(),
@@ -79,27 +83,43 @@ impl Connection {
         let made = self.jetstream.create_or_update_key_value(config).await;
         let bucket = made.map_err(self.failed("make the job's bucket (is JetStream enabled?)"))?;
         let text = serde_json::to_vec(posting).map_err(self.failed("post the job"))?;
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let (revision, before) = self.posted(&bucket).await?;
             if let Some(before) = &before {
-                match (posting.is_same_set(before), before.state) {
-                    (false, State::Running) => {
-                        return Err(NatsError::Taken {
-                            servers: self.servers(),
-                            job: self.address.job.clone(),
-                            other: format!("which labels into {}", before.record.job.output.uri),
-                        });
-                    }
+                match (posting.set() == before.set(), before.state) {
+                    (false, State::Running) => return Err(self.taken(before)),
                     (_, State::Finished) => self.forgive(&bucket).await?,
                     (true, State::Running) => {}
                 }
             }
             match bucket.update(JOB, text.clone().into(), revision).await {
-                Ok(_) => return Ok(()),
+                Ok(revision) => return Ok(revision),
                 // Another coordinator was faster: look again.
-                Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => sleep(PAUSE).await,
+                Err(error)
+                    if error.kind() == UpdateErrorKind::WrongLastRevision && Instant::now() < deadline =>
+                {
+                    sleep(PAUSE).await;
+                }
                 Err(error) => return Err(self.failed("post the job")(error)),
             }
+        }
+    }
+
+    /// Nobody has posted the job.
+    pub(super) fn no_job(&self) -> NatsError {
+        NatsError::NoJob {
+            servers: self.servers(),
+            job: self.address.job.clone(),
+        }
+    }
+
+    /// The name belongs to that job.
+    pub fn taken(&self, by: &Posting) -> NatsError {
+        NatsError::Taken {
+            servers: self.servers(),
+            job: self.address.job.clone(),
+            other: format!("which labels into {}", by.record.job.output.uri),
         }
     }
 
@@ -113,19 +133,22 @@ impl Connection {
         purged.map(drop).map_err(self.failed("clear the job's bucket"))
     }
 
-    /// Every shard is committed: workers may go.
+    /// Every shard is committed: workers may go. Nothing happens where somebody has posted since `revision`: the word is
+    /// theirs then.
     ///
     /// # Errors
     /// [`NatsError::JetStream`].
-    pub async fn finished(&self, posting: &Posting) -> Result<(), NatsError> {
+    pub async fn finished(&self, posting: &Posting, revision: u64) -> Result<(), NatsError> {
         let posting = Posting {
             state: State::Finished,
             ..posting.clone()
         };
         let text = serde_json::to_vec(&posting).map_err(self.failed("post the job"))?;
         let bucket = self.bucket().await?;
-        let put = bucket.put(JOB, text.into()).await;
-        put.map(drop).map_err(self.failed("post the job"))?;
+        match bucket.update(JOB, text.into(), revision).await {
+            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => return Ok(()),
+            other => other.map_err(self.failed("post the job"))?,
+        };
         // Both are of no more use, and another coordinator may have removed them.
         let _ = self.jetstream.delete_stream(self.name()).await;
         let _ = self.jetstream.delete_object_store(self.name()).await;
@@ -137,13 +160,22 @@ impl Connection {
     /// # Errors
     /// [`NatsError::JetStream`] when the server does not answer; [`NatsError::Version`].
     pub async fn posting(&self) -> Result<Option<Posting>, NatsError> {
+        Ok(self.posting_and_revision().await?.map(|(posting, _)| posting))
+    }
+
+    /// The same, with the revision by which it may be said to be finished.
+    ///
+    /// # Errors
+    /// As [`Self::posting`].
+    pub async fn posting_and_revision(&self) -> Result<Option<(Posting, u64)>, NatsError> {
         use async_nats::jetstream::context::KeyValueErrorKind::GetBucket;
         let bucket = match self.jetstream.get_key_value(self.name()).await {
             // The client does not tell a bucket that is missing from a server that is.
             Err(error) if error.kind() == GetBucket && self.answers().await => return Ok(None),
             other => other.map_err(self.failed("open the job's bucket"))?,
         };
-        Ok(self.posted(&bucket).await?.1)
+        let (revision, posting) = self.posted(&bucket).await?;
+        Ok(posting.map(|posting| (posting, revision)))
     }
 
     /// The posted job once it is there and has work, waiting for it as long as `patience`. A finished one is given back
@@ -153,16 +185,21 @@ impl Connection {
     /// [`NatsError::NoJob`] when none came; [`NatsError`] otherwise.
     pub async fn await_posting(&self, patience: Duration) -> Result<Posting, NatsError> {
         let deadline = Instant::now() + patience;
+        let mut before = None;
         loop {
-            let found = self.posting().await;
+            let found = self.posting_and_revision().await;
+            // One that was finished when we came may be begun again; one that is said to be finished since is.
+            let revision = found
+                .as_ref()
+                .ok()
+                .map(|found| found.as_ref().map(|(_, revision)| *revision));
+            let news = revision.is_some_and(|now| *before.get_or_insert(now) != now);
+            let found = found.map(|found| found.map(|(posting, _)| posting));
             match found {
-                Ok(Some(posting)) if posting.state == State::Running => return Ok(posting),
+                Ok(Some(posting)) if posting.state == State::Running || news => return Ok(posting),
                 Err(error @ NatsError::Version { .. }) => return Err(error),
                 found if Instant::now() >= deadline => {
-                    return found?.ok_or_else(|| NatsError::NoJob {
-                        servers: self.servers(),
-                        job: self.address.job.clone(),
-                    });
+                    return found?.ok_or_else(|| self.no_job());
                 }
                 _ => sleep(PAUSE).await,
             }
@@ -182,9 +219,10 @@ impl Connection {
             state: State,
         }
         let entry = bucket.entry(JOB).await.map_err(self.failed("read the job"))?;
-        let Some(entry) = entry.filter(|entry| entry.operation == Operation::Put) else {
-            return Ok((0, None));
-        };
+        let Some(entry) = entry else { return Ok((0, None)) };
+        if entry.operation != Operation::Put {
+            return Ok((entry.revision, None));
+        }
         let own = env!("CARGO_PKG_VERSION");
         let writer: Writer = serde_json::from_slice(&entry.value).map_err(self.failed("read the job"))?;
         if writer.protocol != PROTOCOL || writer.affectmill != own {

@@ -3,13 +3,12 @@
 //! Nothing here waits for a server on the dispatcher's time: each pull, note and acknowledgement is a task of its own.
 
 use super::board::Order;
-use super::posting::State;
+use super::posting::{Posting, State};
 use super::troubles::Troubles;
-use super::{Connection, NatsError, PAUSE};
+use super::{Connection, NatsError, PATIENCE, PAUSE};
 use crate::dataset::{ShardPlan, Trouble};
-use crate::domain::{Fingerprint, ShardId, VideoKey};
+use crate::domain::{ShardId, VideoKey};
 use crate::queue::{Arrival, Lease, WorkerId};
-use crate::spec::Run;
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::message::{AckKind, Acker};
 use futures_util::StreamExt;
@@ -20,6 +19,9 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::{Instant, interval, sleep, timeout};
+
+/// What is asked of the servers, as errors say it.
+const WHAT: &str = "give a shard";
 
 /// How long one request for a shard waits at the server; then the state of the job is looked at.
 const WAIT: Duration = Duration::from_secs(5);
@@ -41,6 +43,7 @@ const REMINDER: Duration = Duration::from_secs(60);
 pub struct Pulled {
     shared: Arc<Shared>,
     arrivals: mpsc::Receiver<Pull>,
+    connection_words: mpsc::Receiver<String>,
     asking: HashMap<WorkerId, AbortHandle>,
     held: HashMap<WorkerId, Held>,
     words: JoinSet<()>,
@@ -50,7 +53,7 @@ pub struct Pulled {
 #[derive(Debug)]
 struct Shared {
     connection: Connection,
-    fingerprint: Fingerprint,
+    set: String,
     max_strikes: u32,
     lease_seconds: f64,
     /// How long the servers may be out of reach.
@@ -88,20 +91,22 @@ impl fmt::Debug for Held {
 }
 
 impl Pulled {
-    /// Leases of the posted job with this fingerprint.
-    pub fn new(connection: Connection, fingerprint: Fingerprint, run: &Run, lease_seconds: f64) -> Self {
+    /// Leases of a posted job; `words` is what the connection tells of itself.
+    pub fn new(connection: Connection, posting: &Posting, words: mpsc::Receiver<String>) -> Self {
+        let job = &posting.record.job;
         let (sender, arrivals) = mpsc::channel(64);
         Self {
             shared: Arc::new(Shared {
                 connection,
-                fingerprint,
-                max_strikes: run.max_strikes,
-                patience: Duration::from_secs_f64(run.outage_timeout),
-                lease_seconds,
+                set: posting.set(),
+                max_strikes: job.run.max_strikes,
+                patience: Duration::from_secs_f64(job.run.outage_timeout),
+                lease_seconds: job.nats.lease_seconds,
                 consumer: Mutex::default(),
                 arrivals: sender,
             }),
             arrivals,
+            connection_words: words,
             asking: HashMap::new(),
             held: HashMap::new(),
             words: JoinSet::new(),
@@ -121,7 +126,11 @@ impl Pulled {
     /// What comes next; waits for ever when nothing was asked for.
     pub async fn arrival(&mut self) -> Arrival {
         loop {
-            match self.arrivals.recv().await {
+            let arrived = tokio::select! {
+                arrived = self.arrivals.recv() => arrived,
+                Some(word) = self.connection_words.recv() => return Arrival::Word(word),
+            };
+            match arrived {
                 Some(Pull::Shard(worker, lease, held)) => {
                     self.asking.remove(&worker);
                     self.held.insert(worker, held);
@@ -185,6 +194,16 @@ impl Pulled {
 
     /// The worker lost or gave back its lease; what is held against a video is noted before the shard may come again.
     pub fn give_back(&mut self, worker: WorkerId, strike: Option<(VideoKey, Trouble)>) -> Option<usize> {
+        let pause = strike.is_some().then_some(STRUCK);
+        self.give_back_after(worker, strike, pause)
+    }
+
+    fn give_back_after(
+        &mut self,
+        worker: WorkerId,
+        strike: Option<(VideoKey, Trouble)>,
+        pause: Option<Duration>,
+    ) -> Option<usize> {
         if let Some(asking) = self.asking.remove(&worker) {
             asking.abort();
         }
@@ -198,9 +217,8 @@ impl Pulled {
             if strike.is_some() || held.delivery > 1 {
                 shared.note(&held.shard.id, strike.clone()).await;
             }
-            let delay = strike.is_some().then_some(STRUCK);
             for _ in 0..TRIES {
-                if held.acker.ack_with(AckKind::Nak(delay)).await.is_ok() {
+                if held.acker.ack_with(AckKind::Nak(pause)).await.is_ok() {
                     break;
                 }
                 sleep(PAUSE).await;
@@ -220,8 +238,9 @@ impl Pulled {
         !self.finished
     }
 
-    /// Gives back what is held, and what arrived and was not handed out; waits a moment for what is on its way.
-    pub async fn close(mut self) {
+    /// Gives back what is held, and what arrived and was not handed out, to be handed out again after `pause`; waits a moment for
+    /// what is on its way.
+    pub async fn close(mut self, pause: Option<Duration>) {
         for (_, asking) in self.asking.drain() {
             asking.abort();
         }
@@ -233,7 +252,7 @@ impl Pulled {
         }
         let workers: Vec<WorkerId> = self.held.keys().copied().collect();
         for worker in workers {
-            self.give_back(worker, None);
+            self.give_back_after(worker, None, pause);
         }
         let last = async {
             while self.words.join_next().await.is_some() {}
@@ -254,17 +273,26 @@ impl Shared {
     async fn pull(self: Arc<Self>, worker: WorkerId) {
         let (mut since, mut told) = (None::<Instant>, None::<Instant>);
         let pull = loop {
-            let next = self.next().await;
+            // A client without a connection takes every request, and only does not answer.
+            let next = timeout(WAIT + PATIENCE, self.next()).await;
+            let next = next.unwrap_or_else(|late| Err(self.connection.failed(WHAT)(late)));
             if let Ok(Some((lease, held))) = next {
                 break Pull::Shard(worker, Box::new(lease), held);
             }
-            match self.connection.posting().await {
-                Ok(Some(posting)) if posting.state == State::Finished => break Pull::Finished,
-                _ => {}
-            }
-            let Err(error) = next else {
-                since = None;
-                continue;
+            let posting = timeout(PATIENCE, self.connection.posting()).await;
+            let posting = posting.unwrap_or_else(|late| Err(self.connection.failed(WHAT)(late)));
+            let error = match (next, posting) {
+                // Also when the name belongs to another job by now.
+                (_, Ok(Some(posting))) if posting.state == State::Finished || posting.set() != self.set => {
+                    break Pull::Finished;
+                }
+                (Err(error), _) | (_, Err(error)) => error,
+                // A server that lost everything; a coordinator will post it again.
+                (_, Ok(None)) => self.connection.no_job(),
+                (_, Ok(Some(_))) => {
+                    since = None;
+                    continue;
+                }
             };
             if since.get_or_insert_with(Instant::now).elapsed() >= self.patience {
                 break Pull::Lost(error);
@@ -281,7 +309,6 @@ impl Shared {
 
     /// The next shard, if one comes in time.
     async fn next(&self) -> Result<Option<(Lease, Held)>, NatsError> {
-        const WHAT: &str = "give a shard";
         let connection = &self.connection;
         let consumer = self.consumer().await?;
         let pull = consumer.batch().max_messages(1).expires(WAIT).messages().await;
@@ -293,12 +320,16 @@ impl Shared {
         let delivery = message.info().map_err(connection.failed(WHAT))?.delivered;
         let delivery = u64::try_from(delivery).unwrap_or(1);
         let (message, acker) = message.split();
-        let order = Order::read(&message.payload).filter(|order| order.fingerprint == self.fingerprint);
-        let Some(order) = order else {
-            // Another job's, or another version's: nobody here can do anything with it.
+        let Some(order) = Order::read(&message.payload) else {
+            // No order at all: nobody can do anything with it.
             let _ = acker.ack_with(AckKind::Term).await;
             return Ok(None);
         };
+        if order.set != self.set {
+            // The name was given to another job. This host will find out; others there want the shard.
+            let _ = acker.ack_with(AckKind::Nak(Some(STRUCK))).await;
+            return Ok(None);
+        }
         let Order { shard, earlier, .. } = order;
         let troubles = match delivery {
             ..=1 => Troubles::default(),

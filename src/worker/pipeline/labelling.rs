@@ -237,7 +237,7 @@ impl<'a> Labelling<'a> {
         self.flush()?;
         let writing = Instant::now();
         if let Some(spans) = &mut self.spans {
-            spans.end(following)?;
+            spans.end(following);
         }
         self.tally.seconds.rows += writing.elapsed().as_secs_f64();
         Ok(())
@@ -341,7 +341,7 @@ impl<'a> Labelling<'a> {
                 crops.push(&row, jpeg)?;
             }
             if let Some(spans) = &mut self.spans {
-                spans.push(&row, jpeg)?;
+                spans.push(&row, jpeg);
             }
         }
         self.tally.seconds.rows += writing.elapsed().as_secs_f64();

@@ -141,10 +141,21 @@ impl<'a> Keeper<'a> {
     }
 
     /// Adds a row.
-    pub(super) fn push(&mut self, row: &Row<'_>, jpeg: &[u8]) -> Result<(), PipelineError> {
-        if self.given_up {
-            return Ok(());
+    pub(super) fn push(&mut self, row: &Row<'_>, jpeg: &[u8]) {
+        if !self.given_up && self.add(row, jpeg).is_err() {
+            self.give_up();
         }
+    }
+
+    /// Spans are a help. Where they cannot be kept the video is labelled without, and whether its labels can be stored is for
+    /// the commit to say.
+    fn give_up(&mut self) {
+        self.given_up = true;
+        self.open = None;
+        self.goal.give_up();
+    }
+
+    fn add(&mut self, row: &Row<'_>, jpeg: &[u8]) -> Result<(), PipelineError> {
         let open = match &mut self.open {
             Some(open) => open,
             None => {
@@ -179,10 +190,18 @@ impl<'a> Keeper<'a> {
     }
 
     /// Ends the span before the frame that [`may_end`](Self::may_end) was asked for.
-    pub(super) fn end(&mut self, following: Option<Following>) -> Result<(), PipelineError> {
+    pub(super) fn end(&mut self, following: Option<Following>) {
         let Some(mark) = self.marks.pop_front() else {
-            return Ok(());
+            return;
         };
+        // Not kept by us, it is another worker's, whose seams may lie elsewhere.
+        if !matches!(self.keep(mark, following), Ok(true)) {
+            self.give_up();
+        }
+    }
+
+    /// Whether the span is kept.
+    fn keep(&mut self, mark: Mark, following: Option<Following>) -> Result<bool, PipelineError> {
         let open = match self.open.take() {
             Some(open) => open,
             None => self.begin()?,
@@ -211,13 +230,10 @@ impl<'a> Keeper<'a> {
         self.follows = Some(span.part.sha256.clone());
         self.number += 1;
         self.marks.clear();
-        if commit::put_span(self.store, &span, open.part, crops_file)? {
+        let kept = commit::put_span(self.store, &span, open.part, crops_file)?;
+        if kept {
             self.goal.taken.store(frames, Ordering::Relaxed);
-        } else {
-            // Another worker is at the same video; its seams may lie elsewhere.
-            self.given_up = true;
-            self.goal.give_up();
         }
-        Ok(())
+        Ok(kept)
     }
 }
