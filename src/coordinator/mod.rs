@@ -7,6 +7,7 @@ mod dispatch;
 mod earlier;
 mod finish;
 mod join;
+mod labelled;
 mod oom;
 mod outlook;
 mod oversee;
@@ -18,6 +19,7 @@ mod retry;
 use crew::Crew;
 pub use earlier::Earlier;
 pub use join::{Joining, Part, join};
+use labelled::Labelled;
 pub use outlook::{Outlook, outlook};
 pub use prepare::{Prepared, prepare, read_job, resolve, unprobed};
 pub use retry::{Wanted, prepare_retry};
@@ -282,7 +284,7 @@ pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> 
     }
 
     let nothing_to_do = totals.shards == totals.shards_done;
-    let mut labelled = dispatch::Labelled::default();
+    let mut labelled = Labelled::default();
     if !nothing_to_do {
         let (signal, done) = match oversee::address(&prepared) {
             Some(address) => oversee::oversee(&prepared, address, sink).await?,
@@ -322,10 +324,7 @@ pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> 
 }
 
 /// Labels what has no commit with this machine's own workers.
-async fn label_here(
-    prepared: &Prepared,
-    sink: Sink<'_>,
-) -> Result<(Option<Signal>, dispatch::Labelled), RunError> {
+async fn label_here(prepared: &Prepared, sink: Sink<'_>) -> Result<(Option<Signal>, Labelled), RunError> {
     let todo = prepared.shards.iter();
     let todo = todo
         .filter(|shard| !prepared.committed.contains(&shard.id))

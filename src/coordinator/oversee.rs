@@ -2,8 +2,7 @@
 //! and this loop watches until every commit record is there. It may die and come back, or run twice: nobody waits for it
 //! but the dataset's last files.
 
-use super::dispatch::Labelled;
-use super::{Prepared, RunError, Signal, Sink};
+use super::{Labelled, Prepared, RunError, Signal, Sink};
 use crate::dataset::{ShardPlan, paths};
 use crate::domain::{Location, ShardId};
 use crate::events::Event;
