@@ -34,6 +34,15 @@ pub mod exit {
     pub const PREEMPTED: u8 = 75;
     /// Drained on Ctrl-C.
     pub const INTERRUPTED: u8 = 130;
+
+    /// After a signal that stopped the work.
+    pub fn stopped(signal: crate::coordinator::Signal) -> u8 {
+        use crate::coordinator::Signal;
+        match signal {
+            Signal::Interrupt => INTERRUPTED,
+            Signal::Terminate => PREEMPTED,
+        }
+    }
 }
 
 const EXIT_CODES: &str = "\

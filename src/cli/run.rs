@@ -1,7 +1,7 @@
 //! `affectmill run`.
 
 use super::{Failure, block_on, exit};
-use crate::coordinator::{self, Ended, Prepared, RunError, Signal};
+use crate::coordinator::{self, Ended, Prepared, RunError};
 use crate::report::{Reporter, Style};
 use crate::spec;
 use std::path::PathBuf;
@@ -67,8 +67,7 @@ pub async fn carry_out(
     Ok(match ended {
         Ended::Finished(summary) if summary.failed + summary.quarantined > 0 => exit::VIDEOS_FAILED,
         Ended::Finished(_) => exit::OK,
-        Ended::Stopped(Signal::Interrupt) => exit::INTERRUPTED,
-        Ended::Stopped(Signal::Terminate) => exit::PREEMPTED,
+        Ended::Stopped(signal) => exit::stopped(signal),
     })
 }
 

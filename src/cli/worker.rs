@@ -2,7 +2,7 @@
 
 use super::run::{Shown, failure};
 use super::{Failure, block_on, exit};
-use crate::coordinator::{self, Joining, Part, Signal};
+use crate::coordinator::{self, Joining, Part};
 use crate::queue::nats::Address;
 use crate::report::Reporter;
 use crate::spec::{NatsSettings, is_job_name};
@@ -109,8 +109,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     let part = block_on(coordinator::join(joining, &mut |event| reporter.event(event)))?;
     Ok(match part.map_err(failure)? {
         Part::Finished => exit::OK,
-        Part::Stopped(Signal::Interrupt) => exit::INTERRUPTED,
-        Part::Stopped(Signal::Terminate) => exit::PREEMPTED,
+        Part::Stopped(signal) => exit::stopped(signal),
     })
 }
 

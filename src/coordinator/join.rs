@@ -3,7 +3,7 @@
 
 use super::dispatch::Dispatcher;
 use super::prepare::{read_job, resolve, share_of_scratch, threads_each};
-use super::{Crew, Earlier, RunError, Signal, Sink};
+use super::{Crew, Earlier, RunError, Signal, Sink, blocking};
 use crate::dataset::JobRecord;
 use crate::domain::Location;
 use crate::events::Event;
@@ -220,8 +220,7 @@ fn sees(record: &JobRecord, input_root: &Location, access: &Access) -> Result<()
 /// The job as this machine would label it, which must be as it was posted: weights, decoder and program.
 async fn agreed(posted: JobRecord, access: Access) -> Result<JobRecord, RunError> {
     let job: Job = posted.job.clone();
-    let own = tokio::task::spawn_blocking(move || resolve(job, &access)).await;
-    let own = own.map_err(|error| RunError::Spawn(std::io::Error::other(error)))??;
+    let own = blocking(move || resolve(job, &access)).await??;
     if own.fingerprint != posted.fingerprint {
         return Err(RunError::OtherMachine {
             differences: spec::differences(&posted.identity, &own.identity),

@@ -25,8 +25,9 @@ pub use prepare::{Prepared, prepare, read_job, resolve, unprobed};
 pub use retry::{Wanted, prepare_retry};
 
 use crate::commit::CommitError;
+use crate::dataset::ShardPlan;
 use crate::discover::DiscoverError;
-use crate::domain::{Location, VideoKey};
+use crate::domain::{Location, ShardId, VideoKey};
 use crate::events::{Event, Summary, Totals};
 use crate::model::ModelError;
 use crate::plan::PlanError;
@@ -34,6 +35,7 @@ use crate::queue::nats::NatsError;
 use crate::queue::{Leases, WireError, local::LocalQueue};
 use crate::stages::rows::RowError;
 use crate::store::{StoreError, Trouble};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Instant;
 use tokio::signal::unix::{SignalKind, signal};
@@ -325,10 +327,7 @@ pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> 
 
 /// Labels what has no commit with this machine's own workers.
 async fn label_here(prepared: &Prepared, sink: Sink<'_>) -> Result<(Option<Signal>, Labelled), RunError> {
-    let todo = prepared.shards.iter();
-    let todo = todo
-        .filter(|shard| !prepared.committed.contains(&shard.id))
-        .cloned();
+    let todo = prepared.without(&prepared.committed).cloned();
     let queue = LocalQueue::new(todo.collect(), prepared.record.job.run.max_strikes);
     let queue = match prepared.input_root {
         Location::Local(_) => queue,
@@ -340,6 +339,12 @@ async fn label_here(prepared: &Prepared, sink: Sink<'_>) -> Result<(Option<Signa
         .await
 }
 
+/// Does what may take long on a thread of its own, so that the loop goes on.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, RunError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| RunError::Spawn(std::io::Error::other(error)))
+}
+
 /// Finishes the label set on a thread of its own, since a store may keep it waiting; a signal ends the wait.
 async fn finish_unless_stopped(
     prepared: Prepared,
@@ -347,14 +352,14 @@ async fn finish_unless_stopped(
 ) -> Result<Result<(Summary, bool), Signal>, RunError> {
     let mut interrupts = signal(SignalKind::interrupt()).map_err(RunError::Spawn)?;
     let mut terminates = signal(SignalKind::terminate()).map_err(RunError::Spawn)?;
-    let finishing = tokio::task::spawn_blocking(move || {
+    let finishing = blocking(move || {
         let mut events = Vec::new();
         let finished = finish::finish(&prepared, &mut |event| events.push(event.clone()));
         (events, finished)
     });
     tokio::select! {
         done = finishing => {
-            let (events, finished) = done.map_err(|error| RunError::Spawn(std::io::Error::other(error)))?;
+            let (events, finished) = done?;
             events.iter().for_each(&mut *sink);
             finished.map(Ok)
         }
@@ -364,6 +369,11 @@ async fn finish_unless_stopped(
 }
 
 impl Prepared {
+    /// The shards that are not among `done`.
+    fn without<'a>(&'a self, done: &BTreeSet<ShardId>) -> impl Iterator<Item = &'a ShardPlan> {
+        self.shards.iter().filter(move |shard| !done.contains(&shard.id))
+    }
+
     /// Totals over all plans, and what commits cover.
     pub fn totals(&self) -> Totals {
         Totals::of(&self.shards, |shard| self.committed.contains(shard))

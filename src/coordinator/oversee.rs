@@ -2,7 +2,7 @@
 //! and this loop watches until every commit record is there. It may die and come back, or run twice: nobody waits for it
 //! but the dataset's last files.
 
-use super::{Labelled, Prepared, RunError, Signal, Sink};
+use super::{Labelled, Prepared, RunError, Signal, Sink, blocking};
 use crate::dataset::{ShardPlan, paths};
 use crate::domain::{Location, ShardId};
 use crate::events::Event;
@@ -58,11 +58,12 @@ async fn watch(
     let lease = Duration::from_secs_f64(address.settings.lease_seconds);
     let connection = Connection::open(address, PATIENCE, told).await?;
     let posting = Posting::new(prepared.record.clone(), prepared.input_root.clone());
+    let set = posting.set();
     let mut revision = connection.post(&posting).await?;
     post_weights(prepared, &connection).await?;
     let mut board = Board::open(connection.clone()).await?;
     let mut done = prepared.committed.clone();
-    board.publish(orders(prepared, &done)).await?;
+    board.publish(orders(prepared, &set, &done)).await?;
     let shards = prepared.shards.len() - done.len();
     sink(&Event::Queued {
         job,
@@ -90,7 +91,7 @@ async fn watch(
                 let posted = repost(prepared, &connection, &posting, &mut revision);
                 let settled = async {
                     posted.await?;
-                    settle(prepared, &board, &mut done).await
+                    settle(prepared, &set, &board, &mut done).await
                 };
                 match settled.await {
                     Ok(false) => {}
@@ -162,21 +163,25 @@ async fn repost(
 
 /// Whether all is committed. Shards that neither the queue nor a commit knows are put into the queue again: a server lost
 /// them, or the commit.
-async fn settle(prepared: &Prepared, board: &Board, done: &mut BTreeSet<ShardId>) -> Result<bool, RunError> {
+async fn settle(
+    prepared: &Prepared,
+    set: &str,
+    board: &Board,
+    done: &mut BTreeSet<ShardId>,
+) -> Result<bool, RunError> {
     let standing = board.standing().await?;
     if standing.waiting + standing.leased > 0 {
         return Ok(false);
     }
     let store = prepared.store.clone();
-    let listed = tokio::task::spawn_blocking(move || store.list(paths::COMMITS)).await;
-    let listed = listed.map_err(|error| RunError::Spawn(std::io::Error::other(error)))??;
+    let listed = blocking(move || store.list(paths::COMMITS)).await??;
     let listed: HashSet<String> = listed.into_iter().map(|entry| entry.key).collect();
     let ids = prepared.shards.iter().map(|shard| &shard.id);
     *done = ids
         .filter(|id| listed.contains(&paths::commit(id)))
         .cloned()
         .collect();
-    let mut left = orders(prepared, done).peekable();
+    let mut left = orders(prepared, set, done).peekable();
     if left.peek().is_none() {
         return Ok(true);
     }
@@ -184,14 +189,16 @@ async fn settle(prepared: &Prepared, board: &Board, done: &mut BTreeSet<ShardId>
     Ok(false)
 }
 
-/// The shards without a commit, the longest first, so that no host works alone on a long one at the end.
-fn orders<'a>(prepared: &'a Prepared, done: &BTreeSet<ShardId>) -> impl Iterator<Item = Order> + 'a {
-    let open = prepared.shards.iter().filter(|shard| !done.contains(&shard.id));
-    let mut open: Vec<&ShardPlan> = open.collect();
-    open.sort_by(|a, b| b.frames().cmp(&a.frames()).then_with(|| a.id.cmp(&b.id)));
-    let set = Posting::new(prepared.record.clone(), prepared.input_root.clone()).set();
+/// The shards of the label set `set` that have no commit.
+fn orders<'a>(
+    prepared: &'a Prepared,
+    set: &'a str,
+    done: &BTreeSet<ShardId>,
+) -> impl Iterator<Item = Order> + use<'a> {
+    let mut open: Vec<&ShardPlan> = prepared.without(done).collect();
+    open.sort_by(|a, b| a.longest_first(b));
     open.into_iter().map(move |shard| Order {
-        set: set.clone(),
+        set: set.to_owned(),
         earlier: prepared.earlier.of(shard),
         shard: shard.clone(),
     })
@@ -243,30 +250,25 @@ impl Crowd {
             return;
         };
         let worker = (host.clone(), pid, *theirs);
-        if !self.workers.contains_key(&worker) {
-            let number = self.next;
-            self.next += 1;
-            let remote = Remote {
-                number,
+        let is_new = !self.workers.contains_key(&worker);
+        let next = &mut self.next;
+        let remote = self.workers.entry(worker.clone()).or_insert_with(|| {
+            *next += 1;
+            Remote {
+                number: *next - 1,
                 busy: false,
                 heard: Instant::now(),
-            };
-            self.workers.insert(worker.clone(), remote);
-            // One that began before this coordinator did.
-            if !matches!(event, Event::WorkerStarted { .. }) {
-                sink(&Event::WorkerStarted {
-                    worker: number,
-                    pid,
-                    device: String::new(),
-                    host: Some(host.clone()),
-                });
             }
-        }
-        let Some(remote) = self.workers.get_mut(&worker) else {
-            return;
-        };
-        if let Some(theirs) = event.worker_mut() {
-            *theirs = remote.number;
+        });
+        *theirs = remote.number;
+        // One that began before this coordinator did.
+        if is_new && !matches!(event, Event::WorkerStarted { .. }) {
+            sink(&Event::WorkerStarted {
+                worker: remote.number,
+                pid,
+                device: String::new(),
+                host: Some(host.clone()),
+            });
         }
         remote.heard = Instant::now();
         match &mut event {

@@ -77,11 +77,8 @@ impl Prepared {
     fn share_of(&self, scratch: &Scratch) -> Result<u64, RunError> {
         let wanted = self.record.job.run.fetch_bytes;
         let (free, share) = share_of_scratch(scratch, wanted, self.worker_count())?;
-        let todo = self
-            .shards
-            .iter()
-            .filter(|shard| !self.committed.contains(&shard.id));
-        let longest = todo
+        let longest = self
+            .without(&self.committed)
             .flat_map(|shard| &shard.videos)
             .max_by_key(|video| video.bytes);
         if let Some(video) = longest.filter(|video| video.bytes > free) {

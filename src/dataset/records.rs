@@ -4,6 +4,7 @@ use crate::domain::{Fingerprint, FrameIndex, Location, ShardId, VideoKey};
 use crate::spec::{Job, ModelRecord};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 
 /// Version written into every record.
 pub const RECORD_VERSION: u32 = 1;
@@ -77,6 +78,12 @@ fn is_first(attempt: &u32) -> bool {
 }
 
 impl ShardPlan {
+    /// The order in which shards are handed out: the longest first, so that nobody works alone on a long one at the end.
+    pub fn longest_first(&self, other: &Self) -> Ordering {
+        let (a, b) = (self, other);
+        b.frames().cmp(&a.frames()).then_with(|| a.id.cmp(&b.id))
+    }
+
     /// Estimated frames of the shard.
     pub fn frames(&self) -> u64 {
         self.videos.iter().map(|video| video.frames).sum()

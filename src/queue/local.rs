@@ -20,10 +20,9 @@ pub struct LocalQueue {
 }
 
 impl LocalQueue {
-    /// A queue over the shards that have no commit. The longest are handed out first, so that no worker sits idle
-    /// behind a long one at the end.
+    /// A queue over the shards that have no commit.
     pub fn new(mut shards: Vec<ShardPlan>, max_strikes: u32) -> Self {
-        shards.sort_by(|a, b| b.frames().cmp(&a.frames()).then_with(|| a.id.cmp(&b.id)));
+        shards.sort_by(ShardPlan::longest_first);
         Self {
             waiting: shards.into(),
             leased: HashMap::new(),

@@ -144,12 +144,6 @@ fn ffprobe(file: &Path, stream: &str) -> Probed {
     command.args(["-of", "json", "-show_entries", entries]).arg(file);
     let out = command.output().expect("ffprobe starts").stdout;
     let out: Value = serde_json::from_slice(&out).unwrap_or_default();
-    let micros = |value: &Value| {
-        let text = value.as_str()?;
-        let (sign, text) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
-        let (whole, fraction) = text.split_once('.')?;
-        Some(sign * (whole.parse::<i64>().ok()? * 1_000_000 + fraction.parse::<i64>().ok()?))
-    };
     let start = micros(&out["format"]["start_time"]).unwrap_or(0);
     let frames = out["frames"].as_array().cloned().unwrap_or_default();
     let time = |frame: &Value| micros(&frame["best_effort_timestamp_time"]).map(|time| time - start);

@@ -1,6 +1,9 @@
 //! A real nats-server for tests, gone with the test's process.
 #![allow(dead_code)] // each test binary uses its own part
 
+#[path = "../media/mod.rs"]
+mod media;
+
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -22,22 +25,7 @@ pub struct Server {
 
 /// The server's program, which `make setup` fetched.
 pub fn program() -> PathBuf {
-    let set = |name| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    let cache = set("AFFECTMILL_CACHE").unwrap_or_else(|| {
-        let base = set("XDG_CACHE_HOME").unwrap_or_else(|| set("HOME").expect("HOME is set").join(".cache"));
-        base.join("affectmill")
-    });
-    let program = cache.join("nats/nats-server");
-    assert!(
-        program.exists(),
-        "{} is missing: run `make test`, which fetches it",
-        program.display()
-    );
-    program
+    media::cached("nats/nats-server")
 }
 
 /// Ports that are free now.

@@ -414,10 +414,9 @@ fn a_storm_over_hosts_and_wires_changes_no_byte_and_strikes_nobody_out() {
         Part::start(run)
     };
     let start = |cluster: &Cluster, host: &str| {
-        let mut worker = cluster.project.program();
-        worker.args(["worker", "--queue", &cluster.server.url(), "--job", &cluster.job]);
-        worker.args(["--threads", "1", "--json", "--wait", "15"]);
-        Part::start(cluster.on(host, worker))
+        let mut worker = cluster.worker(host);
+        worker.args(["--wait", "15"]);
+        Part::start(worker)
     };
     let mut run = coordinator(&cluster);
     let mut workers: Vec<Part> = WORKERS.iter().map(|host| start(&cluster, host)).collect();

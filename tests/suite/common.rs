@@ -292,6 +292,14 @@ impl Project {
     }
 }
 
+/// ffprobe's decimal seconds with six digits as whole microseconds: read from the text, not through floats.
+pub fn micros(seconds: &Value) -> Option<i64> {
+    let text = seconds.as_str()?;
+    let (sign, text) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
+    let (whole, fraction) = text.split_once('.')?;
+    Some(sign * (whole.parse::<i64>().ok()? * 1_000_000 + fraction.parse::<i64>().ok()?))
+}
+
 pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

@@ -25,13 +25,6 @@ fn ffprobe(path: &Path) -> Vec<Option<i64>> {
             .arg(path),
     );
     let out: Value = serde_json::from_str(&out).expect("ffprobe prints JSON");
-    // Both are decimal seconds with six digits; whole microseconds are read from the text, not through floats.
-    let micros = |value: &Value| {
-        let text = value.as_str()?;
-        let (sign, text) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
-        let (whole, fraction) = text.split_once('.')?;
-        Some(sign * (whole.parse::<i64>().ok()? * 1_000_000 + fraction.parse::<i64>().ok()?))
-    };
     let start = micros(&out["format"]["start_time"]).unwrap_or(0);
     let frames = out["frames"].as_array().expect("frames");
     frames

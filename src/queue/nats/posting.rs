@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 const JOB: &str = "job";
 
 /// Keys of what is held against the videos of a shard begin so.
-pub(super) const SHARD: &str = "shard.";
+const SHARD: &str = "shard.";
 
 /// A posted job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

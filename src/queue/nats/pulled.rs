@@ -181,12 +181,7 @@ impl Pulled {
         } = held;
         self.words.spawn(async move {
             settled(note).await;
-            for _ in 0..TRIES {
-                if acker.double_ack().await.is_ok() {
-                    break;
-                }
-                sleep(PAUSE).await;
-            }
+            insist(|| acker.double_ack()).await;
             drop(beat);
         });
         Some(shard)
@@ -217,12 +212,7 @@ impl Pulled {
             if strike.is_some() || held.delivery > 1 {
                 shared.note(&held.shard.id, strike.clone()).await;
             }
-            for _ in 0..TRIES {
-                if held.acker.ack_with(AckKind::Nak(pause)).await.is_ok() {
-                    break;
-                }
-                sleep(PAUSE).await;
-            }
+            insist(|| held.acker.ack_with(AckKind::Nak(pause))).await;
             drop(held.beat);
         });
         strikes
@@ -259,6 +249,16 @@ impl Pulled {
             let _ = self.shared.connection.client.flush().await;
         };
         let _ = timeout(FAREWELL, last).await;
+    }
+}
+
+/// Says a word to the queue, again and again while the servers do not take it.
+async fn insist<T, E, F: Future<Output = Result<T, E>>>(word: impl Fn() -> F) {
+    for _ in 0..TRIES {
+        if word().await.is_ok() {
+            break;
+        }
+        sleep(PAUSE).await;
     }
 }
 
@@ -370,16 +370,8 @@ impl Shared {
     }
 
     async fn note(&self, shard: &ShardId, strike: Option<(VideoKey, Trouble)>) {
-        for _ in 0..TRIES {
-            let noted = self
-                .connection
-                .change_troubles(shard.as_str(), |troubles| troubles.ended(strike.clone()))
-                .await;
-            if noted.is_ok() {
-                break;
-            }
-            sleep(PAUSE).await;
-        }
+        let ended = |troubles: &mut Troubles| troubles.ended(strike.clone());
+        insist(|| self.connection.change_troubles(shard.as_str(), ended)).await;
     }
 }
 
