@@ -54,10 +54,13 @@ pub fn with_environment(test: &str, environment: Vec<(&'static str, String)>, bo
         return body();
     }
     let program = std::env::current_exe().expect("this program");
+    // Scratch space of its own: in a user's one, whatever was ever killed on this machine may have left files.
+    let temporary = tempfile::tempdir().expect("a temporary folder");
     let output = Command::new(program)
         .args([test, "--exact", "--nocapture"])
         .env(INSIDE, test)
         .env(STARTED, format!("{} {}", server().port, server().filer))
+        .env("TMPDIR", temporary.path())
         .envs(environment)
         .output()
         .expect("it starts again");
