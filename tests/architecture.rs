@@ -24,10 +24,15 @@ const FORBIDDEN: &[(&str, &str)] = &[("coordinator", "report"), ("coordinator", 
 
 /// Crates and the only places that may name them.
 const VENDORS: &[(&str, &[&str])] = &[
-    ("tch", &["src/model/"]),
-    ("ffmpeg_next", &["src/stages/decode/"]),
-    ("ffmpeg", &["src/stages/decode/"]),
-    ("polars", &["src/report/"]),
+    ("tch", &["src/model/", "src/train/"]),
+    ("ffmpeg_next", &["src/stages/decode/", "src/stages/encode/"]),
+    ("ffmpeg", &["src/stages/decode/", "src/stages/encode/"]),
+    ("polars", &["src/report/", "src/train/"]),
+    ("plotters", &["src/report/"]),
+    ("maud", &["src/report/"]),
+    ("embedded_graphics", &["src/report/"]),
+    ("prometheus_client", &["src/report/"]),
+    ("hyper", &["src/report/"]),
     ("aws_config", &["src/store/"]),
     ("aws_sdk_s3", &["src/store/"]),
     ("aws_smithy_http_client", &["src/store/"]),
@@ -51,7 +56,10 @@ const WORDS: &[(&str, &[&str])] = &[
     ("print!", PRINTERS),
     ("eprint!", PRINTERS),
     ("dbg!", &[]),
-    ("unsafe", &["src/stages/decode/", "src/model/onednn/"]),
+    (
+        "unsafe",
+        &["src/stages/decode/", "src/stages/encode/", "src/model/onednn/"],
+    ),
 ];
 const PRINTERS: &[&str] = &["src/report/", "src/cli/", "src/main.rs"];
 /// A build script talks to cargo by printing.
