@@ -3,10 +3,11 @@
 //! One stream of [`Event`]s feeds the bars, the plain lines, `--json` and the event log. The JSON form is
 //! versioned by `affectmill` in `run_started`; fields are added, never renamed.
 
-use crate::dataset::{ErrorClass, PlannedVideo, ShardPlan, VideoOutcome, VideoStatus};
+use crate::dataset::{ErrorClass, PlannedVideo, ShardPlan, StageSeconds, VideoOutcome, VideoStatus};
 use crate::domain::{Fingerprint, FrameIndex, Location, ShardId, VideoKey};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 /// Something that happened in a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +29,11 @@ pub enum Event {
         workers: usize,
         /// Totals over all plans, and what commits cover already.
         totals: Totals,
+    },
+    /// The run shows itself: `http://<address>/` and `/metrics`.
+    Shown {
+        /// Where.
+        address: SocketAddr,
     },
     /// Something the user ought to know; the run goes on.
     Warning {
@@ -176,6 +182,15 @@ pub enum Event {
         frames: u64,
         /// Rows in its part.
         rows: u64,
+        /// Videos that ended `ok`; of the others there was a [`Event::VideoNotOk`] each.
+        #[serde(default)]
+        ok: usize,
+        /// Where the worker's time went.
+        #[serde(default)]
+        seconds: StageSeconds,
+        /// Bytes of videos that it brought to scratch space meanwhile.
+        #[serde(default)]
+        fetched_bytes: u64,
         /// It was committed or left behind by somebody else.
         adopted: bool,
     },
@@ -217,6 +232,24 @@ impl Event {
             | Self::Waiting { worker, .. }
             | Self::ShardDone { worker, .. } => Some(worker),
             _ => None,
+        }
+    }
+}
+
+impl From<NotOk> for Event {
+    fn from(
+        NotOk {
+            video,
+            status,
+            class,
+            error,
+        }: NotOk,
+    ) -> Self {
+        Self::VideoNotOk {
+            video,
+            status,
+            class,
+            error,
         }
     }
 }

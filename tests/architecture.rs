@@ -33,6 +33,8 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("embedded_graphics", &["src/report/"]),
     ("prometheus_client", &["src/report/"]),
     ("hyper", &["src/report/"]),
+    ("tracing", &["src/report/", "src/cli/"]),
+    ("tracing_subscriber", &["src/cli/"]),
     ("aws_config", &["src/store/"]),
     ("aws_sdk_s3", &["src/store/"]),
     ("aws_smithy_http_client", &["src/store/"]),

@@ -5,6 +5,7 @@ mod completions;
 mod doctor;
 mod import_weights;
 mod init_weights;
+mod logging;
 mod plan;
 mod retry;
 mod run;
@@ -59,7 +60,13 @@ Exit codes:
 /// A first job: write JOB.toml (jobs/demo.toml is a commented example), look at what it would do with
 /// `affectmill plan JOB.toml`, then `affectmill run JOB.toml`. Killed or stopped, `run` again goes on where it was.
 #[derive(Debug, Parser)]
-#[command(version, after_help = EXIT_CODES, arg_required_else_help = true, max_term_width = 100)]
+#[command(
+    version,
+    after_help = EXIT_CODES,
+    after_long_help = format!("{EXIT_CODES}\n\n{}", logging::HELP),
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -106,7 +113,22 @@ impl Failure {
 
 /// Runs the command.
 pub fn run(cli: Cli) -> ExitCode {
-    let done = match cli.command {
+    let done = logging::start().and_then(|()| carry_out(cli.command));
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            eprintln!(
+                "{}: {}",
+                console::style("error").red().bold().for_stderr(),
+                failure.message
+            );
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn carry_out(command: Command) -> Result<u8, Failure> {
+    match command {
         Command::Run(args) => run::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Retry(args) => retry::run(args),
@@ -119,17 +141,6 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Schema(args) => schema::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Worker(args) => worker::run(args),
-    };
-    match done {
-        Ok(code) => ExitCode::from(code),
-        Err(failure) => {
-            eprintln!(
-                "{}: {}",
-                console::style("error").red().bold().for_stderr(),
-                failure.message
-            );
-            ExitCode::from(failure.code)
-        }
     }
 }
 

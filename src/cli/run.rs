@@ -2,8 +2,10 @@
 
 use super::{Failure, block_on, exit};
 use crate::coordinator::{self, Ended, Prepared, RunError};
+use crate::events::Event;
 use crate::report::{Reporter, Style};
 use crate::spec;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Label a collection; run again to resume, to add new videos, or to learn that nothing is left to do.
@@ -60,6 +62,9 @@ pub async fn carry_out(
     let prepared = prepare(&mut |event| reporter.event(event))
         .await
         .map_err(failure)?;
+    if let Some(address) = prepared.record.job.run.metrics {
+        show_at(address, &mut reporter)?;
+    }
     reporter.log_into(&prepared.store);
     let ended = coordinator::run(prepared, &mut |event| reporter.event(event))
         .await
@@ -69,6 +74,17 @@ pub async fn carry_out(
         Ended::Finished(_) => exit::OK,
         Ended::Stopped(signal) => exit::stopped(signal),
     })
+}
+
+fn show_at(address: SocketAddr, reporter: &mut Reporter) -> Result<(), Failure> {
+    let shown = reporter.serve(address).map_err(|error| {
+        Failure::usage(format!(
+            "the run cannot be shown at {address} ([run] metrics): {error}; \
+             name a free port of this machine, or 0 for any"
+        ))
+    })?;
+    reporter.event(&Event::Shown { address: shown });
+    Ok(())
 }
 
 /// A wrong job is told from a run that could not go on.

@@ -3,7 +3,7 @@
 
 use super::process::{Exit, Process, Signal as FromProcess};
 use super::{Crew, Labelled, RunError, Signal, Sink, oom};
-use crate::dataset::{ErrorClass, Trouble, VideoOutcome};
+use crate::dataset::{ErrorClass, Trouble, VideoStatus};
 use crate::domain::{FrameIndex, ShardId, VideoKey};
 use crate::events::{Event, NotOk};
 use crate::queue::nats::NatsError;
@@ -230,12 +230,28 @@ impl<'a> Dispatcher<'a> {
                 rows,
                 videos,
                 seconds,
+                fetched_bytes,
                 adopted,
             } => {
                 (worker.holds, worker.video, worker.last_frame) = (None, None, None);
                 self.losses = 0;
-                self.done(id, shard, rows, &videos, adopted);
-                self.labelled.seconds.add(&seconds);
+                let planned = self.queue.done(id, &shard);
+                for event in videos.iter().filter_map(NotOk::of).map(Event::from) {
+                    self.emit(event);
+                }
+                let done = Event::ShardDone {
+                    worker: id,
+                    shard,
+                    planned_frames: planned.map_or(0, |plan| plan.frames()),
+                    frames: videos.iter().map(|video| video.frames).sum(),
+                    rows,
+                    ok: videos.iter().filter(|video| video.status == VideoStatus::Ok).count(),
+                    seconds,
+                    fetched_bytes,
+                    adopted,
+                };
+                self.labelled.add(&done);
+                self.emit(done);
                 self.lease(id).await;
             }
             FromWorker::BrokeOff { video, trouble } => {
@@ -317,35 +333,6 @@ impl<'a> Dispatcher<'a> {
             let of = self.crew.record.job.run.max_strikes;
             self.emit(Event::Strike { video, strikes, of });
         }
-    }
-
-    fn done(&mut self, id: WorkerId, shard: ShardId, rows: u64, videos: &[VideoOutcome], adopted: bool) {
-        let planned_frames = self.queue.done(id, &shard).map_or(0, |plan| plan.frames());
-        let frames = videos.iter().map(|video| video.frames).sum();
-        self.labelled.shards += 1;
-        self.labelled.frames += frames;
-        for NotOk {
-            video,
-            status,
-            class,
-            error,
-        } in videos.iter().filter_map(NotOk::of)
-        {
-            self.emit(Event::VideoNotOk {
-                video,
-                status,
-                class,
-                error,
-            });
-        }
-        self.emit(Event::ShardDone {
-            worker: id,
-            shard,
-            planned_frames,
-            frames,
-            rows,
-            adopted,
-        });
     }
 
     /// A worker process ended. When it was still needed its lease goes back, and its video may be struck.

@@ -1,6 +1,7 @@
 //! What a run did, and which side of the pipeline it waited for.
 
 use crate::dataset::StageSeconds;
+use crate::events::Event;
 
 /// What this run labelled, over all its shards.
 #[derive(Clone, Copy, Debug, Default)]
@@ -9,10 +10,19 @@ pub struct Labelled {
     pub shards: usize,
     /// Frames decoded.
     pub frames: u64,
-    pub(super) seconds: StageSeconds,
+    seconds: StageSeconds,
 }
 
 impl Labelled {
+    /// Takes a shard into account that is done.
+    pub(super) fn add(&mut self, event: &Event) {
+        if let Event::ShardDone { frames, seconds, .. } = event {
+            self.shards += 1;
+            self.frames += frames;
+            self.seconds.add(seconds);
+        }
+    }
+
     /// One sentence on which side of the pipeline was the busier one.
     pub fn bottleneck(&self) -> Option<String> {
         let s = &self.seconds;

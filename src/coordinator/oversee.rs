@@ -77,11 +77,10 @@ async fn watch(
     loop {
         tokio::select! {
             told = board.told() => {
-                if let Event::ShardDone { shard, frames, .. } = &told.event {
+                if let Event::ShardDone { shard, .. } = &told.event {
                     // A worker that was cut off may tell twice.
                     if !done.insert(shard.clone()) { continue }
-                    labelled.shards += 1;
-                    labelled.frames += frames;
+                    labelled.add(&told.event);
                 }
                 crowd.told(told, sink);
             }

@@ -297,6 +297,9 @@ pub enum VideoStatus {
 }
 
 impl VideoStatus {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Ok, Self::Partial, Self::Failed, Self::Quarantined];
+
     /// The text in `videos.parquet`.
     pub fn as_str(self) -> &'static str {
         match self {

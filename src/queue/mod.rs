@@ -150,6 +150,8 @@ pub enum FromWorker {
         videos: Vec<VideoOutcome>,
         /// Where the time went.
         seconds: StageSeconds,
+        /// Bytes of videos that were brought to scratch space meanwhile.
+        fetched_bytes: u64,
         /// Somebody else had committed it, or left a part that was adopted.
         adopted: bool,
     },

@@ -11,10 +11,13 @@ mod progress;
 pub mod status;
 pub mod summary;
 pub mod text;
+mod traced;
+mod watch;
 
 use crate::events::Event;
 use crate::store::Store;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
 
 /// Something that listens to a run.
 trait Sink {
@@ -55,8 +58,20 @@ impl Reporter {
         self.sinks.push(Box::new(log::Log::create(store)));
     }
 
+    /// Also shows the run at this address, as `[run] metrics` asks. Returns the address with its port.
+    ///
+    /// # Errors
+    /// The address cannot be taken.
+    pub fn serve(&mut self, address: SocketAddr) -> io::Result<SocketAddr> {
+        let watch = watch::Watch::start(address)?;
+        let address = watch.address;
+        self.sinks.push(Box::new(watch));
+        Ok(address)
+    }
+
     /// Passes an event to every sink.
     pub fn event(&mut self, event: &Event) {
+        traced::event(event);
         for sink in &mut self.sinks {
             sink.event(event);
         }

@@ -35,16 +35,8 @@ impl Plain {
     }
 
     fn wanted(&self, event: &Event) -> bool {
-        let trouble = matches!(
-            event,
-            Event::Warning { .. }
-                | Event::WorkerLost { .. }
-                | Event::Strike { .. }
-                | Event::VideoNotOk { .. }
-                | Event::Stopped { .. }
-        );
         let listed = matches!(event, Event::Finished { summary, .. } if !summary.not_ok.is_empty());
-        trouble || listed || !self.quiet
+        text::is_trouble(event) || listed || !self.quiet
     }
 }
 

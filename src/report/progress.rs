@@ -27,6 +27,13 @@ pub struct WorkerState {
     decoded: u64,
 }
 
+impl WorkerState {
+    /// How much of the shard in hand is decoded, 0 to 1; `None` without a shard, or where nobody knows its length.
+    pub fn share(&self) -> Option<f64> {
+        (self.planned > 0).then(|| (self.decoded as f64 / self.planned as f64).min(1.0))
+    }
+}
+
 impl Progress {
     /// Before the first event.
     pub fn new() -> Self {
@@ -134,6 +141,7 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dataset::StageSeconds;
     use crate::domain::ShardId;
 
     #[test]
@@ -177,6 +185,9 @@ mod tests {
             planned_frames: 40,
             frames: 60,
             rows: 60,
+            ok: 1,
+            seconds: StageSeconds::default(),
+            fetched_bytes: 0,
             adopted: false,
         });
         assert_eq!(progress.frames(), 50);

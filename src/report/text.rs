@@ -45,6 +45,7 @@ pub fn lines(event: &Event) -> Option<String> {
             plural(*workers as u64, "worker")
         ),
         Event::Retrying { videos, classes } => retrying(*videos, classes),
+        Event::Shown { address } => format!("this run shows itself at http://{address}/ and /metrics"),
         Event::Warning { message } => format!("{}: {message}", style("warning").yellow().bold()),
         Event::WorkerLost {
             worker,
@@ -117,6 +118,18 @@ pub fn lines(event: &Event) -> Option<String> {
         }
         _ => return None,
     })
+}
+
+/// Whether somebody should look at it.
+pub fn is_trouble(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Warning { .. }
+            | Event::WorkerLost { .. }
+            | Event::Strike { .. }
+            | Event::VideoNotOk { .. }
+            | Event::Stopped { .. }
+    )
 }
 
 /// `failed (io): clip.mp4: why`.

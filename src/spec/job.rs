@@ -7,6 +7,7 @@
 use crate::domain::{Crop, Location, ModelKind, Precision};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// A job: what to label, how, with which models, and where the rows go.
@@ -325,6 +326,10 @@ pub struct Run {
     /// Default: `1800.0`.
     #[schemars(range(min = 1, max = 604_800))]
     pub outage_timeout: f64,
+    /// Address where the run shows itself while it is on: `/metrics` for Prometheus, `/` for people. Whoever reaches it reads
+    /// names of videos and errors, so think before it is another one than this machine's own, such as `127.0.0.1:9100`; port 0
+    /// takes a free one. Default: none.
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Default for Run {
@@ -343,6 +348,7 @@ impl Default for Run {
             scratch: None,
             fetch_bytes: 4 << 30,
             outage_timeout: 1800.0,
+            metrics: None,
         }
     }
 }

@@ -215,7 +215,7 @@ impl Labeller {
             let mut record = standing.record().clone();
             // Another one's time.
             record.seconds = StageSeconds::default();
-            return Ok(done(record, true));
+            return Ok(done(record, 0, true));
         }
         let part = self
             .store
@@ -256,6 +256,7 @@ impl Labeller {
             seconds: labelled.seconds,
         };
         let keeps_spans = spans.is_some();
+        let fetched = labelled.fetched_bytes;
         let committed = commit::commit(&self.store, Files { part, crops }, record);
         let committed = committed.map_err(Failure::of_commit)?;
         if keeps_spans {
@@ -263,23 +264,24 @@ impl Labeller {
             let _ = commit::forget_spans(&self.store, &lease.shard.id);
         }
         Ok(match committed {
-            Committed::New(record) => done(record, false),
+            Committed::New(record) => done(record, fetched, false),
             Committed::Adopted(mut record) => {
                 // The time is ours.
                 record.seconds = labelled.seconds;
-                done(record, true)
+                done(record, fetched, true)
             }
         })
     }
 }
 
 /// What is reported of a shard with this record.
-fn done(record: CommitRecord, adopted: bool) -> FromWorker {
+fn done(record: CommitRecord, fetched_bytes: u64, adopted: bool) -> FromWorker {
     FromWorker::Done {
         shard: record.shard,
         rows: record.part.rows,
         videos: record.videos,
         seconds: record.seconds,
+        fetched_bytes,
         adopted,
     }
 }

@@ -95,6 +95,8 @@ pub struct Labelled {
     pub videos: Vec<VideoOutcome>,
     /// Where the time went.
     pub seconds: StageSeconds,
+    /// Bytes of videos that came from S3 meanwhile.
+    pub fetched_bytes: u64,
 }
 
 /// The models of a job on one device, and what labelling a shard needs beside them.
@@ -289,7 +291,8 @@ impl Pipeline {
         }
         let (part, crops, tally) = tally;
         let mut seconds = tally.seconds;
-        seconds.fetch = self.source.input.fetch_time().as_secs_f64();
+        let fetched = self.source.input.fetched();
+        seconds.fetch = fetched.time.as_secs_f64();
         seconds.fetch_blocked = match seconds.fetch {
             0.0 => 0.0,
             _ => decoded.fetching.as_secs_f64(),
@@ -306,6 +309,7 @@ impl Pipeline {
             crops,
             videos,
             seconds,
+            fetched_bytes: fetched.bytes,
         })
     }
 }

@@ -528,3 +528,29 @@ fn kills_and_store_faults_change_no_byte_and_leave_no_orphan() {
         proxy.faults()
     );
 }
+
+#[test]
+fn the_log_tells_of_requests_and_no_secret() {
+    let s3 = InS3::new("log", Project::new().synthetic(1, 5));
+    let log = s3.project.dir.path().join("log");
+    let mut command = s3.command("out", &[]);
+    command.env("AFFECTMILL_LOG", "trace").env("AFFECTMILL_LOG_FILE", &log);
+    command.env("AFFECTMILL_LOG_FORMAT", "json");
+    let done = command.output().expect("affectmill starts");
+    assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+    let log = fs::read_to_string(log).unwrap();
+    let targets: Vec<String> = log
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("a line is JSON"))
+        .map(|line| line["target"].as_str().expect("a target").to_owned())
+        .collect();
+    assert!(targets.iter().any(|target| target == "affectmill::run"), "{log}");
+    assert!(targets.iter().any(|target| target.starts_with("aws_")), "{log}");
+    for secret in [KEY.1, "Signature=", "Credential="] {
+        assert!(!log.contains(secret), "{secret} is in the log");
+    }
+
+    let refused = s3.command("out", &[]).env("AFFECTMILL_LOG", "loud=very").output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("AFFECTMILL_LOG cannot be"), "{}", stderr(&refused));
+}

@@ -72,6 +72,15 @@ impl Drop for Copy {
     }
 }
 
+/// What was fetched, by all threads together.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Fetched {
+    /// Time it took.
+    pub time: Duration,
+    /// Bytes that arrived.
+    pub bytes: u64,
+}
+
 /// Fetches what it is told to want.
 pub(super) struct Fetcher {
     shared: Arc<Shared>,
@@ -93,8 +102,7 @@ struct State {
     arrived: HashMap<VideoKey, Result<Copy, NotOpened>>,
     /// Bytes of copies that lie in scratch space or are on their way there.
     held: u64,
-    /// Time spent fetching, of all threads together.
-    busy: Duration,
+    fetched: Fetched,
     closed: bool,
 }
 
@@ -175,8 +183,8 @@ impl Fetcher {
     }
 
     /// Time spent fetching since this was last asked.
-    pub fn busy(&self) -> Duration {
-        std::mem::take(&mut self.shared.state().busy)
+    pub fn fetched(&self) -> Fetched {
+        std::mem::take(&mut self.shared.state().fetched)
     }
 
     /// Where a video comes from, for messages.
@@ -239,7 +247,10 @@ impl Shared {
             };
 
             let mut state = self.state();
-            state.busy += busy;
+            state.fetched.time += busy;
+            if arrived.is_ok() {
+                state.fetched.bytes += video.bytes;
+            }
             state.fetching.remove(&video.key);
             let is_wanted = state.wanted.iter().any(|wanted| wanted.key == video.key);
             let left_over = match is_wanted {

@@ -1,7 +1,7 @@
 //! Where the videos of a job come from: a folder, where they are opened as they lie, or a bucket, from which they are
 //! fetched ahead.
 
-use super::fetching::{Copy, Fetcher, StoreTrouble};
+use super::fetching::{Copy, Fetched, Fetcher, StoreTrouble};
 use crate::dataset::{ErrorClass, PlannedVideo, Trouble};
 use crate::discover;
 use crate::domain::Location;
@@ -10,7 +10,6 @@ use crate::stages::decode::DecodeError;
 use crate::store::{Access, Bucket, StoreError};
 use crate::worker::heartbeat::Reports;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// The root of a job's videos.
 pub(super) enum Input {
@@ -59,11 +58,11 @@ impl Input {
         }
     }
 
-    /// Time spent fetching since this was last asked.
-    pub fn fetch_time(&self) -> Duration {
+    /// What was fetched since this was last asked.
+    pub fn fetched(&self) -> Fetched {
         match self {
-            Self::Folder(_) => Duration::ZERO,
-            Self::Bucket(fetcher) => fetcher.busy(),
+            Self::Folder(_) => Fetched::default(),
+            Self::Bucket(fetcher) => fetcher.fetched(),
         }
     }
 }
