@@ -37,7 +37,9 @@ pub fn start() -> Result<(), Failure> {
         None | Some("text") => false,
         Some("json") => true,
         Some(other) => {
-            return Err(Failure::usage(format!("{FORMAT} cannot be {other:?}; write json or text")));
+            return Err(Failure::usage(format!(
+                "{FORMAT} cannot be {other:?}; write json or text"
+            )));
         }
     };
     let layer = tracing_subscriber::fmt::layer();

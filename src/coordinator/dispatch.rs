@@ -245,7 +245,10 @@ impl<'a> Dispatcher<'a> {
                     planned_frames: planned.map_or(0, |plan| plan.frames()),
                     frames: videos.iter().map(|video| video.frames).sum(),
                     rows,
-                    ok: videos.iter().filter(|video| video.status == VideoStatus::Ok).count(),
+                    ok: videos
+                        .iter()
+                        .filter(|video| video.status == VideoStatus::Ok)
+                        .count(),
                     seconds,
                     fetched_bytes,
                     adopted,

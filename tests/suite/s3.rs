@@ -534,7 +534,9 @@ fn the_log_tells_of_requests_and_no_secret() {
     let s3 = InS3::new("log", Project::new().synthetic(1, 5));
     let log = s3.project.dir.path().join("log");
     let mut command = s3.command("out", &[]);
-    command.env("AFFECTMILL_LOG", "trace").env("AFFECTMILL_LOG_FILE", &log);
+    command
+        .env("AFFECTMILL_LOG", "trace")
+        .env("AFFECTMILL_LOG_FILE", &log);
     command.env("AFFECTMILL_LOG_FORMAT", "json");
     let done = command.output().expect("affectmill starts");
     assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
@@ -550,7 +552,15 @@ fn the_log_tells_of_requests_and_no_secret() {
         assert!(!log.contains(secret), "{secret} is in the log");
     }
 
-    let refused = s3.command("out", &[]).env("AFFECTMILL_LOG", "loud=very").output().unwrap();
+    let refused = s3
+        .command("out", &[])
+        .env("AFFECTMILL_LOG", "loud=very")
+        .output()
+        .unwrap();
     assert_eq!(refused.status.code(), Some(2));
-    assert!(stderr(&refused).contains("AFFECTMILL_LOG cannot be"), "{}", stderr(&refused));
+    assert!(
+        stderr(&refused).contains("AFFECTMILL_LOG cannot be"),
+        "{}",
+        stderr(&refused)
+    );
 }

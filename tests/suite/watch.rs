@@ -54,7 +54,10 @@ fn figures_and_page_tell_what_happened() {
     ];
     let mut run = project.start("out", &sets);
     let address = run.until("shown")["address"].as_str().unwrap().to_owned();
-    assert!(ask(&address, "GET", "/").1.contains("affectmill"), "from the beginning");
+    assert!(
+        ask(&address, "GET", "/").1.contains("affectmill"),
+        "from the beginning"
+    );
 
     // One worker dies with clip01, the next one is held up by it; meanwhile everything else is labelled.
     let (mut pids, mut opened, mut done) = (BTreeMap::new(), 0, 0);
@@ -94,7 +97,11 @@ fn figures_and_page_tell_what_happened() {
         "affectmill_fetched_bytes_total": 0.0,
     });
     for (name, value) in expected.as_object().unwrap() {
-        assert_eq!(samples.get(name).map(|value| json!(value)).as_ref(), Some(value), "{name}\n{text}");
+        assert_eq!(
+            samples.get(name).map(|value| json!(value)).as_ref(),
+            Some(value),
+            "{name}\n{text}"
+        );
     }
     assert!(samples["affectmill_stage_seconds_total{stage=infer}{state=busy}"] > 0.0);
     assert_eq!(known(&text), asked_for(), "the dashboard asks for what is there");
@@ -102,9 +109,16 @@ fn figures_and_page_tell_what_happened() {
     let (head, page) = ask(&address, "GET", "/");
     assert!(head.contains("default-src 'none'"), "{head}");
     assert!(page.contains("strike 1 of 3") && page.contains("45 of"), "{page}");
-    assert!(page.contains("&lt;script&gt;alert") && !page.contains("<script"), "{page}");
+    assert!(
+        page.contains("&lt;script&gt;alert") && !page.contains("<script"),
+        "{page}"
+    );
     assert!(ask(&address, "HEAD", "/").1.is_empty());
-    assert!(ask(&address, "GET", "/../etc/passwd").0.starts_with("HTTP/1.1 404"));
+    assert!(
+        ask(&address, "GET", "/../etc/passwd")
+            .0
+            .starts_with("HTTP/1.1 404")
+    );
     assert!(ask(&address, "POST", "/").0.starts_with("HTTP/1.1 405"));
 
     // Who never finishes a request keeps nobody out.
@@ -129,7 +143,9 @@ fn asked_for() -> BTreeSet<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs/grafana.json");
     let dashboard: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
-    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+    let targets = panels
+        .iter()
+        .flat_map(|panel| panel["targets"].as_array().unwrap());
     let words = targets.flat_map(|target| {
         let query = target["expr"].as_str().unwrap();
         query.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))

@@ -102,14 +102,22 @@ impl Figures {
         );
         let gauges = [
             ("videos_planned", "Videos of all plans", &self.videos_planned),
-            ("frames_planned", "Estimated frames of all plans", &self.frames_planned),
+            (
+                "frames_planned",
+                "Estimated frames of all plans",
+                &self.frames_planned,
+            ),
             (
                 "frames_done",
                 "Estimated frames of committed shards, and of those in hand as far as decoded",
                 &self.frames_done,
             ),
             ("shards_planned", "Shards of all plans", &self.shards_planned),
-            ("shards_done", "Shards committed, by earlier runs too", &self.shards_done),
+            (
+                "shards_done",
+                "Shards committed, by earlier runs too",
+                &self.shards_done,
+            ),
             ("workers", "Worker processes alive", &self.workers),
         ];
         for (name, help, gauge) in gauges {

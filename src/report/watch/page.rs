@@ -61,7 +61,9 @@ fn state(phase: &Phase) -> (&str, Vec<String>) {
         Phase::Labelling => ("labelling", vec![]),
         Phase::Draining(signal) => (
             "draining",
-            vec![format!("{signal}: the shards in hand are finished, then it stops")],
+            vec![format!(
+                "{signal}: the shards in hand are finished, then it stops"
+            )],
         ),
         Phase::Stopped(reason) => (
             "stopped",
@@ -126,7 +128,12 @@ fn stages(seconds: &StageSeconds) -> Markup {
     let total = seconds.total.max(f64::MIN_POSITIVE);
     let stages = [
         ("fetch", seconds.fetch, 0.0, ""),
-        ("decode", seconds.decode, seconds.fetch_blocked, "for videos to arrive"),
+        (
+            "decode",
+            seconds.decode,
+            seconds.fetch_blocked,
+            "for videos to arrive",
+        ),
         ("", 0.0, seconds.decode_blocked, "for the models"),
         ("faces", seconds.faces, 0.0, ""),
         ("models", seconds.infer, seconds.infer_blocked, "for frames"),

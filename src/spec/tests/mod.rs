@@ -116,6 +116,7 @@ fn a_minimal_job_has_the_documented_defaults() {
             scratch: None,
             fetch_bytes: 4_294_967_296,
             outage_timeout: 1800.0,
+            metrics: None,
         },
         s3: S3Settings::default(),
         nats: NatsSettings {
@@ -215,6 +216,7 @@ shard_frames = 1
         scratch: Some("/scratch".into()),
         fetch_bytes: 1_048_576,
         outage_timeout: 60.0,
+        metrics: Some("[::1]:9100".parse().unwrap()),
     };
     assert_eq!(job.run, run);
     assert_eq!(
