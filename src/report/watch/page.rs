@@ -13,7 +13,7 @@ const RELOAD: u32 = 5;
 const STYLE: &str = "
 :root { color-scheme: light dark; --ink: light-dark(#1c2024, #e6e8ea); --dim: light-dark(#60666c, #9aa1a8);
   --paper: light-dark(#fff, #14171a); --line: light-dark(#dfe3e6, #2b3035); --fill: light-dark(#2f6fde, #6ea3ff);
-  --wait: light-dark(#c9d0d6, #3a4148); --bad: light-dark(#b3261e, #ff8a80); }
+  --wait: light-dark(#a9b4be, #4c565f); --bad: light-dark(#b3261e, #ff8a80); }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 60rem;
   margin: 0 auto; padding: 1.5rem 1rem; }
 h1 { font-size: 1.3rem; margin: 0; } h2 { font-size: 1rem; margin: 2rem 0 .5rem; }
@@ -24,7 +24,7 @@ table { width: 100%; border-collapse: collapse; } th { text-align: left; font-we
 th, td { padding: .25rem .75rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: baseline;
   overflow-wrap: anywhere; }
 td.bar-cell { width: 40%; min-width: 6rem; } td.number { text-align: right; font-variant-numeric: tabular-nums;
-  white-space: nowrap; }
+  white-space: nowrap; } th, td.word { white-space: nowrap; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .25rem 0; font-size: .85rem; color: var(--bad); }
 ";
 
@@ -126,29 +126,35 @@ fn workers(watched: &Watched) -> Markup {
 
 fn stages(seconds: &StageSeconds) -> Markup {
     let total = seconds.total.max(f64::MIN_POSITIVE);
-    let stages = [
-        ("fetch", seconds.fetch, 0.0, ""),
+    let stages: [(&str, f64, &[(f64, &str)]); 5] = [
+        ("fetch", seconds.fetch, &[]),
         (
             "decode",
             seconds.decode,
-            seconds.fetch_blocked,
-            "for videos to arrive",
+            &[
+                (seconds.fetch_blocked, "for videos to arrive"),
+                (seconds.decode_blocked, "for the models"),
+            ],
         ),
-        ("", 0.0, seconds.decode_blocked, "for the models"),
-        ("faces", seconds.faces, 0.0, ""),
-        ("models", seconds.infer, seconds.infer_blocked, "for frames"),
-        ("rows", seconds.rows, 0.0, ""),
+        ("faces", seconds.faces, &[]),
+        ("models", seconds.infer, &[(seconds.infer_blocked, "for frames")]),
+        ("rows", seconds.rows, &[]),
     ];
     html! {
         @if seconds.total > 0.0 {
             h2 { "Where the workers' time went" }
             table {
                 tr { th { "stage" } th { "busy" } th { "waited" } th { } }
-                @for (stage, busy, waited, what) in stages.iter().filter(|(_, busy, waited, _)| busy + waited > 0.0) {
+                @for (stage, busy, waits) in stages.iter().filter(|(_, busy, _)| *busy > 0.0) {
+                    @let waited: f64 = waits.iter().map(|(seconds, _)| seconds).sum();
                     tr {
-                        td { (stage) }
+                        td.word { (stage) }
                         td.number { (percent(busy / total)) }
-                        td { @if *waited > 0.0 { (percent(waited / total)) " " (what) } }
+                        td {
+                            @for (seconds, what) in waits.iter().filter(|(seconds, _)| *seconds > 0.0) {
+                                div { (percent(seconds / total)) " " (what) }
+                            }
+                        }
                         td.bar-cell { (bar(&[(busy / total, ""), (waited / total, "wait")])) }
                     }
                 }
