@@ -2,6 +2,7 @@
 
     evaluate.py metrics CASES.json                    faces and figures that the library wrote
     evaluate.py annotate FOLDER                       an annotation folder for the videos of tests/suite/evaluate.rs
+    evaluate.py sets                                  evaluations against another label set on standard input
     evaluate.py check OUT FOLDER CALIBRATION|-        evaluations of that set on standard input, one JSON a line
 
 Prints how many numbers were compared; raises at the first that is off by more than 1e-9.
@@ -323,10 +324,7 @@ def check(out, folder, calibration):
                         "va": truth[frame].get("va"),
                         "expression": truth[frame].get("expr"),
                         "units": truth[frame].get("au"),
-                        "p_va": [row["student_valence"], row["student_arousal"]],
-                        "p_expression": [row[f"student_expr_{name}"] for name in CLASSES[:7]],
-                        "p_units": [row[f"student_{unit}"] for unit in UNITS],
-                    }
+                    } | said(row, "student")
                     videos.setdefault(video, []).append(face)
                     groups.setdefault((video, person, row["track"]), []).append(face)
         assert report["frames"] == account, (where, report["frames"], account)
@@ -350,5 +348,43 @@ def check(out, folder, calibration):
             check_tuned(report["tuned"], faces, where)
 
 
-{"metrics": metrics, "annotate": annotate, "check": check}[sys.argv[1]](*sys.argv[2:])
+def said(row, model):
+    """What a model said of a row: expression, action units, and all its logits."""
+    expression = [row[f"{model}_expr_{name}"] for name in CLASSES[:7]]
+    if f"{model}_AU1" not in row:
+        return {"p_va": None, "p_expression": expression, "p_units": None}
+    va = [row[f"{model}_valence"], row[f"{model}_arousal"]]
+    return {"p_va": va, "p_expression": expression, "p_units": [row[f"{model}_{unit}"] for unit in UNITS]}
+
+
+def sets():
+    """Both sets found the same faces here; one may lack frames."""
+    import polars as pl
+
+    def rows(out):
+        labels = pl.read_parquet(f"{out}/labels/*.parquet").filter(pl.col("face").is_not_null())
+        return {(row["video"], row["frame"], row["face"]): row for row in labels.iter_rows(named=True)}
+
+    for line in sys.stdin:
+        report = json.loads(line)
+        ours, theirs = rows(report["labels"]), rows(report["annotations"])
+        videos, count = {}, 0
+        for key, row in sorted(theirs.items()):
+            true = said(row, report["reference"])
+            units = true["p_units"] and [int(logit > 0) for logit in true["p_units"]]
+            face = {"va": true["p_va"], "expression": int(np.argmax(true["p_expression"])), "units": units}
+            if key in ours:
+                count += 1
+                videos.setdefault(key[0], []).append(face | said(ours[key], report["model"]))
+        tasks = list(report["frames"])
+        assert tasks == (["va", "expr", "au"] if report["reference"] == "student" else ["expr"]), tasks
+        for account in report["frames"].values():
+            assert (account["annotated"], account["scored"]) == (len(theirs), count), account
+            assert account["annotated"] == account["scored"] + account["no_row"], account
+        given = (report["profile"], tasks, 1.0, [0.0] * 12)
+        compare(report["figures"], [face for video in videos.values() for face in video], *given, line[:80])
+        compare_intervals(report["figures"], list(videos.values()), *given, report["bootstrap"], line[:80])
+
+
+{"metrics": metrics, "sets": sets, "annotate": annotate, "check": check}[sys.argv[1]](*sys.argv[2:])
 print(compared)

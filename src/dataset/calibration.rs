@@ -42,8 +42,8 @@ pub struct TunedOn {
     pub fingerprint: String,
     /// The annotations, as they were named.
     pub annotations: String,
-    /// Which files of them: `train`, `validation` or `all`.
-    pub split: String,
+    /// Which of them: the files of `train`, `validation` or `all`; of another label set the model.
+    pub which: String,
 }
 
 /// A temperature, by which logits are divided before the softmax (Guo et al. 2017).

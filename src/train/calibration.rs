@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// Bounds of a temperature.
-const TEMPERATURES: [f64; 2] = [0.05, 20.0];
+pub const TEMPERATURES: [f64; 2] = [0.05, 20.0];
 /// Steps after which the search for a temperature ends, wherever it is; it needs about ten.
 const MOST_STEPS: usize = 200;
 
@@ -98,7 +98,10 @@ impl Samples {
                 break;
             }
         }
-        let temperature = (1.0 / beta).clamp(TEMPERATURES[0], TEMPERATURES[1]);
+        // A search that ran into a bound ends a hair beside it.
+        let found = 1.0 / beta;
+        let at_bound = |bound: &f64| (found / bound - 1.0).abs() < 1e-9;
+        let temperature = TEMPERATURES.into_iter().find(at_bound).unwrap_or(found);
         Some(TunedTemperature {
             temperature,
             faces: self.expressions.len() as u64,

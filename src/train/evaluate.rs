@@ -1,13 +1,12 @@
 //! How well a model's labels agree with annotations: over everything, by video, and by track.
 //!
-//! Flows in: labels, annotations, a profile. Flows out: figures with the faces and videos they rest on and how far the choice
+//! Flows in: labels, what they are held against, a profile. Flows out: figures with the faces and videos they rest on and how far the choice
 //! of videos moves them, and an account of what was not compared.
 
-use super::annotations::Annotations;
 use super::calibration::Samples;
 use super::labels::Labels;
 use super::metrics::{Bootstrap, Decision, Figure, Interval, Profile, Tally};
-use super::pairing::{self, Ledger, PairError, Rules};
+use super::pairing::{Ledger, PairError, Reference};
 use crate::domain::Task;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -17,8 +16,6 @@ use std::collections::BTreeMap;
 pub struct Plan {
     /// Formulas.
     pub profile: Profile,
-    /// Persons and gaps.
-    pub rules: Rules,
     /// Thresholds and temperature.
     pub decision: Decision,
     /// Intervals.
@@ -107,13 +104,13 @@ fn names(tasks: &[Task]) -> String {
 /// [`EvaluateError`].
 pub fn evaluate(
     labels: &Labels<'_>,
-    annotations: &Annotations,
+    reference: Reference<'_>,
     plan: &Plan,
     mut samples: Option<&mut Samples>,
 ) -> Result<Evaluation, EvaluateError> {
     let model = labels.model();
-    let annotated = |task: &Task| annotations.persons.values().any(|person| person.has(*task));
-    let tasks: Vec<Task> = model.kind.tasks().iter().copied().filter(annotated).collect();
+    let own = model.kind.tasks().iter().copied();
+    let tasks: Vec<Task> = own.filter(|task| reference.has(*task)).collect();
     if tasks.is_empty() {
         return Err(EvaluateError::NoTask {
             model: model.name.clone(),
@@ -122,7 +119,7 @@ pub fn evaluate(
     }
     let mut videos: BTreeMap<String, Tally> = BTreeMap::new();
     let mut groups: BTreeMap<(String, String, Option<i32>), Tally> = BTreeMap::new();
-    let ledger = pairing::pair(labels, annotations, &tasks, plan.rules, &mut |pair| {
+    let ledger = reference.pair(labels, &tasks, &mut |pair| {
         let mut add = |tally: &mut Tally| tally.add(pair.truth, pair.prediction, &plan.decision);
         if !videos.contains_key(pair.video) {
             videos.insert(pair.video.into(), Tally::default());

@@ -214,6 +214,12 @@ pub struct Part {
 }
 
 impl Part {
+    /// The rows of a video.
+    pub fn rows_of(&self, video: &str) -> Option<Range<usize>> {
+        let (_, rows) = self.videos.iter().find(|(key, _)| key == video)?;
+        Some(rows.clone())
+    }
+
     /// Frame of a row.
     pub fn frame(&self, row: usize) -> u64 {
         self.frame[row]

@@ -1,7 +1,9 @@
 //! Which row of the labels speaks of which annotated person in which frame.
 //!
-//! Flows in: annotations and labels. Flows out: [`Pair`]s, and an account of every annotated frame that
+//! Flows in: labels, and annotations or the labels of another model. Flows out: [`Pair`]s, and an account of every annotated frame that
 //! gave none. Nothing is matched by guess: where the person cannot be told, the frame is left out and counted.
+
+mod faces;
 
 use super::annotations::{Annotations, Person};
 use super::labels::{LabelError, Labels, Part};
@@ -70,7 +72,7 @@ pub struct Account {
     pub no_row: u64,
     /// A row without the person's face, or of a frame that could not be decoded.
     pub no_face: u64,
-    /// Several persons are annotated and which one is seen cannot be told.
+    /// Several persons are annotated and which one is seen cannot be told; of another label set: the boxes differ.
     pub ambiguous: u64,
     /// The label holds no number.
     pub no_value: u64,
@@ -155,11 +157,44 @@ struct Match<'a> {
     side: Option<Side>,
 }
 
-/// Brings labels and annotations together.
-///
-/// # Errors
-/// [`PairError`].
-pub fn pair(
+/// What labels are held against.
+#[derive(Clone, Copy)]
+pub enum Reference<'a> {
+    /// What people annotated, and how persons are told and gaps are filled.
+    Annotations(&'a Annotations, Rules),
+    /// What a model said in another label set, or another one in the same: its expression, its action units above logit 0.
+    Labels(&'a Labels<'a>),
+}
+
+impl Reference<'_> {
+    /// Whether it speaks of a task.
+    pub fn has(&self, task: Task) -> bool {
+        match self {
+            Self::Annotations(annotations, _) => annotations.persons.values().any(|person| person.has(task)),
+            Self::Labels(labels) => labels.model().kind.tasks().contains(&task),
+        }
+    }
+
+    /// Brings labels and what they are held against together.
+    ///
+    /// # Errors
+    /// [`PairError`].
+    pub fn pair(
+        &self,
+        labels: &Labels<'_>,
+        tasks: &[Task],
+        take: &mut dyn FnMut(Pair<'_>),
+    ) -> Result<Ledger, PairError> {
+        match self {
+            Self::Annotations(annotations, rules) => {
+                with_annotations(labels, annotations, tasks, *rules, take)
+            }
+            Self::Labels(reference) => faces::with_labels(labels, reference, tasks, take),
+        }
+    }
+}
+
+fn with_annotations(
     labels: &Labels<'_>,
     annotations: &Annotations,
     tasks: &[Task],

@@ -5,19 +5,21 @@ mod table;
 use super::{Failure, existing, exit, print, print_json};
 use crate::commit;
 use crate::coordinator;
-use crate::dataset::{CALIBRATION_VERSION, CalibrationRecord, JobRecord, TunedOn, paths};
+use crate::dataset::{CALIBRATION_VERSION, CalibrationRecord, JobRecord, ModelRecord, TunedOn, paths};
 use crate::domain::{Location, Task};
+use crate::store::Store;
 use crate::train::annotations::{self, Split};
 use crate::train::calibration::{self, Samples};
 use crate::train::evaluate::{By, EvaluateError, Group, Overall, Plan, evaluate};
 use crate::train::labels::Labels;
 use crate::train::metrics::{Bootstrap, Decision, Profile, UNITS};
-use crate::train::pairing::{Account, Missing, PairError, Rules, Who};
+use crate::train::pairing::{Account, Missing, PairError, Reference, Rules, Who};
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
 
 /// Hold a model's labels against what people annotated: concordance, F1, accuracy, calibration, with intervals.
@@ -32,12 +34,16 @@ use std::path::{Path, PathBuf};
 pub struct Args {
     /// The output: a folder, or s3://bucket/prefix.
     output: OsString,
-    /// The annotations: a folder, or a single file.
+    /// The annotations: a folder, a single file, or another output (also in S3), whose labels are then taken for true: face by
+    /// face, where both found the same.
     #[arg(long, value_name = "PATH")]
-    annotations: PathBuf,
+    annotations: OsString,
     /// The model. Default: the only one.
     #[arg(long)]
     model: Option<String>,
+    /// The model of that other output. Default: of the same name, or the only one.
+    #[arg(long, value_name = "MODEL")]
+    reference: Option<String>,
     /// Whose formulas. abaw2: VA mean CCC; EXPR 0.67 macro-F1 + 0.33 accuracy; AU (mean F1 + accuracy) / 2. abaw-mtl: VA the
     /// same; EXPR macro-F1 over 8 classes; AU mean F1; and their sum.
     #[arg(long, value_enum, default_value = "abaw2")]
@@ -123,10 +129,9 @@ struct Report {
     weights: String,
     untrained: bool,
     annotations: String,
-    split: Split,
-    profile: Profile,
     #[serde(flatten)]
-    rules: Rules,
+    against: Against,
+    profile: Profile,
     bootstrap: Bootstrap,
     temperature: f64,
     au_thresholds: [f64; UNITS],
@@ -140,10 +145,36 @@ struct Report {
     without_labels: Vec<String>,
     without_annotations: Vec<String>,
     unknown_units: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<By>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     groups: Vec<Group>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tuned: Option<Tuned>,
+}
+
+/// What is taken for true.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Against {
+    Annotations {
+        split: Split,
+        #[serde(flatten)]
+        rules: Rules,
+    },
+    Labels {
+        #[serde(rename = "reference")]
+        model: String,
+    },
+}
+
+impl Display for Against {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Annotations { split, .. } => f.write_str(&Named(*split).name()),
+            Self::Labels { model } => f.write_str(model),
+        }
+    }
 }
 
 /// What was tuned, and where it lies.
@@ -154,30 +185,55 @@ struct Tuned {
     record: CalibrationRecord,
 }
 
-pub fn run(args: Args) -> Result<u8, Failure> {
-    let store = existing(&args.output)?;
-    let job = coordinator::read_job(&store).map_err(Failure::stopped)?;
-    let committed = commit::read_all(&store).map_err(Failure::stopped)?;
-    if committed.is_empty() {
-        return Err(Failure::usage(format!("{} holds no labels yet", store.root())));
+/// A label set that is there.
+struct LabelSet {
+    store: Store,
+    job: JobRecord,
+}
+
+impl LabelSet {
+    fn open(at: &OsStr) -> Result<Self, Failure> {
+        let store = existing(at)?;
+        let job = coordinator::read_job(&store).map_err(Failure::stopped)?;
+        Ok(Self { store, job })
     }
-    let labels = Labels::of(&store, &job, args.model.as_deref(), committed).map_err(Failure::usage)?;
-    let file = |given: &Option<PathBuf>| calibration_file(given.as_deref(), &job, &labels.model().name);
+
+    /// What a model said in it; without a name the only one.
+    fn labels(&self, model: Option<&str>) -> Result<Labels<'_>, Failure> {
+        let committed = commit::read_all(&self.store).map_err(Failure::stopped)?;
+        if committed.is_empty() {
+            return Err(Failure::usage(format!(
+                "{} holds no labels yet",
+                self.store.root()
+            )));
+        }
+        Labels::of(&self.store, &self.job, model, committed).map_err(Failure::usage)
+    }
+
+    fn has(&self, model: &str) -> bool {
+        self.job.models.iter().any(|record| record.name == model)
+    }
+}
+
+/// Whether a place holds a label set; a folder of annotations does not.
+fn is_label_set(place: &OsStr) -> bool {
+    place.to_string_lossy().starts_with("s3://") || Path::new(place).join(paths::JOB).is_file()
+}
+
+pub fn run(args: Args) -> Result<u8, Failure> {
+    let set = LabelSet::open(&args.output)?;
+    let labels = set.labels(args.model.as_deref())?;
+    let model = labels.model();
+    let file = |given: &Option<PathBuf>| calibration_file(given.as_deref(), &set.job, &model.name);
     let apply = args.apply.as_ref().map(file).transpose()?;
     let tune_into = args.tune.as_ref().map(file).transpose()?;
     let mut decision = Decision::default();
     decision.thresholds.fill(args.au_threshold);
     if let Some(path) = &apply {
-        let record = calibration::read(path, labels.model()).map_err(Failure::usage)?;
-        decision = calibration::decision(&record);
+        decision = calibration::decision(&calibration::read(path, model).map_err(Failure::usage)?);
     }
-    let annotations = annotations::read(&args.annotations, args.split.0).map_err(Failure::usage)?;
     let plan = Plan {
         profile: args.profile.0,
-        rules: Rules {
-            person: args.person.0,
-            missing: args.missing.0,
-        },
         decision,
         bootstrap: Bootstrap {
             samples: args.samples,
@@ -187,20 +243,50 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     };
     let mut samples = Samples::default();
     let tuning = tune_into.is_some().then_some(&mut samples);
-    let evaluation = evaluate(&labels, &annotations, &plan, tuning).map_err(failure)?;
-    let tuned = tune_into.map(|path| tune(&args, &job, &labels, &samples, path));
-    let model = labels.model();
+    let (against, evaluation, unknown_units) = if is_label_set(&args.annotations) {
+        let other = LabelSet::open(&args.annotations)?;
+        let same = Some(&model.name).filter(|name| other.has(name));
+        let reference = other.labels(args.reference.as_ref().or(same).map(String::as_str))?;
+        let against = Against::Labels {
+            model: reference.model().name.clone(),
+        };
+        let evaluation = evaluate(&labels, Reference::Labels(&reference), &plan, tuning);
+        (against, evaluation, Vec::new())
+    } else {
+        if args.reference.is_some() {
+            let message = "--reference names a model of another output, and the annotations are none";
+            return Err(Failure::usage(message));
+        }
+        let rules = Rules {
+            person: args.person.0,
+            missing: args.missing.0,
+        };
+        let path = Path::new(&args.annotations);
+        let annotations = annotations::read(path, args.split.0).map_err(Failure::usage)?;
+        let against = Against::Annotations {
+            split: args.split.0,
+            rules,
+        };
+        let evaluation = evaluate(
+            &labels,
+            Reference::Annotations(&annotations, rules),
+            &plan,
+            tuning,
+        );
+        (against, evaluation, annotations.unknown_units)
+    };
+    let evaluation = evaluation.map_err(failure)?;
+    let tuned = tune_into.map(|path| tune(&args, &set, model, &against, &samples, path));
     let accounts = evaluation.ledger.accounts;
     let report = Report {
-        labels: store.root().to_string(),
-        finished: store.get(paths::SUCCESS).map_err(Failure::stopped)?.is_some(),
+        labels: set.store.root().to_string(),
+        finished: set.store.get(paths::SUCCESS).map_err(Failure::stopped)?.is_some(),
         model: model.name.clone(),
         weights: model.sha256.clone(),
         untrained: model.untrained,
-        annotations: args.annotations.display().to_string(),
-        split: args.split.0,
+        annotations: args.annotations.to_string_lossy().into(),
+        against,
         profile: plan.profile,
-        rules: plan.rules,
         bootstrap: plan.bootstrap,
         temperature: plan.decision.temperature,
         au_thresholds: plan.decision.thresholds,
@@ -214,7 +300,8 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         other_expressions: evaluation.others,
         without_labels: evaluation.ledger.without_labels,
         without_annotations: evaluation.ledger.without_annotations,
-        unknown_units: annotations.unknown_units,
+        unknown_units,
+        by: plan.by,
         groups: evaluation.groups,
         tuned: tuned.transpose()?,
     };
@@ -249,21 +336,22 @@ fn calibration_file(given: Option<&Path>, job: &JobRecord, model: &str) -> Resul
 
 fn tune(
     args: &Args,
-    job: &JobRecord,
-    labels: &Labels<'_>,
+    set: &LabelSet,
+    model: &ModelRecord,
+    against: &Against,
     samples: &Samples,
     path: PathBuf,
 ) -> Result<Tuned, Failure> {
     let record = CalibrationRecord {
         version: CALIBRATION_VERSION,
         affectmill: env!("CARGO_PKG_VERSION").into(),
-        model: labels.model().name.clone(),
-        weights: labels.model().sha256.clone(),
+        model: model.name.clone(),
+        weights: model.sha256.clone(),
         tuned_on: TunedOn {
             labels: args.output.to_string_lossy().into(),
-            fingerprint: job.fingerprint.to_string(),
-            annotations: args.annotations.display().to_string(),
-            split: args.split.name(),
+            fingerprint: set.job.fingerprint.to_string(),
+            annotations: args.annotations.to_string_lossy().into(),
+            which: against.to_string(),
         },
         expression: samples.temperature(),
         units: samples.thresholds(),

@@ -3,6 +3,8 @@
 use super::Report;
 use crate::domain::Task;
 use crate::report::text::{count, plural};
+use crate::train::calibration::TEMPERATURES;
+use crate::train::evaluate::{By, Group};
 use crate::train::metrics::Figure;
 use crate::train::pairing::Account;
 
@@ -18,7 +20,7 @@ pub fn render(report: &Report) -> String {
         report.model,
         report.labels,
         report.annotations,
-        text(&report.split),
+        report.against,
         text(&report.profile)
     )];
     if let Some(file) = &report.calibration {
@@ -31,9 +33,8 @@ pub fn render(report: &Report) -> String {
     {
         lines.push(format!("action units are active above logit {first}"));
     }
-    lines.push(String::new());
-    lines.push(figures(report));
-    lines.push(frames(report));
+    lines.push(format!("\n{}", figures(report)));
+    lines.push(format!("\n{}", frames(report)));
     for (names, what) in [
         (&report.without_labels, "annotated without labels"),
         (&report.without_annotations, "labelled without annotations"),
@@ -50,8 +51,7 @@ pub fn render(report: &Report) -> String {
         ));
     }
     if !report.groups.is_empty() {
-        lines.push(String::new());
-        lines.push(groups(report));
+        lines.push(format!("\n{}", groups(report)));
     }
     lines.extend(tuned(report));
     if !report.finished {
@@ -126,17 +126,20 @@ fn groups(report: &Report) -> String {
             .trim()
             .to_owned()
     });
-    let fixed = ["video", "annotations", "track"].map(String::from);
-    let mut rows: Vec<Vec<String>> = vec![fixed.into_iter().chain(heads).collect()];
+    let fixed = |video: &str, person: &str, track: String| -> Vec<String> {
+        let track = (report.by == Some(By::Track)).then_some(track);
+        [video.into(), person.into()].into_iter().chain(track).collect()
+    };
+    let values = |group: &Group| -> Vec<String> {
+        let shown = group.figures.iter().filter(shown);
+        shown.map(|figure| number(figure.value)).collect()
+    };
+    let mut rows = vec![fixed("video", "annotations", "track".into())];
+    rows[0].extend(heads);
     for group in &report.groups {
         let track = group.track.map_or_else(|| NONE.into(), |track| track.to_string());
-        let values = group
-            .figures
-            .iter()
-            .filter(shown)
-            .map(|figure| number(figure.value));
-        let fixed = [group.video.clone(), group.person.clone(), track];
-        rows.push(fixed.into_iter().chain(values).collect());
+        let fixed = fixed(&group.video, &group.person, track);
+        rows.push(fixed.into_iter().chain(values(group)).collect());
     }
     aligned(&rows, 2)
 }
@@ -153,8 +156,10 @@ fn tuned(report: &Report) -> Vec<String> {
     if let Some(expression) = &tuned.record.expression {
         let [before, after] = expression.nll.map(|nll| number(Some(nll)));
         let value = number(Some(expression.temperature));
+        let at_bound = TEMPERATURES.contains(&expression.temperature);
+        let bound = if at_bound { ", at its bound" } else { "" };
         rows.push(vec![
-            "temperature (NLL)".into(),
+            format!("temperature (NLL){bound}"),
             value,
             before,
             after,
@@ -173,8 +178,7 @@ fn tuned(report: &Report) -> Vec<String> {
         ]);
     }
     vec![
-        String::new(),
-        aligned(&rows, 1),
+        format!("\n{}", aligned(&rows, 1)),
         format!(
             "written to {}; use it on other annotations with --apply",
             tuned.file
@@ -240,5 +244,5 @@ fn aligned(rows: &[Vec<String>], left: usize) -> String {
         });
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
-    rows.iter().map(|row| line(row) + "\n").collect()
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }

@@ -75,6 +75,11 @@ pub struct Prediction {
 }
 
 impl Prediction {
+    /// The expression with the largest logit; of equal ones the first, as the `_expression` column has it.
+    pub fn argmax(logits: &[f64; CLASSES]) -> usize {
+        (1..CLASSES).fold(0, |best, n| if logits[n] > logits[best] { n } else { best })
+    }
+
     /// Whether a task is predicted.
     pub fn has(&self, task: Task) -> bool {
         match task {
@@ -92,6 +97,18 @@ pub struct Decision {
     pub temperature: f64,
     /// An action unit is taken for active where its logit is above.
     pub thresholds: [f64; UNITS],
+}
+
+impl Decision {
+    /// Which action units are taken for active.
+    pub fn units(&self, logits: &[f64; UNITS]) -> Units {
+        let active = logits.iter().zip(&self.thresholds).enumerate();
+        let active = active.filter(|(_, (logit, threshold))| logit > threshold);
+        Units {
+            annotated: (1 << UNITS) - 1,
+            active: active.fold(0, |bits, (unit, _)| bits | 1 << unit),
+        }
+    }
 }
 
 impl Default for Decision {

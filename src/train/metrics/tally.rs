@@ -84,7 +84,7 @@ impl Tally {
     }
 
     fn add_expression(&mut self, class: u8, logits: &[f64; CLASSES], temperature: f64) {
-        let said = argmax(logits);
+        let said = Prediction::argmax(logits);
         self.expression.add(class, said);
         // A class that the model does not have is beyond what its probabilities speak of.
         if class != OTHER {
@@ -214,9 +214,4 @@ fn reliability_figures(task: Task, reliability: &Reliability, figures: &mut Vec<
 fn mean(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
     let values: Vec<f64> = values.collect::<Option<_>>()?;
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
-}
-
-/// The largest; of equal ones the first, as the `_expression` column has it.
-fn argmax(logits: &[f64; CLASSES]) -> usize {
-    (1..CLASSES).fold(0, |best, n| if logits[n] > logits[best] { n } else { best })
 }
