@@ -18,9 +18,12 @@ pub struct CalibrationRecord {
     pub affectmill: String,
     /// The model's name in the label set it was tuned on.
     pub model: String,
-    /// SHA-256 of the model's weights, hex: it is applied to no others.
-    #[schemars(extend("pattern" = "^[0-9a-f]{64}$"))]
-    pub weights: String,
+    /// SHA-256 of the model's weights, hex, and of an ensemble's further members: it is applied to no others.
+    #[schemars(length(min = 1))]
+    pub weights: Vec<String>,
+    /// Whether the model also saw each face mirrored.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub flip: bool,
     /// What it was tuned on.
     pub tuned_on: TunedOn,
     /// Of the expressions; none where the model has none or none were annotated.

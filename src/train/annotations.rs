@@ -87,12 +87,12 @@ impl Split {
     fn holds(self, file: &Path) -> bool {
         let folders = file.parent().into_iter().flat_map(Path::components);
         let names = folders.map(|part| part.as_os_str().to_string_lossy().to_lowercase());
-        let set = names.filter_map(|name| match name {
+        let mut sets = names.filter_map(|name| match name {
             name if name.starts_with("train") => Some(Self::Train),
             name if name.starts_with("valid") => Some(Self::Validation),
             _ => None,
         });
-        self == Self::All || set.last().is_none_or(|set| set == self)
+        self == Self::All || sets.next_back().is_none_or(|set| set == self)
     }
 }
 

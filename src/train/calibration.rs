@@ -38,23 +38,29 @@ pub enum CalibrationError {
     },
     /// It is of other weights.
     #[error(
-        "`{}` was tuned for other weights: {theirs:.16}…, while the labels of `{model}` are of {ours:.16}…; tune these \
-         with --tune",
-        path.display()
+        "`{}` was tuned for other weights: {}, while the labels of `{model}` are of {}; tune these with --tune",
+        path.display(),
+        short(theirs),
+        short(ours)
     )]
     OtherWeights {
         /// The file.
         path: PathBuf,
-        /// SHA-256 it states.
-        theirs: String,
+        /// SHA-256 of the weights it states, and `mirrored`.
+        theirs: Vec<String>,
         /// The model.
         model: String,
-        /// SHA-256 of its weights.
-        ours: String,
+        /// SHA-256 of its weights, and `mirrored`.
+        ours: Vec<String>,
     },
     /// The file cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+}
+
+fn short(weights: &[String]) -> String {
+    let short = weights.iter().map(|sha256| format!("{sha256:.16}"));
+    short.collect::<Vec<_>>().join(" + ")
 }
 
 /// Logits of annotated faces: 29 bytes a face with an expression, 8 for each of its action units.
@@ -231,15 +237,21 @@ pub fn read(path: &Path, model: &ModelRecord) -> Result<CalibrationRecord, Calib
     if let Some(unit) = record.units.keys().find(|unit| !known(unit)) {
         return Err(bad(format!("`{unit}` is no action unit of this affectmill")));
     }
-    if let Some(tuned) = record.expression.filter(|tuned| !(tuned.temperature > 0.0)) {
+    if let Some(tuned) = record.expression.filter(|tuned| tuned.temperature <= 0.0) {
         return Err(bad(format!("temperature {} is not above 0", tuned.temperature)));
     }
-    if record.weights != model.sha256 {
+    let looks = |weights: Vec<String>, flip: bool| {
+        let mirrored = flip.then(|| "mirrored".to_owned());
+        weights.into_iter().chain(mirrored).collect::<Vec<_>>()
+    };
+    let theirs = looks(record.weights.clone(), record.flip);
+    let ours = looks(model.weights().map(String::from).collect(), model.flip);
+    if theirs != ours {
         return Err(CalibrationError::OtherWeights {
             path: path.into(),
-            theirs: record.weights,
+            theirs,
             model: model.name.clone(),
-            ours: model.sha256.clone(),
+            ours,
         });
     }
     Ok(record)
@@ -247,10 +259,8 @@ pub fn read(path: &Path, model: &ModelRecord) -> Result<CalibrationRecord, Calib
 
 /// What a calibration means; where it says nothing, temperature 1 and threshold 0.
 pub fn decision(record: &CalibrationRecord) -> Decision {
-    let mut decision = Decision::default();
-    decision.temperature = record.expression.map_or(1.0, |tuned| tuned.temperature);
-    for (threshold, unit) in decision.thresholds.iter_mut().zip(ACTION_UNITS) {
-        *threshold = record.units.get(unit).map_or(0.0, |tuned| tuned.logit);
+    Decision {
+        temperature: record.expression.map_or(1.0, |tuned| tuned.temperature),
+        thresholds: ACTION_UNITS.map(|unit| record.units.get(unit).map_or(0.0, |tuned| tuned.logit)),
     }
-    decision
 }

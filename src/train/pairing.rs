@@ -227,43 +227,64 @@ fn with_annotations(
         let part = labels.part(shard, tasks)?;
         for (video, rows) in &part.videos {
             for found in matches.get(video.as_str()).into_iter().flatten() {
-                let mut walk = Walk {
+                let walk = Walk {
                     part: &part,
                     rows: rows.clone(),
                     choice: Choice::of(found, rules.person, &part, rows.clone()),
                     last: None,
                 };
-                for (task, account) in Task::ALL.iter().zip(&mut ledger.accounts) {
-                    let invalid = found.person.invalid[*task as usize];
-                    account.annotated += invalid;
-                    account.invalid += invalid;
-                }
-                for (frame, truth) in &found.person.frames {
-                    let seen = walk.at(*frame);
-                    let (row, repeated) = match (seen, rules.missing) {
-                        (Seen::Row { row, .. }, _) => (Some(row), false),
-                        (Seen::NoRow | Seen::NoFace, Missing::Repeat) => (walk.last, walk.last.is_some()),
-                        _ => (None, false),
-                    };
-                    let prediction = row.map(|row| part.prediction(row)).unwrap_or_default();
-                    for task in tasks.iter().filter(|task| truth.has(**task)) {
-                        let said = row.map(|_| prediction.has(*task));
-                        ledger.accounts[*task as usize].enter(seen, said, repeated);
-                    }
-                    if let Some(row) = row {
-                        take(Pair {
-                            video,
-                            person: found.name,
-                            track: part.track(row),
-                            truth,
-                            prediction: &prediction,
-                        });
-                    }
-                }
+                let mut take = |track, truth: &Truth, prediction: &Prediction| {
+                    take(Pair {
+                        video,
+                        person: found.name,
+                        track,
+                        truth,
+                        prediction,
+                    });
+                };
+                follow(
+                    walk,
+                    found.person,
+                    tasks,
+                    rules.missing,
+                    &mut ledger.accounts,
+                    &mut take,
+                );
             }
         }
     }
     Ok(ledger)
+}
+
+/// Takes what is said of one person in each annotated frame, and enters what became of the frame.
+fn follow(
+    mut walk: Walk<'_>,
+    person: &Person,
+    tasks: &[Task],
+    missing: Missing,
+    accounts: &mut [Account],
+    take: &mut dyn FnMut(Option<i32>, &Truth, &Prediction),
+) {
+    for (account, invalid) in accounts.iter_mut().zip(person.invalid) {
+        account.annotated += invalid;
+        account.invalid += invalid;
+    }
+    for (frame, truth) in &person.frames {
+        let seen = walk.at(*frame);
+        let (row, repeated) = match (seen, missing) {
+            (Seen::Row { row, .. }, _) => (Some(row), false),
+            (Seen::NoRow | Seen::NoFace, Missing::Repeat) => (walk.last, walk.last.is_some()),
+            _ => (None, false),
+        };
+        let prediction = row.map(|row| walk.part.prediction(row)).unwrap_or_default();
+        for task in tasks.iter().filter(|task| truth.has(**task)) {
+            let said = row.map(|_| prediction.has(*task));
+            accounts[*task as usize].enter(seen, said, repeated);
+        }
+        if let Some(row) = row {
+            take(walk.part.track(row), truth, &prediction);
+        }
+    }
 }
 
 /// The labelled videos by the names that annotations may call them: the last part of the key, with and without its ending.

@@ -389,7 +389,7 @@ fn refusals(project: &Project, calibration: &Path) {
     );
     let text = fs::read_to_string(calibration)
         .unwrap()
-        .replace("\"weights\": \"", "\"weights\": \"0");
+        .replace("\"weights\": [\n    \"", "\"weights\": [\n    \"0");
     fs::write(calibration, text).unwrap();
     let apply = format!("--apply={}", calibration.display());
     refused(

@@ -6,6 +6,7 @@ mod cluster;
 mod common;
 mod crops;
 mod earlier;
+mod ensembles;
 mod evaluate;
 mod faces;
 mod kills;

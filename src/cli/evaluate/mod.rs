@@ -126,7 +126,7 @@ struct Report {
     /// Whether the label set is whole.
     finished: bool,
     model: String,
-    weights: String,
+    weights: Vec<String>,
     untrained: bool,
     annotations: String,
     #[serde(flatten)]
@@ -282,7 +282,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         labels: set.store.root().to_string(),
         finished: set.store.get(paths::SUCCESS).map_err(Failure::stopped)?.is_some(),
         model: model.name.clone(),
-        weights: model.sha256.clone(),
+        weights: model.weights().map(String::from).collect(),
         untrained: model.untrained,
         annotations: args.annotations.to_string_lossy().into(),
         against,
@@ -346,7 +346,8 @@ fn tune(
         version: CALIBRATION_VERSION,
         affectmill: env!("CARGO_PKG_VERSION").into(),
         model: model.name.clone(),
-        weights: model.sha256.clone(),
+        weights: model.weights().map(String::from).collect(),
+        flip: model.flip,
         tuned_on: TunedOn {
             labels: args.output.to_string_lossy().into(),
             fingerprint: set.job.fingerprint.to_string(),

@@ -13,6 +13,9 @@ const MOST_NAMES: usize = 5;
 /// Shown where a number is not defined.
 const NONE: &str = "–";
 
+/// Head and value of a column about annotated frames.
+type Column = (&'static str, fn(&Account) -> u64);
+
 /// The tables.
 pub fn render(report: &Report) -> String {
     let mut lines = vec![format!(
@@ -96,7 +99,7 @@ fn figures(report: &Report) -> String {
 }
 
 fn frames(report: &Report) -> String {
-    let columns: [(&str, fn(&Account) -> u64); 9] = [
+    let columns: [Column; 9] = [
         ("annotated", |account| account.annotated),
         ("invalid", |account| account.invalid),
         ("no row", |account| account.no_row),

@@ -18,6 +18,9 @@ enum Met {
     AnotherFace,
 }
 
+/// The part that was read last.
+type Held<'a> = Option<(&'a ShardId, Part)>;
+
 /// Brings the faces of two label sets together.
 pub fn with_labels(
     labels: &Labels<'_>,
@@ -47,7 +50,7 @@ pub fn with_labels(
         });
     }
     both.sort();
-    let (mut part, mut truths): (Option<(&ShardId, Part)>, Option<(&ShardId, Part)>) = (None, None);
+    let (mut part, mut truths): (Held<'_>, Held<'_>) = (None, None);
     for (our_shard, their_shard, video) in both {
         let part = held(&mut part, labels, our_shard, tasks)?;
         let truths = held(&mut truths, reference, their_shard, tasks)?;
@@ -88,7 +91,7 @@ pub fn with_labels(
 
 /// The part of a shard, kept from the last time where it is the same.
 fn held<'a, 's>(
-    kept: &'a mut Option<(&'s ShardId, Part)>,
+    kept: &'a mut Held<'s>,
     labels: &Labels<'_>,
     shard: &'s ShardId,
     tasks: &[Task],
