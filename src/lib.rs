@@ -14,7 +14,7 @@
 //!
 //! # The layers, each importing only what stands below it
 //!
-//! * [`cli`], then [`coordinator`], [`worker`] and [`report`];
+//! * [`cli`], then [`coordinator`], [`worker`], [`report`] and [`train`];
 //! * rooms that never import one another: [`discover`], [`plan`], [`commit`], [`queue`], [`stages`];
 //! * foundations: [`model`] (the only room where libtorch is named), [`store`], [`dataset`], [`spec`], [`events`],
 //!   [`runtime`], [`domain`].
@@ -43,4 +43,5 @@ pub mod runtime;
 pub mod spec;
 pub mod stages;
 pub mod store;
+pub mod train;
 pub mod worker;

@@ -32,6 +32,8 @@ fn attempt(store: &Store, seed: u8, videos: Videos, value: f32) -> (NamedTempFil
         name: "m".into(),
         kind: ModelKind::TeacherVa,
         sha256: "00".into(),
+        also: Vec::new(),
+        flip: false,
         architecture: "a".into(),
         preprocessing: "p".into(),
         precision: Default::default(),

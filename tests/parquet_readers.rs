@@ -41,6 +41,8 @@ fn schema(models: &[(&str, ModelKind)], values: Values) -> LabelSchema {
         name: name.into(),
         kind,
         sha256: "ab".repeat(32),
+        also: Vec::new(),
+        flip: false,
         architecture: "resnet50-fpn256-mean5".into(),
         preprocessing: "whole-128".into(),
         precision: Default::default(),

@@ -3,6 +3,7 @@
 mod bench;
 mod completions;
 mod doctor;
+mod evaluate;
 mod import_weights;
 mod init_weights;
 mod logging;
@@ -79,6 +80,7 @@ enum Command {
     Retry(retry::Args),
     Status(status::Args),
     Summary(summary::Args),
+    Evaluate(evaluate::Args),
     Bench(bench::Args),
     ImportWeights(import_weights::Args),
     InitWeights(init_weights::Args),
@@ -134,6 +136,7 @@ fn carry_out(command: Command) -> Result<u8, Failure> {
         Command::Retry(args) => retry::run(args),
         Command::Status(args) => status::run(args),
         Command::Summary(args) => summary::run(args),
+        Command::Evaluate(args) => evaluate::run(args),
         Command::Bench(args) => bench::run(args),
         Command::ImportWeights(args) => import_weights::run(args),
         Command::InitWeights(args) => init_weights::run(args),

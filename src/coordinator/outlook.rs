@@ -3,7 +3,7 @@
 use super::RunError;
 use super::prepare::{fits, probe_fresh, resolve};
 use crate::commit;
-use crate::dataset::JobRecord;
+use crate::dataset::{JobRecord, ModelRecord};
 use crate::discover;
 use crate::domain::{Fingerprint, VideoKey};
 use crate::plan;
@@ -109,7 +109,7 @@ pub async fn outlook(job: Job) -> Result<Outlook, RunError> {
 
 /// Bytes of a row's numbers: position, box and landmarks, and four for every stored output.
 fn bytes_per_row(record: &JobRecord) -> u64 {
-    let outputs: usize = record.models.iter().map(|model| model.kind.output_count()).sum();
+    let outputs: usize = record.models.iter().map(ModelRecord::output_count).sum();
     let stored = match record.job.output.values {
         Values::Both => 2 * outputs,
         _ => outputs,

@@ -132,28 +132,36 @@ pub(super) fn share_of_scratch(
 pub fn resolve(job: Job, access: &Access) -> Result<JobRecord, RunError> {
     let mut models = Vec::with_capacity(job.models.len());
     for spec in &job.models {
-        let info = model::describe(&kept_copy(&spec.weights, access)?, spec.kind)?;
-        let crop = job.crop_of(spec).name();
-        if job.faces.mode != FaceMode::FullFrame && info.crop.as_deref() != Some(crop) {
-            return Err(RunError::Crop {
-                model: spec.name.clone(),
-                weights: spec.weights.to_string(),
-                job: crop,
-                stated: info
-                    .crop
-                    .map_or("does not say how its faces were cropped".into(), |crop| {
-                        format!("was trained on faces cropped by `{crop}`")
-                    }),
-            });
+        let mut checksums = Vec::new();
+        let mut untrained = false;
+        for weights in spec.all_weights() {
+            let info = model::describe(&kept_copy(weights, access)?, spec.kind)?;
+            let crop = job.crop_of(spec).name();
+            if job.faces.mode != FaceMode::FullFrame && info.crop.as_deref() != Some(crop) {
+                return Err(RunError::Crop {
+                    model: spec.name.clone(),
+                    weights: weights.to_string(),
+                    job: crop,
+                    stated: info
+                        .crop
+                        .map_or("does not say how its faces were cropped".into(), |crop| {
+                            format!("was trained on faces cropped by `{crop}`")
+                        }),
+                });
+            }
+            untrained |= info.untrained;
+            checksums.push(info.sha256);
         }
         models.push(ModelRecord {
             name: spec.name.clone(),
             kind: spec.kind,
-            sha256: info.sha256,
+            sha256: checksums.remove(0),
+            also: checksums,
+            flip: spec.flip,
             architecture: model::architecture(spec.kind).into(),
             preprocessing: preprocessing(&job, spec),
             precision: spec.precision,
-            untrained: info.untrained,
+            untrained,
         });
     }
     let faces_from = match (job.faces.mode, &job.faces.detector) {

@@ -1,7 +1,7 @@
 //! The JSON records under `_affectmill/`. Each carries `version`; a reader refuses a version it does not know.
 
 use crate::domain::{Fingerprint, FrameIndex, Location, ShardId, VideoKey};
-use crate::spec::{Job, ModelRecord};
+use crate::spec::{Job, ModelRecord, ModelSpec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
@@ -30,15 +30,19 @@ pub struct JobRecord {
 impl JobRecord {
     /// Where the weights are, the face detector's last, each with its SHA-256.
     pub fn weights(&self) -> impl Iterator<Item = (&Location, &str)> {
-        let known = self.models.iter().map(|model| model.sha256.as_str());
-        let models = self.job.models.iter().map(|model| &model.weights).zip(known);
+        let known = self.models.iter().flat_map(ModelRecord::weights);
+        let models = self.job.models.iter().flat_map(ModelSpec::all_weights).zip(known);
         let detector = self.job.faces.detector.as_ref();
         models.chain(detector.zip(self.identity["faces"]["detector"].as_str()))
     }
 
     /// Other places for the same weights, in the order of [`Self::weights`].
     pub fn set_weights(&mut self, places: impl IntoIterator<Item = Location>) {
-        let models = self.job.models.iter_mut().map(|model| &mut model.weights);
+        let models = self
+            .job
+            .models
+            .iter_mut()
+            .flat_map(|model| std::iter::once(&mut model.weights).chain(&mut model.also));
         let old = models.chain(self.job.faces.detector.as_mut());
         old.zip(places).for_each(|(old, new)| *old = new);
     }

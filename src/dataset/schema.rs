@@ -71,7 +71,8 @@ impl LabelSchema {
     }
 
     /// The Arrow schema. Per model: `<m>_valence`, `<m>_arousal`; `<m>_expression`, logits `<m>_expr_<Class>`,
-    /// probabilities `<m>_expr_<Class>_p`; logits `<m>_<AU>`, probabilities `<m>_<AU>_p`.
+    /// probabilities `<m>_expr_<Class>_p`; logits `<m>_<AU>`, probabilities `<m>_<AU>_p`. Of an ensemble, behind each task, the
+    /// standard deviations of its outputs: `<m>_valence_sd`, `<m>_expr_<Class>_sd`, `<m>_<AU>_sd`.
     pub fn arrow(&self) -> &SchemaRef {
         &self.arrow
     }
@@ -168,6 +169,11 @@ fn model_fields(model: &ModelRecord, values: Values) -> Vec<Field> {
                     fields.extend(ACTION_UNITS.map(|unit| float(format!("{name}_{unit}{suffix}"))));
                 }
             }
+        }
+        if model.is_ensemble() {
+            let stem = if *task == Task::Expr { "expr_" } else { "" };
+            let outputs = task.outputs().iter();
+            fields.extend(outputs.map(|output| float(format!("{name}_{stem}{output}_sd"))));
         }
     }
     fields

@@ -184,6 +184,18 @@ impl Network {
     /// [`ModelError::Batch`] when the batch is meant for another device; [`ModelError::Torch`] when memory runs out or
     /// the device fails.
     pub fn infer(&self, batch: &Batch) -> Result<Vec<f32>, ModelError> {
+        self.look(batch, false)
+    }
+
+    /// As [`infer`](Self::infer), of the samples mirrored left to right.
+    ///
+    /// # Errors
+    /// As [`infer`](Self::infer).
+    pub fn infer_mirrored(&self, batch: &Batch) -> Result<Vec<f32>, ModelError> {
+        self.look(batch, true)
+    }
+
+    fn look(&self, batch: &Batch, mirrored: bool) -> Result<Vec<f32>, ModelError> {
         if batch.device != self.device {
             let cause = format!("made for {} but the network is on {}", batch.device, self.device);
             return Err(ModelError::Batch(cause));
@@ -194,9 +206,13 @@ impl Network {
         }
         let _no_grad = tch::no_grad_guard();
         let mut run = || {
+            let mut samples = batch.tensor(self.precision)?;
+            if mirrored {
+                samples = samples.f_flip([3])?;
+            }
             let outputs = self
                 .layers
-                .forward(&batch.tensor(self.precision)?)?
+                .forward(&samples)?
                 .f_to_device(tch::Device::Cpu)?
                 .f_contiguous()?;
             let taken = rows.len();

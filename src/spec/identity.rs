@@ -25,6 +25,12 @@ pub struct ModelRecord {
     /// SHA-256 of the weight file, hex.
     #[schemars(extend("pattern" = "^[0-9a-f]{64}$"))]
     pub sha256: String,
+    /// SHA-256 of the weight files of further members, in the job's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
+    /// Whether each face is also seen mirrored.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub flip: bool,
     /// Architecture id, such as `resnet50-fpn256-mean5`.
     pub architecture: String,
     /// Preprocessing id: crop recipe, size, filter, mean and std.
@@ -36,6 +42,25 @@ pub struct ModelRecord {
     pub untrained: bool,
 }
 
+impl ModelRecord {
+    /// Whether its numbers are means over several looks at a face, with a standard deviation each.
+    pub fn is_ensemble(&self) -> bool {
+        self.flip || !self.also.is_empty()
+    }
+
+    /// Checksums of all its weight files.
+    pub fn weights(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.sha256)
+            .chain(&self.also)
+            .map(String::as_str)
+    }
+
+    /// Numbers of one face as the rows get them: for each task the outputs, then, of an ensemble, their deviations.
+    pub fn output_count(&self) -> usize {
+        self.kind.output_count() * if self.is_ensemble() { 2 } else { 1 }
+    }
+}
+
 /// Everything that can change a label, as JSON whose keys follow the job file's.
 ///
 /// `models` are the job's models as found, in job order (it is the order of the columns); `faces_from` is the SHA-256 of the
@@ -43,14 +68,22 @@ pub struct ModelRecord {
 /// `libavcodec 59.37.100`.
 pub fn identity(job: &Job, models: &[ModelRecord], faces_from: Option<&str>, decode_backend: &str) -> Value {
     let model = |model: &ModelRecord| {
-        json!({
+        let mut identity = json!({
             "name": model.name,
             "kind": model.kind,
             "sha256": model.sha256,
             "architecture": model.architecture,
             "preprocessing": model.preprocessing,
             "precision": model.precision,
-        })
+        });
+        // Left out where they have no effect: label sets from before stay what they are.
+        if !model.also.is_empty() {
+            identity["also"] = json!(model.also);
+        }
+        if model.flip {
+            identity["flip"] = json!(true);
+        }
+        identity
     };
     let mut output = json!({ "values": job.output.values });
     if job.output.crops != Crops::None {

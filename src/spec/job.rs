@@ -212,6 +212,15 @@ pub struct ModelSpec {
     /// Weights as safetensors (`affectmill import-weights` makes them); a path like `input.uri`. Required.
     #[schemars(with = "String")]
     pub weights: Location,
+    /// Weights of further models of the same kind, paths like `input.uri`: every number is then the mean over all of them, and
+    /// columns that end in `_sd` hold the standard deviation. Default: `[]`.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    pub also: Vec<Location>,
+    /// Each face is also seen mirrored, and the numbers are the mean over both, with columns that end in `_sd` as those of
+    /// `also`; takes twice as long. Default: `false`.
+    #[serde(default)]
+    pub flip: bool,
     /// Arithmetic of the convolutions, `fp32` or `bf16`: bf16 is about twice as fast where the device has it, and drifts from
     /// fp32 as the README says. Default: `"fp32"`.
     #[serde(default)]
@@ -222,6 +231,13 @@ pub struct ModelSpec {
     #[serde(default)]
     #[schemars(schema_with = "optional_crops")]
     pub crop: Option<Crop>,
+}
+
+impl ModelSpec {
+    /// Its weights, and those of further members.
+    pub fn all_weights(&self) -> impl Iterator<Item = &Location> {
+        std::iter::once(&self.weights).chain(&self.also)
+    }
 }
 
 /// `[output]`: where the rows go and what they hold.

@@ -33,6 +33,10 @@ pub(super) fn resolve(job: &mut Job, tree: &Node, job_file: &Path) -> Vec<Proble
             format!("models.{}.weights", model.name),
             place,
         ));
+        for (at, weights) in model.also.iter_mut().enumerate() {
+            let place = tree.place_of(&["models", &index.to_string(), "also", &at.to_string()]);
+            places.push((weights, format!("models.{}.also", model.name), place));
+        }
     }
     let mut problems = Vec::new();
     for (path, key, place) in places {

@@ -17,24 +17,29 @@ pub struct Engine {
 
 struct Model {
     kind: ModelKind,
-    network: Network,
+    /// One, or the members of an ensemble.
+    networks: Vec<Network>,
+    /// Whether each member also sees every face mirrored.
+    flip: bool,
     /// Which batch it reads.
     batch: usize,
 }
 
 impl Engine {
-    /// Loads the models, in job order; `weights` are their files in the same order.
+    /// Loads the models, in job order; `weights` are their files in the same order, those of each model's members.
     ///
     /// # Errors
     /// [`ModelError`] when a weight file is missing or does not fit, or the device has no room.
-    pub fn load(job: &Job, weights: &[PathBuf], device: Device) -> Result<Self, ModelError> {
+    pub fn load(job: &Job, weights: &[Vec<PathBuf>], device: Device) -> Result<Self, ModelError> {
         let crops = job.crops();
         let mut models = Vec::with_capacity(job.models.len());
         for (model, weights) in job.models.iter().zip(weights) {
             let crop = job.crop_of(model);
+            let load = |path: &PathBuf| Network::load(path, model.kind, model.precision, device);
             models.push(Model {
                 kind: model.kind,
-                network: Network::load(weights, model.kind, model.precision, device)?,
+                networks: weights.iter().map(load).collect::<Result<_, _>>()?,
+                flip: model.flip,
                 batch: crops.iter().position(|other| *other == crop).unwrap_or(0),
             });
         }
@@ -96,13 +101,56 @@ impl Engine {
         let mut models = Vec::with_capacity(self.models.len());
         if !self.batches[0].is_empty() {
             for model in &self.models {
-                let values = model.network.infer(&self.batches[model.batch])?;
-                models.push((model.kind.output_count(), values));
+                models.push(model.run(&self.batches[model.batch])?);
             }
         }
         self.clear();
         Ok(Outputs { models })
     }
+}
+
+impl Model {
+    /// Width and row-major `[faces, width]` values: the outputs of the only look at each face; or for each task their means
+    /// over all looks, then their standard deviations (of the population of looks).
+    fn run(&self, batch: &Batch) -> Result<(usize, Vec<f32>), ModelError> {
+        let mut looks = Vec::with_capacity(2 * self.networks.len());
+        for network in &self.networks {
+            looks.push(network.infer(batch)?);
+            if self.flip {
+                looks.push(network.infer_mirrored(batch)?);
+            }
+        }
+        let width = self.kind.output_count();
+        match looks.len() {
+            1 => Ok((width, looks.remove(0))),
+            _ => Ok((2 * width, self.join(&looks))),
+        }
+    }
+
+    fn join(&self, looks: &[Vec<f32>]) -> Vec<f32> {
+        let mut joined = Vec::with_capacity(2 * looks[0].len());
+        let tasks = self.kind.tasks().iter().map(|task| task.outputs().len());
+        let widths: Vec<usize> = tasks.collect();
+        let mut at = 0;
+        while at < looks[0].len() {
+            for width in &widths {
+                let moments = (at..at + width).map(|n| mean_and_deviation(looks.iter().map(|look| look[n])));
+                let (means, deviations): (Vec<f32>, Vec<f32>) = moments.unzip();
+                joined.extend(means);
+                joined.extend(deviations);
+                at += width;
+            }
+        }
+        joined
+    }
+}
+
+/// Computed in double precision, in the order of the looks.
+fn mean_and_deviation(values: impl ExactSizeIterator<Item = f32> + Clone) -> (f32, f32) {
+    let count = values.len() as f64;
+    let mean = values.clone().map(f64::from).sum::<f64>() / count;
+    let squares = values.map(|value| (f64::from(value) - mean).powi(2)).sum::<f64>();
+    (mean as f32, (squares / count).sqrt() as f32)
 }
 
 /// What the models say of the faces of one batch.

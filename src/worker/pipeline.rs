@@ -156,7 +156,8 @@ impl Pipeline {
             }
             _ => None,
         };
-        let stated = weights.models.iter().map(|path| model::stated_crop(path));
+        // The members of a model state one recipe: the coordinator saw to it.
+        let stated = weights.models.iter().map(|paths| model::stated_crop(&paths[0]));
         let trained_on = stated.collect::<Result<_, _>>()?;
         let earlier = match (job.faces.mode, &job.faces.labels) {
             (FaceMode::FromLabels, Some(root)) => Some(Store::connect_existing(root, access)?),

@@ -159,7 +159,7 @@ fn said(project: &Project, corpus: &Corpus) -> BTreeMap<(u16, u16), Vec<f32>> {
     let weights: Vec<_> = job
         .models
         .iter()
-        .map(|model| model.weights.as_local().unwrap().to_path_buf())
+        .map(|model| vec![model.weights.as_local().unwrap().to_path_buf()])
         .collect();
     let mut engine = Engine::load(&job, &weights, Device::cpu()).unwrap();
     let options = DecodeOptions {

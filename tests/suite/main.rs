@@ -6,6 +6,8 @@ mod cluster;
 mod common;
 mod crops;
 mod earlier;
+mod ensembles;
+mod evaluate;
 mod faces;
 mod kills;
 mod limits;

@@ -8,6 +8,8 @@ fn model(name: &str) -> ModelRecord {
         name: name.into(),
         kind: ModelKind::Student,
         sha256: "00ff".into(),
+        also: Vec::new(),
+        flip: false,
         architecture: "arch".into(),
         preprocessing: "prep".into(),
         precision: Default::default(),

@@ -92,6 +92,8 @@ fn a_minimal_job_has_the_documented_defaults() {
             name: "student".into(),
             kind: ModelKind::Student,
             weights: folder.join("w/student.safetensors").into(),
+            also: Vec::new(),
+            flip: false,
             precision: Default::default(),
             crop: None,
         }],

@@ -19,7 +19,7 @@ impl Numbers {
         self.classes.clear();
     }
 
-    /// Takes the raw outputs of every model.
+    /// Takes the raw outputs of every model: for each task its outputs, then, of an ensemble, their deviations.
     pub(super) fn fill(
         &mut self,
         schema: &LabelSchema,
@@ -34,7 +34,7 @@ impl Numbers {
             ));
         }
         for (model, outputs) in models.iter().zip(outputs) {
-            let expected = model.kind.output_count();
+            let expected = model.output_count();
             if outputs.len() != expected {
                 let (name, found) = (&model.name, outputs.len());
                 return Err(unfit(
@@ -56,6 +56,11 @@ impl Numbers {
                     });
                 }
                 self.head(*task, head, schema);
+                if model.is_ensemble() {
+                    let (deviations, after) = rest.split_at(head.len());
+                    rest = after;
+                    self.floats.extend_from_slice(deviations);
+                }
             }
         }
         Ok(())

@@ -60,7 +60,7 @@ pub fn replay(
                         .for_each(|(value, column)| *value = column[at]);
                     let mut rest = values.as_slice();
                     for model in schema.models() {
-                        let (own, after) = rest.split_at(model.kind.output_count().min(rest.len()));
+                        let (own, after) = rest.split_at(model.output_count().min(rest.len()));
                         models.push(own);
                         rest = after;
                     }

@@ -11,6 +11,8 @@ fn schema() -> LabelSchema {
         name: "m".into(),
         kind: ModelKind::TeacherVa,
         sha256: "00".into(),
+        also: Vec::new(),
+        flip: false,
         architecture: "a".into(),
         preprocessing: "p".into(),
         precision: Default::default(),

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 
 /// Paths of a job's weights.
 pub(super) struct Weights {
-    /// One for each model, in job order.
-    pub models: Vec<PathBuf>,
+    /// Those of each model, in job order.
+    pub models: Vec<Vec<PathBuf>>,
     pub detector: Option<PathBuf>,
 }
 
@@ -19,7 +19,9 @@ impl Weights {
     pub fn at_hand(record: &JobRecord, access: &Access) -> Result<Self, PipelineError> {
         let mut models = Vec::with_capacity(record.models.len());
         for (spec, known) in record.job.models.iter().zip(&record.models) {
-            models.push(copy(&spec.weights, Some(&known.sha256), &spec.name, access)?);
+            let members = spec.all_weights().zip(known.weights());
+            let members = members.map(|(place, sha256)| copy(place, Some(sha256), &spec.name, access));
+            models.push(members.collect::<Result<_, _>>()?);
         }
         let detector = record.job.faces.detector.as_ref();
         let sha256 = record.identity["faces"]["detector"].as_str();
