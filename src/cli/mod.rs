@@ -3,9 +3,11 @@
 mod bench;
 mod completions;
 mod doctor;
+mod export;
 mod import_weights;
 mod init_weights;
 mod plan;
+mod query;
 mod retry;
 mod run;
 mod schema;
@@ -72,6 +74,8 @@ enum Command {
     Retry(retry::Args),
     Status(status::Args),
     Summary(summary::Args),
+    Query(query::Args),
+    Export(export::Args),
     Bench(bench::Args),
     ImportWeights(import_weights::Args),
     InitWeights(init_weights::Args),
@@ -112,6 +116,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Retry(args) => retry::run(args),
         Command::Status(args) => status::run(args),
         Command::Summary(args) => summary::run(args),
+        Command::Query(args) => query::run(args),
+        Command::Export(args) => export::run(args),
         Command::Bench(args) => bench::run(args),
         Command::ImportWeights(args) => import_weights::run(args),
         Command::InitWeights(args) => init_weights::run(args),
