@@ -13,8 +13,8 @@ use std::path::PathBuf;
 /// Write a label set in a format that other tools read, into a folder on this machine.
 ///
 /// The folder is new or empty, or holds an earlier export of the same, which is written again. Each file is there whole or not at
-/// all; `export.json` says what is exported, `files.jsonl` which file is of which video. The set may be unfinished: what is
-/// committed is exported.
+/// all; `export.json` says what is exported and, where each video has a file, `files.jsonl` which is whose. The set may be
+/// unfinished: what is committed is exported.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The output: a folder, or s3://bucket/prefix, reached as the environment says.

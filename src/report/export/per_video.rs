@@ -50,8 +50,9 @@ pub(super) fn write(
 /// The name of a video's files.
 pub(super) fn name<'a>(names: &'a BTreeMap<&str, String>, video: &str) -> Result<&'a str, LabelError> {
     names.get(video).map(String::as_str).ok_or_else(|| {
-        let error = format!("a part holds rows of `{video}`, which its commit record does not name; `affectmill run` holds parts against records");
-        LabelError::Unanswerable(error)
+        LabelError::Damaged(format!(
+            "a part holds rows of `{video}`, which its commit record does not name; delete both and run again"
+        ))
     })
 }
 

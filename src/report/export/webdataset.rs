@@ -58,7 +58,7 @@ pub(super) fn write(
                 labels.store().path(&key),
                 labels.store().path(&paths::commit(&commit.shard)),
             );
-            LabelError::Unanswerable(format!(
+            LabelError::Damaged(format!(
                 "cannot read the crops `{crops}`: {cause}; delete them and their commit record `{record}`, and run again"
             ))
         };

@@ -45,6 +45,9 @@ pub enum LabelError {
     /// A table cannot be made.
     #[error("cannot make the table: {0}; please report this")]
     Table(#[from] PolarsError),
+    /// Files of the label set do not belong together.
+    #[error("{0}")]
+    Damaged(String),
     /// What is asked cannot be answered from this label set; says what can.
     #[error("{0}")]
     Unanswerable(String),
