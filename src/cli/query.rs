@@ -20,9 +20,9 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  affectmill query out/ means                                    every quantity, for each video
-  affectmill query out/ segments AU12 --min-seconds 1            when somebody smiled for a second or longer
-  affectmill query out/ top Happiness -n 20 --apart 5            the twenty happiest moments
+  affectmill query out/ means                            every quantity, for each video
+  affectmill query out/ segments AU12 --min-seconds 1    who smiled for a second or longer, when
+  affectmill query out/ top Happiness -n 20 --apart 5    the twenty happiest moments
   affectmill query out/ segments Happiness --smooth median:0.2s -o happy.csv")]
 pub struct Args {
     /// The output: a folder, or s3://bucket/prefix, reached as the environment says.

@@ -57,7 +57,8 @@ impl LabelSet {
                 format!("[[models]]\nname = \"{name}\"\nkind = \"{kind}\"\nweights = \"w.safetensors\"\n")
             })
             .collect();
-        let text = format!("[input]\nuri = \"videos\"\n{sections}{settings}");
+        let faces = "[faces]\ndetector = \"d.safetensors\"\n";
+        let text = format!("[input]\nuri = \"videos\"\n{faces}{sections}{settings}");
         let job = dir.path().join("job.toml");
         std::fs::write(&job, text).expect("job");
         let job = affectmill::spec::load(&job, &["output.uri=out".into()]).expect("a right job");

@@ -7,7 +7,7 @@
 
 mod quantity;
 
-pub use quantity::{Quantity, models_for};
+pub use quantity::{Quantity, in_words, models_for};
 
 use crate::commit;
 use crate::commit::CommitError;
@@ -126,7 +126,7 @@ impl Labels {
             let rows = scan(&files[0]).map_err(failed)?;
             for from in (0..commit.part.rows).step_by(PIECE_ROWS as usize) {
                 let piece = rows.clone().slice(from as i64, PIECE_ROWS as IdxSize);
-                show(piece.select(columns.to_vec()).collect().map_err(failed)?)?;
+                show(piece.select(columns).collect().map_err(failed)?)?;
             }
         }
         Ok(())
@@ -147,7 +147,7 @@ impl Labels {
         let columns = [&[video], columns].concat();
         let mut pieces = DataFrame::empty();
         self.each_piece(&columns, |piece| {
-            let piece = piece.lazy().group_by_stable([col("video")]).agg(first.to_vec());
+            let piece = piece.lazy().group_by_stable([col("video")]).agg(first);
             let piece = piece.collect()?;
             match pieces.width() {
                 0 => pieces = piece,
@@ -158,10 +158,13 @@ impl Labels {
             Ok(())
         })?;
         if pieces.width() == 0 {
-            let error = format!("{} holds no rows", self.store.root());
+            let error = format!(
+                "no video of {} has a row; `affectmill status` tells why",
+                self.store.root()
+            );
             return Err(LabelError::Unanswerable(error));
         }
-        let whole = pieces.lazy().group_by([col("video")]).agg(again.to_vec());
+        let whole = pieces.lazy().group_by([col("video")]).agg(again);
         Ok(whole.sort(["video"], SortMultipleOptions::default()).collect()?)
     }
 

@@ -119,11 +119,7 @@ pub fn models_for<'a>(
             [] => {}
             [model] => chosen.push((task, model)),
             _ => {
-                let what = match task {
-                    Task::Va => "valence and arousal",
-                    Task::Expr => "expressions",
-                    Task::Au => "action units",
-                };
+                let what = in_words(task);
                 let models = list(models.into_iter());
                 return say(format!(
                     "several models have {what}: {models}; choose with --model NAME"
@@ -132,6 +128,15 @@ pub fn models_for<'a>(
         }
     }
     Ok(chosen)
+}
+
+/// A task as people call it.
+pub fn in_words(task: Task) -> &'static str {
+    match task {
+        Task::Va => "valence and arousal",
+        Task::Expr => "expressions",
+        Task::Au => "action units",
+    }
 }
 
 fn list<'a>(models: impl Iterator<Item = &'a ModelRecord>) -> String {

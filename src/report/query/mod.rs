@@ -11,7 +11,7 @@ mod top;
 
 pub use smooth::Smooth;
 
-use super::labels::{LabelError, Labels, Quantity, models_for};
+use super::labels::{LabelError, Labels, Quantity, in_words, models_for};
 use crate::dataset::ModelRecord;
 use crate::domain::Task;
 use polars::prelude::*;
@@ -102,12 +102,12 @@ pub fn ask(
 }
 
 /// The model that answers.
-fn only<'a>(models: Vec<(Task, &'a ModelRecord)>, quantity: Quantity) -> Result<&'a ModelRecord, LabelError> {
+fn only(models: Vec<(Task, &ModelRecord)>, quantity: Quantity) -> Result<&ModelRecord, LabelError> {
     models.first().map(|(_, model)| *model).ok_or_else(|| {
-        let what = quantity.name();
-        let error =
-            format!("no model in question has {what}; `affectmill query OUTPUT means` shows what there is");
-        LabelError::Unanswerable(error)
+        let what = in_words(quantity.task());
+        LabelError::Unanswerable(format!(
+            "no model in question has {what}; `means` shows what a model has"
+        ))
     })
 }
 
