@@ -64,7 +64,7 @@ pub(super) fn write(
             .map(|unit| floats(rows, unit.name()))
             .collect::<PolarsResult<_>>()?;
         for row in 0..rows.height() {
-            let frame = frames[row].unwrap_or_default() + 1;
+            let frame = frames[row].unwrap_or_default().saturating_add(1);
             let id = tracks[row].or(faces[row]).unwrap_or(0);
             let _ = write!(text, "{frame},{id},");
             if let Some(time) = times[row] {

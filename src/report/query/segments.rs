@@ -15,6 +15,13 @@ struct Segment {
     peak: f32,
 }
 
+impl Segment {
+    /// In µs.
+    fn length(&self) -> i64 {
+        self.times.1.saturating_sub(self.times.0)
+    }
+}
+
 pub(super) fn answer(
     labels: &Labels,
     asked: &Asked<'_>,
@@ -40,7 +47,7 @@ pub(super) fn answer(
                 }
             }
         }
-        of_video.retain(|segment| segment.times.1 - segment.times.0 >= shortest);
+        of_video.retain(|segment| segment.length() >= shortest);
         segments.append(&mut of_video);
     })?;
     without_times.append(&mut timeless);
@@ -82,7 +89,7 @@ fn table(segments: &[Segment]) -> PolarsResult<DataFrame> {
         "start" => each().map(|segment| clock(segment.times.0)).collect::<Vec<_>>(),
         "start_s" => each().map(|segment| seconds(segment.times.0)).collect::<Vec<_>>(),
         "end_s" => each().map(|segment| seconds(segment.times.1)).collect::<Vec<_>>(),
-        "seconds" => each().map(|segment| seconds(segment.times.1 - segment.times.0)).collect::<Vec<_>>(),
+        "seconds" => each().map(|segment| seconds(segment.length())).collect::<Vec<_>>(),
         "first_frame" => each().map(|segment| segment.frames.0).collect::<Vec<_>>(),
         "last_frame" => each().map(|segment| segment.frames.1).collect::<Vec<_>>(),
         "mean" => each().map(|segment| segment.mean).collect::<Vec<_>>(),

@@ -27,10 +27,10 @@ impl Smooth {
         };
         let (mut from, mut to) = (0, 0);
         let smoothed = times.iter().map(|&time| {
-            while times[from] < time - reach {
+            while times[from] < time.saturating_sub(reach) {
                 from += 1;
             }
-            while to < times.len() && times[to] <= time + reach {
+            while to < times.len() && times[to] <= time.saturating_add(reach) {
                 to += 1;
             }
             match self {

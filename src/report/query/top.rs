@@ -28,7 +28,7 @@ pub(super) fn answer(
     count: usize,
     apart_seconds: f64,
 ) -> Result<Answer, LabelError> {
-    let apart = (apart_seconds * 1e6).round() as i64;
+    let apart = (apart_seconds * 1e6).round() as u64;
     let mut best: Vec<Found> = Vec::new();
     let without_times = each_video(labels, asked, |video, stretches| {
         best.extend(of_video(video, &stretches, count, apart));
@@ -50,7 +50,7 @@ pub(super) fn answer(
 }
 
 /// The best of one video, none too near to a better one of its track.
-fn of_video(video: &str, stretches: &[Stretch], count: usize, apart: i64) -> Vec<Found> {
+fn of_video(video: &str, stretches: &[Stretch], count: usize, apart: u64) -> Vec<Found> {
     let points = stretches
         .iter()
         .flat_map(|stretch| stretch.points.iter().map(|&point| (stretch.track, point)));
@@ -67,7 +67,7 @@ fn of_video(video: &str, stretches: &[Stretch], count: usize, apart: i64) -> Vec
         let near = |found: &Found| {
             let same = found.track == track && (track.is_some() || found.point.face == point.face);
             let times = found.point.time.zip(point.time);
-            same && times.is_some_and(|(a, b)| (a - b).abs() < apart)
+            same && times.is_some_and(|(a, b)| a.abs_diff(b) < apart)
         };
         if !best.iter().any(near) {
             best.push(Found {
