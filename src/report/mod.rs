@@ -4,12 +4,16 @@
 //! run; only this room, `cli/` and `main.rs` print.
 
 mod bars;
+pub mod export;
 mod json;
+pub mod labels;
 mod log;
 mod plain;
 mod progress;
+pub mod query;
 pub mod status;
 pub mod summary;
+pub mod table;
 pub mod text;
 mod traced;
 mod watch;

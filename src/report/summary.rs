@@ -1,10 +1,9 @@
 //! `affectmill summary`: small tables of what is in a label set, made by Polars over the committed parts.
 
-use crate::dataset::{JobRecord, ModelRecord, paths};
-use crate::domain::{EXPRESSIONS, ShardId, Task};
-use crate::store::Store;
+use super::labels::{LabelError, Labels};
+use crate::dataset::ModelRecord;
+use crate::domain::{EXPRESSIONS, Task};
 use polars::prelude::*;
-use std::path::PathBuf;
 
 /// Tables of a label set.
 pub struct Tables {
@@ -14,29 +13,40 @@ pub struct Tables {
     pub expressions: Option<DataFrame>,
 }
 
-/// Reads the tables from the parts of these committed shards, in bounded memory: Polars streams them.
-///
-/// Parts that do not lie on a disk are brought to scratch space first.
+/// Reads the tables, in memory that does not grow with the rows: what is kept is a row per video.
 ///
 /// # Errors
-/// Polars' own, or the store's.
-pub fn read(store: &Store, job: &JobRecord, shards: &[ShardId]) -> PolarsResult<Tables> {
-    // The parts by name: strangers in the folder are no labels, and `[` in a path is no pattern.
-    let parts: Vec<String> = shards.iter().map(paths::part).collect();
-    let (parts, _copies) = store
-        .at_hand(&parts)
-        .map_err(|error| polars_err!(ComputeError: "{error}"))?;
-    let part = |path: &PathBuf| PlRefPath::new(path.to_string_lossy().as_ref());
-    let as_named = ScanArgsParquet {
-        glob: false,
-        ..Default::default()
-    };
-    let labels = LazyFrame::scan_parquet_files(parts.iter().map(part).collect(), as_named)?
-        .with_column(col("video").cast(DataType::String))
-        .with_column(col("status").cast(DataType::String));
+/// [`LabelError`].
+pub fn read(labels: &Labels) -> Result<Tables, LabelError> {
+    let models = &labels.job().models;
+    let mut columns = ["face", "timestamp_us"].map(col).to_vec();
+    let mut first = vec![
+        len().cast(DataType::Int64).alias("rows"),
+        col("face").count().cast(DataType::Int64).alias("faces"),
+        col("timestamp_us").max(),
+    ];
+    let mut again = vec![col("rows").sum(), col("faces").sum(), col("timestamp_us").max()];
+    for model in having(models, Task::Va) {
+        for output in Task::Va.outputs() {
+            let column = format!("{}_{output}", model.name);
+            columns.push(col(column.as_str()).cast(DataType::Float64));
+            first.push(col(column.as_str()).sum());
+            again.push(col(column).sum());
+        }
+    }
+    for model in having(models, Task::Expr) {
+        let column = format!("{}_expression", model.name);
+        columns.push(col(column.as_str()).cast(DataType::String));
+        for class in EXPRESSIONS {
+            let is_class = col(column.as_str()).eq(lit(class)).cast(DataType::Int64);
+            first.push(is_class.sum().alias(share(model, class)));
+            again.push(col(share(model, class)).sum());
+        }
+    }
+    let whole = labels.per_video(&columns, &first, &again)?;
     Ok(Tables {
-        videos: per_video(labels.clone(), &job.models)?,
-        expressions: expressions(labels, &job.models)?,
+        videos: per_video(&whole, models)?,
+        expressions: expressions(&whole, models)?,
     })
 }
 
@@ -46,36 +56,35 @@ fn having(models: &[ModelRecord], task: Task) -> impl Iterator<Item = &ModelReco
         .filter(move |model| model.kind.tasks().contains(&task))
 }
 
-fn per_video(labels: LazyFrame, models: &[ModelRecord]) -> PolarsResult<DataFrame> {
-    let mut columns = vec![
-        len().alias("rows"),
-        col("face").count().alias("faces"),
-        (col("timestamp_us").max().cast(DataType::Float64) / lit(1e6)).alias("last_s"),
+/// Name of the number of faces with an expression.
+fn share(model: &ModelRecord, class: &str) -> String {
+    format!("{}/{class}", model.name)
+}
+
+fn per_video(whole: &DataFrame, models: &[ModelRecord]) -> PolarsResult<DataFrame> {
+    let fixed = [
+        col("video"),
+        col("rows"),
+        col("faces"),
+        (col("timestamp_us").cast(DataType::Float64) / lit(1e6)).alias("last_s"),
     ];
-    for model in having(models, Task::Va) {
-        for output in Task::Va.outputs() {
-            columns.push(col(format!("{}_{output}", model.name)).mean());
-        }
-    }
-    let wide = labels
-        .group_by([col("video")])
-        .agg(columns)
-        .sort(["video"], Default::default())
-        .collect()?;
     let by_model: Vec<LazyFrame> = having(models, Task::Va)
         .map(|model| {
-            let means = Task::Va
-                .outputs()
-                .iter()
-                .map(|output| col(format!("{}_{output}", model.name)).alias(*output));
-            let mut columns = ["video", "rows", "faces", "last_s"].map(col).to_vec();
+            let means = Task::Va.outputs().iter().map(|output| {
+                let (sum, faces) = (col(format!("{}_{output}", model.name)), col("faces"));
+                let mean = when(faces.clone().gt(lit(0)))
+                    .then(sum / faces)
+                    .otherwise(lit(NULL));
+                mean.cast(DataType::Float32).alias(*output)
+            });
+            let mut columns = fixed.to_vec();
             columns.push(lit(model.name.as_str()).alias("model"));
             columns.extend(means);
-            wide.clone().lazy().select(columns)
+            whole.clone().lazy().select(columns)
         })
         .collect();
     if by_model.is_empty() {
-        return Ok(wide);
+        return whole.clone().lazy().select(fixed).collect();
     }
     // Narrow enough for a terminal, however many models.
     let in_order = SortMultipleOptions::default().with_maintain_order(true);
@@ -84,32 +93,22 @@ fn per_video(labels: LazyFrame, models: &[ModelRecord]) -> PolarsResult<DataFram
         .collect()
 }
 
-fn expressions(labels: LazyFrame, models: &[ModelRecord]) -> PolarsResult<Option<DataFrame>> {
-    let shares: Vec<Expr> = having(models, Task::Expr)
-        .flat_map(|model| {
-            EXPRESSIONS.iter().map(|class| {
-                let column = col(format!("{}_expression", model.name)).cast(DataType::String);
-                let share = column.eq(lit(*class)).mean();
-                share.alias(format!("{}/{class}", model.name))
-            })
-        })
-        .collect();
-    if shares.is_empty() {
-        return Ok(None);
-    }
-    let row = labels.select(shares).collect()?;
+fn expressions(whole: &DataFrame, models: &[ModelRecord]) -> PolarsResult<Option<DataFrame>> {
     let mut columns = vec![Column::new("expression".into(), EXPRESSIONS)];
+    let total = |name: &str| PolarsResult::Ok(whole.column(name)?.i64()?.sum().unwrap_or_default());
+    let faces = total("faces")?;
     for model in having(models, Task::Expr) {
         let share = |class: &&str| {
-            row.column(&format!("{}/{class}", model.name))?
-                .f64()?
-                .get(0)
-                .map_or(Ok(None), |v| Ok(Some(v)))
+            let of_class = total(&share(model, class))?;
+            Ok((faces > 0).then(|| of_class as f64 / faces as f64))
         };
         let values: Vec<Option<f64>> = EXPRESSIONS.iter().map(share).collect::<PolarsResult<_>>()?;
         columns.push(Column::new(model.name.as_str().into(), values));
     }
-    DataFrame::new(EXPRESSIONS.len(), columns).map(Some)
+    match columns.len() {
+        1 => Ok(None),
+        _ => DataFrame::new(EXPRESSIONS.len(), columns).map(Some),
+    }
 }
 
 /// The tables as text.

@@ -1,9 +1,9 @@
 //! Files that are either there whole or not there.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use tempfile::Builder;
+use tempfile::{Builder, TempPath};
 
 /// A file that could not be written; whatever was there before still is.
 #[derive(Debug, thiserror::Error)]
@@ -31,46 +31,106 @@ fn remedy(kind: io::ErrorKind) -> &'static str {
 
 /// Writes a file so that a reader, or a crash at any moment, sees the old file or the new one and nothing between.
 ///
-/// The bytes go to a temporary file in the same folder, are flushed to the disk, and take the name by a rename, which
-/// is flushed too. An existing file is replaced; the usual permissions (`0666` less the umask) apply.
+/// As [`AtomicFile`], with the bytes at hand.
 ///
 /// # Errors
 /// [`WriteError`]; the temporary file is gone then.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
-    let fail = |step| {
-        move |cause| WriteError {
-            path: path.into(),
-            step,
-            cause,
-        }
-    };
-    let folder = path
-        .parent()
-        .filter(|parent| *parent != Path::new(""))
-        .unwrap_or(Path::new("."));
-    let mut builder = Builder::new();
-    builder.prefix(".").suffix(".tmp");
-    #[cfg(unix)]
-    {
-        // A file that others shall read must not get the private mode of a temporary file.
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    let mut file = AtomicFile::create(path)?;
+    match file.write_all(bytes) {
+        Ok(()) => file.finish(),
+        Err(cause) => Err(file.failed(cause)),
     }
-    let mut file = builder
-        .tempfile_in(folder)
-        .map_err(fail("making a temporary file beside it"))?;
-    // Through the inner file, whose errors do not name the temporary file.
-    file.as_file_mut()
-        .write_all(bytes)
-        .map_err(fail("writing its bytes"))?;
-    file.as_file()
-        .sync_all()
-        .map_err(fail("flushing it to the disk"))?;
-    file.persist(path)
-        .map_err(|error| fail("giving it its name")(error.error))?;
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(fail("flushing its folder to the disk"))
+}
+
+/// A file that is written piece by piece and takes its name when it is whole; dropped before, it leaves nothing.
+///
+/// The bytes go to a temporary file in the same folder, are flushed to the disk, and take the name by a rename, which
+/// is flushed too. An existing file is replaced; the usual permissions (`0666` less the umask) apply.
+#[derive(Debug)]
+pub struct AtomicFile {
+    path: PathBuf,
+    // Apart from its name, which errors of the two together would tell.
+    file: BufWriter<File>,
+    temporary: TempPath,
+}
+
+impl AtomicFile {
+    /// Begins the file.
+    ///
+    /// # Errors
+    /// [`WriteError`] when no temporary file can be made beside it.
+    pub fn create(path: &Path) -> Result<Self, WriteError> {
+        let mut builder = Builder::new();
+        builder.prefix(".").suffix(".tmp");
+        #[cfg(unix)]
+        {
+            // A file that others shall read must not get the private mode of a temporary file.
+            use std::os::unix::fs::PermissionsExt;
+            builder.permissions(std::fs::Permissions::from_mode(0o666));
+        }
+        let file = builder
+            .tempfile_in(folder_of(path))
+            .map_err(fail(path, "making a temporary file beside it"))?;
+        let (file, temporary) = file.into_parts();
+        Ok(Self {
+            path: path.into(),
+            file: BufWriter::new(file),
+            temporary,
+        })
+    }
+
+    /// What a failed write of its bytes means.
+    pub fn failed(&self, cause: io::Error) -> WriteError {
+        fail(&self.path, "writing its bytes")(cause)
+    }
+
+    /// Gives the whole file its name.
+    ///
+    /// # Errors
+    /// [`WriteError`]; the temporary file is gone then.
+    pub fn finish(self) -> Result<(), WriteError> {
+        let Self {
+            path,
+            file,
+            temporary,
+        } = self;
+        let file = file
+            .into_inner()
+            .map_err(|error| fail(&path, "writing its bytes")(error.into_error()))?;
+        file.sync_all().map_err(fail(&path, "flushing it to the disk"))?;
+        temporary
+            .persist(&path)
+            .map_err(|error| fail(&path, "giving it its name")(error.error))?;
+        File::open(folder_of(&path))
+            .and_then(|folder| folder.sync_all())
+            .map_err(fail(&path, "flushing its folder to the disk"))
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent()
+        .filter(|parent| *parent != Path::new(""))
+        .unwrap_or(Path::new("."))
+}
+
+fn fail(path: &Path, step: &'static str) -> impl Fn(io::Error) -> WriteError {
+    let path = path.to_path_buf();
+    move |cause| WriteError {
+        path: path.clone(),
+        step,
+        cause,
+    }
 }
 
 #[cfg(test)]

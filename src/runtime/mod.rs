@@ -5,5 +5,5 @@
 mod atomic;
 mod sha256;
 
-pub use atomic::{WriteError, write_atomic};
+pub use atomic::{AtomicFile, WriteError, write_atomic};
 pub use sha256::{Sha256File, sha256_file, sha256_hex};

@@ -56,12 +56,18 @@ fn the_first_job_runs_and_both_readers_show_its_labels() {
     let python = |snippet: &str| {
         let mut command = Command::new(python());
         command.current_dir(project.dir.path()).args(["-c", snippet]);
-        succeed(command.env("SPARK_LOCAL_IP", "127.0.0.1"))
+        command.env("SPARK_LOCAL_IP", "127.0.0.1");
+        // What `datasets` keeps goes with the project, and it asks nobody.
+        command.env("HF_HOME", project.output("hf"));
+        succeed(command.env("HF_HUB_OFFLINE", "1"))
     };
     let snippets = blocks("python");
     // The tests of S3 read labels there as the last one does.
-    let [polars, spark, webdataset, _] = &snippets[..] else {
+    let [polars, spark, recipes @ .., webdataset, _] = &snippets[..] else {
         panic!("Polars, Spark, webdataset and labels in S3 in the README")
+    };
+    let [polars_join, duckdb, arrow, spark_join, datasets] = recipes else {
+        panic!("recipes for Polars, DuckDB, PyArrow, Spark and datasets in the README")
     };
     let shown = python(webdataset);
     assert_eq!(shown.matches("(128, 128, 3)").count(), 40, "{shown}");
@@ -79,6 +85,7 @@ fn the_first_job_runs_and_both_readers_show_its_labels() {
     let again = rows(&project.output("again"));
     assert!(again == rows(&project.output("out")));
 
+    let spark = &format!("{spark}{spark_join}");
     for snippet in [polars, spark] {
         let shown = python(snippet);
         for video in ["clip00.mp4", "clip01.mp4"] {
@@ -87,6 +94,49 @@ fn the_first_job_runs_and_both_readers_show_its_labels() {
             assert!(row.contains("20"), "20 faces each:\n{shown}");
         }
     }
+
+    // Each recipe draws every face that the detector was sure of: there are fewer of each expression than are asked for.
+    let sure = sure_faces(&project.output("out"));
+    assert!(sure.len() >= 4, "{sure:?}");
+    assert_eq!(drawn(&project, "balanced/*.parquet"), sure, "Spark");
+    for recipe in [polars_join, duckdb, arrow, datasets] {
+        python(recipe);
+        assert_eq!(drawn(&project, "balanced.parquet"), sure, "{recipe}");
+        // Fewer of each than there are.
+        python(&recipe.replace("1000", "3"));
+        let few = drawn(&project, "balanced.parquet");
+        assert!(few.len() >= 3 && few.len() < sure.len(), "{few:?}: {recipe}");
+        assert!(few.iter().all(|face| sure.contains(face)), "{few:?}: {recipe}");
+        fs::remove_file(project.output("balanced.parquet")).unwrap();
+    }
+}
+
+/// Video and frame of the rows whose score is above 0.8, as the recipes have them.
+fn sure_faces(output: &Path) -> Vec<String> {
+    let sure = rows(output)
+        .into_iter()
+        .filter(|row| row.score.is_some_and(|score| score > 0.8));
+    let mut sure: Vec<String> = sure.map(|row| format!("{} {}", row.video, row.frame)).collect();
+    sure.sort();
+    sure
+}
+
+/// The same of a sample that a recipe drew; its durations must be those of `videos.parquet`.
+fn drawn(project: &Project, sample: &str) -> Vec<String> {
+    let script = "import polars as pl, sys\n\
+        sample = pl.read_parquet(sys.argv[1]).with_columns(pl.col('video').cast(pl.String))\n\
+        videos = pl.read_parquet('out/videos.parquet').select('video', wanted='duration_us')\n\
+        assert (sample.join(videos, on='video')['duration_us'] == 800_000).all() and sample.height\n\
+        print('\\n'.join(f\"{row['video']} {row['frame']}\" for row in sample.iter_rows(named=True)))";
+    let mut command = Command::new(python());
+    let shown = succeed(
+        command
+            .current_dir(project.dir.path())
+            .args(["-c", script, sample]),
+    );
+    let mut drawn: Vec<String> = shown.lines().map(String::from).collect();
+    drawn.sort();
+    drawn
 }
 
 #[test]

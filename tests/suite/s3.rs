@@ -176,6 +176,17 @@ fn whichever_end_is_in_s3_the_labels_are_those_of_a_local_run() {
     let summary = succeed(s3.program().arg("summary").arg(s3.uri("both")));
     let tables = |text: &str| text.split("labels: ").next().unwrap().to_owned();
     assert_eq!(tables(&summary), tables(&local));
+    let means = ["means", "--format", "csv"];
+    let local = succeed(
+        affectmill()
+            .arg("query")
+            .arg(s3.project.output("local"))
+            .args(means),
+    );
+    assert_eq!(
+        succeed(s3.program().arg("query").arg(s3.uri("both")).args(means)),
+        local
+    );
     let plan = |sets: &[String]| {
         let mut command = s3.program();
         command.arg("plan").arg(s3.project.job()).arg("--json");

@@ -1,0 +1,208 @@
+//! `affectmill query`.
+
+use super::{Failure, existing, exit};
+use crate::coordinator;
+use crate::report::labels::{LabelError, Labels, Quantity};
+use crate::report::query::{self, Answer, Question, Smooth};
+use crate::report::table::{self, Format};
+use crate::report::text::plural;
+use crate::runtime::write_atomic;
+use clap::{Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+/// Ask a label set a common question: means of videos, when something holds, where it is strongest.
+///
+/// A quantity is valence, arousal, an expression (Neutral, Anger, Disgust, Fear, Happiness, Sadness, Surprise) or an action unit
+/// (AU1 AU2 AU4 AU6 AU7 AU10 AU12 AU15 AU23 AU24 AU25 AU26); of expressions and action units it is the probability. The set may
+/// be unfinished: what is committed answers.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  affectmill query out/ means                            every quantity, for each video
+  affectmill query out/ segments AU12 --min-seconds 1    who smiled for a second or longer, when
+  affectmill query out/ top Happiness -n 20 --apart 5    the twenty happiest moments
+  affectmill query out/ segments Happiness --smooth median:0.2s -o happy.csv")]
+pub struct Args {
+    /// The output: a folder, or s3://bucket/prefix, reached as the environment says.
+    output: OsString,
+    #[command(subcommand)]
+    question: Asked,
+    /// The model to ask, where several have what is asked.
+    #[arg(long, value_name = "NAME", global = true)]
+    model: Vec<String>,
+    /// How the answer is told; else as the name of the file says, and a table where it says nothing.
+    #[arg(long, value_enum, value_name = "FORMAT", global = true)]
+    format: Option<Told>,
+    /// Write the answer into this file instead of printing it.
+    #[arg(short, long = "out", value_name = "FILE", global = true)]
+    out: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Told {
+    Table,
+    Csv,
+    Json,
+    Parquet,
+}
+
+#[derive(Debug, Subcommand)]
+enum Asked {
+    /// The mean of quantities over the faces of each video.
+    Means {
+        /// The quantities; every one where none is named.
+        quantities: Vec<Quantity>,
+    },
+    /// When a quantity holds: at or above a threshold in frame after frame of one track.
+    ///
+    /// A segment ends where the value falls below, the face is missing from a sampled frame, or a frame is missing or damaged. Its
+    /// length is the time from its first to its last frame, by presentation time, whatever the frame rate does.
+    Segments {
+        /// The quantity.
+        quantity: Quantity,
+        /// The least value.
+        #[arg(
+            long,
+            default_value_t = 0.5,
+            value_name = "VALUE",
+            allow_negative_numbers = true
+        )]
+        threshold: f32,
+        /// The least length in seconds.
+        #[arg(long, default_value_t = 0.0, value_name = "SECONDS", value_parser = seconds)]
+        min_seconds: f64,
+        #[command(flatten)]
+        smoothing: Smoothing,
+    },
+    /// The frames where a quantity is largest, with their times.
+    Top {
+        /// The quantity.
+        quantity: Quantity,
+        /// How many frames.
+        #[arg(short = 'n', long, default_value_t = 20)]
+        count: usize,
+        /// Of each track only frames that are so many seconds apart, best first: moments, not neighbouring frames.
+        #[arg(long, default_value_t = 0.0, value_name = "SECONDS", value_parser = seconds)]
+        apart: f64,
+        #[command(flatten)]
+        smoothing: Smoothing,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Smoothing {
+    /// Smooth the quantity first, over time, within frames of one track that follow one another: gaussian:0.2s (the standard
+    /// deviation) or median:0.2s (the width of the window). The answer says so.
+    #[arg(long, value_name = "KIND:TIME")]
+    smooth: Option<Smooth>,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.0..=1e9).contains(seconds));
+    seconds.ok_or_else(|| "a number of seconds, 0 or more".into())
+}
+
+impl Asked {
+    fn question(self) -> (Question, Option<Smooth>) {
+        match self {
+            Asked::Means { quantities } => (Question::Means(quantities), None),
+            Asked::Segments {
+                quantity,
+                threshold,
+                min_seconds,
+                smoothing,
+            } => {
+                let question = Question::Segments {
+                    quantity,
+                    threshold,
+                    min_seconds,
+                };
+                (question, smoothing.smooth)
+            }
+            Asked::Top {
+                quantity,
+                count,
+                apart,
+                smoothing,
+            } => {
+                let question = Question::Top {
+                    quantity,
+                    count,
+                    apart_seconds: apart,
+                };
+                (question, smoothing.smooth)
+            }
+        }
+    }
+}
+
+pub fn run(args: Args) -> Result<u8, Failure> {
+    let format = match (args.format, &args.out) {
+        (Some(Told::Table), _) | (None, None) => Format::Table,
+        (Some(Told::Csv), _) => Format::Csv,
+        (Some(Told::Json), _) => Format::Json,
+        (Some(Told::Parquet), _) => Format::Parquet,
+        (None, Some(path)) => Format::of_name(path),
+    };
+    if format == Format::Parquet && args.out.is_none() && std::io::stdout().is_terminal() {
+        return Err(Failure::usage(
+            "Parquet is not for a terminal: say where it belongs with -o FILE",
+        ));
+    }
+    let store = existing(&args.output)?;
+    let job = coordinator::read_job(&store).map_err(Failure::stopped)?;
+    let labels = Labels::open(store, job).map_err(failure)?;
+    let (question, smooth) = args.question.question();
+    let answer = query::ask(&labels, &question, &args.model, smooth).map_err(failure)?;
+    tell(&answer, format, args.out.as_deref())?;
+    note(&answer);
+    Ok(exit::OK)
+}
+
+/// What a failure to read or write means for the exit code.
+pub(super) fn failure(error: LabelError) -> Failure {
+    match error.is_usage() {
+        true => Failure::usage(error),
+        false => Failure::stopped(error),
+    }
+}
+
+fn tell(answer: &Answer, format: Format, out: Option<&Path>) -> Result<(), Failure> {
+    let told = |error| failure(LabelError::Table(error));
+    let mut shown = answer.table.clone();
+    if let Some(of) = answer.of.as_ref().filter(|_| format != Format::Table) {
+        shown = query::with_constant(shown, "of", of).map_err(told)?;
+    }
+    let wrapped = console::Term::stdout().size_checked().filter(|_| out.is_none());
+    let mut bytes = table::encode(&shown, format, wrapped.map(|(_, width)| width.into())).map_err(told)?;
+    if format == Format::Table {
+        let rows = plural(answer.table.height() as u64, "row");
+        bytes.extend(format!("\n{rows}: {}\n", answer.caption).bytes());
+    }
+    match out {
+        Some(path) => write_atomic(path, &bytes).map_err(Failure::stopped),
+        // A reader that went away (`| head`) is no error.
+        None => {
+            let _ = std::io::stdout().write_all(&bytes);
+            Ok(())
+        }
+    }
+}
+
+/// What the table cannot say, beside it.
+fn note(answer: &Answer) {
+    if let Some(first) = answer.without_times.first() {
+        eprintln!(
+            "left out, without times to go by: {} (such as `{first}`); images get times by `[input] image_fps`",
+            plural(answer.without_times.len() as u64, "video")
+        );
+    }
+    if !answer.untrained.is_empty() {
+        eprintln!(
+            "UNTRAINED weights, labels that mean nothing: {}",
+            answer.untrained.join(", ")
+        );
+    }
+}
