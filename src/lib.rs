@@ -14,9 +14,9 @@
 //!
 //! # The layers, each importing only what stands below it
 //!
-//! * [`cli`], then [`coordinator`], [`worker`] and [`report`];
+//! * [`cli`], then [`coordinator`], [`worker`], [`report`] and [`train`];
 //! * rooms that never import one another: [`discover`], [`plan`], [`commit`], [`queue`], [`stages`];
-//! * foundations: [`model`] (the only room where libtorch is named), [`store`], [`dataset`], [`spec`], [`events`],
+//! * foundations: [`model`] (libtorch is named there, and by [`train`]), [`store`], [`dataset`], [`spec`], [`events`],
 //!   [`runtime`], [`domain`].
 //!
 //! # Glossary
@@ -43,4 +43,5 @@ pub mod runtime;
 pub mod spec;
 pub mod stages;
 pub mod store;
+pub mod train;
 pub mod worker;

@@ -20,7 +20,7 @@ const PYRAMIDS: [ModelKind; 4] = [
 ];
 
 /// The formula of `tests/golden/make_fpn_golden.py`: splitmix64 over the FNV-1a hash of the name.
-fn uniform(name: &str, count: usize) -> Vec<f64> {
+pub(crate) fn uniform(name: &str, count: usize) -> Vec<f64> {
     let seed = name.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
     });
@@ -34,7 +34,7 @@ fn uniform(name: &str, count: usize) -> Vec<f64> {
 }
 
 /// The golden weights of a kind.
-pub(super) fn golden_state(kind: ModelKind) -> StateDict {
+pub(crate) fn golden_state(kind: ModelKind) -> StateDict {
     let mut state = StateDict::new(Path::new("golden"), kind);
     for (name, shape) in layout::layout(kind) {
         let (slope, offset) = match (shape.as_slice(), name.as_str()) {
@@ -56,7 +56,7 @@ pub(super) fn golden_state(kind: ModelKind) -> StateDict {
 }
 
 /// Golden input `n`: 16×16 blocks and noise.
-fn golden_sample(n: usize) -> Vec<f32> {
+pub(crate) fn golden_sample(n: usize) -> Vec<f32> {
     let blocks = uniform(&format!("input/{n}/blocks"), 3 * 8 * 8);
     let noise = uniform(&format!("input/{n}/noise"), INPUT_LEN);
     let value = |(i, noise): (usize, f64)| {

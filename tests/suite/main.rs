@@ -18,3 +18,4 @@ mod s3;
 mod signals;
 mod spans;
 mod strikes;
+mod train;
