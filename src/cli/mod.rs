@@ -3,6 +3,7 @@
 mod bench;
 mod completions;
 mod doctor;
+mod evaluate;
 mod import_weights;
 mod init_weights;
 mod plan;
@@ -74,6 +75,7 @@ enum Command {
     Status(status::Args),
     Summary(summary::Args),
     Train(train::Args),
+    Evaluate(evaluate::Args),
     Bench(bench::Args),
     ImportWeights(import_weights::Args),
     InitWeights(init_weights::Args),
@@ -115,6 +117,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Status(args) => status::run(args),
         Command::Summary(args) => summary::run(args),
         Command::Train(args) => train::run(args),
+        Command::Evaluate(args) => evaluate::run(args),
         Command::Bench(args) => bench::run(args),
         Command::ImportWeights(args) => import_weights::run(args),
         Command::InitWeights(args) => init_weights::run(args),

@@ -1,11 +1,13 @@
 //! The shape of a label set: where its files lie, their columns, their records. No I/O.
 
+mod calibration;
 pub mod paths;
 mod records;
 pub mod schema;
 mod schemas;
 mod spans;
 
+pub use calibration::{CALIBRATION_VERSION, CalibrationRecord, TunedOn, TunedTemperature, TunedThreshold};
 pub use records::{
     CommitRecord, ErrorClass, JobRecord, Manifest, ManifestPart, PartInfo, Plan, PlannedVideo, Quarantined,
     RECORD_VERSION, ShardPlan, SourceKind, StageSeconds, Trouble, VideoOutcome, VideoStatus,

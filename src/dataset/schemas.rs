@@ -1,6 +1,6 @@
 //! The JSON Schemas of every persisted JSON format, generated from the types that write them.
 
-use super::{CommitRecord, JobRecord, Manifest, Plan, SpanRecord};
+use super::{CalibrationRecord, CommitRecord, JobRecord, Manifest, Plan, SpanRecord};
 use crate::spec;
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
@@ -8,6 +8,7 @@ use serde_json::Value;
 /// File name and schema (JSON Schema 2020-12) of the job file and of each record: what lies in `schemas/`.
 pub fn schemas() -> Vec<(&'static str, Value)> {
     vec![
+        ("calibration.schema.json", of::<CalibrationRecord>()),
         ("commit.schema.json", of::<CommitRecord>()),
         ("job-record.schema.json", of::<JobRecord>()),
         ("job.schema.json", spec::json_schema()),

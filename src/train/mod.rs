@@ -3,5 +3,9 @@
 //! Flows in: committed labels, crops, annotations. Flows out: measures, calibrations, weights. Nothing here prints.
 
 pub mod annotations;
+pub mod calibration;
+pub mod evaluate;
 pub mod fit;
+pub mod labels;
 pub mod metrics;
+pub mod pairing;

@@ -6,6 +6,7 @@ mod cluster;
 mod common;
 mod crops;
 mod earlier;
+mod evaluate;
 mod faces;
 mod kills;
 mod limits;

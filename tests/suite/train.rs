@@ -16,7 +16,7 @@ fn project() -> Project {
         project.output("train.toml"),
         "[train]\nrecipe = \"teacher\"\ntask = \"expr\"\nepochs = 3\nepoch_share = 1.0\nbatch = 4\ntrainable_layers = 0\n\
          [data]\ncrops = \"labelled/crops\"\nexpr_teacher = \"mini_xception\"\n[validation]\nshare = 0.5\n\
-         [output]\npath = \"model\"\n[run]\ndevice = \"cpu\"\ncheckpoint_steps = 1\n",
+         [output]\npath = \"model\"\n[run]\ndevice = \"cpu\"\nthreads = 1\ncheckpoint_steps = 1\n",
     )
     .unwrap();
     project

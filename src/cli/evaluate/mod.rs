@@ -1,0 +1,368 @@
+//! `affectmill evaluate`.
+
+mod table;
+
+use super::{Failure, existing, exit, print, print_json};
+use crate::commit;
+use crate::coordinator;
+use crate::dataset::{CALIBRATION_VERSION, CalibrationRecord, JobRecord, ModelRecord, TunedOn, paths};
+use crate::domain::{Location, Task};
+use crate::store::Store;
+use crate::train::annotations::{self, Split};
+use crate::train::calibration::{self, Samples};
+use crate::train::evaluate::{By, EvaluateError, Group, Overall, Plan, evaluate};
+use crate::train::labels::Labels;
+use crate::train::metrics::{Bootstrap, Decision, Profile, UNITS};
+use crate::train::pairing::{Account, Missing, PairError, Reference, Rules, Who};
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt::{self, Display};
+use std::path::{Path, PathBuf};
+
+/// Hold a model's labels against what people annotated: concordance, F1, accuracy, calibration, with intervals.
+///
+/// Annotations are a folder as ABAW gives them (text files with a header; a file's name is its video's, its header says the
+/// task, row i is frame i) or the single file of the multi-task challenges (`image,valence,arousal,expression,aus`). Frames that
+/// are marked invalid (−5, −1) count nowhere; what else was not compared is listed by reason.
+///
+/// A file belongs to the video of the same name, whatever its folder and ending; `NAME_left` and `NAME_right` are the
+/// left and right one of the two largest faces where no video has that very name, and frames with one face are then left out.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The output: a folder, or s3://bucket/prefix.
+    output: OsString,
+    /// The annotations: a folder, a single file, or another output (also in S3), whose labels are then taken for true: face by
+    /// face, where both found the same.
+    #[arg(long, value_name = "PATH")]
+    annotations: OsString,
+    /// The model. Default: the only one.
+    #[arg(long)]
+    model: Option<String>,
+    /// The model of that other output. Default: of the same name, or the only one.
+    #[arg(long, value_name = "MODEL")]
+    reference: Option<String>,
+    /// Whose formulas. abaw2: VA mean CCC; EXPR 0.67 macro-F1 + 0.33 accuracy; AU (mean F1 + accuracy) / 2. abaw-mtl: VA the
+    /// same; EXPR macro-F1 over 8 classes; AU mean F1; and their sum.
+    #[arg(long, value_enum, default_value = "abaw2")]
+    profile: Named<Profile>,
+    /// Which files of an annotation folder: those below a folder `Train…`, `Valid…`, or all. Files below neither always
+    /// are taken.
+    #[arg(long, value_enum, default_value = "validation")]
+    split: Named<Split>,
+    /// Which of several faces is the annotated person, where the name does not say.
+    #[arg(long, value_enum, default_value = "largest")]
+    person: Named<Who>,
+    /// A frame without the person's face: leave it out, or repeat the label before it as ABAW submissions do.
+    #[arg(long, value_enum, default_value = "skip")]
+    missing: Named<Missing>,
+    /// An action unit is active where its logit is above; 0 is p > 0.5. The paper's published practice is 0.5, p > 0.622.
+    #[arg(long, value_name = "LOGIT", default_value_t = 0.0, allow_negative_numbers = true, conflicts_with_all = ["apply", "tune"])]
+    au_threshold: f64,
+    /// Also tune temperature and thresholds on these annotations, and write them [default: WEIGHTS.calibration.json beside the
+    /// model's weights].
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    tune: Option<Option<PathBuf>>,
+    /// Apply a temperature and thresholds that were tuned before [default file: as of --tune].
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, conflicts_with = "tune")]
+    apply: Option<Option<PathBuf>>,
+    /// Also show the figures of each video, or of each track.
+    #[arg(long, value_enum)]
+    by: Option<Named<By>>,
+    /// Resamples of the 95 % intervals, which are drawn over videos; 0 for none.
+    #[arg(long, default_value_t = 1000)]
+    samples: usize,
+    /// Seed of the resamples.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A choice on the command line.
+#[derive(Clone, Copy, Debug)]
+struct Named<T>(T);
+
+macro_rules! choices {
+    ($type:ident: $($variant:ident = $name:literal),+) => {
+        impl ValueEnum for Named<$type> {
+            fn value_variants<'a>() -> &'a [Self] {
+                &[$(Named($type::$variant)),+]
+            }
+
+            fn to_possible_value(&self) -> Option<PossibleValue> {
+                let name = match self.0 {
+                    $($type::$variant => $name),+
+                };
+                Some(PossibleValue::new(name))
+            }
+        }
+    };
+}
+
+choices!(Profile: Abaw2 = "abaw2", AbawMtl = "abaw-mtl");
+choices!(Split: Train = "train", Validation = "validation", All = "all");
+choices!(Who: Largest = "largest", LongestTrack = "longest-track");
+choices!(Missing: Skip = "skip", Repeat = "repeat");
+choices!(By: Video = "video", Track = "track");
+
+impl<T> Named<T>
+where
+    Self: ValueEnum,
+{
+    fn name(&self) -> String {
+        let value = self.to_possible_value();
+        value.map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
+/// All that is shown.
+#[derive(Serialize)]
+struct Report {
+    labels: String,
+    /// Whether the label set is whole.
+    finished: bool,
+    model: String,
+    weights: String,
+    untrained: bool,
+    annotations: String,
+    #[serde(flatten)]
+    against: Against,
+    profile: Profile,
+    bootstrap: Bootstrap,
+    temperature: f64,
+    au_thresholds: [f64; UNITS],
+    /// Where temperature and thresholds come from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    calibration: Option<String>,
+    figures: Vec<Overall>,
+    frames: BTreeMap<Task, Account>,
+    /// Faces compared whose annotated expression is `Other`.
+    other_expressions: u64,
+    without_labels: Vec<String>,
+    without_annotations: Vec<String>,
+    unknown_units: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<By>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    groups: Vec<Group>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tuned: Option<Tuned>,
+}
+
+/// What is taken for true.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Against {
+    Annotations {
+        split: Split,
+        #[serde(flatten)]
+        rules: Rules,
+    },
+    Labels {
+        #[serde(rename = "reference")]
+        model: String,
+    },
+}
+
+impl Display for Against {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Annotations { split, .. } => f.write_str(&Named(*split).name()),
+            Self::Labels { model } => f.write_str(model),
+        }
+    }
+}
+
+/// What was tuned, and where it lies.
+#[derive(Serialize)]
+struct Tuned {
+    file: String,
+    #[serde(flatten)]
+    record: CalibrationRecord,
+}
+
+/// A label set that is there.
+struct LabelSet {
+    store: Store,
+    job: JobRecord,
+}
+
+impl LabelSet {
+    fn open(at: &OsStr) -> Result<Self, Failure> {
+        let store = existing(at)?;
+        let job = coordinator::read_job(&store).map_err(Failure::stopped)?;
+        Ok(Self { store, job })
+    }
+
+    /// What a model said in it; without a name the only one.
+    fn labels(&self, model: Option<&str>) -> Result<Labels<'_>, Failure> {
+        let committed = commit::read_all(&self.store).map_err(Failure::stopped)?;
+        if committed.is_empty() {
+            return Err(Failure::usage(format!(
+                "{} holds no labels yet",
+                self.store.root()
+            )));
+        }
+        Labels::of(&self.store, &self.job, model, committed).map_err(Failure::usage)
+    }
+
+    fn has(&self, model: &str) -> bool {
+        self.job.models.iter().any(|record| record.name == model)
+    }
+}
+
+/// Whether a place holds a label set; a folder of annotations does not.
+fn is_label_set(place: &OsStr) -> bool {
+    place.to_string_lossy().starts_with("s3://") || Path::new(place).join(paths::JOB).is_file()
+}
+
+pub fn run(args: Args) -> Result<u8, Failure> {
+    let set = LabelSet::open(&args.output)?;
+    let labels = set.labels(args.model.as_deref())?;
+    let model = labels.model();
+    let file = |given: &Option<PathBuf>| calibration_file(given.as_deref(), &set.job, &model.name);
+    let apply = args.apply.as_ref().map(file).transpose()?;
+    let tune_into = args.tune.as_ref().map(file).transpose()?;
+    let mut decision = Decision::default();
+    decision.thresholds.fill(args.au_threshold);
+    if let Some(path) = &apply {
+        decision = calibration::decision(&calibration::read(path, model).map_err(Failure::usage)?);
+    }
+    let plan = Plan {
+        profile: args.profile.0,
+        decision,
+        bootstrap: Bootstrap {
+            samples: args.samples,
+            seed: args.seed,
+        },
+        by: args.by.map(|by| by.0),
+    };
+    let mut samples = Samples::default();
+    let tuning = tune_into.is_some().then_some(&mut samples);
+    let (against, evaluation, unknown_units) = if is_label_set(&args.annotations) {
+        let other = LabelSet::open(&args.annotations)?;
+        let same = Some(&model.name).filter(|name| other.has(name));
+        let reference = other.labels(args.reference.as_ref().or(same).map(String::as_str))?;
+        let against = Against::Labels {
+            model: reference.model().name.clone(),
+        };
+        let evaluation = evaluate(&labels, Reference::Labels(&reference), &plan, tuning);
+        (against, evaluation, Vec::new())
+    } else {
+        if args.reference.is_some() {
+            let message = "--reference names a model of another output, and the annotations are none";
+            return Err(Failure::usage(message));
+        }
+        let rules = Rules {
+            person: args.person.0,
+            missing: args.missing.0,
+        };
+        let path = Path::new(&args.annotations);
+        let annotations = annotations::read(path, args.split.0).map_err(Failure::usage)?;
+        let against = Against::Annotations {
+            split: args.split.0,
+            rules,
+        };
+        let evaluation = evaluate(
+            &labels,
+            Reference::Annotations(&annotations, rules),
+            &plan,
+            tuning,
+        );
+        (against, evaluation, annotations.unknown_units)
+    };
+    let evaluation = evaluation.map_err(failure)?;
+    let tuned = tune_into.map(|path| tune(&args, &set, model, &against, &samples, path));
+    let accounts = evaluation.ledger.accounts;
+    let report = Report {
+        labels: set.store.root().to_string(),
+        finished: set.store.get(paths::SUCCESS).map_err(Failure::stopped)?.is_some(),
+        model: model.name.clone(),
+        weights: model.sha256.clone(),
+        untrained: model.untrained,
+        annotations: args.annotations.to_string_lossy().into(),
+        against,
+        profile: plan.profile,
+        bootstrap: plan.bootstrap,
+        temperature: plan.decision.temperature,
+        au_thresholds: plan.decision.thresholds,
+        calibration: apply.map(|path| path.display().to_string()),
+        figures: evaluation.figures,
+        frames: evaluation
+            .tasks
+            .iter()
+            .map(|task| (*task, accounts[*task as usize]))
+            .collect(),
+        other_expressions: evaluation.others,
+        without_labels: evaluation.ledger.without_labels,
+        without_annotations: evaluation.ledger.without_annotations,
+        unknown_units,
+        by: plan.by,
+        groups: evaluation.groups,
+        tuned: tuned.transpose()?,
+    };
+    match args.json {
+        true => print_json(&report)?,
+        false => print(table::render(&report)),
+    }
+    Ok(exit::OK)
+}
+
+/// Labels that cannot be read stop the command; everything else is in what was asked for.
+fn failure(error: EvaluateError) -> Failure {
+    match error {
+        EvaluateError::Pair(PairError::Labels(_)) => Failure::stopped(error),
+        _ => Failure::usage(error),
+    }
+}
+
+/// The calibration's file: as given, or beside the model's weights.
+fn calibration_file(given: Option<&Path>, job: &JobRecord, model: &str) -> Result<PathBuf, Failure> {
+    let spec = job.job.models.iter().find(|spec| spec.name == model);
+    match (given, spec.map(|spec| &spec.weights)) {
+        (Some(path), _) => Ok(path.into()),
+        (None, Some(Location::Local(weights))) => Ok(calibration::beside(weights)),
+        (None, weights) => Err(Failure::usage(format!(
+            "the weights of `{model}` are not on this machine's disks{}: name the calibration's file, as in --tune=FILE or \
+             --apply=FILE",
+            weights.map(|at| format!(" ({at})")).unwrap_or_default()
+        ))),
+    }
+}
+
+fn tune(
+    args: &Args,
+    set: &LabelSet,
+    model: &ModelRecord,
+    against: &Against,
+    samples: &Samples,
+    path: PathBuf,
+) -> Result<Tuned, Failure> {
+    let record = CalibrationRecord {
+        version: CALIBRATION_VERSION,
+        affectmill: env!("CARGO_PKG_VERSION").into(),
+        model: model.name.clone(),
+        weights: model.sha256.clone(),
+        tuned_on: TunedOn {
+            labels: args.output.to_string_lossy().into(),
+            fingerprint: set.job.fingerprint.to_string(),
+            annotations: args.annotations.to_string_lossy().into(),
+            which: against.to_string(),
+        },
+        expression: samples.temperature(),
+        units: samples.thresholds(),
+    };
+    if record.expression.is_none() && record.units.is_empty() {
+        let message = "nothing to tune: no annotated expression and no active action unit was compared";
+        return Err(Failure::usage(message));
+    }
+    calibration::write(&path, &record).map_err(Failure::stopped)?;
+    Ok(Tuned {
+        file: path.display().to_string(),
+        record,
+    })
+}

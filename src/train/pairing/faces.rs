@@ -1,0 +1,141 @@
+//! Faces of two label sets that are the same: those of the same index in the same frame whose boxes agree.
+
+use super::{Ledger, Pair, PairError};
+use crate::domain::{ShardId, Task};
+use crate::train::labels::{Labels, Part};
+use crate::train::metrics::{Decision, Prediction, Truth};
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Least overlap (intersection ÷ union) of the boxes of one face in two label sets.
+const SAME_FACE: f32 = 0.5;
+
+/// What became of a face of the reference.
+enum Met {
+    Row(usize),
+    NoRow,
+    NoFace,
+    AnotherFace,
+}
+
+/// Brings the faces of two label sets together.
+pub fn with_labels(
+    labels: &Labels<'_>,
+    reference: &Labels<'_>,
+    tasks: &[Task],
+    take: &mut dyn FnMut(Pair<'_>),
+) -> Result<Ledger, PairError> {
+    let (ours, theirs) = (labels.videos(), reference.videos());
+    let only = |a: &BTreeMap<&str, &ShardId>, b: &BTreeMap<&str, &ShardId>| -> Vec<String> {
+        let bare = a.keys().filter(|video| !b.contains_key(*video));
+        bare.map(|video| (*video).into()).collect()
+    };
+    let mut ledger = Ledger {
+        without_labels: only(&theirs, &ours),
+        without_annotations: only(&ours, &theirs),
+        ..Ledger::default()
+    };
+    // Both by shard: the videos of one part of ours mostly are in one part of theirs.
+    let mut both: Vec<(&ShardId, &ShardId, &str)> = theirs
+        .iter()
+        .filter_map(|(video, shard)| Some((*ours.get(video)?, *shard, *video)))
+        .collect();
+    if both.is_empty() {
+        return Err(PairError::NoName {
+            annotated: ledger.without_labels,
+            labelled: ledger.without_annotations,
+        });
+    }
+    both.sort();
+    let (mut part, mut truths): (Option<(&ShardId, Part)>, Option<(&ShardId, Part)>) = (None, None);
+    for (our_shard, their_shard, video) in both {
+        let part = held(&mut part, labels, our_shard, tasks)?;
+        let truths = held(&mut truths, reference, their_shard, tasks)?;
+        let (Some(mut ahead), Some(rows)) = (part.rows_of(video), truths.rows_of(video)) else {
+            continue;
+        };
+        for row in rows.filter(|row| truths.face(*row).is_some()) {
+            let met = meet(part, &mut ahead, truths, row);
+            let truth = truth_of(&truths.prediction(row));
+            let prediction = match met {
+                Met::Row(row) => part.prediction(row),
+                _ => Prediction::default(),
+            };
+            for task in tasks.iter().filter(|task| truth.has(**task)) {
+                let account = &mut ledger.accounts[*task as usize];
+                account.annotated += 1;
+                *match met {
+                    Met::Row(_) if prediction.has(*task) => &mut account.scored,
+                    Met::Row(_) => &mut account.no_value,
+                    Met::NoRow => &mut account.no_row,
+                    Met::NoFace => &mut account.no_face,
+                    Met::AnotherFace => &mut account.ambiguous,
+                } += 1;
+            }
+            if let Met::Row(row) = met {
+                take(Pair {
+                    video,
+                    person: &reference.model().name,
+                    track: part.track(row),
+                    truth: &truth,
+                    prediction: &prediction,
+                });
+            }
+        }
+    }
+    Ok(ledger)
+}
+
+/// The part of a shard, kept from the last time where it is the same.
+fn held<'a, 's>(
+    kept: &'a mut Option<(&'s ShardId, Part)>,
+    labels: &Labels<'_>,
+    shard: &'s ShardId,
+    tasks: &[Task],
+) -> Result<&'a Part, PairError> {
+    if kept.as_ref().is_none_or(|(held, _)| *held != shard) {
+        // The old one goes first.
+        *kept = None;
+        *kept = Some((shard, labels.part(shard, tasks)?));
+    }
+    Ok(&kept.as_ref().expect("it was read just now").1)
+}
+
+/// Goes on among our rows of a video to the face of one of theirs.
+fn meet(part: &Part, ahead: &mut Range<usize>, truths: &Part, row: usize) -> Met {
+    let frame = truths.frame(row);
+    while ahead.start < ahead.end && part.frame(ahead.start) < frame {
+        ahead.start += 1;
+    }
+    let mut here = ahead
+        .clone()
+        .take_while(|ours| part.frame(*ours) == frame)
+        .peekable();
+    if here.peek().is_none() {
+        return Met::NoRow;
+    }
+    match here.find(|ours| part.face(*ours) == truths.face(row)) {
+        None => Met::NoFace,
+        Some(ours) if agree(part.face_box(ours), truths.face_box(row)) => Met::Row(ours),
+        Some(_) => Met::AnotherFace,
+    }
+}
+
+/// Whether two boxes, in either of which NaN stands for the whole picture, are of one face.
+fn agree(a: [f32; 4], b: [f32; 4]) -> bool {
+    if a[0].is_nan() || b[0].is_nan() {
+        return a[0].is_nan() && b[0].is_nan();
+    }
+    let shared = |n: usize| ((a[n] + a[n + 2]).min(b[n] + b[n + 2]) - a[n].max(b[n])).max(0.0);
+    let both = shared(0) * shared(1);
+    both >= SAME_FACE * (a[2] * a[3] + b[2] * b[3] - both)
+}
+
+/// What a model said, taken for true.
+fn truth_of(said: &Prediction) -> Truth {
+    Truth {
+        va: said.va,
+        expression: said.expression.map(|logits| Prediction::argmax(&logits) as u8),
+        units: said.units.map(|logits| Decision::default().units(&logits)),
+    }
+}
