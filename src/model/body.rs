@@ -68,3 +68,39 @@ impl StateDict {
         self.metadata.contains_key(UNTRAINED)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resnet_becomes_the_body_whatever_stands_before_its_names() {
+        let kind = ModelKind::TeacherVa;
+        let (donor, plain) = (StateDict::untrained(kind, 5), StateDict::untrained(kind, 1));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("resnet50.safetensors");
+        for before in ["", "module."] {
+            let mut file = StateDict {
+                tensors: Default::default(),
+                ..donor.clone()
+            };
+            for (name, array) in &donor.tensors {
+                if let Some(name) = name.strip_prefix("body.") {
+                    file.tensors.insert(format!("{before}{name}"), array.clone());
+                }
+            }
+            file.write(&path).unwrap();
+            let mut state = plain.clone();
+            state.take_body(&path, kind).unwrap();
+            for (name, array) in &state.tensors {
+                let from = if name.starts_with("body.") { &donor } else { &plain };
+                assert!(*array == from.tensors[name], "{name}");
+            }
+            let lost = format!("{before}layer3.2.bn1.running_mean");
+            file.tensors.remove(&lost).unwrap();
+            file.write(&path).unwrap();
+            let error = state.take_body(&path, kind).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{lost}` [256] is missing")), "{error}");
+        }
+    }
+}

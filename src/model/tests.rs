@@ -133,6 +133,31 @@ fn outputs_equal_torchvisions() {
 }
 
 #[test]
+fn in_training_outputs_equal_torchvisions_whatever_is_frozen() {
+    let _no_grad = tch::no_grad_guard();
+    let kind = ModelKind::Student;
+    let golden = golden_outputs(kind);
+    for layers in 0..=BODY_LAYERS {
+        let model = Trainable::new(golden_state(kind), kind, layers, Precision::Fp32, Device::cpu()).unwrap();
+        let off = worst(
+            &values(&model.forward(&golden_tensor(Kind::Float)).unwrap()),
+            &golden,
+        );
+        assert!(off < 1e-4, "{layers} layers: off by {off:e}");
+        let trained = |name: &str| model.weights().contains_key(name);
+        assert!(trained("heads.va.weight") && trained("fpn.inner_blocks.0.0.weight"));
+        assert_eq!(trained("body.conv1.weight"), layers == 5);
+        assert_eq!(trained("body.layer1.0.conv1.weight"), layers >= 4);
+        assert_eq!(trained("body.layer4.2.conv3.weight"), layers >= 1);
+        assert!(!model.weights().keys().any(|name| name.contains(".bn")));
+        assert!(
+            model.state().unwrap() == golden_state(kind),
+            "nothing was changed"
+        );
+    }
+}
+
+#[test]
 fn in_float64_the_readout_is_the_pyramid() {
     let _no_grad = tch::no_grad_guard();
     let kind = ModelKind::Student;

@@ -213,7 +213,7 @@ impl Folder {
     ) -> Result<(), TrainError> {
         let mut state = model.state()?;
         state.mark_trained(crop);
-        if progress.best.len() > 1 || self.keeps_several() {
+        if self.keeps_several() {
             state.write(&self.epoch(epoch))?;
         }
         if progress.best.first().is_some_and(|best| best.epoch == epoch) {

@@ -54,8 +54,8 @@ fn labels(n: usize) -> Labels {
     let class = ((human[2] + 1.0) * 3.5) as u8;
     Labels {
         human: Human {
-            va: (n % 2 == 0).then(|| [human[0] as f32, human[1] as f32]),
-            expr: (n % 3 == 0).then_some(class),
+            va: n.is_multiple_of(2).then(|| [human[0] as f32, human[1] as f32]),
+            expr: n.is_multiple_of(3).then_some(class),
             au: (n % 4 == 1).then(|| std::array::from_fn(|unit| human[2 + unit] > 0.0)),
         },
         teacher: Teacher {
