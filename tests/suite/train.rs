@@ -14,9 +14,9 @@ fn project() -> Project {
     project.run("labelled", &["output.crops=webdataset"], 0);
     fs::write(
         project.output("train.toml"),
-        "[train]\nrecipe = \"teacher\"\ntask = \"expr\"\nepochs = 3\nepoch_share = 1.0\nbatch = 4\ntrainable_layers = 0\n\
+        "[train]\nrecipe = \"teacher\"\ntask = \"expr\"\nepochs = 2\nepoch_share = 1.0\nbatch = 4\ntrainable_layers = 0\n\
          [data]\ncrops = \"labelled/crops\"\nexpr_teacher = \"mini_xception\"\n[validation]\nshare = 0.5\n\
-         [output]\npath = \"model\"\n[run]\ndevice = \"cpu\"\nthreads = 1\ncheckpoint_steps = 1\n",
+         [output]\npath = \"model\"\n[run]\ndevice = \"cpu\"\nthreads = 1\ncheckpoint_steps = 2\n",
     )
     .unwrap();
     project
@@ -79,7 +79,7 @@ fn killed_at_random_and_gone_on_with_it_ends_in_the_same_weights() {
     );
 
     let mut dice = Dice::new();
-    let times = if soak() { 40 } else { 4 };
+    let times = if soak() { 40 } else { 3 };
     let (mut kills, mut round) = (0, 0);
     while kills < times {
         let output = format!("stormy{round}");
@@ -143,7 +143,7 @@ fn a_stop_is_gone_on_with_and_what_cannot_be_is_refused() {
     let started = run.until("started");
     assert!(started["resumed"].as_u64().unwrap() >= 1, "{started}");
     assert_eq!(run.wait(), Some(0));
-    let more = train(&project, "model", &["train.epochs=4", "train.patience=1"], 0);
+    let more = train(&project, "model", &["train.epochs=3", "train.patience=1"], 0);
     assert!(said(&more).contains("done, "), "{}", said(&more));
 
     let lost = train(&project, "lost", &["optimiser.lr=1e30"], 4);
