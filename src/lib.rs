@@ -16,7 +16,7 @@
 //!
 //! * [`cli`], then [`coordinator`], [`worker`], [`report`] and [`train`];
 //! * rooms that never import one another: [`discover`], [`plan`], [`commit`], [`queue`], [`stages`];
-//! * foundations: [`model`] (the only room where libtorch is named), [`store`], [`dataset`], [`spec`], [`events`],
+//! * foundations: [`model`] (libtorch is named there, and by [`train`]), [`store`], [`dataset`], [`spec`], [`events`],
 //!   [`runtime`], [`domain`].
 //!
 //! # Glossary

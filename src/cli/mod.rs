@@ -15,6 +15,7 @@ mod run;
 mod schema;
 mod status;
 mod summary;
+mod train;
 mod worker;
 
 use crate::domain::Location;
@@ -82,6 +83,7 @@ enum Command {
     Retry(retry::Args),
     Status(status::Args),
     Summary(summary::Args),
+    Train(train::Args),
     Evaluate(evaluate::Args),
     Query(query::Args),
     Export(export::Args),
@@ -140,6 +142,7 @@ fn carry_out(command: Command) -> Result<u8, Failure> {
         Command::Retry(args) => retry::run(args),
         Command::Status(args) => status::run(args),
         Command::Summary(args) => summary::run(args),
+        Command::Train(args) => train::run(args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Query(args) => query::run(args),
         Command::Export(args) => export::run(args),

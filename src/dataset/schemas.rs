@@ -15,6 +15,7 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
         ("manifest.schema.json", of::<Manifest>()),
         ("plan.schema.json", of::<Plan>()),
         ("span.schema.json", of::<SpanRecord>()),
+        ("train.schema.json", spec::train_schema()),
     ]
 }
 

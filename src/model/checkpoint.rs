@@ -47,10 +47,15 @@ pub(super) struct Checkpoint {
 impl Checkpoint {
     /// Opens a file of any known format, told by its first bytes.
     pub(super) fn open(path: &Path) -> Result<Self, ModelError> {
+        Self::open_by(path, LANDMARK)
+    }
+
+    /// As [`open`](Self::open); the dict that is meant holds a tensor whose name ends in `landmark`.
+    pub(super) fn open_by(path: &Path, landmark: &str) -> Result<Self, ModelError> {
         let bytes = fs::read(path).map_err(ModelError::io("read the checkpoint", path))?;
         let (tensors, format, metadata) = match bytes.as_slice() {
-            [b'P', b'K', 3, 4, ..] => open_zip(path, &bytes)?,
-            start if start.starts_with(LEGACY_MAGIC) => open_legacy(path, &bytes)?,
+            [b'P', b'K', 3, 4, ..] => open_zip(path, &bytes, landmark)?,
+            start if start.starts_with(LEGACY_MAGIC) => open_legacy(path, &bytes, landmark)?,
             [_, _, _, _, _, _, _, _, b'{', ..] => open_safetensors(path, &bytes)?,
             _ => {
                 let cause = format!(
@@ -137,7 +142,7 @@ fn open_safetensors(path: &Path, bytes: &[u8]) -> Result<Opened, ModelError> {
 }
 
 /// The zip format of PyTorch 1.6 and later: `<root>/data.pkl` and one uncompressed entry `<root>/data/<key>` a storage.
-fn open_zip(path: &Path, bytes: &[u8]) -> Result<Opened, ModelError> {
+fn open_zip(path: &Path, bytes: &[u8], landmark: &str) -> Result<Opened, ModelError> {
     let bad = |cause: String| ModelError::file(path, cause, DAMAGED);
     let unreadable =
         |entry: &str, cause: &dyn std::fmt::Display| bad(format!("zip entry `{entry}`: {cause}"));
@@ -182,7 +187,7 @@ fn open_zip(path: &Path, bytes: &[u8]) -> Result<Opened, ModelError> {
         }
     }
     let tree = parse(path, &text, "data.pkl")?;
-    let found = state_dict(path, &tree)?;
+    let found = state_dict(path, &tree, landmark)?;
     let mut ranges = HashMap::new();
     for storage in found.tensors.iter().map(|(_, tensor)| &tensor.storage) {
         if ranges.contains_key(&storage.key) {
@@ -207,7 +212,7 @@ fn open_zip(path: &Path, bytes: &[u8]) -> Result<Opened, ModelError> {
 
 /// The format before PyTorch 1.6: pickles of a magic number, a version, the machine, the object and the storages' keys,
 /// then for each key its number of elements (64 bits) and its bytes.
-fn open_legacy(path: &Path, bytes: &[u8]) -> Result<Opened, ModelError> {
+fn open_legacy(path: &Path, bytes: &[u8], landmark: &str) -> Result<Opened, ModelError> {
     let bad = |cause: String| ModelError::file(path, cause, DAMAGED);
     let mut at = LEGACY_MAGIC.len();
     let mut next = |what| {
@@ -219,7 +224,7 @@ fn open_legacy(path: &Path, bytes: &[u8]) -> Result<Opened, ModelError> {
     next("system info")?;
     let tree = next("object")?;
     let keys = next("storage keys")?;
-    let found = state_dict(path, &tree)?;
+    let found = state_dict(path, &tree, landmark)?;
     let sizes: HashMap<&str, usize> = tree
         .storages()
         .map(|storage| (&*storage.key, storage.dtype.size()))
@@ -286,9 +291,9 @@ impl Found<'_> {
     }
 }
 
-/// Looks for the dict that holds [`LANDMARK`], breadth first from the top. Where several do, the names people give to
+/// Looks for the dict that holds a `landmark`, breadth first from the top. Where several do, the names people give to
 /// the weights proper decide.
-fn state_dict<'a>(path: &Path, tree: &'a Tree) -> Result<Found<'a>, ModelError> {
+fn state_dict<'a>(path: &Path, tree: &'a Tree, landmark: &str) -> Result<Found<'a>, ModelError> {
     const USUAL: [&str; 5] = ["state_dict", "model_state_dict", "model", "net", "student"];
     const DEEPEST: usize = 8;
     let mut found: Vec<Found> = Vec::new();
@@ -308,7 +313,7 @@ fn state_dict<'a>(path: &Path, tree: &'a Tree) -> Result<Found<'a>, ModelError> 
             _ => None,
         };
         let tensors: Vec<_> = children.iter().filter_map(tensor).collect();
-        if tensors.iter().any(|(name, _)| prefix(name, LANDMARK).is_some()) {
+        if tensors.iter().any(|(name, _)| prefix(name, landmark).is_some()) {
             let keys = keys.clone();
             found.push(Found { keys, tensors });
         }
@@ -338,7 +343,7 @@ fn state_dict<'a>(path: &Path, tree: &'a Tree) -> Result<Found<'a>, ModelError> 
         }
         None => {
             let cause = format!(
-                "holds no dict of tensors with a name that ends in `{LANDMARK}`{}",
+                "holds no dict of tensors with a name that ends in `{landmark}`{}",
                 top(tree)
             );
             Err(ModelError::file(path, cause, SAVE_AGAIN))

@@ -6,10 +6,12 @@
 //!                                    init
 //! ```
 //!
-//! The only room where `tch` is named. Depends on [`crate::domain`] alone. It never decides where rows go, never opens a
+//! `Trainable` is the same network with its weights apart and their gradients, for [`crate::train`], the other room where
+//! `tch` is named. Depends on [`crate::domain`] alone. It never decides where rows go, never opens a
 //! video, starts no thread and prints nothing; libtorch is called through its fallible methods only, so that a bad
 //! tensor is an error and never a panic.
 
+mod body;
 mod centerface;
 mod checkpoint;
 mod describe;
@@ -32,7 +34,8 @@ mod readout;
 mod resnet;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+mod trainable;
 mod xception;
 
 pub use centerface::{
@@ -45,6 +48,7 @@ pub use import::{Imported, import_weights};
 pub use init::init_weights;
 pub use network::{Batch, Network};
 pub use state::{Array, StateDict};
+pub use trainable::{BODY_LAYERS, Trainable, batch_tensor, values};
 
 use crate::domain::ModelKind;
 

@@ -11,7 +11,7 @@ use super::onednn::{self, Geometry};
 use super::state::{Array, StateDict};
 use tch::{Device, Kind, TchError, Tensor};
 
-const BATCH_NORM_EPSILON: f64 = 1e-5;
+pub(super) const BATCH_NORM_EPSILON: f64 = 1e-5;
 
 /// A tensor laid out on a device in the precision of a network; every constructor of this room takes one.
 #[derive(Clone, Copy)]
@@ -243,7 +243,7 @@ impl Bottleneck {
     }
 }
 
-/// ResNet-50 without its classifier.
+/// ResNet-50 without its classifier, or its beginning.
 pub(super) struct Body {
     stem: Conv,
     stages: Vec<Vec<Bottleneck>>,
@@ -252,8 +252,13 @@ pub(super) struct Body {
 impl Body {
     /// Builds the body from canonical tensors that were checked against the layout.
     pub(super) fn new(state: &StateDict, place: Placement) -> Result<Self, TchError> {
+        Self::beginning(state, STAGES.len(), place)
+    }
+
+    /// The stem and the first so many of the four stages.
+    pub(super) fn beginning(state: &StateDict, count: usize, place: Placement) -> Result<Self, TchError> {
         let mut stages = Vec::new();
-        for (stage, (_, blocks)) in STAGES.into_iter().enumerate() {
+        for (stage, (_, blocks)) in STAGES.into_iter().enumerate().take(count) {
             let block = |block: usize| {
                 let stride = if block == 0 && stage > 0 { 2 } else { 1 };
                 let side = LEVEL_SIDES[stage] * stride as usize;
@@ -270,6 +275,11 @@ impl Body {
 
     /// C2 `[N, 256, 32, 32]`, C3 `[N, 512, 16, 16]`, C4 `[N, 1024, 8, 8]`, C5 `[N, 2048, 4, 4]`.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Vec<Tensor>, TchError> {
+        Ok(self.levels(x)?.1)
+    }
+
+    /// What the last stage puts out (without stages, the stem), and the level of every stage.
+    pub(super) fn levels(&self, x: &Tensor) -> Result<(Tensor, Vec<Tensor>), TchError> {
         let x = self.stem.forward_relu(&channels_last(x)?)?;
         let mut x = x.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?;
         let mut levels = Vec::with_capacity(self.stages.len());
@@ -280,6 +290,6 @@ impl Body {
             // Left as it is: the next block has a shortcut of its own.
             levels.push(x.shallow_clone());
         }
-        Ok(levels)
+        Ok((x, levels))
     }
 }

@@ -70,12 +70,22 @@ impl StateDict {
     /// [`ModelError::Io`]; [`ModelError::File`] when it is not safetensors or is marked as another model;
     /// [`ModelError::Mismatch`] naming every tensor that is missing or wrong.
     pub fn read(path: &Path, kind: ModelKind) -> Result<Self, ModelError> {
+        Self::read_with(path, kind, |_| false)
+    }
+
+    /// As [`read`](Self::read); of the other tensors those that `also` wants by their names are read too.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); a wanted tensor that is no floating point is read as empty.
+    pub fn read_with(path: &Path, kind: ModelKind, also: impl Fn(&str) -> bool) -> Result<Self, ModelError> {
         let bytes = fs::read(path).map_err(ModelError::io("read the weights", path))?;
         let header = Header::parse(path, &bytes, bytes.len() as u64)?;
         header.check(path, kind)?;
         let mut state = Self::new(path, kind);
         state.metadata = header.metadata;
-        for (name, _) in layout::layout(kind) {
+        let own = layout::layout(kind).into_iter().map(|(name, _)| name);
+        let more = header.tensors.keys().filter(|name| also(name)).cloned();
+        for name in own.chain(more) {
             let entry = &header.tensors[&name];
             let stored = &bytes[entry.range.clone()];
             let elements = (0..stored.len() / entry.dtype.size()).map_while(|i| entry.dtype.read(stored, i));

@@ -20,7 +20,7 @@ const PYRAMIDS: [ModelKind; 4] = [
 ];
 
 /// The formula of `tests/golden/make_fpn_golden.py`: splitmix64 over the FNV-1a hash of the name.
-fn uniform(name: &str, count: usize) -> Vec<f64> {
+pub(crate) fn uniform(name: &str, count: usize) -> Vec<f64> {
     let seed = name.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
     });
@@ -34,7 +34,7 @@ fn uniform(name: &str, count: usize) -> Vec<f64> {
 }
 
 /// The golden weights of a kind.
-pub(super) fn golden_state(kind: ModelKind) -> StateDict {
+pub(crate) fn golden_state(kind: ModelKind) -> StateDict {
     let mut state = StateDict::new(Path::new("golden"), kind);
     for (name, shape) in layout::layout(kind) {
         let (slope, offset) = match (shape.as_slice(), name.as_str()) {
@@ -56,7 +56,7 @@ pub(super) fn golden_state(kind: ModelKind) -> StateDict {
 }
 
 /// Golden input `n`: 16×16 blocks and noise.
-fn golden_sample(n: usize) -> Vec<f32> {
+pub(crate) fn golden_sample(n: usize) -> Vec<f32> {
     let blocks = uniform(&format!("input/{n}/blocks"), 3 * 8 * 8);
     let noise = uniform(&format!("input/{n}/noise"), INPUT_LEN);
     let value = |(i, noise): (usize, f64)| {
@@ -129,6 +129,31 @@ fn outputs_equal_torchvisions() {
         let rows: Vec<f64> = rows.into_iter().map(f64::from).collect();
         let read = worst(&rows, &golden);
         assert!(read < 1e-4, "{kind:?}: readout off by {read:e}");
+    }
+}
+
+#[test]
+fn in_training_outputs_equal_torchvisions_whatever_is_frozen() {
+    let _no_grad = tch::no_grad_guard();
+    let kind = ModelKind::Student;
+    let golden = golden_outputs(kind);
+    for layers in 0..=BODY_LAYERS {
+        let model = Trainable::new(golden_state(kind), kind, layers, Precision::Fp32, Device::cpu()).unwrap();
+        let off = worst(
+            &values(&model.forward(&golden_tensor(Kind::Float)).unwrap()),
+            &golden,
+        );
+        assert!(off < 1e-4, "{layers} layers: off by {off:e}");
+        let trained = |name: &str| model.weights().contains_key(name);
+        assert!(trained("heads.va.weight") && trained("fpn.inner_blocks.0.0.weight"));
+        assert_eq!(trained("body.conv1.weight"), layers == 5);
+        assert_eq!(trained("body.layer1.0.conv1.weight"), layers >= 4);
+        assert_eq!(trained("body.layer4.2.conv3.weight"), layers >= 1);
+        assert!(!model.weights().keys().any(|name| name.contains(".bn")));
+        assert!(
+            model.state().unwrap() == golden_state(kind),
+            "nothing was changed"
+        );
     }
 }
 

@@ -4,6 +4,7 @@
 //! run; only this room, `cli/` and `main.rs` print.
 
 mod bars;
+pub mod curves;
 pub mod export;
 mod json;
 pub mod labels;

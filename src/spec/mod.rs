@@ -16,6 +16,7 @@ mod paths;
 mod rules;
 #[cfg(test)]
 mod tests;
+mod train;
 mod tree;
 
 pub use error::{Place, Problem, SpecError};
@@ -25,6 +26,10 @@ pub use job::{
     SamplingMode, Values,
 };
 pub use rules::is_job_name;
+pub use train::{
+    Data, Distill, Optimiser, OptimiserKind, OptimiserSettings, Recipe, SplitBy, Start, Targets, Train,
+    TrainJob, TrainOutput, TrainRun, Validation, load_train, train_schema,
+};
 
 use std::path::Path;
 

@@ -80,6 +80,22 @@ pub(super) fn resolve(job: &mut Job, tree: &Node, job_file: &Path) -> Vec<Proble
     problems
 }
 
+/// Makes a path of a local file or folder absolute, as [`resolve`] does; the error continues "`key` …".
+pub(super) fn resolve_local(path: &mut PathBuf, place: &Place, job_file: &Path) -> Result<(), String> {
+    let base = match place {
+        Place::Override(_) => Path::new("."),
+        _ => folder_of(job_file),
+    };
+    let written = path.to_string_lossy().into_owned();
+    if written.starts_with("s3://") {
+        return Err(format!(
+            "is {written:?}: training reads from disks; fetch it first, with `aws s3 sync` for instance"
+        ));
+    }
+    *path = absolute(&written, base).map_err(|cause| format!("is {written:?}: {cause}"))?;
+    Ok(())
+}
+
 fn folder_of(job_file: &Path) -> &Path {
     job_file
         .parent()

@@ -5,6 +5,7 @@
 pub mod annotations;
 pub mod calibration;
 pub mod evaluate;
+pub mod fit;
 pub mod labels;
 pub mod metrics;
 pub mod pairing;

@@ -20,4 +20,5 @@ mod s3;
 mod signals;
 mod spans;
 mod strikes;
+mod train;
 mod watch;

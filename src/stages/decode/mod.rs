@@ -169,6 +169,18 @@ pub fn probe(path: &Path, kind: SourceKind, options: &DecodeOptions) -> Result<P
     }
 }
 
+/// Decodes one image (JPEG, PNG, BMP, WebP) that lies in memory, whole or not at all.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn image(bytes: &[u8], max_pixels: u64) -> Result<Picture, String> {
+    native::init();
+    images::decoded(bytes, max_pixels).map_err(|bad| match bad {
+        images::BadImage::Unreadable(cause) => cause.to_string(),
+        images::BadImage::Unfit(_, cause) => cause,
+    })
+}
+
 /// Version of libavcodec, such as `59.37.100`.
 pub fn ffmpeg_version() -> String {
     let version = ffmpeg_next::codec::version();

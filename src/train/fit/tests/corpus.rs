@@ -1,0 +1,153 @@
+//! Faces, labels, split and order.
+
+use crate::spec::{TrainJob, load_train};
+use crate::train::fit::corpus::Corpus;
+use crate::train::fit::labels::Human;
+use crate::train::fit::loader::{self, Draw, Loader};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Aff-Wild2's folders: images of four videos, two of them recordings of one person, and annotations.
+fn affwild(folder: &Path) {
+    for (video, images) in [("a", 3), ("b_left", 2), ("b_right", 2), ("c", 1)] {
+        let images = (1..=images).map(|n| format!("faces/{video}/{n:05}.jpg"));
+        for image in images {
+            let path = folder.join(image);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+    }
+    for (file, text) in [
+        (
+            "VA_Set/Train_Set/a.txt",
+            "valence,arousal\n0.5,-0.25\n-5,-5\n0.1,0.2\n",
+        ),
+        ("VA_Set/Train_Set/b_left.txt", "valence,arousal\n0,0\n0,0\n"),
+        ("VA_Set/Validation_Set/c.txt", "valence,arousal\n1,1\n"),
+        (
+            "EXPR_Set/Train_Set/a.txt",
+            "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise\n4\n-1\n-1\n",
+        ),
+        (
+            "EXPR_Set/Validation_Set/b_right.txt",
+            "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise\n1\n2\n",
+        ),
+    ] {
+        let path = folder.join("annotations").join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+}
+
+fn job(folder: &Path, sets: &[&str]) -> TrainJob {
+    let text = "[train]\nrecipe = \"student\"\n[data]\nimages = \"faces\"\nannotations = \"annotations\"\n[output]\npath = \"out\"\n";
+    fs::write(folder.join("job.toml"), text).unwrap();
+    let sets: Vec<String> = sets.iter().map(|set| set.to_string()).collect();
+    load_train(&folder.join("job.toml"), &sets).unwrap()
+}
+
+#[test]
+fn people_label_the_frames_that_their_rows_are_about() {
+    let folder = tempfile::tempdir().unwrap();
+    affwild(folder.path());
+    let corpus = Corpus::read(&job(
+        folder.path(),
+        &["validation.by=videos", "validation.videos=[\"c\"]"],
+    ))
+    .unwrap();
+    assert_eq!(corpus.videos, ["a", "b_left", "b_right", "c"]);
+    assert_eq!(corpus.crop.as_deref(), Some("arcface112"));
+    let found: Vec<(usize, u64, Human)> = corpus
+        .samples
+        .iter()
+        .map(|s| (s.video, s.frame, s.labels.human))
+        .collect();
+    let human = |va: Option<[f32; 2]>, expr| Human { va, expr, au: None };
+    let expected = [
+        (0, 0, human(Some([0.5, -0.25]), Some(4))),
+        // Frame 1 has no valid label and is left out.
+        (0, 2, human(Some([0.1, 0.2]), None)),
+        (1, 0, human(Some([0.0, 0.0]), None)),
+        (1, 1, human(Some([0.0, 0.0]), None)),
+        (2, 0, human(None, Some(1))),
+        (2, 1, human(None, Some(2))),
+        (3, 0, human(Some([1.0, 1.0]), None)),
+    ];
+    assert_eq!(found, expected);
+    assert_eq!(corpus.held_out, [false, false, false, true]);
+    assert_eq!((corpus.side(true), corpus.side(false).len()), (vec![6], 6));
+    assert!(
+        corpus
+            .warnings
+            .iter()
+            .any(|warning| warning.contains("action units")),
+        "{:?}",
+        corpus.warnings
+    );
+}
+
+#[test]
+fn recordings_of_one_person_never_stand_on_both_sides() {
+    let folder = tempfile::tempdir().unwrap();
+    affwild(folder.path());
+    let read = |sets: &[&str]| Corpus::read(&job(folder.path(), sets));
+    let refused = |sets: &[&str]| read(sets).err().unwrap().to_string();
+    let leak = refused(&["validation.by=videos", "validation.videos=[\"b_left\"]"]);
+    assert!(
+        leak.starts_with("a leak") && leak.contains("`b_right` is trained on"),
+        "{leak}"
+    );
+    // In ABAW2 the sets of different tasks overlap.
+    let leak = refused(&["validation.by=annotations"]);
+    assert!(leak.starts_with("a leak") && leak.contains("`b`"), "{leak}");
+    let unknown = refused(&["validation.by=videos", "validation.videos=[\"d\"]"]);
+    assert!(
+        unknown.contains("names `d`") && unknown.contains("b_left"),
+        "{unknown}"
+    );
+    for share in ["0.01", "0.3", "0.5", "0.9"] {
+        let corpus = read(&[&format!("validation.share={share}")]).unwrap();
+        assert_eq!(corpus.held_out[1], corpus.held_out[2], "share {share}");
+        let sides: BTreeSet<bool> = corpus.held_out.iter().copied().collect();
+        assert_eq!(sides.len(), 2, "share {share}");
+    }
+}
+
+#[test]
+fn an_epoch_shows_every_face_once_in_an_order_of_its_own() {
+    let samples: Vec<usize> = (100..150).collect();
+    let order = |seed, epoch, share| loader::epoch(&samples, seed, epoch, 8, share, 0.5);
+    let faces =
+        |epoch: &[Vec<Draw>]| -> Vec<usize> { epoch.iter().flatten().map(|draw| draw.sample).collect() };
+    let first = order(1, 0, 1.0);
+    assert_eq!(
+        first.iter().map(Vec::len).collect::<Vec<_>>(),
+        [8, 8, 8, 8, 8, 8, 2]
+    );
+    let mut sorted = faces(&first);
+    sorted.sort();
+    assert_eq!(sorted, samples);
+    assert_eq!(first, order(1, 0, 1.0));
+    assert_ne!(faces(&first), faces(&order(1, 1, 1.0)));
+    assert_ne!(faces(&first), faces(&order(2, 0, 1.0)));
+    let mirrored = first.iter().flatten().filter(|draw| draw.mirrored).count();
+    assert!((10..40).contains(&mirrored), "{mirrored} of 50");
+    assert_eq!(order(1, 0, 0.25), first[..2]);
+    let never = loader::epoch(&samples, 1, 0, 8, 1.0, 0.0);
+    assert!(never.iter().flatten().all(|draw| !draw.mirrored));
+}
+
+#[test]
+fn a_damaged_picture_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    affwild(folder.path());
+    let corpus = Arc::new(Corpus::read(&job(folder.path(), &[])).unwrap());
+    let mut loader = Loader::start(&corpus, loader::in_order(&[1], 4), 2).unwrap();
+    let error = loader.next().err().unwrap().to_string();
+    assert!(
+        error.contains("faces/a/00003.jpg") && error.contains("`a` frame 2") && error.contains("empty"),
+        "{error}"
+    );
+}

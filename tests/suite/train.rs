@@ -1,0 +1,203 @@
+//! `affectmill train`: what was labelled is learnt from, whatever is killed whenever.
+
+use super::common::*;
+use serde_json::Value;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+/// Crops of two synthetic videos with the labels of mini-Xception, and a train job over them that takes seconds: the pyramid
+/// alone learns.
+fn project() -> Project {
+    let project = Project::new().synthetic(2, 12);
+    project.run("labelled", &["output.crops=webdataset"], 0);
+    fs::write(
+        project.output("train.toml"),
+        "[train]\nrecipe = \"teacher\"\ntask = \"expr\"\nepochs = 2\nepoch_share = 1.0\nbatch = 4\ntrainable_layers = 0\n\
+         [data]\ncrops = \"labelled/crops\"\nexpr_teacher = \"mini_xception\"\n[validation]\nshare = 0.5\n\
+         [output]\npath = \"model\"\n[run]\ndevice = \"cpu\"\nthreads = 1\ncheckpoint_steps = 2\n",
+    )
+    .unwrap();
+    project
+}
+
+fn command(project: &Project, output: &str, sets: &[&str]) -> Command {
+    let mut command = project.program();
+    command.arg("train").arg(project.output("train.toml"));
+    command
+        .arg("--set")
+        .arg(format!("output.path={:?}", project.output(output)));
+    for set in sets {
+        command.args(["--set", set]);
+    }
+    command
+}
+
+fn train(project: &Project, output: &str, sets: &[&str], code: i32) -> Output {
+    let done = command(project, output, sets)
+        .output()
+        .expect("affectmill starts");
+    assert_eq!(done.status.code(), Some(code), "{}", stderr(&done));
+    done
+}
+
+fn files(project: &Project, output: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    [
+        "best.safetensors",
+        "checkpoint.safetensors",
+        "curves.jsonl",
+        "curves.svg",
+    ]
+    .into_iter()
+    .map(|name| {
+        let path = project.output(output).join(name);
+        let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        (PathBuf::from(name), bytes)
+    })
+    .collect()
+}
+
+fn assert_same(project: &Project, calm: &[(PathBuf, Vec<u8>)], output: &str) {
+    for ((name, calm), (_, stormy)) in calm.iter().zip(files(project, output)) {
+        assert!(*calm == stormy, "{} differs", name.display());
+    }
+}
+
+#[test]
+fn killed_at_random_and_gone_on_with_it_ends_in_the_same_weights() {
+    let project = project();
+    let began = Instant::now();
+    train(&project, "calm", &[], 0);
+    let longest = began.elapsed().as_millis() as u64;
+    let calm = files(&project, "calm");
+    let lines = String::from_utf8(calm[2].1.clone()).unwrap();
+    assert_eq!(
+        lines.lines().count(),
+        3 * 3 + 3,
+        "a line a step and a line an epoch:\n{lines}"
+    );
+
+    let mut dice = Dice::new();
+    let times = if soak() { 40 } else { 3 };
+    let (mut kills, mut round) = (0, 0);
+    while kills < times {
+        let output = format!("stormy{round}");
+        let mut child = command(&project, &output, &["run.loaders=1"]).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(dice.roll(longest)));
+        if child.try_wait().unwrap().is_none() {
+            signal(child.id(), "KILL");
+            kills += 1;
+        }
+        if child.wait().unwrap().success() {
+            assert_same(&project, &calm, &output);
+            round += 1;
+        }
+    }
+    let output = format!("stormy{round}");
+    train(&project, &output, &[], 0);
+    assert_same(&project, &calm, &output);
+
+    // The weights are what `run` takes, and say how the faces were cropped.
+    let weights = project.output("calm").join("best.safetensors");
+    let weights = weights.to_str().unwrap();
+    let job = fs::read_to_string(project.job()).unwrap();
+    let models =
+        format!("[[models]]\nname = \"ours\"\nkind = \"teacher_expr\"\nweights = {weights:?}\n[output]");
+    let (before, rest) = job.split_once("[[models]]").unwrap();
+    let (_, after) = rest.split_once("[output]").unwrap();
+    fs::write(project.job(), format!("{before}{models}{after}")).unwrap();
+    project.run("again", &[], 0);
+    let summary = succeed(affectmill().arg("summary").arg(project.output("again")));
+    assert!(!summary.contains("UNTRAINED"), "{summary}");
+}
+
+#[test]
+fn a_stop_is_gone_on_with_and_what_cannot_be_is_refused() {
+    let project = project();
+    let mut run = Running::start(command(&project, "model", &[]));
+    run.until("step");
+    run.signal("TERM");
+    assert_eq!(run.wait(), Some(75));
+    let said = |output: &Output| stderr(output).replace(&format!("{}/", project.dir.path().display()), "");
+
+    // Another job, or other data, into the same folder.
+    let other = train(&project, "model", &["train.batch=6"], 2);
+    assert!(said(&other).contains("another train.batch"), "{}", said(&other));
+    let other = train(
+        &project,
+        "model",
+        &[
+            "validation.by=videos",
+            "validation.videos=[\"clip01\", \"clip00\"]",
+        ],
+        2,
+    );
+    assert!(
+        said(&other).contains("no video is trained on"),
+        "{}",
+        said(&other)
+    );
+
+    let mut run = Running::start(command(&project, "model", &[]));
+    let started = run.until("started");
+    assert!(started["resumed"].as_u64().unwrap() >= 1, "{started}");
+    assert_eq!(run.wait(), Some(0));
+    let more = train(&project, "model", &["train.epochs=3", "train.patience=1"], 0);
+    assert!(said(&more).contains("done, "), "{}", said(&more));
+
+    let lost = train(&project, "lost", &["optimiser.lr=1e30"], 4);
+    for words in ["the loss is", "epoch 1, step 2", "frame", "optimiser.lr"] {
+        assert!(said(&lost).contains(words), "{words}: {}", said(&lost));
+    }
+    let unknown = train(&project, "lost", &["train.epoch=4"], 2);
+    assert!(
+        said(&unknown).contains("did you mean `epochs`?"),
+        "{}",
+        said(&unknown)
+    );
+    let unknown = train(&project, "lost", &["data.expr_teacher=fer"], 2);
+    assert!(
+        said(&unknown).contains("is `fer` a model of that run? It has mini_xception"),
+        "{}",
+        said(&unknown)
+    );
+}
+
+#[test]
+fn parts_of_a_batch_and_half_precision_learn_the_same() {
+    let project = project();
+    let losses = |output: &str, sets: &[&str]| -> Vec<f64> {
+        train(
+            &project,
+            output,
+            &[sets, &["train.epochs=1", "train.trainable_layers=1"]].concat(),
+            0,
+        );
+        let lines = fs::read_to_string(project.output(output).join("curves.jsonl")).unwrap();
+        let lines = lines
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.filter_map(|line| line["loss"].as_f64()).collect()
+    };
+    let whole = losses("whole", &[]);
+    assert_eq!(whole.len(), 3);
+    for (loss, expected) in losses("parts", &["train.accumulate=3"]).iter().zip(&whole) {
+        assert!(
+            (loss - expected).abs() < 1e-4 * expected,
+            "{loss} is not {expected}"
+        );
+    }
+    let flags = fs::read_to_string("/proc/cpuinfo").unwrap();
+    if ["avx512bw", "avx512vl", "avx512dq"]
+        .iter()
+        .all(|flag| flags.contains(flag))
+    {
+        for (loss, expected) in losses("half", &["train.precision=bf16"]).iter().zip(&whole) {
+            assert!(
+                (loss - expected).abs() < 0.05 * expected,
+                "{loss} is not near {expected}"
+            );
+        }
+    }
+}
