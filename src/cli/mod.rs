@@ -6,6 +6,7 @@ mod doctor;
 mod import_weights;
 mod init_weights;
 mod plan;
+mod report;
 mod retry;
 mod run;
 mod schema;
@@ -72,6 +73,7 @@ enum Command {
     Retry(retry::Args),
     Status(status::Args),
     Summary(summary::Args),
+    Report(report::Args),
     Bench(bench::Args),
     ImportWeights(import_weights::Args),
     InitWeights(init_weights::Args),
@@ -112,6 +114,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Retry(args) => retry::run(args),
         Command::Status(args) => status::run(args),
         Command::Summary(args) => summary::run(args),
+        Command::Report(args) => report::run(args),
         Command::Bench(args) => bench::run(args),
         Command::ImportWeights(args) => import_weights::run(args),
         Command::InitWeights(args) => init_weights::run(args),

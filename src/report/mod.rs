@@ -6,8 +6,10 @@
 mod bars;
 mod json;
 mod log;
+pub mod page;
 mod plain;
 mod progress;
+pub mod render;
 pub mod status;
 pub mod summary;
 pub mod text;
