@@ -6,6 +6,7 @@ mod doctor;
 mod import_weights;
 mod init_weights;
 mod plan;
+mod render;
 mod report;
 mod retry;
 mod run;
@@ -74,6 +75,10 @@ enum Command {
     Status(status::Args),
     Summary(summary::Args),
     Report(report::Args),
+    Render(render::Args),
+    /// Draw what standard input says; `render` starts it.
+    #[command(hide = true)]
+    Draw,
     Bench(bench::Args),
     ImportWeights(import_weights::Args),
     InitWeights(init_weights::Args),
@@ -115,6 +120,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Status(args) => status::run(args),
         Command::Summary(args) => summary::run(args),
         Command::Report(args) => report::run(args),
+        Command::Render(args) => render::run(args),
+        Command::Draw => render::draw(),
         Command::Bench(args) => bench::run(args),
         Command::ImportWeights(args) => import_weights::run(args),
         Command::InitWeights(args) => init_weights::run(args),

@@ -83,7 +83,7 @@ pub fn timelines(figures: &Figures) -> Markup {
         @for (n, timeline) in figures.timelines.iter().enumerate() {
             // One name: opening one closes the others.
             details name="timeline" open[n == 0] {
-                summary { bdi { (timeline.video) } " " span.muted { (tables::plural(timeline.faces, "face")) } }
+                summary { (tables::name(&timeline.video)) " " span.muted { (tables::plural(timeline.faces, "face")) } }
                 (curves(figures, timeline))
             }
         }

@@ -255,7 +255,7 @@ pub fn lines(says: &str, span: &Span, runs: &[(RGBColor, f64, Runs)]) -> Markup 
             .axis_style(LINE)
             .label_style(text(&MUTED, HPos::Center))
             .x_label_formatter(&|x| label(*x, span.unit))
-            .y_label_formatter(&|y| format!("{y:.2}"))
+            .y_label_formatter(&|y| format!("{:.2}", if y.abs() < 0.005 { 0.0 } else { *y }))
             .draw()?;
         for (colour, strength, runs) in runs {
             for run in runs {

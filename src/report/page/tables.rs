@@ -14,6 +14,20 @@ pub fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
+/// A name as the page shows it: characters that would hide or turn others around are spelled out.
+pub fn name(name: &str) -> Markup {
+    let turns = |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    let mut shown = String::with_capacity(name.len());
+    for c in name.chars() {
+        if c.is_control() || turns(c) {
+            shown.extend(c.escape_unicode());
+        } else {
+            shown.push(c);
+        }
+    }
+    html! { bdi { (shown) } }
+}
+
 /// Two decimals, or a dash.
 fn number(number: Option<f64>) -> String {
     let rounded = |number: f64| (number * 100.0).round() / 100.0;
@@ -54,7 +68,7 @@ pub fn failures(failures: &Failures) -> Markup {
                 tbody {
                     @for video in &failures.listed {
                         tr {
-                            th { bdi { (video.video) } }
+                            th { (name(video.video.as_str())) }
                             td { span.tag.bad[video.status != VideoStatus::Partial] { (video.status.as_str()) } }
                             td { (video.class.map_or("", |class| class.as_str())) }
                             td.words { (video.error) }
@@ -164,7 +178,7 @@ pub fn apart(videos: &[Apart], model: &str) -> Markup {
                         tbody {
                             @for video in videos {
                                 tr {
-                                    th { bdi { (video.video) } }
+                                    th { (name(&video.video)) }
                                     td.n { (text::count(video.faces)) }
                                     td.n { (format!("{:.2}", video.distance)) }
                                     @for share in video.expressions { td.n { (percent(share)) } }
@@ -190,7 +204,7 @@ pub fn faces(faces: &[Shown], crops: bool) -> Markup {
                         div.nocrop { "no crop" }
                     }
                     div.what { b { (face.expression) } " " span { (percent(f64::from(face.confidence))) } }
-                    div.where title=(face.video) { bdi { (face.video) } }
+                    div.where title=(face.video) { (name(&face.video)) }
                     div.where { (moment(face)) }
                 }
             }

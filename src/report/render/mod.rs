@@ -4,10 +4,15 @@
 //! at the source's times, and a PNG. Labels are matched to frames by their presentation index, and a frame whose time is
 //! not its label's ends it: that is another video. Runs in a process of its own, since the video's bytes meet FFmpeg here.
 
+mod apart;
 mod canvas;
+mod find;
 mod labels;
 mod overlay;
 mod sheet;
+
+pub use apart::{ApartError, have_drawn, serve};
+pub use find::{FindError, Found, find};
 
 use crate::dataset::{JobRecord, SourceKind};
 use crate::domain::{Micros, Size, VideoKey};
@@ -92,11 +97,11 @@ pub enum RenderError {
     },
 }
 
-/// Draws. `told` hears of every so many frames.
+/// Draws; returns the number of frames. `told` hears of every so many, and says whether to go on.
 ///
 /// # Errors
 /// [`RenderError`]: the video or its rows cannot be read, do not belong together, or nothing can be written.
-pub fn draw(task: &Task, told: &mut dyn FnMut(u64)) -> Result<u64, RenderError> {
+pub fn draw(task: &Task, told: &mut dyn FnMut(u64) -> bool) -> Result<u64, RenderError> {
     let input = &task.job.job.input;
     let options = DecodeOptions {
         threads: 0,
@@ -149,8 +154,8 @@ pub fn draw(task: &Task, told: &mut dyn FnMut(u64)) -> Result<u64, RenderError> 
             sheet.offer(frame.index.0, picture, &current, at)?;
         }
         frames += 1;
-        if frames % TELL_EVERY == 0 {
-            told(frames);
+        if frames % TELL_EVERY == 0 && !told(frames) {
+            return Ok(frames);
         }
     }
     if let Some(left) = coming {

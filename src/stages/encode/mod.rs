@@ -100,7 +100,10 @@ impl VideoWriter {
         };
         let sound = sound.map(Sound::open).transpose()?.flatten();
         let codec = ffmpeg::encoder::find_by_name("libx264").ok_or(EncodeError::NoEncoder)?;
-        let mut muxer = Muxer::create(path, codec, sound).map_err(|error| match error {
+        // The prefix keeps FFmpeg from reading a protocol into the name.
+        let url = path.to_str().map(|path| format!("file:{path}"));
+        let url = url.ok_or_else(|| begin(ffmpeg::Error::InvalidData))?;
+        let mut muxer = Muxer::create(&url, codec, sound).map_err(|error| match error {
             muxer::Refusal::Ffmpeg(cause) => begin(cause),
             muxer::Refusal::Sound { source_path, codec } => EncodeError::Sound { source_path, codec },
         })?;

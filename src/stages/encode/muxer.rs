@@ -88,8 +88,8 @@ const SOUND: usize = 1;
 
 impl Muxer {
     /// Makes the file and its streams; `begin` follows.
-    pub(super) fn create(path: &Path, codec: ffmpeg::Codec, sound: Option<Sound>) -> Result<Self, Refusal> {
-        let mut output = ffmpeg::format::output(path)?;
+    pub(super) fn create(url: &str, codec: ffmpeg::Codec, sound: Option<Sound>) -> Result<Self, Refusal> {
+        let mut output = ffmpeg::format::output(url)?;
         output.add_stream(codec)?;
         if let Some(sound) = &sound {
             let parameters = sound.input.stream(sound.stream).map(|stream| stream.parameters());
