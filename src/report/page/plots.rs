@@ -141,7 +141,7 @@ pub struct Bars {
 pub fn bars(says: &str, room: i32, lines: &[Bars]) -> Markup {
     const BAR: i32 = 13;
     const GAP: i32 = 9;
-    const END: i32 = 62;
+    const END: i32 = 74;
     let most = lines.iter().map(|line| line.bars.len()).max().unwrap_or(0) as i32;
     let step = most * BAR + GAP;
     let length = |bar: &[(RGBColor, f64, f64)]| bar.iter().map(|(_, _, length)| length).sum::<f64>();

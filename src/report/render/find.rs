@@ -145,29 +145,19 @@ pub fn find(store: &Store, job: JobRecord, video: &OsStr) -> Result<Found, FindE
 
 /// The video that a person names by its key, or by a path: that of the input, or another one's with its name and size.
 fn meant<'a>(latest: &[Latest<'a>], job: &JobRecord, video: &OsStr) -> Option<(Latest<'a>, Location)> {
-    let roots = roots(&job.job.input.uri);
-    let place = |video: &Latest| {
-        let mut places = roots
-            .iter()
-            .map(|root| discover::source_path(root, &video.planned.key));
-        let first = places.next();
-        let there = |place: &Location| place.as_local().is_some_and(Path::exists);
-        first
-            .filter(|first| there(first) || roots.len() == 1)
-            .or_else(|| places.next())
-    };
+    let root = root(latest, &job.job.input.uri);
+    let place = |video: &Latest| discover::source_path(&root, &video.planned.key);
     let by_key = |key: &str| latest.iter().find(|video| video.planned.key.as_str() == key);
-    let below = |root: &Location| video.to_str()?.strip_prefix(&format!("{root}/"));
-    let mut names = video.to_str().into_iter().chain(roots.iter().filter_map(below));
-    if let Some(found) = names.find_map(by_key) {
-        return Some((*found, place(found)?));
+    let below = video
+        .to_str()
+        .and_then(|video| video.strip_prefix(&format!("{root}/")));
+    if let Some(found) = video.to_str().into_iter().chain(below).find_map(by_key) {
+        return Some((*found, place(found)));
     }
     let path = fs::canonicalize(video).ok()?;
-    let mut keys = roots.iter().filter_map(|root| {
-        let root = fs::canonicalize(root.as_local()?).ok()?;
-        path.strip_prefix(root).ok()?.to_str()
-    });
-    if let Some(found) = keys.find_map(by_key) {
+    let root = root.as_local().and_then(|root| fs::canonicalize(root).ok());
+    let key = root.and_then(|root| path.strip_prefix(root).ok()?.to_str());
+    if let Some(found) = key.and_then(by_key) {
         return Some((*found, path.clone().into()));
     }
     let bytes = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?.len();
@@ -180,10 +170,14 @@ fn meant<'a>(latest: &[Latest<'a>], job: &JobRecord, video: &OsStr) -> Option<(L
     alike.next().is_none().then(|| (*found, path.into()))
 }
 
-/// What keys may be relative to: the input, or where it is one video itself, the folder above it.
-fn roots(input: &Location) -> Vec<Location> {
-    let above = input.as_local().and_then(Path::parent).map(Location::from);
-    std::iter::once(input.clone()).chain(above).collect()
+/// What keys are relative to: the input, or where it is one video itself, the folder above it.
+fn root(latest: &[Latest], input: &Location) -> Location {
+    let own = |path: &Path| match latest {
+        [video] => path.file_name() == Some(OsStr::new(video.planned.key.as_str())),
+        _ => false,
+    };
+    let above = input.as_local().filter(|path| own(path)).and_then(Path::parent);
+    above.map_or_else(|| input.clone(), Location::from)
 }
 
 fn bring_part(

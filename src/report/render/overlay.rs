@@ -94,7 +94,7 @@ struct Panel {
     width: i32,
     height: i32,
     plane: i32,
-    /// Names of active action units, as many to a line as fit.
+    /// Names of active action units, three to a line.
     units: Vec<String>,
 }
 
@@ -102,7 +102,8 @@ impl Panel {
     fn of(canvas: &Canvas, face: &FaceLabel) -> Self {
         let scale = canvas.scale;
         let row = canvas.text_height();
-        let width = canvas.text_width("Neu ") + BAR * scale;
+        let width = (canvas.text_width("Neu ") + BAR * scale)
+            .max(PLANE * scale + GAP * scale + canvas.text_width("V +0.00"));
         let bars = face
             .expressions
             .map_or(0, |_| EXPRESSIONS.len() as i32 * row + GAP * scale);
@@ -110,7 +111,7 @@ impl Panel {
         let units = face.units.map_or(Vec::new(), |units| {
             let active = ACTION_UNITS.iter().zip(units).filter(|(_, p)| *p > ACTIVE);
             let names: Vec<&str> = active.map(|(name, _)| *name).collect();
-            names.chunks(2).map(|pair| pair.join(" ")).collect()
+            names.chunks(3).map(|pair| pair.join(" ")).collect()
         });
         Self {
             width: width + 2 * GAP * scale,
@@ -186,7 +187,7 @@ impl Panel {
             3 * scale,
             Rgb888::new(255, 214, 90),
         );
-        let beside = x + side + 3 * scale;
+        let beside = x + side + GAP * scale;
         canvas.text(beside, y + scale, &format!("V {valence:+.2}"), Rgb888::WHITE);
         canvas.text(
             beside,

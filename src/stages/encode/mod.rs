@@ -75,6 +75,8 @@ pub struct VideoWriter {
     muxer: Muxer,
     scaler: scaling::Context,
     rgb: Video,
+    /// Ticks that a picture lasts when none follows.
+    lasts: i64,
     last: Option<i64>,
 }
 
@@ -139,6 +141,7 @@ impl VideoWriter {
             muxer,
             scaler: scaler.map_err(begin)?,
             rgb: Video::new(Pixel::RGB24, width, height),
+            lasts: (f64::from(TICKS) / format.rate).round() as i64,
             last: None,
         })
     }
@@ -197,7 +200,10 @@ impl VideoWriter {
         let mut packet = ffmpeg::Packet::empty();
         loop {
             match self.encoder.receive_packet(&mut packet) {
-                Ok(()) => self.muxer.picture(&mut packet, (1, TICKS).into())?,
+                Ok(()) => {
+                    packet.set_duration(self.lasts);
+                    self.muxer.picture(&mut packet, (1, TICKS).into())?;
+                }
                 Err(ffmpeg::Error::Eof | ffmpeg::Error::Other { errno: libc::EAGAIN }) => return Ok(()),
                 Err(error) => return Err(error),
             }

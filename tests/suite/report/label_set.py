@@ -1,6 +1,6 @@
 """Makes a label set of any size without videos and models, and counts what `affectmill report` should say of one.
 
-    label_set.py make OUT ROWS [VALUES]     rows of four models in parts of 50,000, as the README describes them
+    label_set.py make OUT ROWS [VALUES]     rows of four models in parts of 70,000, as the README describes them
     label_set.py count OUT VIDEO            figures by Polars' and NumPy's own means, as JSON
 
 Neither knows affectmill's code: what both agree on stands in the README.
@@ -19,7 +19,7 @@ MODELS = {"student": "student", "va": "teacher_va", "expr": "teacher_expr", "au"
 HAS = {"student": "vea", "teacher_va": "v", "teacher_expr": "e", "teacher_au": "a"}
 # Names as an enemy would choose them, among plain ones.
 HOSTILE = ["</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", "\u202egpj.\"'&amp;`", "a\nb\\u003c"]
-PART = 50_000
+PART = 70_000
 VIDEO = 2_500
 
 
