@@ -10,6 +10,8 @@ mod init_weights;
 mod logging;
 mod plan;
 mod query;
+mod render;
+mod report;
 mod retry;
 mod run;
 mod schema;
@@ -87,6 +89,11 @@ enum Command {
     Evaluate(evaluate::Args),
     Query(query::Args),
     Export(export::Args),
+    Report(report::Args),
+    Render(render::Args),
+    /// Draw what standard input says; `render` starts it.
+    #[command(hide = true)]
+    Draw,
     Bench(bench::Args),
     ImportWeights(import_weights::Args),
     InitWeights(init_weights::Args),
@@ -146,6 +153,9 @@ fn carry_out(command: Command) -> Result<u8, Failure> {
         Command::Evaluate(args) => evaluate::run(args),
         Command::Query(args) => query::run(args),
         Command::Export(args) => export::run(args),
+        Command::Report(args) => report::run(args),
+        Command::Render(args) => render::run(args),
+        Command::Draw => render::draw(),
         Command::Bench(args) => bench::run(args),
         Command::ImportWeights(args) => import_weights::run(args),
         Command::InitWeights(args) => init_weights::run(args),

@@ -4,6 +4,7 @@
 //! and on which thread, is the worker's business alone.
 
 pub mod decode;
+pub mod encode;
 pub mod faces;
 pub mod infer;
 pub mod rows;

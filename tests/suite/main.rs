@@ -14,6 +14,8 @@ mod limits;
 #[path = "../nats/mod.rs"]
 mod nats;
 mod readme;
+mod render;
+mod report;
 mod retry;
 mod run;
 mod s3;

@@ -181,6 +181,16 @@ pub fn image(bytes: &[u8], max_pixels: u64) -> Result<Picture, String> {
     })
 }
 
+/// Opens a video file for what is copied of it, not decoded.
+pub(super) fn open_media(path: &Path) -> Result<ffmpeg_next::format::context::Input, DecodeError> {
+    stream::open_container(path, u64::MAX).map(|(input, _)| input)
+}
+
+/// What the clock of an opened file begins with, in microseconds.
+pub(super) fn start_of(input: &ffmpeg_next::format::context::Input) -> i64 {
+    native::start_time(input)
+}
+
 /// Version of libavcodec, such as `59.37.100`.
 pub fn ffmpeg_version() -> String {
     let version = ffmpeg_next::codec::version();

@@ -74,7 +74,7 @@ enum Phase {
 }
 
 /// Opens the container and finds the video stream.
-fn open_container(path: &Path, options: &DecodeOptions) -> Result<(Input, usize), DecodeError> {
+pub(super) fn open_container(path: &Path, max_pixels: u64) -> Result<(Input, usize), DecodeError> {
     native::init();
     let open = |cause: String| DecodeError::Open {
         path: path.to_owned(),
@@ -100,7 +100,7 @@ fn open_container(path: &Path, options: &DecodeOptions) -> Result<(Input, usize)
     }
     // FFmpeg does not tell a disk's error from a file's, so the ends of the file are read first.
     ends_can_be_read(path, metadata.len()).map_err(unreadable)?;
-    let input = native::open_input(path, options.max_pixels).map_err(|error| match error {
+    let input = native::open_input(path, max_pixels).map_err(|error| match error {
         ffmpeg::Error::Other { errno: libc::ENOMEM } => DecodeError::Memory {
             path: path.to_owned(),
             frame: FrameIndex(0),
@@ -158,7 +158,7 @@ fn best_stream(input: &Input) -> Option<usize> {
 
 impl StreamReader {
     pub(super) fn open(path: &Path, options: &DecodeOptions) -> Result<Self, DecodeError> {
-        let (mut input, index) = open_container(path, options)?;
+        let (mut input, index) = open_container(path, options.max_pixels)?;
         native::discard_others(&mut input, index);
         let stream = input.stream(index).ok_or_else(|| DecodeError::NoVideo {
             path: path.to_owned(),
@@ -441,7 +441,7 @@ fn time_base(stream: &ffmpeg::Stream) -> TimeBase {
 
 /// What the header says of a file.
 pub(super) fn probe(path: &Path, options: &DecodeOptions) -> Result<Probe, DecodeError> {
-    let (input, index) = open_container(path, options)?;
+    let (input, index) = open_container(path, options.max_pixels)?;
     let stream = input.stream(index).ok_or_else(|| DecodeError::NoVideo {
         path: path.to_owned(),
     })?;

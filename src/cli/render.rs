@@ -1,0 +1,123 @@
+//! `affectmill render`, and the process that it draws in.
+
+use super::{Failure, existing, exit, print};
+use crate::coordinator;
+use crate::report::render::{self, ApartError, FindError};
+use std::ffi::OsString;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::NamedTempFile;
+
+/// Endings of containers that take H.264 and sound.
+const ENDINGS: [&str; 4] = ["mp4", "m4v", "mov", "mkv"];
+
+/// Draw labels into their video: boxes, tracks, expressions, valence and arousal, action units.
+///
+/// The video comes out as H.264, the displayed way up, each frame at its own time, with its sound copied; --sheet gives a
+/// contact sheet. A frame that was not sampled shows the labels of the one before it. What is drawn is what the first
+/// trained model of each task says, unless --model names another. The video must be the one that was labelled: its size and
+/// the time of each labelled frame are compared.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  affectmill render clip.mp4 --labels out/ -o labelled.mp4
+  affectmill render folder/clip.mp4 --labels s3://labels/2024 --sheet sheet.png -n 20")]
+pub struct Args {
+    /// The video: its path, or its name in videos.parquet.
+    video: OsString,
+    /// The output that has its labels: a folder, or s3://bucket/prefix, reached as the environment says.
+    #[arg(long, value_name = "OUTPUT")]
+    labels: OsString,
+    /// The video to write: .mp4, .mov or .mkv (which takes any sound); one that is there is replaced.
+    #[arg(short = 'o', long = "out", value_name = "FILE.mp4", required_unless_present = "sheet", value_parser = film)]
+    film: Option<PathBuf>,
+    /// Write a contact sheet.
+    #[arg(long, value_name = "FILE.png")]
+    sheet: Option<PathBuf>,
+    /// Frames on the contact sheet, spread over the video.
+    #[arg(short = 'n', long = "frames", value_name = "N", default_value_t = 12, requires = "sheet", value_parser = clap::value_parser!(u16).range(1..=200))]
+    frames: u16,
+    /// Show what this model says, in the tasks that it has.
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+}
+
+fn film(path: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(path);
+    let ending = path
+        .extension()
+        .and_then(|ending| ending.to_str())
+        .map(str::to_ascii_lowercase);
+    match ending {
+        Some(ending) if ENDINGS.contains(&ending.as_str()) => Ok(path),
+        _ => Err(format!("its name must end in one of .{}", ENDINGS.join(", ."))),
+    }
+}
+
+pub fn run(args: Args) -> Result<u8, Failure> {
+    let store = existing(&args.labels)?;
+    let job = coordinator::read_job(&store).map_err(Failure::stopped)?;
+    if let Some(model) = &args.model
+        && !job.models.iter().any(|known| known.name == *model)
+    {
+        let known: Vec<&str> = job.models.iter().map(|model| model.name.as_str()).collect();
+        return Err(Failure::usage(format!(
+            "--model {model}: {} has {}",
+            store.root(),
+            known.join(", ")
+        )));
+    }
+    let mut found = render::find(&store, job, &args.video).map_err(|error| match error {
+        FindError::Store(_) | FindError::Plan(_) | FindError::Commit(_) => Failure::stopped(error),
+        error => Failure::usage(error),
+    })?;
+    let written = args.film.as_deref().map(beside).transpose()?;
+    found.task.model = args.model;
+    found.task.film = written.as_ref().map(|file| file.path().to_owned());
+    found.task.sheet = args.sheet.clone().map(|sheet| (sheet, args.frames.into()));
+    let mut program = Command::new(std::env::current_exe().map_err(Failure::stopped)?);
+    program.arg("draw");
+    let frames =
+        render::have_drawn(&found.task, program).map_err(|error| match (error, &written, &args.film) {
+            // A person knows the file by the name it would have got.
+            (ApartError::Failed(cause), Some(file), Some(film)) => Failure::stopped(
+                cause.replace(&file.path().display().to_string(), &film.display().to_string()),
+            ),
+            (error, ..) => Failure::stopped(error),
+        })?;
+    if let (Some(file), Some(film)) = (written, &args.film) {
+        file.persist(film)
+            .map_err(|error| Failure::stopped(format!("{}: {}", film.display(), error.error)))?;
+        print(format!("video: {} ({frames} frames)", film.display()));
+    }
+    if let Some(sheet) = &args.sheet {
+        print(format!("contact sheet: {}", sheet.display()));
+    }
+    Ok(exit::OK)
+}
+
+/// A file in the same folder that takes the name once it is whole; gone if it never is.
+fn beside(film: &Path) -> Result<NamedTempFile, Failure> {
+    let absolute = std::path::absolute(film).map_err(Failure::usage)?;
+    let folder = absolute.parent().unwrap_or(Path::new("/"));
+    let ending = format!(".part.{}", film.extension().unwrap_or_default().to_string_lossy());
+    let mut builder = tempfile::Builder::new();
+    let builder = builder
+        .prefix(".")
+        .suffix(&ending)
+        .permissions(Permissions::from_mode(0o666));
+    builder.tempfile_in(folder).map_err(|error| {
+        Failure::usage(format!(
+            "{}: cannot be written: {error}; name a file in a folder that is there",
+            film.display()
+        ))
+    })
+}
+
+/// Draws what standard input says; started by `render`.
+pub fn draw() -> Result<u8, Failure> {
+    render::serve().map_err(Failure::usage)?;
+    Ok(exit::OK)
+}

@@ -1,0 +1,124 @@
+//! Timelines of single videos: as many points as a chart can show, whatever their length.
+
+use super::figures::{Point, Timeline};
+use super::parts::Rows;
+use crate::dataset::VideoOutcome;
+use crate::domain::{ACTION_UNITS, EXPRESSIONS};
+use std::collections::BTreeMap;
+
+/// Stretches of a timeline.
+pub const BINS: usize = 240;
+
+/// Sums of the videos that are shown.
+pub struct Timelines {
+    videos: BTreeMap<String, Vec<Sums>>,
+    /// In which order they are shown, and their frames.
+    order: Vec<(String, u64)>,
+    expressions: Option<usize>,
+    units: Option<usize>,
+}
+
+#[derive(Clone, Default)]
+struct Sums {
+    faces: u64,
+    frame: f64,
+    seconds: f64,
+    timed: u64,
+    planes: Vec<[f64; 2]>,
+    expressions: [f64; EXPRESSIONS.len()],
+    units: [f64; ACTION_UNITS.len()],
+}
+
+impl Timelines {
+    /// Of these videos, with the expressions and action units of these models among those that have them.
+    pub fn new(shown: &[&VideoOutcome], expressions: Option<usize>, units: Option<usize>) -> Self {
+        let order: Vec<_> = shown
+            .iter()
+            .map(|video| (video.key.to_string(), video.frames))
+            .collect();
+        let empty = |(video, _): &(String, u64)| (video.clone(), vec![Sums::default(); BINS]);
+        Self {
+            videos: order.iter().map(empty).collect(),
+            order,
+            expressions,
+            units,
+        }
+    }
+
+    /// Counts the largest face of each frame.
+    pub fn add(&mut self, rows: &Rows, labelled: &[usize]) {
+        let mut before: Option<(&str, i64)> = None;
+        for &row in labelled {
+            let at = (rows.videos.get(row).unwrap_or_default(), rows.frames[row]);
+            let first_of_frame = before.replace(at) != Some(at);
+            let Some(bins) = self.videos.get_mut(at.0).filter(|_| first_of_frame) else {
+                continue;
+            };
+            let frames = self
+                .order
+                .iter()
+                .find(|(video, _)| video == at.0)
+                .map_or(1, |(_, frames)| *frames);
+            let bin = (at.1.max(0) as u128 * BINS as u128 / u128::from(frames.max(1))) as usize;
+            let sums = &mut bins[bin.min(BINS - 1)];
+            sums.faces += 1;
+            sums.frame += at.1 as f64;
+            if let Some(time) = rows.timestamps[row] {
+                sums.timed += 1;
+                sums.seconds += time as f64 / 1e6;
+            }
+            sums.planes.resize(rows.planes.len(), [0.0; 2]);
+            for (sums, columns) in sums.planes.iter_mut().zip(&rows.planes) {
+                sums.iter_mut()
+                    .zip(columns)
+                    .for_each(|(sum, column)| *sum += f64::from(column[row]));
+            }
+            if let Some(model) = self.expressions {
+                let columns = &rows.expressions[model].probabilities;
+                sums.expressions
+                    .iter_mut()
+                    .zip(columns)
+                    .for_each(|(sum, column)| *sum += f64::from(column[row]));
+            }
+            if let Some(model) = self.units {
+                sums.units
+                    .iter_mut()
+                    .zip(&rows.units[model])
+                    .for_each(|(sum, column)| *sum += f64::from(column[row]));
+            }
+        }
+    }
+
+    /// What came out, in the order they were asked for.
+    pub fn finish(mut self, outcomes: &[&VideoOutcome]) -> Vec<Timeline> {
+        let (expressions, units) = (self.expressions.is_some(), self.units.is_some());
+        let timeline = |(video, _): (String, u64)| {
+            let bins = self.videos.remove(&video)?;
+            let in_seconds = bins.iter().all(|sums| sums.timed == sums.faces);
+            let faces = outcomes.iter().find(|outcome| outcome.key.as_str() == video);
+            let points = bins.into_iter().enumerate().filter(|(_, sums)| sums.faces > 0);
+            Some(Timeline {
+                faces: faces.map_or(0, |outcome| outcome.faces),
+                in_seconds,
+                points: points
+                    .map(|(bin, sums)| sums.finish(bin, in_seconds, expressions, units))
+                    .collect(),
+                video,
+            })
+        };
+        self.order.into_iter().filter_map(timeline).collect()
+    }
+}
+
+impl Sums {
+    fn finish(self, bin: usize, in_seconds: bool, expressions: bool, units: bool) -> Point {
+        let mean = |sum: f64| (sum / self.faces as f64) as f32;
+        Point {
+            bin,
+            x: if in_seconds { self.seconds } else { self.frame } / self.faces as f64,
+            valence_arousal: self.planes.iter().map(|sums| sums.map(mean)).collect(),
+            expressions: expressions.then(|| self.expressions.map(mean)),
+            action_units: units.then(|| self.units.map(mean)),
+        }
+    }
+}

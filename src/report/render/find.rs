@@ -1,0 +1,237 @@
+//! Which video of a label set is meant, where it lies, and whether it still is the one that was labelled.
+
+use super::Task;
+use crate::commit::{self, CommitError};
+use crate::dataset::{JobRecord, PlannedVideo, SourceKind, paths};
+use crate::discover;
+use crate::domain::{Location, ShardId};
+use crate::plan::{self, Latest, PlanError};
+use crate::store::{Access, Bucket, ScratchFolder, Store, StoreError};
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Why there is nothing to draw.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// Labels or video cannot be brought here.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A plan cannot be read.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A commit cannot be read.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// No such video.
+    #[error("{labels} has no video `{video}`; name it as in videos.parquet, or by its path")]
+    Unknown {
+        /// The label set.
+        labels: String,
+        /// What was asked for.
+        video: String,
+    },
+    /// Its shard is not done, or nothing came of it.
+    #[error("`{video}` has no rows in {labels}: {cause}")]
+    NoRows {
+        /// The label set.
+        labels: String,
+        /// The video.
+        video: String,
+        /// Why.
+        cause: String,
+    },
+    /// It is a set of crops.
+    #[error(
+        "`{0}` was labelled from crops, and they are no video; render the video that they were cut from, with its own labels"
+    )]
+    Crops(String),
+    /// Another file lies there now.
+    #[error(
+        "{path} has {found} bytes, and the video that was labelled as `{video}` had {expected}; render the one that was labelled"
+    )]
+    Changed {
+        /// Where it lies.
+        path: String,
+        /// Its size.
+        found: u64,
+        /// The video.
+        video: String,
+        /// Its size when it was planned.
+        expected: u64,
+    },
+    /// It cannot be looked at.
+    #[error("{path}: {cause}; bring the video back, or name its path")]
+    Missing {
+        /// Where it should lie.
+        path: String,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+}
+
+/// A task and what must stay while it is carried out.
+pub struct Found {
+    /// What is to be drawn; what to write is not said yet.
+    pub task: Task,
+    /// Copies of what does not lie on a disk here.
+    _copies: Vec<ScratchFolder>,
+}
+
+/// Finds the video and its rows.
+///
+/// # Errors
+/// [`FindError`].
+pub fn find(store: &Store, job: JobRecord, video: &OsStr) -> Result<Found, FindError> {
+    let labels = store.root().to_string();
+    let shards = plan::read_all(store)?;
+    let latest = plan::latest(&shards);
+    let (wanted, path) = meant(&latest, &job, video).ok_or_else(|| FindError::Unknown {
+        labels: labels.clone(),
+        video: video.to_string_lossy().into_owned(),
+    })?;
+    let planned = wanted.planned;
+    if planned.archive.is_some() {
+        return Err(FindError::Crops(planned.key.to_string()));
+    }
+    let shard = &wanted.shard.id;
+    let no_rows = |cause: String| FindError::NoRows {
+        labels: labels.clone(),
+        video: planned.key.to_string(),
+        cause,
+    };
+    let commits = commit::read_all(store)?;
+    let unfinished = || no_rows("its shard is not committed yet; `affectmill run` goes on".into());
+    let record = commits.get(shard).ok_or_else(unfinished)?;
+    let at = record
+        .videos
+        .iter()
+        .position(|outcome| outcome.key == planned.key);
+    let at = at.ok_or_else(unfinished)?;
+    let outcome = &record.videos[at];
+    if outcome.rows == 0 {
+        return Err(no_rows(
+            outcome.error.clone().unwrap_or_else(|| "it has no frame".into()),
+        ));
+    }
+    let first_row = record.videos[..at].iter().map(|video| video.rows).sum();
+    let mut copies = Vec::new();
+    let part = bring_part(store, shard, &mut copies)?;
+    let path = match path {
+        Location::Local(path) => path,
+        remote => bring_video(&remote, planned, &job, &mut copies)?,
+    };
+    let path = same(path, planned)?;
+    let (key, rows, frames) = (planned.key.clone(), outcome.rows, outcome.frames);
+    let task = Task {
+        key,
+        video: path,
+        kind: planned.kind,
+        frames,
+        duration_us: planned.duration_us,
+        part,
+        first_row,
+        rows,
+        model: None,
+        film: None,
+        sheet: None,
+        job,
+    };
+    Ok(Found {
+        task,
+        _copies: copies,
+    })
+}
+
+/// The video that a person names by its key, or by a path: that of the input, or another one's with its name and size.
+fn meant<'a>(latest: &[Latest<'a>], job: &JobRecord, video: &OsStr) -> Option<(Latest<'a>, Location)> {
+    let root = root(latest, &job.job.input.uri);
+    let place = |video: &Latest| discover::source_path(&root, &video.planned.key);
+    let by_key = |key: &str| latest.iter().find(|video| video.planned.key.as_str() == key);
+    let below = video
+        .to_str()
+        .and_then(|video| video.strip_prefix(&format!("{root}/")));
+    if let Some(found) = video.to_str().into_iter().chain(below).find_map(by_key) {
+        return Some((*found, place(found)));
+    }
+    let path = fs::canonicalize(video).ok()?;
+    let root = root.as_local().and_then(|root| fs::canonicalize(root).ok());
+    let key = root.and_then(|root| path.strip_prefix(root).ok()?.to_str());
+    if let Some(found) = key.and_then(by_key) {
+        return Some((*found, path.clone().into()));
+    }
+    let bytes = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?.len();
+    let name = path.file_name()?;
+    let alike = |video: &&Latest| {
+        Path::new(video.planned.key.as_str()).file_name() == Some(name) && video.planned.bytes == bytes
+    };
+    let mut alike = latest.iter().filter(alike);
+    let found = alike.next()?;
+    alike.next().is_none().then(|| (*found, path.into()))
+}
+
+/// What keys are relative to: the input, or where it is one video itself, the folder above it.
+fn root(latest: &[Latest], input: &Location) -> Location {
+    let own = |path: &Path| match latest {
+        [video] => path.file_name() == Some(OsStr::new(video.planned.key.as_str())),
+        _ => false,
+    };
+    let above = input.as_local().filter(|path| own(path)).and_then(Path::parent);
+    above.map_or_else(|| input.clone(), Location::from)
+}
+
+fn bring_part(
+    store: &Store,
+    shard: &ShardId,
+    copies: &mut Vec<ScratchFolder>,
+) -> Result<PathBuf, StoreError> {
+    let key = paths::part(shard);
+    let (at_hand, copy) = store.at_hand(std::slice::from_ref(&key))?;
+    copies.extend(copy);
+    // One key, one path.
+    Ok(at_hand.into_iter().next().unwrap_or_default())
+}
+
+/// Brings a video of a bucket to scratch space, as it was planned.
+fn bring_video(
+    place: &Location,
+    planned: &PlannedVideo,
+    job: &JobRecord,
+    copies: &mut Vec<ScratchFolder>,
+) -> Result<PathBuf, FindError> {
+    let bucket = Bucket::open(&job.job.input.uri, &Access::of(&job.job))?;
+    let folder = bucket.scratch().subfolder("video")?;
+    let missing = |cause| FindError::Missing {
+        path: place.to_string(),
+        cause,
+    };
+    if planned.kind == SourceKind::Images {
+        return Err(missing(std::io::Error::other(
+            "it is a folder of images in a bucket, which `render` does not fetch",
+        )));
+    }
+    let object = bucket.head(planned.key.as_str())?;
+    let object = object.ok_or_else(|| missing(std::io::ErrorKind::NotFound.into()))?;
+    let path = folder.path().join("video");
+    let file = fs::File::create(&path).map_err(missing)?;
+    bucket.fetch(&object, &file)?;
+    copies.push(folder);
+    Ok(path)
+}
+
+/// The path, if what lies there has the size of the video that was labelled. Times are compared frame by frame later.
+fn same(path: PathBuf, planned: &PlannedVideo) -> Result<PathBuf, FindError> {
+    let metadata = fs::metadata(&path).map_err(|cause| FindError::Missing {
+        path: path.display().to_string(),
+        cause,
+    })?;
+    if metadata.is_file() && metadata.len() != planned.bytes {
+        return Err(FindError::Changed {
+            path: path.display().to_string(),
+            found: metadata.len(),
+            video: planned.key.to_string(),
+            expected: planned.bytes,
+        });
+    }
+    Ok(path)
+}

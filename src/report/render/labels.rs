@@ -1,0 +1,160 @@
+//! The labels of one video, frame by frame, from its part.
+
+use super::RenderError;
+use crate::dataset::JobRecord;
+use crate::domain::{ACTION_UNITS, EXPRESSIONS, Rect, Task};
+use crate::report::page::parts::{self, Rows, having};
+use std::path::PathBuf;
+
+/// What a frame's rows say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FrameLabels {
+    /// Frame.
+    pub frame: i64,
+    /// Its time.
+    pub timestamp_us: Option<i64>,
+    /// Its faces, largest first.
+    pub faces: Vec<FaceLabel>,
+}
+
+/// What one row says of a face.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FaceLabel {
+    /// Index within the frame.
+    pub index: i32,
+    /// Track.
+    pub track: Option<i32>,
+    /// Box.
+    pub rect: Rect,
+    /// Expression: index into [`EXPRESSIONS`].
+    pub class: Option<u8>,
+    /// Probability of each expression.
+    pub expressions: Option<[f32; EXPRESSIONS.len()]>,
+    /// Valence and arousal.
+    pub valence_arousal: Option<[f32; 2]>,
+    /// Probability of each action unit.
+    pub units: Option<[f32; ACTION_UNITS.len()]>,
+}
+
+/// Which model speaks for each task: its number among those that have the task.
+#[derive(Clone, Copy, Debug, Default)]
+struct Speakers {
+    plane: Option<usize>,
+    expressions: Option<usize>,
+    units: Option<usize>,
+}
+
+/// Reads the labels of one video.
+pub struct LabelReader<'a> {
+    job: &'a JobRecord,
+    part: PathBuf,
+    /// The next row of the part, and the one after the last.
+    next: u64,
+    end: u64,
+    rows: Option<Rows>,
+    /// The next row of `rows`.
+    at: usize,
+    speakers: Speakers,
+}
+
+impl<'a> LabelReader<'a> {
+    /// `count` rows from `first` on, as `model` says, where it has the task; else as the first trained model does.
+    pub fn new(job: &'a JobRecord, part: PathBuf, first: u64, count: u64, model: Option<&str>) -> Self {
+        let speaker = |task| {
+            let wanted = having(job, task).position(|candidate| Some(candidate.name.as_str()) == model);
+            let trained = having(job, task).position(|candidate| !candidate.untrained);
+            wanted.or(trained).or(having(job, task).next().map(|_| 0))
+        };
+        Self {
+            job,
+            part,
+            next: first,
+            end: first + count,
+            rows: None,
+            at: 0,
+            speakers: Speakers {
+                plane: speaker(Task::Va),
+                expressions: speaker(Task::Expr),
+                units: speaker(Task::Au),
+            },
+        }
+    }
+
+    /// Names of the models that speak, each once, and whether it is untrained.
+    pub fn speakers(&self) -> Vec<(&'a str, bool)> {
+        let Speakers {
+            plane,
+            expressions,
+            units,
+        } = self.speakers;
+        let mut names = Vec::new();
+        for (task, at) in [(Task::Expr, expressions), (Task::Va, plane), (Task::Au, units)] {
+            let model = at.and_then(|at| having(self.job, task).nth(at));
+            let name = model.map(|model| (model.name.as_str(), model.untrained));
+            names.extend(name.filter(|name| !names.contains(name)));
+        }
+        names
+    }
+
+    /// The labels of the next frame that has some; `None` at the end.
+    pub fn next(&mut self) -> Result<Option<FrameLabels>, RenderError> {
+        let mut labels: Option<FrameLabels> = None;
+        let speakers = self.speakers;
+        while let Some((rows, row)) = self.peek()? {
+            let frame = rows.frames[row];
+            if labels.as_ref().is_some_and(|labels| labels.frame != frame) {
+                break;
+            }
+            let face = rows.faces[row].map(|index| face(rows, row, index, speakers));
+            let labels = labels.get_or_insert_with(|| FrameLabels {
+                frame,
+                timestamp_us: rows.timestamps[row],
+                faces: Vec::new(),
+            });
+            labels.faces.extend(face);
+            self.at += 1;
+            self.next += 1;
+        }
+        Ok(labels)
+    }
+
+    fn peek(&mut self) -> Result<Option<(&Rows, usize)>, RenderError> {
+        if self.next >= self.end {
+            return Ok(None);
+        }
+        if self.rows.as_ref().is_none_or(|rows| self.at >= rows.len()) {
+            let rows = parts::read(&self.part, self.job, self.next)
+                .map_err(|error| self.unreadable(error.to_string()))?;
+            if rows.len() == 0 {
+                return Err(self.unreadable("it has fewer rows than its commit says".into()));
+            }
+            (self.rows, self.at) = (Some(rows), 0);
+        }
+        Ok(self.rows.as_ref().map(|rows| (rows, self.at)))
+    }
+
+    fn unreadable(&self, cause: String) -> RenderError {
+        RenderError::Part {
+            part: self.part.clone(),
+            cause,
+        }
+    }
+}
+
+fn face(rows: &Rows, row: usize, index: i32, speakers: Speakers) -> FaceLabel {
+    let [x, y, w, h] = rows.boxes.each_ref().map(|side| side[row]);
+    let classes = speakers.expressions.map(|model| &rows.expressions[model]);
+    FaceLabel {
+        index,
+        track: rows.tracks[row],
+        rect: Rect { x, y, w, h },
+        class: classes.and_then(|classes| classes.class[row]),
+        expressions: classes.map(|classes| classes.probabilities.each_ref().map(|column| column[row])),
+        valence_arousal: speakers
+            .plane
+            .map(|model| rows.planes[model].each_ref().map(|column| column[row])),
+        units: speakers
+            .units
+            .map(|model| rows.units[model].each_ref().map(|column| column[row])),
+    }
+}

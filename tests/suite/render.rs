@@ -1,0 +1,272 @@
+//! `affectmill render`: the labels are drawn where they belong, nothing else of the video changes, and what is not the
+//! labelled video is refused.
+
+use super::common::*;
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn render(project: &Project, video: &Path, arguments: &[&str]) -> Output {
+    let mut command = project.program();
+    command
+        .arg("render")
+        .arg(video)
+        .arg("--labels")
+        .arg(project.output("out"));
+    command.args(arguments).current_dir(project.dir.path());
+    command.output().unwrap()
+}
+
+fn must(output: Output) {
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
+fn refused(output: &Output, code: i32, says: &str) {
+    assert_eq!(output.status.code(), Some(code), "{}", stderr(output));
+    assert!(stderr(output).contains(says), "{}", stderr(output));
+}
+
+fn probe(path: &Path) -> Value {
+    let mut command = Command::new("ffprobe");
+    command.args(["-v", "error", "-show_streams", "-show_frames", "-of", "json"]);
+    serde_json::from_str(&succeed(command.arg(path))).unwrap()
+}
+
+fn stream<'a>(probed: &'a Value, kind: &str) -> &'a Value {
+    let mut streams = probed["streams"].as_array().unwrap().iter();
+    streams
+        .find(|stream| stream["codec_type"] == kind)
+        .unwrap_or(&Value::Null)
+}
+
+/// Times of the pictures in microseconds.
+fn times(probed: &Value) -> Vec<i64> {
+    let frames = probed["frames"].as_array().unwrap().iter();
+    let pictures = frames.filter(|frame| frame["media_type"] == "video");
+    pictures
+        .map(|frame| micros(&frame["best_effort_timestamp_time"]).unwrap())
+        .collect()
+}
+
+/// Pixels of one frame as ffmpeg shows it: `width × height × 3`.
+fn pixels(path: &Path, frame: usize) -> Vec<u8> {
+    let mut command = Command::new("ffmpeg");
+    command.args(["-nostdin", "-v", "error", "-i"]).arg(path);
+    let select = format!("select=eq(n\\,{frame})");
+    command.args([
+        "-vf",
+        &select,
+        "-frames:v",
+        "1",
+        "-f",
+        "rawvideo",
+        "-pix_fmt",
+        "rgb24",
+        "-",
+    ]);
+    command.output().unwrap().stdout
+}
+
+fn sound(path: &Path) -> String {
+    let mut command = Command::new("ffmpeg");
+    command.args(["-nostdin", "-v", "error", "-i"]).arg(path);
+    succeed(command.args(["-map", "0:a", "-c", "copy", "-f", "md5", "-"]))
+}
+
+/// A second and a half of a talking head with a tone, and the same on its side.
+fn talking() -> Project {
+    let project = Project::new().detecting();
+    let (source, clip) = (video("cap12_edit.mp4"), project.videos().join("clip.mp4"));
+    let (source, clip) = (source.to_str().unwrap(), clip.to_str().unwrap());
+    let tone = "sine=frequency=440:duration=1.6";
+    ffmpeg(&[
+        "-i",
+        source,
+        "-f",
+        "lavfi",
+        "-i",
+        tone,
+        "-frames:v",
+        "40",
+        "-c:a",
+        "aac",
+        clip,
+    ]);
+    let turned = project.videos().join("turned.mp4");
+    let turned = turned.to_str().unwrap();
+    ffmpeg(&[
+        "-i",
+        clip,
+        "-an",
+        "-c",
+        "copy",
+        "-metadata:s:v:0",
+        "rotate=90",
+        turned,
+    ]);
+    project
+}
+
+#[test]
+fn labels_are_drawn_where_they_belong() {
+    let project = talking();
+    project.run("out", &[], 0);
+    let clip = project.videos().join("clip.mp4");
+    let film = project.output("film.mp4");
+    must(render(
+        &project,
+        &clip,
+        &["-o", "film.mp4", "--sheet", "sheet.png", "-n", "4"],
+    ));
+
+    let probed = probe(&film);
+    let (picture, audio) = (stream(&probed, "video"), stream(&probed, "audio"));
+    let expected = [("codec_name", "h264"), ("pix_fmt", "yuv420p")];
+    expected
+        .into_iter()
+        .for_each(|(field, value)| assert_eq!(picture[field], value));
+    assert_eq!(
+        (&picture["width"], &picture["height"]),
+        (&400.into(), &300.into())
+    );
+    assert_eq!(audio["codec_name"], "aac");
+    assert_eq!(sound(&film), sound(&clip));
+    let labels = rows(&project.output("out"));
+    let labels: Vec<&Row> = labels.iter().filter(|row| row.video == "clip.mp4").collect();
+    let expected: Vec<i64> = labels.iter().map(|row| row.timestamp_us.unwrap()).collect();
+    assert_eq!(times(&probed), expected);
+
+    for frame in [0, 20, 39] {
+        let [x, y, w, h] = labels[frame]
+            .box_
+            .expect("a face")
+            .map(|side| side.round() as usize);
+        let (before, after) = (pixels(&clip, frame), pixels(&film, frame));
+        let at = |pixels: &[u8], x: usize, y: usize| -> [i32; 3] {
+            std::array::from_fn(|channel| pixels[(y * 400 + x) * 3 + channel].into())
+        };
+        let far = |a: [i32; 3], b: [i32; 3]| (0..3).map(|c| (a[c] - b[c]).abs()).max().unwrap();
+        // Track 0 is light blue. Chroma is coarse and the line two pixels wide: brightness tells where it lies.
+        for (x, y) in [
+            (x, y + h / 2),
+            (x + w / 2, y + h - 1),
+            (x + w / 2, y),
+            (x + w - 1, y + h / 2),
+        ] {
+            let found = at(&after, x, y);
+            assert!(
+                far(found, [90, 200, 250]) < 70,
+                "frame {frame}, {x}, {y}: {found:?}"
+            );
+        }
+        // Inside the box and far from it the picture is the same, but for what encoding costs.
+        for (x, y) in [(x + w / 2, y + h / 2), (20, 20), (380, 20)] {
+            assert!(
+                far(at(&before, x, y), at(&after, x, y)) < 24,
+                "frame {frame}, {x}, {y}"
+            );
+        }
+    }
+
+    // Four tiles of 480 × 360 in three columns, eight pixels about each.
+    let sheet = png::Decoder::new(std::io::BufReader::new(
+        fs::File::open(project.output("sheet.png")).unwrap(),
+    ));
+    let info = sheet.read_info().unwrap();
+    assert_eq!(
+        (info.info().width, info.info().height),
+        (3 * 488 + 8, 2 * 368 + 8)
+    );
+
+    // By its name, upright, into a container that takes anything.
+    must(render(&project, Path::new("turned.mp4"), &["-o", "turned.mkv"]));
+    let turned = probe(&project.output("turned.mkv"));
+    let picture = stream(&turned, "video");
+    assert_eq!(
+        (&picture["width"], &picture["height"]),
+        (&300.into(), &400.into())
+    );
+    assert_eq!(picture["side_data_list"], Value::Null);
+    assert_eq!(stream(&turned, "audio"), &Value::Null);
+    assert_eq!(times(&turned).len(), 40);
+}
+
+#[test]
+fn another_video_is_refused_and_a_crash_is_told() {
+    let mut project = Project::new();
+    let clip = project.videos().join("clip.mp4");
+    noisy(&clip, 40, 1);
+    project.run("out", &[], 0);
+    let original = fs::read(&clip).unwrap();
+    let shorter = project.output("clip.mp4");
+    noisy(&shorter, 20, 1);
+    refused(
+        &render(&project, &shorter, &["-o", "film.mp4"]),
+        2,
+        "has no video",
+    );
+    // Of the same name and size: padded with a box that players pass over.
+    let mut bytes = fs::read(&shorter).unwrap();
+    let pad = original.len() - bytes.len();
+    bytes.extend((pad as u32).to_be_bytes());
+    bytes.extend(b"free");
+    bytes.resize(original.len(), 0);
+    fs::write(&shorter, &bytes).unwrap();
+    let output = render(&project, &shorter, &["-o", "film.mp4"]);
+    refused(&output, 4, "it has 20 frames, and there is a label of frame 20");
+    // In the place of the labelled one.
+    fs::write(&clip, &bytes[..bytes.len() - 1]).unwrap();
+    refused(
+        &render(&project, &clip, &["-o", "film.mp4"]),
+        2,
+        "bytes, and the video that was labelled",
+    );
+    fs::write(&clip, original).unwrap();
+
+    for (arguments, says) in [
+        (&["-o", "film.avi"][..], "must end in one of"),
+        (&["-o", "/nowhere/film.mp4"][..], "a folder that is there"),
+        (&["-o", "film.mp4", "--model", "other"][..], "has mini_xception"),
+        (&[][..], "--out <FILE.mp4>"),
+    ] {
+        refused(&render(&project, &clip, arguments), 2, says);
+    }
+    project.faults = "crash:20000:99999999:videos/clip.mp4".into();
+    refused(
+        &render(&project, &clip, &["-o", "film.mp4"]),
+        4,
+        "was killed by signal 11",
+    );
+    // Neither a film nor half of one.
+    let left = fs::read_dir(project.dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
+    let left: Vec<String> = left.map(|name| name.to_string_lossy().into_owned()).collect();
+    assert!(!left.iter().any(|name| name.contains("film")), "{left:?}");
+}
+
+#[test]
+fn a_varying_rate_stays_as_it_varies() {
+    let project = Project::new();
+    let clip = project.videos().join("face.mov");
+    fs::copy(video("face_noface.mov"), &clip).unwrap();
+    project.run("out", &["sampling.mode=stride", "sampling.stride=8"], 0);
+    must(render(&project, &clip, &["-o", "film.mp4"]));
+    let film = project.output("film.mp4");
+    assert_eq!(sound(&film), sound(&clip));
+    // Sampled frames have their labels' times, the others the source's.
+    let (source, drawn) = (times(&probe(&clip)), times(&probe(&film)));
+    assert_eq!(drawn.len(), 169);
+    let labelled = rows(&project.output("out"));
+    for row in &labelled {
+        assert_eq!(Some(drawn[row.frame as usize]), row.timestamp_us);
+    }
+    let offset = source[0] - drawn[0];
+    assert!(
+        source
+            .iter()
+            .zip(&drawn)
+            .all(|(source, drawn)| (source - drawn - offset).abs() <= 1)
+    );
+}
