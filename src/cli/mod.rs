@@ -85,15 +85,12 @@ enum Command {
     Retry(retry::Args),
     Status(status::Args),
     Summary(summary::Args),
-    Train(train::Args),
-    Evaluate(evaluate::Args),
     Query(query::Args),
-    Export(export::Args),
     Report(report::Args),
     Render(render::Args),
-    /// Draw what standard input says; `render` starts it.
-    #[command(hide = true)]
-    Draw,
+    Export(export::Args),
+    Evaluate(evaluate::Args),
+    Train(train::Args),
     Bench(bench::Args),
     ImportWeights(import_weights::Args),
     InitWeights(init_weights::Args),
@@ -101,6 +98,9 @@ enum Command {
     Schema(schema::Args),
     Completions(completions::Args),
     Worker(worker::Args),
+    /// Draw what standard input says; `render` starts it.
+    #[command(hide = true)]
+    Draw,
 }
 
 /// How a command failed: what to print and the exit code.
@@ -149,19 +149,19 @@ fn carry_out(command: Command) -> Result<u8, Failure> {
         Command::Retry(args) => retry::run(args),
         Command::Status(args) => status::run(args),
         Command::Summary(args) => summary::run(args),
-        Command::Train(args) => train::run(args),
-        Command::Evaluate(args) => evaluate::run(args),
         Command::Query(args) => query::run(args),
-        Command::Export(args) => export::run(args),
         Command::Report(args) => report::run(args),
         Command::Render(args) => render::run(args),
-        Command::Draw => render::draw(),
+        Command::Export(args) => export::run(args),
+        Command::Evaluate(args) => evaluate::run(args),
+        Command::Train(args) => train::run(args),
         Command::Bench(args) => bench::run(args),
         Command::ImportWeights(args) => import_weights::run(args),
         Command::InitWeights(args) => init_weights::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Schema(args) => schema::run(args),
         Command::Completions(args) => completions::run(args),
+        Command::Draw => render::draw(),
         Command::Worker(args) => worker::run(args),
     }
 }

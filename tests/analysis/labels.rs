@@ -70,6 +70,8 @@ impl LabelSet {
             preprocessing: "p".into(),
             precision: Default::default(),
             untrained: false,
+            also: Vec::new(),
+            flip: false,
         };
         let models: Vec<ModelRecord> = models.iter().map(record).collect();
         let fingerprint = Fingerprint::from_digest(&[0x5a; 32]);
