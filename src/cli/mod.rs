@@ -52,7 +52,10 @@ pub mod exit {
     }
 }
 
-const EXIT_CODES: &str = "\
+const FIRST_STEPS_AND_EXIT_CODES: &str = "\
+First steps: copy jobs/demo.toml, name your videos and weights in it; `affectmill plan JOB.toml` shows what it
+would do, `affectmill run JOB.toml` does it; `affectmill report OUTPUT -o labels.html` draws what came out.
+
 Exit codes:
   0    all labelled
   2    the command or the job file is wrong; nothing was begun
@@ -68,8 +71,8 @@ Exit codes:
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = EXIT_CODES,
-    after_long_help = format!("{EXIT_CODES}\n\n{}", logging::HELP),
+    after_help = FIRST_STEPS_AND_EXIT_CODES,
+    after_long_help = format!("{FIRST_STEPS_AND_EXIT_CODES}\n\n{}", logging::HELP),
     arg_required_else_help = true,
     max_term_width = 100
 )]
