@@ -376,8 +376,8 @@ def sets():
             if key in ours:
                 count += 1
                 videos.setdefault(key[0], []).append(face | said(ours[key], report["model"]))
-        tasks = list(report["frames"])
-        assert tasks == (["va", "expr", "au"] if report["reference"] == "student" else ["expr"]), tasks
+        tasks = sorted(report["frames"])
+        assert tasks == (["au", "expr", "va"] if report["reference"] == "student" else ["expr"]), tasks
         for account in report["frames"].values():
             assert (account["annotated"], account["scored"]) == (len(theirs), count), account
             assert account["annotated"] == account["scored"] + account["no_row"], account

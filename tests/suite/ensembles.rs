@@ -107,6 +107,8 @@ fn an_ensemble_is_the_mean_of_its_looks_and_says_how_they_differ() {
     assert_eq!(at("both_AU1_sd"), at("both_AU26_p") + 1);
     assert!(!columns.contains(&"a_valence_sd".to_owned()));
 
+    a_calibration_is_of_all_members(&project);
+
     // Spans keep the deviations; other members are another label set.
     job(&project, "videos", &["a", "b", "both", "mirrored", "all"]);
     project.run("spans", &["run.span_frames=4"], 0);
@@ -122,5 +124,35 @@ fn an_ensemble_is_the_mean_of_its_looks_and_says_how_they_differ() {
         stderr(&missing).contains("none.safetensors"),
         "{}",
         stderr(&missing)
+    );
+}
+
+/// Kept beside the first one's weights, and of no use to the ensemble that begins with them.
+fn a_calibration_is_of_all_members(project: &Project) {
+    let annotations = project.output("clip.txt");
+    fs::write(
+        &annotations,
+        "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise\n0\n1\n2\n3\n4\n5\n6\n0\n0\n",
+    )
+    .unwrap();
+    let evaluate = |model: &str, argument: &str| {
+        let mut command = affectmill();
+        command
+            .arg("evaluate")
+            .arg(project.output("out"))
+            .arg("--annotations")
+            .arg(&annotations);
+        command.args(["--model", model, argument]).output().unwrap()
+    };
+    let tuned = evaluate("a", "--tune");
+    assert!(tuned.status.success(), "{}", stderr(&tuned));
+    assert!(project.output("a.calibration.json").exists());
+    assert!(evaluate("a", "--apply").status.success());
+    let refused = evaluate("both", "--apply");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(
+        stderr(&refused).contains("was tuned for other weights"),
+        "{}",
+        stderr(&refused)
     );
 }
