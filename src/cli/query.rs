@@ -23,7 +23,8 @@ Examples:
   affectmill query out/ means                            every quantity, for each video
   affectmill query out/ segments AU12 --min-seconds 1    who smiled for a second or longer, when
   affectmill query out/ top Happiness -n 20 --apart 5    the twenty happiest moments
-  affectmill query out/ segments Happiness --smooth median:0.2s -o happy.csv")]
+  affectmill query out/ segments Happiness --smooth median:0.2s -o happy.csv
+  affectmill query out/ curve valence --smooth gaussian:0.5s -o valence.parquet")]
 pub struct Args {
     /// The output: a folder, or s3://bucket/prefix, reached as the environment says.
     output: OsString,
@@ -76,6 +77,13 @@ enum Asked {
         #[command(flatten)]
         smoothing: Smoothing,
     },
+    /// A quantity in every frame, track by track: to plot, or to work on smoothed.
+    Curve {
+        /// The quantity.
+        quantity: Quantity,
+        #[command(flatten)]
+        smoothing: Smoothing,
+    },
     /// The frames where a quantity is largest, with their times.
     Top {
         /// The quantity.
@@ -108,6 +116,7 @@ impl Asked {
     fn question(self) -> (Question, Option<Smooth>) {
         match self {
             Asked::Means { quantities } => (Question::Means(quantities), None),
+            Asked::Curve { quantity, smoothing } => (Question::Curve(quantity), smoothing.smooth),
             Asked::Segments {
                 quantity,
                 threshold,

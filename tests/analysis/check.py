@@ -150,6 +150,15 @@ def check_top(answer, wanted, of):
         assert near(a["time_s"], b[5] / 1e6) and near(a["value"], -b[0]) and a["of"] == of, (a, b)
 
 
+def check_curve(answer, found, of):
+    wanted = [(video.encode(), track, p) for (video, track), runs in found.items() for run in runs for p in run]
+    wanted.sort(key=lambda w: (w[0], w[1], w[2][0]))
+    assert len(answer) == len(wanted) > 1000, (len(answer), len(wanted))
+    for a, (video, track, p) in zip(answer, wanted):
+        assert (a["video"].encode(), a["track"], a["frame"], a["face"], a["of"]) == (video, track, p[0], p[2], of), (a, p)
+        assert near(a["time_s"], p[1] / 1e6) and near(a["value"], p[3]), (a, p)
+
+
 def query(labels, folder):
     rows = read_labels(labels)
     answer = lambda name: read_answer(f"{folder}/{name}")
@@ -163,6 +172,9 @@ def query(labels, folder):
     check_segments(answer("smooth.parquet"), wanted, f"{fear}, smoothed by gaussian:0.1s")
     wanted = segments(rows, au4, 0.5, 0.1, ("median", 0.15))
     check_segments(answer("median.csv"), wanted, f"{au4}, smoothed by median:0.15s")
+    curve = smoothed(stretches(rows, "student_arousal"), ("gaussian", 0.2))
+    check_curve(answer("curve.parquet"), curve, "student_arousal, smoothed by gaussian:0.2s")
+    check_curve(answer("raw.csv"), stretches(rows, "fer_expr_Anger_p"), "fer_expr_Anger_p")
     check_top(answer("top.json"), top(rows, "student_expr_Happiness_p", 7, 0), "student_expr_Happiness_p")
     check_top(answer("apart.csv"), top(rows, au25, 9, 2, ("gaussian", 0.05)), f"{au25}, smoothed by gaussian:0.05s")
 

@@ -270,6 +270,11 @@ fn answers_are_those_of_numpy_and_polars() {
             ),
             ("top.json", &["top", "Happiness", "-n", "7", "--model", "student"]),
             (
+                "curve.parquet",
+                &["curve", "arousal", "--smooth", "gaussian:0.2s"],
+            ),
+            ("raw.csv", &["curve", "Anger", "--model", "fer"]),
+            (
                 "apart.csv",
                 &[
                     "top",
@@ -326,6 +331,20 @@ fn what_cannot_be_answered_says_why() {
     }
     let empty = LabelSet::new(&[("m", ModelKind::TeacherVa)], "");
     assert!(empty.refusal("query", &["means"]).contains("holds no labels yet"));
+
+    // What the disk lost is no fault of the command's.
+    let part = std::fs::read_dir(set.output().join("labels"))
+        .unwrap()
+        .next()
+        .unwrap();
+    std::fs::remove_file(part.unwrap().path()).unwrap();
+    let output = set.ask("query", &["means", "AU1"]);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{told}");
+    assert!(
+        told.contains("cannot read `") && told.contains("delete it and its commit record"),
+        "{told}"
+    );
 
     // Images without a rate have no times: segments want some, the largest values do not.
     let set = LabelSet::new(&[("va", ModelKind::TeacherVa)], "");

@@ -122,6 +122,13 @@ fn ten_million_rows_are_summarised_and_asked_in_bounded_memory() {
     };
     assert_eq!(found, wanted);
 
+    let curve = set.beside("curve.parquet");
+    let curve = curve.to_str().unwrap();
+    ask(
+        "query",
+        &["curve", "AU12", "--smooth", "gaussian:0.2s", "-o", curve],
+    );
+
     // No row is lost or doubled where pieces meet.
     let folder = set.beside("openface");
     ask(

@@ -3,6 +3,7 @@
 //! Flows in: the rows of a label set, piece by piece. Flows out: an [`Answer`]. In memory are the rows of one video, of few
 //! columns, and the answer.
 
+mod curve;
 mod means;
 mod segments;
 mod smooth;
@@ -30,6 +31,8 @@ pub enum Question {
         /// At least so long, from the first to the last frame where it holds.
         min_seconds: f64,
     },
+    /// A quantity in every frame.
+    Curve(Quantity),
     /// The frames where a quantity is largest.
     Top {
         /// Of which quantity.
@@ -81,6 +84,10 @@ pub fn ask(
                 Ok((quantity, model))
             });
             means::answer(labels, &chosen.collect::<Result<Vec<_>, LabelError>>()?)
+        }
+        &Question::Curve(quantity) => {
+            let asked = Asked::new(quantity, only(models(&[quantity.task()])?, quantity)?, smooth);
+            curve::answer(labels, &asked)
         }
         &Question::Segments {
             quantity,
