@@ -115,7 +115,9 @@ fn labels_and_videos_in_s3_are_looked_at_as_those_on_disk() {
             .arg("--json");
         let mut figures: Value = serde_json::from_str(&succeed(&mut command)).unwrap();
         // Where and how fast; all else is the same.
-        ["output", "stages"].map(|field| figures[field].take());
+        for field in ["output", "stages"] {
+            figures[field].take();
+        }
         let crops = fs::read_to_string(&page)
             .unwrap()
             .matches("data:image/jpeg")
