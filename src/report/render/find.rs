@@ -234,7 +234,14 @@ fn bring_video(
     let object = bucket.head(key)?;
     let object = object.ok_or_else(|| missing(std::io::ErrorKind::NotFound.into()))?;
     let path = folder.path().join("video");
-    let file = fs::File::create(&path).map_err(missing)?;
+    // What arrives is read again, to be held against its checksum.
+    let mut open = fs::File::options();
+    let file = open
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .map_err(missing)?;
     bucket.fetch(&object, &file)?;
     copies.push(folder);
     Ok(path)

@@ -167,6 +167,9 @@ pub fn draw(task: &Task, told: &mut dyn FnMut(u64) -> bool) -> Result<u64, Rende
             ),
         ));
     }
+    if task.film.is_some() && film.is_none() {
+        return Err(other(task, "not one of its frames could be decoded whole".into()));
+    }
     film.map_or(Ok(()), Film::end)?;
     sheet.map_or(Ok(()), |sheet| sheet.end())?;
     Ok(frames)
