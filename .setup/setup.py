@@ -3,7 +3,7 @@
 
     setup.py build       what building and running need: Debian packages, Rust, libtorch, .cargo/config.toml, the detector
     setup.py demo        the demo's videos, in .demo/videos, and its trained network of expressions
-    setup.py test        what the tests need on top: ffprobe, Java, an S3 server, a Python environment, more videos
+    setup.py test        what the tests need on top: ffprobe, Java, Chromium, an S3 server, a Python environment, more videos
     setup.py all         the three of them
     setup.py soak        what the long tests need on top: a Slurm
     setup.py path WHAT   prints where something lies: cache, videos, detector, expression, venv, python, target, libtorch
@@ -224,6 +224,9 @@ def setup_test(assets: Assets) -> None:
             raise SetupError(
                 "the `java` found first is older than 17", "Put a Java 17 first on PATH, or set JAVA_HOME to it."
             )
+    # A real browser for the tests of pages.
+    if not shutil.which("chromium"):
+        require_packages(["chromium"], commands=["chromium"])
     require_rust_components()
     for name in ("videos-demo", "videos-test"):
         assets.provide(name, places()["videos"], merge=True)

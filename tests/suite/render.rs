@@ -199,6 +199,14 @@ fn another_video_is_refused_and_a_crash_is_told() {
     noisy(&clip, 40, 1);
     project.run("out", &[], 0);
     let original = fs::read(&clip).unwrap();
+    // 96 × 66 pixels are too few to write on.
+    must(render(&project, &clip, &["-o", "small.mp4"]));
+    let small = probe(&project.output("small.mp4"));
+    let picture = stream(&small, "video");
+    assert_eq!(
+        (&picture["width"], &picture["height"]),
+        (&480.into(), &330.into())
+    );
     let shorter = project.output("clip.mp4");
     noisy(&shorter, 20, 1);
     refused(

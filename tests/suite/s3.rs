@@ -99,6 +99,51 @@ fn same(found: &BTreeMap<String, Vec<u8>>, expected: &BTreeMap<String, Vec<u8>>)
     }
 }
 
+#[test]
+fn labels_and_videos_in_s3_are_looked_at_as_those_on_disk() {
+    let s3 = InS3::new("looks", Project::new().synthetic(2, 12));
+    s3.project.run("local", &["output.crops=webdataset"], 0);
+    s3.run("out", &["output.crops=webdataset"], 0);
+    s3.run("one", &[&format!("input.uri={}", s3.uri("in/clip01.mp4"))], 0);
+    let page = |mut command: Command, labels: &std::ffi::OsStr| {
+        let page = s3.project.output("page.html");
+        command
+            .arg("report")
+            .arg(labels)
+            .arg("-o")
+            .arg(&page)
+            .arg("--json");
+        let mut figures: Value = serde_json::from_str(&succeed(&mut command)).unwrap();
+        // Where and how fast; all else is the same.
+        for field in ["output", "stages"] {
+            figures[field].take();
+        }
+        let crops = fs::read_to_string(&page)
+            .unwrap()
+            .matches("data:image/jpeg")
+            .count();
+        (figures, crops)
+    };
+    let (local, crops) = page(affectmill(), s3.project.output("local").as_os_str());
+    assert!(crops > 0);
+    assert_eq!(page(s3.program(), s3.uri("out").as_ref()), (local, crops));
+
+    let sheet = |video: &str, labels: &str| {
+        let mut command = s3.program();
+        let sheet = s3.project.output("sheet.png");
+        command
+            .args(["render", video, "--labels", labels, "-n", "2", "--sheet"])
+            .arg(&sheet);
+        succeed(&mut command);
+        fs::read(&sheet).unwrap()
+    };
+    let whole = sheet("clip01.mp4", &s3.uri("out"));
+    assert!(whole == sheet(&s3.uri("in/clip01.mp4"), &s3.uri("one")));
+    let path = s3.project.videos().join("clip01.mp4");
+    let local = s3.project.output("local");
+    assert!(whole == sheet(path.to_str().unwrap(), local.to_str().unwrap()));
+}
+
 /// Real videos, odd names, a folder of images.
 fn mixed() -> Project {
     let project = Project::new().synthetic(2, 30);

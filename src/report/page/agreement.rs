@@ -46,9 +46,9 @@ impl Joint {
         let pair = pair.map(f64::from);
         self.count += 1.0;
         self.product += pair[0] * pair[1];
-        for side in 0..2 {
-            self.sums[side] += pair[side];
-            self.squares[side] += pair[side] * pair[side];
+        for ((sum, squares), number) in self.sums.iter_mut().zip(&mut self.squares).zip(pair) {
+            *sum += number;
+            *squares += number * number;
         }
     }
 

@@ -121,7 +121,9 @@ fn curves(figures: &Figures, timeline: &Timeline) -> Markup {
         (affect(figures, "valence and arousal over time", &span, &runs))
         @if !expressions.is_empty() {
             figure {
-                figcaption { "Probabilities of the expressions, by " b { (figures.followed.as_deref().unwrap_or_default()) } }
+                figcaption {
+                    "Probabilities of the expressions, by " b { (figures.followed.as_deref().unwrap_or_default()) }
+                }
                 (legend(EXPRESSIONS.iter().enumerate().map(|(n, name)| (expression(n), *name))))
                 div.wide { (plots::stack("probabilities of the expressions over time", &span, &expressions)) }
             }
@@ -129,7 +131,7 @@ fn curves(figures: &Figures, timeline: &Timeline) -> Markup {
         @if let Some(model) = figures.followed_units.as_ref().filter(|_| !units.is_empty()) {
             figure {
                 figcaption { "Probabilities of the action units, by " b { (model) } ": the stronger, the likelier" }
-                div.wide { (plots::strips("probabilities of the action units over time", &span, &ACTION_UNITS, &units)) }
+                div.wide { (plots::strips("action units over time", &span, &ACTION_UNITS, &units)) }
             }
         }
     }

@@ -43,7 +43,10 @@ pub fn render(figures: &Figures) -> Result<String, serde_json::Error> {
                     @if figures.corpus.faces > 0 { (labels(figures)) }
                     (section("Where the time went", stages(figures)))
                 }
-                footer { "Made by affectmill " (figures.affectmill) ". The figures of this page are in it as JSON: " code { "script#figures" } "." }
+                footer {
+                    "Made by affectmill " (figures.affectmill) ". The figures of this page are in it as JSON: "
+                    code { "script#figures" } "."
+                }
                 script type="application/json" id="figures" { (PreEscaped(json)) }
             }
         }
@@ -78,7 +81,9 @@ pub fn section_note(note: &str) -> Markup {
 /// Which colour is what.
 pub fn legend<'a>(entries: impl Iterator<Item = (RGBColor, &'a str)>) -> Markup {
     html! {
-        ul.legend { @for (colour, name) in entries { li { i style=(format!("background:{}", variable(colour))) {} (name) } } }
+        ul.legend {
+            @for (colour, name) in entries { li { i style=(format!("background:{}", variable(colour))) {} (name) } }
+        }
     }
 }
 
@@ -95,11 +100,17 @@ fn header(figures: &Figures) -> Markup {
             h1 { "Labels of " bdi { (figures.output) } }
             p.muted { "fingerprint " code { (figures.fingerprint.get(..16).unwrap_or(&figures.fingerprint)) "…" } }
             @if !untrained.is_empty() {
-                p.warning { b { "Untrained weights." } " The labels of " (untrained.join(", ")) " mean nothing: they show the format and the speed." }
+                p.warning {
+                    b { "Untrained weights." }
+                    " The labels of " (untrained.join(", ")) " mean nothing: they show the format and the speed."
+                }
             }
             @if open > 0 {
-                p.warning { b { "Not finished." } " " (plural(open as u64, "video")) " of " (text::count(figures.corpus.videos_planned as u64))
-                    " have no labels yet; " code { "affectmill run" } " with the same job goes on." }
+                p.warning {
+                    b { "Not finished." }
+                    " " (plural(open as u64, "video")) " of " (text::count(figures.corpus.videos_planned as u64))
+                    " have no labels yet; " code { "affectmill run" } " with the same job goes on."
+                }
             }
         }
     }
@@ -136,16 +147,23 @@ fn collection(figures: &Figures) -> Markup {
         div.share role="img" aria-label="shares of frames" {
             @for (colour, name, count) in parts {
                 @if count > 0 {
-                    i title=(format!("{name}: {}", percent(count as f64 / frames))) style=(format!("flex:{count};background:{}", variable(colour))) {}
+                    i title=(format!("{name}: {}", percent(count as f64 / frames)))
+                        style=(format!("flex:{count};background:{}", variable(colour))) {}
                 }
             }
         }
         ul.legend {
             @for (colour, name, count) in parts {
-                li { i style=(format!("background:{}", variable(colour))) {} (name) " " b { (text::count(count)) } " (" (percent(count as f64 / frames)) ")" }
+                li {
+                    i style=(format!("background:{}", variable(colour))) {}
+                    (name) " " b { (text::count(count)) } " (" (percent(count as f64 / frames)) ")"
+                }
             }
         }
-        p.note { "Videos: " (statuses.join(", ")) ". " (text::count(corpus.frames_decoded)) " frames were decoded, before sampling." }
+        p.note {
+            "Videos: " (statuses.join(", ")) ". "
+            (text::count(corpus.frames_decoded)) " frames were decoded, before sampling."
+        }
     }
 }
 
@@ -157,7 +175,10 @@ fn failures(figures: &Figures) -> Markup {
     };
     let lines: Vec<Bars> = figures.failures.classes.iter().map(line).collect();
     html! {
-        figure { figcaption { "Videos by class of their error" } div.chart { (plots::bars("failed videos by class", 96, &lines)) } }
+        figure {
+            figcaption { "Videos by class of their error" }
+            div.chart { (plots::bars("failed videos by class", 96, &lines)) }
+        }
         (tables::failures(&figures.failures))
     }
 }
@@ -171,7 +192,12 @@ fn planes(planes: &[Plane]) -> Markup {
             max,
         } = moments;
         html! {
-            tr { th { (name) } td.n { (format!("{mean:.3}")) } td.n { (format!("{deviation:.3}")) } td.n { (format!("{min:.2} … {max:.2}")) } }
+            tr {
+                th { (name) }
+                td.n { (format!("{mean:.3}")) }
+                td.n { (format!("{deviation:.3}")) }
+                td.n { (format!("{min:.2} … {max:.2}")) }
+            }
         }
     };
     html! {
@@ -185,7 +211,7 @@ fn planes(planes: &[Plane]) -> Markup {
                         thead { tr { th { "" } th.n { "mean" } th.n { "deviation" } th.n { "range" } } }
                         tbody { (moments("valence", &plane.valence)) (moments("arousal", &plane.arousal)) }
                     }
-                    @if plane.outside > 0 { (section_note(&format!("{} outside the plane.", plural(plane.outside, "face")))) }
+                    @if plane.outside > 0 { p.note { (plural(plane.outside, "face")) " outside the plane." } }
                 }
             }
         }
@@ -245,10 +271,14 @@ fn units(figures: &Figures) -> Markup {
         };
         ACTION_UNITS.iter().enumerate().map(line).collect()
     };
+    let names = models
+        .iter()
+        .enumerate()
+        .map(|(n, model)| (series(n), model.model.as_str()));
     let active = lines(&|model, unit| model.active[unit] as f64 / faces);
     let mean = lines(&|model, unit| model.mean[unit]);
     html! {
-        @if models.len() > 1 { (legend(models.iter().enumerate().map(|(n, model)| (series(n), model.model.as_str())))) }
+        @if models.len() > 1 { (legend(names)) }
         div.grid {
             figure {
                 figcaption { "Share of faces on which a unit is active: its probability is above 0.5" }
@@ -271,7 +301,10 @@ fn faces(figures: &Figures) -> Markup {
         .chain(&shown.least)
         .any(|face| face.jpeg.is_some());
     html! {
-        p.note { "By " b { (model) } ": the probability of the expression it chose. At most one face of each track and expression." }
+        p.note {
+            "By " b { (model) } ": the probability of the expression it chose. "
+            "At most one face of each track and expression."
+        }
         h3 { "Most confident" }
         (tables::faces(&shown.most, crops))
         h3 { "Least confident" }
@@ -311,7 +344,9 @@ fn stages(figures: &Figures) -> Markup {
             }
             div.chart { (plots::bars("seconds by stage", 60, &lines)) }
         }
-        p.note { "Stages work beside one another; " (text::duration(Duration::from_secs_f64(stages.total.max(0.0)))) " from the first to the last of every shard, added up." }
+        p.note {
+            "Stages work beside one another; " (short(stages.total)) " from the first to the last of every shard, added up."
+        }
     }
 }
 

@@ -40,7 +40,11 @@ pub fn models(models: &[Model]) -> Markup {
     html! {
         div.scroll {
             table {
-                thead { tr { th { "model" } th { "kind" } th { "architecture" } th { "precision" } th { "weights (SHA-256)" } th { "" } } }
+                thead {
+                    tr {
+                        @for title in ["model", "kind", "architecture", "precision", "weights (SHA-256)", ""] { th { (title) } }
+                    }
+                }
                 tbody {
                     @for model in models {
                         tr {
@@ -92,7 +96,11 @@ pub fn agreement(agreement: &Agreement) -> Markup {
                         thead { tr { th { "models" } th.n { "valence" } th.n { "arousal" } } }
                         tbody {
                             @for pair in &agreement.valence_arousal {
-                                tr { th { (pair.models[0]) " – " (pair.models[1]) } td.n { (number(pair.valence)) } td.n { (number(pair.arousal)) } }
+                                tr {
+                                    th { (pair.models[0]) " – " (pair.models[1]) }
+                                    td.n { (number(pair.valence)) }
+                                    td.n { (number(pair.arousal)) }
+                                }
                             }
                         }
                     }
@@ -115,7 +123,10 @@ fn confusion(pair: &Confusion) -> Markup {
             div.scroll {
                 table.confusion {
                     thead {
-                        tr { th { (pair.models[0]) " ↓ " (pair.models[1]) " →" } @for class in EXPRESSIONS { th { span { (class) } } } }
+                        tr {
+                            th { (pair.models[0]) " ↓ " (pair.models[1]) " →" }
+                            @for class in EXPRESSIONS { th { span { (class) } } }
+                        }
                     }
                     tbody {
                         @for (class, row) in EXPRESSIONS.iter().zip(&pair.faces) {
@@ -144,7 +155,9 @@ fn units(pair: &UnitAgreement) -> Markup {
             figcaption { "Action units of " b { (first) } " and " b { (second) } ": active is a probability above 0.5" }
             div.scroll {
                 table.narrow {
-                    thead { tr { th { "" } th.n { (first) } th.n { (second) } th.n { "both" } th.n { "the same" } th.n { "κ" } } }
+                    thead {
+                        tr { th { "" } @for title in [first.as_str(), second, "both", "the same", "κ"] { th.n { (title) } } }
+                    }
                     tbody {
                         @for unit in &pair.units {
                             @let [both, only_first, only_second, _] = unit.faces;
@@ -174,7 +187,12 @@ pub fn apart(videos: &[Apart], model: &str) -> Markup {
                 p.note { "Distance: half the sum of the differences of their shares; 0 the same, 1 nothing in common." }
                 div.scroll {
                     table {
-                        thead { tr { th { "video" } th.n { "faces" } th.n { "distance" } @for class in EXPRESSIONS { th.n { (class) } } } }
+                        thead {
+                            tr {
+                                th { "video" }
+                                @for title in ["faces", "distance"].into_iter().chain(EXPRESSIONS) { th.n { (title) } }
+                            }
+                        }
                         tbody {
                             @for video in videos {
                                 tr {

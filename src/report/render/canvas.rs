@@ -8,8 +8,8 @@ use embedded_graphics::primitives::{Circle, Line, PrimitiveStyle, Rectangle};
 use embedded_graphics::text::{Baseline, Text};
 use std::convert::Infallible;
 
-/// Picture pixels to one pixel of the drawing on a picture this many pixels high.
-const HEIGHT_OF_ONE: u32 = 480;
+/// One more picture pixel to one pixel of the drawing for each so many of the picture's shorter side.
+const SIDE_OF_ONE: u32 = 300;
 
 /// A picture and what can be drawn on it. Drawing outside it draws nothing.
 pub struct Canvas {
@@ -25,7 +25,7 @@ impl Canvas {
         Self {
             size,
             rgb: vec![0; size.width as usize * size.height as usize * 3],
-            scale: (size.height.min(size.width) / HEIGHT_OF_ONE).max(1) as i32,
+            scale: ((size.height.min(size.width) + SIDE_OF_ONE * 2 / 5) / SIDE_OF_ONE).max(1) as i32,
         }
     }
 

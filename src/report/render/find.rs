@@ -170,14 +170,28 @@ fn meant<'a>(latest: &[Latest<'a>], job: &JobRecord, video: &OsStr) -> Option<(L
     alike.next().is_none().then(|| (*found, path.into()))
 }
 
-/// What keys are relative to: the input, or where it is one video itself, the folder above it.
+/// What keys are relative to: the input, or where it is one video itself, what it lies in.
 fn root(latest: &[Latest], input: &Location) -> Location {
-    let own = |path: &Path| match latest {
-        [video] => path.file_name() == Some(OsStr::new(video.planned.key.as_str())),
-        _ => false,
-    };
-    let above = input.as_local().filter(|path| own(path)).and_then(Path::parent);
-    above.map_or_else(|| input.clone(), Location::from)
+    let [only] = latest else { return input.clone() };
+    let key = only.planned.key.as_str();
+    match input {
+        Location::Local(path) if path.file_name() == Some(OsStr::new(key)) => {
+            path.parent().map_or_else(|| input.clone(), Location::from)
+        }
+        Location::S3 { bucket, key: object } => {
+            let above = object
+                .strip_suffix(key)
+                .filter(|above| above.is_empty() || above.ends_with('/'));
+            above.map_or_else(
+                || input.clone(),
+                |above| Location::S3 {
+                    bucket: bucket.clone(),
+                    key: above.trim_end_matches('/').into(),
+                },
+            )
+        }
+        Location::Local(_) => input.clone(),
+    }
 }
 
 fn bring_part(
@@ -199,7 +213,14 @@ fn bring_video(
     job: &JobRecord,
     copies: &mut Vec<ScratchFolder>,
 ) -> Result<PathBuf, FindError> {
-    let bucket = Bucket::open(&job.job.input.uri, &Access::of(&job.job))?;
+    let Location::S3 { bucket, key } = place else {
+        return Err(StoreError::NotAnOutput(place.clone()).into());
+    };
+    let whole = Location::S3 {
+        bucket: bucket.clone(),
+        key: String::new(),
+    };
+    let bucket = Bucket::open(&whole, &Access::of(&job.job))?;
     let folder = bucket.scratch().subfolder("video")?;
     let missing = |cause| FindError::Missing {
         path: place.to_string(),
@@ -210,10 +231,17 @@ fn bring_video(
             "it is a folder of images in a bucket, which `render` does not fetch",
         )));
     }
-    let object = bucket.head(planned.key.as_str())?;
+    let object = bucket.head(key)?;
     let object = object.ok_or_else(|| missing(std::io::ErrorKind::NotFound.into()))?;
     let path = folder.path().join("video");
-    let file = fs::File::create(&path).map_err(missing)?;
+    // What arrives is read again, to be held against its checksum.
+    let mut open = fs::File::options();
+    let file = open
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .map_err(missing)?;
     bucket.fetch(&object, &file)?;
     copies.push(folder);
     Ok(path)

@@ -27,6 +27,8 @@ use std::path::{Path, PathBuf};
 
 /// Time of a frame without one: as if there were 25 a second.
 const USUAL: i64 = 40_000;
+/// Pixels of the shorter side below which figures beside a face would cover the picture.
+const SMALLEST: u32 = 288;
 /// Frames from one word of progress to the next.
 const TELL_EVERY: u64 = 25;
 
@@ -167,6 +169,9 @@ pub fn draw(task: &Task, told: &mut dyn FnMut(u64) -> bool) -> Result<u64, Rende
             ),
         ));
     }
+    if task.film.is_some() && film.is_none() {
+        return Err(other(task, "not one of its frames could be decoded whole".into()));
+    }
     film.map_or(Ok(()), Film::end)?;
     sheet.map_or(Ok(()), |sheet| sheet.end())?;
     Ok(frames)
@@ -243,6 +248,19 @@ fn paint(
     Ok(())
 }
 
+/// The size that labels can be read at: a multiple of a small picture's own.
+fn enlarged(size: Size) -> Size {
+    let (shorter, longer) = (size.width.min(size.height).max(1), size.width.max(size.height));
+    let times = SMALLEST
+        .div_ceil(shorter)
+        .min(4 * SMALLEST / longer.max(1))
+        .max(1);
+    Size {
+        width: size.width * times,
+        height: size.height * times,
+    }
+}
+
 /// The video under way.
 struct Film {
     writer: VideoWriter,
@@ -256,15 +274,16 @@ impl Film {
             0 => 1e6 / USUAL as f64,
             duration => (task.frames as f64 * 1e6 / duration as f64).clamp(1.0, 240.0),
         };
+        let size = enlarged(picture.size());
         let format = Format {
-            size: picture.size(),
+            size,
             pixel_aspect: picture.pixel_aspect(),
             rate,
         };
         let sound = (task.kind == SourceKind::File).then_some(task.video.as_path());
         Ok(Self {
             writer: VideoWriter::create(path, &format, sound)?,
-            canvas: Canvas::new(picture.size()),
+            canvas: Canvas::new(size),
             planes: Vec::new(),
         })
     }
