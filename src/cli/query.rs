@@ -68,7 +68,8 @@ enum Asked {
             long,
             default_value_t = 0.5,
             value_name = "VALUE",
-            allow_negative_numbers = true
+            allow_negative_numbers = true,
+            value_parser = finite
         )]
         threshold: f32,
         /// The least length in seconds.
@@ -105,6 +106,11 @@ struct Smoothing {
     /// deviation) or median:0.2s (the width of the window). The answer says so.
     #[arg(long, value_name = "KIND:TIME")]
     smooth: Option<Smooth>,
+}
+
+fn finite(text: &str) -> Result<f32, String> {
+    let number = text.parse().ok().filter(|number: &f32| number.is_finite());
+    number.ok_or_else(|| "a number".into())
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

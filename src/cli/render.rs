@@ -73,6 +73,11 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         FindError::Store(_) | FindError::Plan(_) | FindError::Commit(_) => Failure::stopped(error),
         error => Failure::usage(error),
     })?;
+    spare(
+        &[&found.task.video, Path::new(&args.video)],
+        &args.film,
+        &args.sheet,
+    )?;
     let written = args.film.as_deref().map(beside).transpose()?;
     found.task.model = args.model;
     found.task.film = written.as_ref().map(|file| file.path().to_owned());
@@ -96,6 +101,29 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         print(format!("contact sheet: {}", sheet.display()));
     }
     Ok(exit::OK)
+}
+
+/// Refuses to write over what is drawn from, and two files of one name.
+fn spare(sources: &[&Path], film: &Option<PathBuf>, sheet: &Option<PathBuf>) -> Result<(), Failure> {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    for written in [film, sheet].into_iter().flatten() {
+        let there = real(written);
+        if there.is_some() && sources.iter().any(|source| real(source) == there) {
+            return Err(Failure::usage(format!(
+                "{} is the video itself, and would be lost; write to another file",
+                written.display()
+            )));
+        }
+    }
+    match (film, sheet) {
+        (Some(film), Some(sheet)) if std::path::absolute(film).ok() == std::path::absolute(sheet).ok() => {
+            Err(Failure::usage(format!(
+                "{} cannot be both the film and the sheet; name two files",
+                film.display()
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A file in the same folder that takes the name once it is whole; gone if it never is.

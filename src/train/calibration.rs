@@ -204,6 +204,11 @@ pub fn beside(weights: &Path) -> PathBuf {
     weights.with_extension("calibration.json")
 }
 
+/// Whether a file is a calibration of any weights.
+pub fn is_one(path: &Path) -> bool {
+    std::fs::read(path).is_ok_and(|text| serde_json::from_slice::<CalibrationRecord>(&text).is_ok())
+}
+
 /// Writes a calibration; one that was there is replaced.
 ///
 /// # Errors

@@ -72,8 +72,8 @@ pub struct Args {
     #[arg(long, value_enum)]
     by: Option<Named<By>>,
     /// Resamples of the 95 % intervals, which are drawn over videos; 0 for none.
-    #[arg(long, default_value_t = 1000)]
-    samples: usize,
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    samples: u32,
     /// Seed of the resamples.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -236,7 +236,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         profile: args.profile.0,
         decision,
         bootstrap: Bootstrap {
-            samples: args.samples,
+            samples: args.samples as usize,
             seed: args.seed,
         },
         by: args.by.map(|by| by.0),
@@ -360,6 +360,12 @@ fn tune(
     if record.expression.is_none() && record.units.is_empty() {
         let message = "nothing to tune: no annotated expression and no active action unit was compared";
         return Err(Failure::usage(message));
+    }
+    if path.exists() && !calibration::is_one(&path) {
+        return Err(Failure::usage(format!(
+            "{} is there and is no calibration, and would be lost; name another file: --tune=FILE",
+            path.display()
+        )));
     }
     calibration::write(&path, &record).map_err(Failure::stopped)?;
     Ok(Tuned {

@@ -104,6 +104,7 @@ fn check(root: &Path, ours: &Note) -> Result<(), LabelError> {
                 (
                     note.version,
                     note.format.clone(),
+                    note.labels.clone(),
                     note.fingerprint.clone(),
                     note.models.clone(),
                 )

@@ -7,25 +7,21 @@ use std::collections::{BTreeMap, HashMap};
 const LONGEST: usize = 160;
 
 /// A name for each key: its path without the last ending, `/` and what is odd replaced by `_`. Names that several videos would
-/// have, be it in another case, carry a part of the hash of the key.
+/// have, be it in another case, carry a part of the hash of the key; all of it where that is not enough.
 pub(super) fn of_videos<'a>(keys: impl Iterator<Item = &'a str>) -> BTreeMap<&'a str, String> {
     let mut names: BTreeMap<&str, String> = keys.map(|key| (key, plain(key))).collect();
-    loop {
+    for digits in [8, 64] {
         let mut claims: HashMap<String, u32> = HashMap::new();
         for name in names.values() {
             *claims.entry(name.to_lowercase()).or_default() += 1;
         }
-        let mut changed = false;
         for (key, name) in &mut names {
             if claims[&name.to_lowercase()] > 1 {
-                *name = format!("{name}-{:.8}", sha256_hex(key.as_bytes()));
-                changed = true;
+                *name = format!("{}-{:.digits$}", plain(key), sha256_hex(key.as_bytes()));
             }
         }
-        if !changed {
-            return names;
-        }
     }
+    names
 }
 
 fn plain(key: &str) -> String {

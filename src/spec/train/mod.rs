@@ -50,9 +50,9 @@ pub struct Train {
     #[serde(default)]
     #[schemars(schema_with = "tasks")]
     pub task: Option<Task>,
-    /// Passes over the training videos' faces (with `epoch_share`, parts of passes); at least 1. Default: `20`.
+    /// Passes over the training videos' faces (with `epoch_share`, parts of passes); 1 to 1000000. Default: `20`.
     #[serde(default = "default_epochs")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub epochs: u64,
     /// Share of the batches of each epoch that is used, above 0, at most 1. Default: none; 0.25 for a teacher, 1 for a student.
     #[serde(default)]

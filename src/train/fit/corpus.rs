@@ -13,7 +13,7 @@ use crate::spec::TrainJob;
 use crate::train::annotations::{self, Annotations, Split};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -89,7 +89,7 @@ impl Corpus {
             Some(folder) => annotations::read(folder, Split::All)?,
             None => Annotations::default(),
         };
-        corpus.annotate(&people);
+        corpus.annotate(&people)?;
         let kind = job.kind();
         corpus.keep_labelled(kind)?;
         corpus.held_out = split::held_out(&corpus.videos, job)?;
@@ -320,8 +320,21 @@ impl Corpus {
     }
 
     /// Gives each face what people said of its frame. Where a frame has several faces, it cannot be told whom they meant.
-    fn annotate(&mut self, people: &Annotations) {
+    fn annotate(&mut self, people: &Annotations) -> Result<(), TrainError> {
         let videos = &self.videos;
+        let mut named: BTreeMap<&str, &str> = BTreeMap::new();
+        for video in videos {
+            let stem = split::stem(video);
+            let path = &video[..video.rfind(stem).unwrap_or(0)];
+            if let Some(other) = named.insert(stem, path).filter(|other| *other != path)
+                && people.persons.contains_key(stem)
+            {
+                return Err(TrainError::Corpus(format!(
+                    "the annotations of `{stem}` fit `{other}{stem}` and `{path}{stem}`; which one they speak of cannot be told: \
+                     rename one of them, with its annotations"
+                )));
+            }
+        }
         for faces in self
             .samples
             .chunk_by_mut(|a, b| (a.video, a.frame) == (b.video, b.frame))
@@ -332,6 +345,7 @@ impl Corpus {
                 sample.labels.human = Human::from(truth);
             }
         }
+        Ok(())
     }
 
     fn keep_labelled(&mut self, kind: ModelKind) -> Result<(), TrainError> {
@@ -345,6 +359,17 @@ impl Corpus {
                 kind.name()
             )));
         }
+        // A video without a labelled face is on neither side.
+        let used: BTreeSet<usize> = self.samples.iter().map(|sample| sample.video).collect();
+        let place: BTreeMap<usize, usize> = used.iter().copied().zip(0..).collect();
+        for sample in &mut self.samples {
+            sample.video = place[&sample.video];
+        }
+        let videos = std::mem::take(&mut self.videos).into_iter().enumerate();
+        self.videos = videos
+            .filter(|(at, _)| used.contains(at))
+            .map(|(_, video)| video)
+            .collect();
         Ok(())
     }
 

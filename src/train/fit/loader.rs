@@ -82,6 +82,7 @@ pub fn in_order(samples: &[usize], batch: usize) -> Vec<Vec<Draw>> {
 pub struct Loader {
     threads: Vec<Receiver<Result<Batch, TrainError>>>,
     next: usize,
+    batches: usize,
 }
 
 impl Loader {
@@ -90,7 +91,8 @@ impl Loader {
     /// # Errors
     /// The system starts no thread.
     pub fn start(corpus: &Arc<Corpus>, batches: Vec<Vec<Draw>>, threads: usize) -> Result<Self, TrainError> {
-        let threads = threads.clamp(1, batches.len().max(1));
+        let count = batches.len();
+        let threads = threads.clamp(1, count.max(1));
         let mut shares: Vec<Vec<Vec<Draw>>> = vec![Vec::new(); threads];
         for (n, batch) in batches.into_iter().enumerate() {
             shares[n % threads].push(batch);
@@ -110,6 +112,7 @@ impl Loader {
         Ok(Self {
             threads: receivers,
             next: 0,
+            batches: count,
         })
     }
 
@@ -119,9 +122,17 @@ impl Loader {
     /// [`TrainError::Data`] when a picture cannot be read or is damaged.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<Batch>, TrainError> {
+        if self.next == self.batches {
+            return Ok(None);
+        }
         let thread = self.next % self.threads.len();
         self.next += 1;
-        self.threads[thread].recv().ok().transpose()
+        let batch = self.threads[thread].recv();
+        batch
+            .map_err(|_| {
+                TrainError::Corpus("a thread that decodes faces ended before its batches did".into())
+            })?
+            .map(Some)
     }
 }
 

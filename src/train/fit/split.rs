@@ -115,8 +115,8 @@ fn annotated(videos: &[String], folder: &Path) -> Result<Vec<bool>, TrainError> 
             folder.display()
         )));
     }
-    Ok(videos
-        .iter()
-        .map(|video| validation.contains_key(stem(video)))
-        .collect())
+    // `a_left` in a folder for validation holds out the faces of `a`.
+    let validation: BTreeSet<&str> = validation.keys().map(|name| footage(name)).collect();
+    let held_out = videos.iter().map(|video| validation.contains(footage(video)));
+    Ok(held_out.collect())
 }

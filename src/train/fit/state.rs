@@ -127,8 +127,15 @@ impl Folder {
     pub fn resume(&self, kind: ModelKind) -> Result<Option<Resumed>, TrainError> {
         let path = self.path.join(CHECKPOINT);
         if !path.exists() {
-            self.trim(&Progress::default())?;
-            return Ok(None);
+            return match self.stranger()? {
+                Some(name) => Err(TrainError::Output {
+                    path: self.path.clone(),
+                    cause: format!(
+                        "holds a `{name}` and no checkpoint, so it is not this training's; train into another folder"
+                    ),
+                }),
+                None => Ok(None),
+            };
         }
         let mut weights = StateDict::read_with(&path, kind, |name| name.starts_with(MOMENT))?;
         let record = weights.metadata.remove(RECORD).unwrap_or_default();
@@ -239,7 +246,9 @@ impl Folder {
                 .and_then(|name| name.to_str())
                 .unwrap_or_default();
             let is_epoch = name.starts_with("epoch-") && name.ends_with(".safetensors");
-            if is_epoch && !kept.contains(&path) {
+            // What a process that was killed did not finish.
+            let is_torn = name.starts_with(".weights-");
+            if is_torn || is_epoch && !kept.contains(&path) {
                 fs::remove_file(&path).map_err(|error| self.unwritten(&error))?;
             }
         }
@@ -256,6 +265,18 @@ impl Folder {
         let file = OpenOptions::new().create(true).append(true).open(self.curves());
         file.and_then(|mut file| file.write_all(&text))
             .map_err(|error| self.unwritten(&error))
+    }
+
+    /// A file that training would replace or remove. A training's own lie beside a checkpoint, which comes first.
+    fn stranger(&self) -> Result<Option<String>, TrainError> {
+        for entry in fs::read_dir(&self.path).map_err(|error| self.unwritten(&error))? {
+            let name = entry.map_err(|error| self.unwritten(&error))?.file_name();
+            let name = name.to_string_lossy();
+            if name.ends_with(".safetensors") || name.starts_with("curves.") {
+                return Ok(Some(name.into_owned()));
+            }
+        }
+        Ok(None)
     }
 
     fn trim(&self, progress: &Progress) -> Result<(), TrainError> {

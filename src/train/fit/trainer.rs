@@ -104,6 +104,17 @@ impl<'a> Trainer<'a> {
             progress,
             folder,
         };
+        if fresh {
+            // From now on the folder is known for this training's.
+            let Self {
+                folder,
+                model,
+                optimiser,
+                progress,
+                ..
+            } = &trainer;
+            folder.checkpoint(model, optimiser, progress)?;
+        }
         tell(Event::Started {
             kind: kind.name(),
             device: device.to_string(),
@@ -248,6 +259,10 @@ impl<'a> Trainer<'a> {
         self.optimiser
             .step(self.model.weights(), &gradients)
             .map_err(torch)?;
+        let sum = self.sum().map_err(TrainError::torch("looking at the weights"))?;
+        if !sum.is_finite() {
+            return Err(self.not_finite(sum, &batch.draws));
+        }
         let names = self.model.kind().tasks().iter().map(|&task| name(task));
         Ok(Step {
             epoch: self.progress.epoch + 1,
@@ -255,6 +270,20 @@ impl<'a> Trainer<'a> {
             loss: losses.iter().sum(),
             losses: names.zip(losses).collect(),
         })
+    }
+
+    /// The sum of all weights: no number as soon as one of them is none.
+    fn sum(&self) -> Result<f64, tch::TchError> {
+        let _no_grad = tch::no_grad_guard();
+        let sums = self
+            .model
+            .weights()
+            .values()
+            .map(|weight| weight.f_sum(tch::Kind::Float));
+        let sums = sums.collect::<Result<Vec<_>, _>>()?;
+        Tensor::f_stack(&sums, 0)?
+            .f_sum(tch::Kind::Double)?
+            .f_double_value(&[])
     }
 
     fn not_finite(&self, loss: f64, draws: &[Draw]) -> TrainError {
@@ -282,6 +311,9 @@ impl<'a> Trainer<'a> {
     /// Scores the epoch, keeps its weights where it is among the best, and writes a checkpoint.
     fn end_epoch(&mut self, batches: usize, tell: &mut dyn FnMut(Event)) -> Result<(), TrainError> {
         let (held_out_loss, score) = self.score()?;
+        if !(held_out_loss.is_finite() && score.score.is_finite()) {
+            return Err(self.not_finite(held_out_loss, &[]));
+        }
         let epoch = Epoch {
             epoch: self.progress.epoch + 1,
             step: self.progress.step,
