@@ -126,7 +126,9 @@ fn workers(watched: &Watched) -> Markup {
 
 fn stages(seconds: &StageSeconds) -> Markup {
     let total = seconds.total.max(f64::MIN_POSITIVE);
-    let stages: [(&str, f64, &[(f64, &str)]); 5] = [
+    /// What a stage waited for, and how long.
+    type Waits<'a> = &'a [(f64, &'a str)];
+    let stages: [(&str, f64, Waits<'_>); 5] = [
         ("fetch", seconds.fetch, &[]),
         (
             "decode",
