@@ -381,7 +381,12 @@ fn the_jobs_of_the_repository_load() {
     for entry in std::fs::read_dir(&folder).expect("the repository has a folder jobs/") {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "toml") {
-            load(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+            let trains = std::fs::read_to_string(&path).unwrap().contains("\n[train]");
+            let problem = match trains {
+                true => load_train(&path, &[]).err(),
+                false => load(&path, &[]).err(),
+            };
+            assert!(problem.is_none(), "{}", problem.unwrap());
             loaded += 1;
         }
     }

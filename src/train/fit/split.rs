@@ -2,7 +2,7 @@
 
 use super::error::TrainError;
 use crate::spec::{SplitBy, TrainJob};
-use crate::train::annotations::{self, Split};
+use crate::train::annotations::{self, AnnotationError, Split};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -106,17 +106,22 @@ fn listed(videos: &[String], names: &[String]) -> Result<Vec<bool>, TrainError> 
 
 /// As the folders of the annotations say. What they do not name is trained on.
 fn annotated(videos: &[String], folder: &Path) -> Result<Vec<bool>, TrainError> {
-    let people = |split| annotations::read(folder, split).map(|annotations| annotations.persons);
-    let (train, validation) = (people(Split::Train)?, people(Split::Validation)?);
-    if let Some(both) = train.keys().find(|name| validation.contains_key(*name)) {
+    // `a_left` in a folder for validation holds out the faces of `a`.
+    let footages = |split| -> Result<BTreeSet<String>, TrainError> {
+        let people = match annotations::read(folder, split) {
+            Err(AnnotationError::None { .. }) => return Ok(BTreeSet::new()),
+            other => other?.persons,
+        };
+        Ok(people.keys().map(|name| footage(name).to_owned()).collect())
+    };
+    let (train, validation) = (footages(Split::Train)?, footages(Split::Validation)?);
+    if let Some(both) = train.intersection(&validation).next() {
         return Err(TrainError::Leak(format!(
             "`{both}` is annotated in folders for training and for validation below {}; train on the tasks one by one, or split by \
              another rule of [validation]",
             folder.display()
         )));
     }
-    // `a_left` in a folder for validation holds out the faces of `a`.
-    let validation: BTreeSet<&str> = validation.keys().map(|name| footage(name)).collect();
     let held_out = videos.iter().map(|video| validation.contains(footage(video)));
     Ok(held_out.collect())
 }
