@@ -147,6 +147,7 @@ fn exit_codes_are_those_of_the_help() {
         .lines()
         .skip_while(|line| !line.starts_with("Exit codes:"))
         .skip(1)
+        .take_while(|line| !line.is_empty())
         .filter_map(|line| line.trim().split_once(' '))
         .map(|(code, meaning)| (code, meaning.trim()))
         .collect();
