@@ -8,6 +8,8 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 /// Head and body of an answer.
 fn ask(address: &str, method: &str, path: &str) -> (String, String) {
@@ -77,7 +79,15 @@ fn figures_and_page_tell_what_happened() {
         }
     }
 
-    let (head, text) = ask(&address, "GET", "/metrics");
+    // An event is printed a moment before it is counted.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let (head, text) = loop {
+        let answer = ask(&address, "GET", "/metrics");
+        if answer.1.contains("affectmill_shards_done 4\n") || Instant::now() > deadline {
+            break answer;
+        }
+        sleep(Duration::from_millis(20));
+    };
     assert!(head.contains("application/openmetrics-text"), "{head}");
     let samples = samples(&text);
     let expected = json!({
