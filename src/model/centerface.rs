@@ -8,6 +8,7 @@
 //! Canonical tensors: `conv.{i}.{weight,bias}` for every convolution in order, `up.{0,1,2}.{weight,bias}` for the steps up,
 //! batch norm folded in.
 
+use super::batch::GpuSample;
 use super::checkpoint::Checkpoint;
 use super::onednn::Geometry;
 use super::onnx::Graph;
@@ -209,6 +210,43 @@ pub struct Detection {
     pub landmarks: [f32; 10],
 }
 
+/// Pictures of one size: planes R, G, B of values 0…255.
+pub enum Pictures<'a> {
+    /// In host memory, one after the other.
+    Host(&'a [f32]),
+    /// On the detector's GPU.
+    Gpu(Vec<GpuSample>),
+}
+
+impl Pictures<'_> {
+    /// How many there are of `one` value each; `None` where that does not come out.
+    fn count(&self, one: usize) -> Option<usize> {
+        match self {
+            Self::Host(values) => (one > 0 && values.len().is_multiple_of(one)).then(|| values.len() / one),
+            Self::Gpu(pictures) => {
+                let fits = |picture: &GpuSample| picture.0.len() == 1 && picture.0[0].numel() == one;
+                pictures.iter().all(fits).then_some(pictures.len())
+            }
+        }
+    }
+
+    /// Some of them, as `[count, 3, height, width]`.
+    fn tensor(&self, first: usize, count: usize, size: [usize; 2]) -> Result<Tensor, TchError> {
+        let [height, width] = size;
+        let one = 3 * height * width;
+        match self {
+            Self::Host(values) => {
+                let values = &values[first * one..][..count * one];
+                Tensor::f_from_slice(values)?.f_view([count as i64, 3, height as i64, width as i64])
+            }
+            Self::Gpu(pictures) => {
+                let pictures = pictures[first..][..count].iter().map(|picture| &picture.0[0]);
+                Tensor::f_stack(&pictures.collect::<Vec<_>>(), 0)
+            }
+        }
+    }
+}
+
 /// The network on a device.
 pub struct Detector {
     convs: Vec<Conv>,
@@ -280,26 +318,24 @@ impl Detector {
         build().map_err(ModelError::torch("building the detector"))
     }
 
-    /// Finds faces in up to [`DETECTOR_BATCH`] pictures of `width` × `height`, both multiples of [`DETECTOR_GRID`]: planes R,
-    /// G, B of values 0…255 of one picture after the other. For each picture the faces whose score is above `min_score`,
-    /// the surest first.
+    /// Finds faces in up to [`DETECTOR_BATCH`] pictures of `width` × `height`, both multiples of [`DETECTOR_GRID`]. For each
+    /// picture the faces whose score is above `min_score`, the surest first.
     ///
     /// # Errors
-    /// [`ModelError::Batch`] for another length; [`ModelError::Torch`] when libtorch refuses.
+    /// [`ModelError::Batch`] for pictures of another size; [`ModelError::Torch`] when libtorch refuses.
     pub fn detect(
         &self,
-        pictures: &[f32],
+        pictures: &Pictures<'_>,
         width: usize,
         height: usize,
         min_score: f32,
     ) -> Result<Vec<Vec<Detection>>, ModelError> {
-        let one = 3 * width * height;
         let grid = width.is_multiple_of(DETECTOR_GRID) && height.is_multiple_of(DETECTOR_GRID);
-        if one == 0 || !grid || !pictures.len().is_multiple_of(one) || pictures.len() > DETECTOR_BATCH * one {
-            let cause = format!("{} values are no pictures of {width} × {height}", pictures.len());
+        let count = pictures.count(3 * width * height);
+        let Some(count) = count.filter(|&count| grid && count <= DETECTOR_BATCH) else {
+            let cause = format!("no pictures of {width} × {height}, or more than {DETECTOR_BATCH}");
             return Err(ModelError::Batch(cause));
-        }
-        let count = pictures.len() / one;
+        };
         let _no_grad = tch::no_grad_guard();
         // On the CPU each picture by itself: its activations are many times what the caches hold. On a GPU always as many
         // pictures, so that a face does not depend on how frames fall into batches.
@@ -308,16 +344,12 @@ impl Detector {
         } else {
             DETECTOR_BATCH
         };
-        let run = |pictures: &[f32]| -> Result<Vec<Vec<f32>>, TchError> {
-            let count = pictures.len() / one;
-            let shape = [count as i64, 3, height as i64, width as i64];
-            let mut batch = Tensor::f_from_slice(pictures)?.f_view(shape)?;
+        let run = |first: usize, count: usize| -> Result<Vec<Vec<f32>>, TchError> {
+            let mut batch = pictures.tensor(first, count, [height, width])?;
             if count < piece {
-                let rest = [(piece - count) as i64, shape[1], shape[2], shape[3]];
-                batch = Tensor::f_cat(
-                    &[&batch, &Tensor::f_zeros(rest, (Kind::Float, tch::Device::Cpu))?],
-                    0,
-                )?;
+                let rest = [(piece - count) as i64, 3, height as i64, width as i64];
+                let rest = Tensor::f_zeros(rest, (Kind::Float, batch.device()))?;
+                batch = Tensor::f_cat(&[&batch, &rest], 0)?;
             }
             let heads = self.forward(&channels_last(&batch.f_to_device(self.device.tch())?)?)?;
             heads
@@ -333,9 +365,10 @@ impl Detector {
         };
         let cells = (width / CELL) * (height / CELL);
         let mut all = Vec::with_capacity(count);
-        for pictures in pictures.chunks(piece * one) {
-            let heads = run(pictures).map_err(ModelError::torch("finding faces"))?;
-            for picture in 0..pictures.len() / one {
+        for first in (0..count).step_by(piece) {
+            let count = piece.min(count - first);
+            let heads = run(first, count).map_err(ModelError::torch("finding faces"))?;
+            for picture in 0..count {
                 let mut maps = heads
                     .iter()
                     .zip(HEADS)

@@ -54,9 +54,12 @@ impl Device {
         (0..workers).map(|n| device(n).to_string()).collect()
     }
 
-    /// Refuses a GPU that is not there.
+    /// Refuses a GPU that is not there. One that is there is told to compute exactly.
     pub(super) fn require(self) -> Result<(), ModelError> {
         let count = Self::cuda_count();
+        if count > 0 {
+            super::onednn::be_exact();
+        }
         match self.0 {
             tch::Device::Cuda(index) if index >= count => Err(ModelError::Device {
                 device: self.to_string(),

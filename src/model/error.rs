@@ -52,6 +52,17 @@ pub enum ModelError {
          which makes another dataset"
     )]
     NoBf16,
+    /// A GPU whose memory is full.
+    #[error(
+        "{device} has no memory even for half a batch of {batch} faces; set a smaller run.batch, run fewer workers on it, or \
+         close what else uses it"
+    )]
+    GpuMemory {
+        /// The GPU.
+        device: String,
+        /// Faces of a whole batch.
+        batch: usize,
+    },
     /// A batch used against its contract.
     #[error("batch: {0}")]
     Batch(String),

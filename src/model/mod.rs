@@ -11,6 +11,7 @@
 //! video, starts no thread and prints nothing; libtorch is called through its fallible methods only, so that a bad
 //! tensor is an error and never a panic.
 
+mod batch;
 mod body;
 mod centerface;
 mod checkpoint;
@@ -33,21 +34,24 @@ mod pyramid;
 mod readout;
 mod resnet;
 mod state;
+mod surface;
 #[cfg(test)]
 pub(crate) mod tests;
 mod trainable;
 mod xception;
 
+pub use batch::{Batch, GpuSample, Sample};
 pub use centerface::{
-    DETECTOR_ARCHITECTURE, DETECTOR_BATCH, DETECTOR_GRID, Detection, Detector, import_detector,
+    DETECTOR_ARCHITECTURE, DETECTOR_BATCH, DETECTOR_GRID, Detection, Detector, Pictures, import_detector,
 };
 pub use describe::{WeightsInfo, describe, describe_detector, stated_crop};
 pub use device::{Device, libtorch_version, self_test, set_threads};
 pub use error::ModelError;
 pub use import::{Imported, import_weights};
 pub use init::init_weights;
-pub use network::{Batch, Network};
+pub use network::Network;
 pub use state::{Array, StateDict};
+pub use surface::{Affine, Colours, Lattice, PlaneMemory, Resampler, Surface, Warper, Weights};
 pub use trainable::{BODY_LAYERS, Trainable, batch_tensor, values};
 
 use crate::domain::ModelKind;

@@ -1,118 +1,18 @@
-//! The inference network and the batch it reads.
+//! The inference network.
 //!
-//! Flows in: samples of [`INPUT_LEN`] normalised values, one face each. Flows out: one row of outputs a sample. A row's bits
-//! depend on its sample and the weights alone: not on its place in the batch, its neighbours, the size of the batch or
-//! (on the CPU) the number of threads.
+//! Flows in: a batch of samples, one face each. Flows out: one row of outputs a sample. A row's bits depend on its sample and
+//! the weights alone: not on its place in the batch, its neighbours or (on the CPU) the size of the batch and the number of
+//! threads. On a GPU they depend on the kind of GPU, and on the batch's capacity, as libraries choose algorithms by it.
 
 use super::readout::Readout;
 use super::resnet::{Body, Placement};
 use super::state::StateDict;
 use super::xception::Xception;
-use super::{Device, INPUT_LEN, INPUT_SIZE, ModelError};
+use super::{Batch, Device, ModelError};
 use crate::domain::{ModelKind, Precision};
+use std::cell::Cell;
 use std::path::Path;
 use tch::{Kind, TchError, Tensor};
-
-/// Batches are padded with zeros to at least this many samples: libraries like to treat one or two samples by
-/// themselves, in another order of summation.
-const SMALLEST: usize = 4;
-
-/// Samples gathered for one call of [`Network::infer`], in host memory.
-pub struct Batch {
-    // Always as long as the largest tensor made of it; zero past the samples.
-    data: Vec<f32>,
-    capacity: usize,
-    len: usize,
-    device: Device,
-}
-
-impl Batch {
-    /// An empty batch for at most `capacity` samples that a network on `device` will read.
-    ///
-    /// # Errors
-    /// [`ModelError::Batch`] for a capacity of zero or one that overflows memory's addresses;
-    /// [`ModelError::Device`] for a GPU that is not there.
-    pub fn new(capacity: usize, device: Device) -> Result<Self, ModelError> {
-        device.require()?;
-        let length = capacity
-            .max(SMALLEST)
-            .checked_mul(INPUT_LEN)
-            .filter(|_| capacity > 0);
-        let mut data = Vec::new();
-        let length = length.filter(|&length| data.try_reserve_exact(length).is_ok());
-        let length = length.ok_or_else(|| {
-            ModelError::Batch(format!(
-                "a capacity of {capacity} samples is impossible; choose 1 to some hundreds"
-            ))
-        })?;
-        data.resize(length, 0.0);
-        Ok(Self {
-            data,
-            capacity,
-            len: 0,
-            device,
-        })
-    }
-
-    /// How many samples fit.
-    pub fn capacity(&self) -> usize {
-        self.capacity
-    }
-
-    /// How many samples are in.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Holds no sample.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Takes every sample out.
-    pub fn clear(&mut self) {
-        self.data[..self.len * INPUT_LEN].fill(0.0);
-        self.len = 0;
-    }
-
-    /// Adds one sample: 3 planes R, G, B of 128×128 values, rows top to bottom, each `(value/255 − mean) / std`.
-    ///
-    /// # Errors
-    /// [`ModelError::Batch`] when the batch is full or the sample is not [`INPUT_LEN`] long.
-    pub fn push(&mut self, sample: &[f32]) -> Result<(), ModelError> {
-        if self.len == self.capacity {
-            let cause = format!("all {} places are taken; infer and clear it first", self.capacity);
-            return Err(ModelError::Batch(cause));
-        }
-        if sample.len() != INPUT_LEN {
-            let cause = format!(
-                "a sample of {} values where {INPUT_LEN} are expected",
-                sample.len()
-            );
-            return Err(ModelError::Batch(cause));
-        }
-        self.data[self.len * INPUT_LEN..][..INPUT_LEN].copy_from_slice(sample);
-        self.len += 1;
-        Ok(())
-    }
-
-    /// `[rows, 3, 128, 128]` on the device, zeros past the samples. On a GPU always of one shape, because there
-    /// the choice of algorithm, and with it the last bits, depends on it.
-    fn tensor(&self, kind: Kind) -> Result<Tensor, TchError> {
-        let rows = if self.device == Device::cpu() {
-            self.len
-        } else {
-            self.capacity
-        };
-        let rows = rows.max(SMALLEST);
-        let side = INPUT_SIZE as i64;
-        let samples = Tensor::f_from_slice(&self.data[..rows * INPUT_LEN])?;
-        samples
-            .f_view([rows as i64, 3, side, side])?
-            .f_to_device(self.device.tch())?
-            .f_to_kind(kind)
-    }
-}
 
 /// A model ready to label, on one device.
 pub struct Network {
@@ -120,6 +20,8 @@ pub struct Network {
     kind: ModelKind,
     precision: Kind,
     device: Device,
+    /// In how many pieces a batch is read: 2 once the GPU had no memory for a whole one.
+    pieces: Cell<usize>,
 }
 
 impl Network {
@@ -174,6 +76,7 @@ impl Network {
             kind,
             precision: place.kind,
             device,
+            pieces: Cell::new(1),
         })
     }
 
@@ -181,8 +84,9 @@ impl Network {
     /// and action-unit logits, in the order of `kind.tasks()`. An empty batch gives no rows.
     ///
     /// # Errors
-    /// [`ModelError::Batch`] when the batch is meant for another device; [`ModelError::Torch`] when memory runs out or
-    /// the device fails.
+    /// [`ModelError::Batch`] when the batch is meant for another device; [`ModelError::GpuMemory`] when the GPU has no room even
+    /// for half a batch (once it had none for a whole one, batches are read in two halves); [`ModelError::Torch`] when the
+    /// device fails.
     pub fn infer(&self, batch: &Batch) -> Result<Vec<f32>, ModelError> {
         self.look(batch, false)
     }
@@ -200,13 +104,29 @@ impl Network {
             let cause = format!("made for {} but the network is on {}", batch.device, self.device);
             return Err(ModelError::Batch(cause));
         }
-        let mut rows = vec![0.0; batch.len * self.kind.output_count()];
-        if rows.is_empty() {
-            return Ok(rows);
-        }
         let _no_grad = tch::no_grad_guard();
-        let mut run = || {
-            let mut samples = batch.tensor(self.precision)?;
+        match self.rows(batch, mirrored) {
+            Err(error) if self.pieces.get() == 1 && batch.capacity() > 1 && out_of_memory(&error) => {
+                self.pieces.set(2);
+                self.rows(batch, mirrored)
+            }
+            rows => rows,
+        }
+        .map_err(|cause| match out_of_memory(&cause) {
+            true => ModelError::GpuMemory {
+                device: self.device.to_string(),
+                batch: batch.capacity(),
+            },
+            false => ModelError::torch("inferring a batch")(cause),
+        })
+    }
+
+    fn rows(&self, batch: &Batch, mirrored: bool) -> Result<Vec<f32>, TchError> {
+        let width = self.kind.output_count();
+        let mut rows = vec![0.0; batch.len * width];
+        let mut left = rows.as_mut_slice();
+        for (count, samples) in batch.tensors(self.precision, self.pieces.get()) {
+            let mut samples = samples?;
             if mirrored {
                 samples = samples.f_flip([3])?;
             }
@@ -215,12 +135,18 @@ impl Network {
                 .forward(&samples)?
                 .f_to_device(tch::Device::Cpu)?
                 .f_contiguous()?;
-            let taken = rows.len();
-            outputs.f_copy_data(&mut rows, taken)
-        };
-        run().map_err(ModelError::torch("inferring a batch"))?;
+            let (here, rest) = left.split_at_mut(count * width);
+            outputs.f_copy_data(here, count * width)?;
+            left = rest;
+        }
         Ok(rows)
     }
+}
+
+/// Whether an operation failed because the GPU's memory is full. libtorch tells it by words alone.
+fn out_of_memory(error: &TchError) -> bool {
+    let words = error.to_string();
+    words.contains("CUDA") && words.contains("out of memory")
 }
 
 /// The layers of each architecture.

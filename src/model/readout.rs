@@ -71,9 +71,9 @@ impl Readout {
             let lateral = lateral.f_view([channels, LEVEL_CHANNELS[source] as i64])?;
             weights.push(einsum("oprc,pq->orcq", &[reads, &lateral])?.f_reshape([outputs, -1])?);
         }
-        // The sums of bf16 levels are fp32, and so is what is made of them.
+        // The sums of bf16 and fp16 levels are fp32, and so is what is made of them.
         let kind = match place.kind {
-            Kind::BFloat16 => Kind::Float,
+            Kind::BFloat16 | Kind::Half => Kind::Float,
             kind => kind,
         };
         let place = Placement { kind, ..place };

@@ -51,9 +51,19 @@ const PACKED_FOR: i64 = 32;
 /// A square convolution with bias.
 pub(super) struct Conv {
     weight: Tensor,
-    bias: Tensor,
+    /// `None`: what follows adds it.
+    bias: Option<Tensor>,
     geometry: Geometry,
-    onednn: bool,
+    fused: Fused,
+}
+
+/// Who fuses the ReLU and the addition after a convolution into it.
+#[derive(Clone, Copy, PartialEq)]
+enum Fused {
+    OneDnn,
+    /// On a GPU.
+    CuDnn,
+    Nobody,
 }
 
 impl Conv {
@@ -65,18 +75,22 @@ impl Conv {
         side: usize,
         place: Placement,
     ) -> Result<Self, TchError> {
-        let onednn = place.has_onednn();
+        let fused = match place.device {
+            Device::Cuda(_) if geometry.groups == 1 => Fused::CuDnn,
+            _ if place.has_onednn() => Fused::OneDnn,
+            _ => Fused::Nobody,
+        };
         let mut weight = channels_last(&weight)?;
-        if onednn {
+        if fused == Fused::OneDnn {
             let side = side as i64;
             let channels = weight.size()[1] * geometry.groups;
             weight = onednn::pack(&weight, geometry, [PACKED_FOR, channels, side, side])?;
         }
         Ok(Self {
             weight,
-            bias,
+            bias: Some(bias),
             geometry,
-            onednn,
+            fused,
         })
     }
 
@@ -148,10 +162,21 @@ impl Conv {
         )
     }
 
+    /// Leaves the bias of this convolution to one that adds this one's output to its own: a kernel less on a GPU, where no
+    /// library adds a bias alone.
+    fn leave_bias_to(&mut self, next: &mut Self) -> Result<(), TchError> {
+        if let (Fused::CuDnn, Some(sum)) = (self.fused, &next.bias)
+            && let Some(bias) = self.bias.take()
+        {
+            next.bias = Some(sum.f_add(&bias)?);
+        }
+        Ok(())
+    }
+
     /// `[N, C, H, W]` to `[N, C′, H′, W′]`.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        if self.onednn {
-            return onednn::conv(x, &self.weight, &self.bias, self.geometry, false);
+        if let (Fused::OneDnn, Some(bias)) = (self.fused, &self.bias) {
+            return onednn::conv(x, &self.weight, bias, self.geometry, false);
         }
         let Geometry {
             padding,
@@ -163,7 +188,7 @@ impl Conv {
         let (benchmark, deterministic, cudnn, tf32) = (false, true, true, false);
         x.f_internal_convolution(
             &self.weight,
-            Some(&self.bias),
+            self.bias.as_ref(),
             [stride; 2],
             [padding; 2],
             [1, 1],
@@ -179,18 +204,48 @@ impl Conv {
 
     /// `relu(forward(x))`.
     pub(super) fn forward_relu(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        if self.onednn {
-            return onednn::conv(x, &self.weight, &self.bias, self.geometry, true);
+        let Geometry {
+            padding,
+            stride,
+            groups,
+        } = self.geometry;
+        match (self.fused, &self.bias) {
+            (Fused::OneDnn, Some(bias)) => onednn::conv(x, &self.weight, bias, self.geometry, true),
+            (Fused::CuDnn, bias) => x.f_cudnn_convolution_relu(
+                &self.weight,
+                bias.as_ref(),
+                [stride; 2],
+                [padding; 2],
+                [1, 1],
+                groups,
+            ),
+            _ => self.forward(x)?.f_relu_(),
         }
-        self.forward(x)?.f_relu_()
     }
 
     /// `relu(forward(x) + sum)`. May overwrite `sum`, which nothing else may look at any more.
     fn forward_add_relu(&self, x: &Tensor, sum: Tensor) -> Result<Tensor, TchError> {
-        if self.onednn {
-            return onednn::conv_add_relu(sum, x, &self.weight, &self.bias, self.geometry);
+        let Geometry {
+            padding,
+            stride,
+            groups,
+        } = self.geometry;
+        match (self.fused, &self.bias) {
+            (Fused::OneDnn, Some(bias)) => {
+                onednn::conv_add_relu(sum, x, &self.weight, bias, self.geometry)
+            }
+            (Fused::CuDnn, bias) => x.f_cudnn_convolution_add_relu(
+                &self.weight,
+                &sum,
+                1.0,
+                bias.as_ref(),
+                [stride; 2],
+                [padding; 2],
+                [1, 1],
+                groups,
+            ),
+            _ => self.forward(x)?.f_add_(&sum)?.f_relu_(),
         }
-        self.forward(x)?.f_add_(&sum)?.f_relu_()
     }
 }
 
@@ -225,10 +280,12 @@ impl Bottleneck {
             )
         };
         let small = side / stride as usize;
-        Ok(Self {
-            convs: [conv(1, 1, side)?, conv(2, stride, side)?, conv(3, 1, small)?],
-            shortcut: projected.then(project).transpose()?,
-        })
+        let mut convs = [conv(1, 1, side)?, conv(2, stride, side)?, conv(3, 1, small)?];
+        let mut shortcut = projected.then(project).transpose()?;
+        if let Some(shortcut) = &mut shortcut {
+            shortcut.leave_bias_to(&mut convs[2])?;
+        }
+        Ok(Self { convs, shortcut })
     }
 
     /// May overwrite `x`, which nothing else may look at any more, unless the block has a shortcut of its own.

@@ -3,7 +3,7 @@
 //! An output does not depend on the other faces of its batch, so whoever fills batches may cut them anywhere.
 
 use crate::domain::{Crop, ModelKind};
-use crate::model::{Batch, Device, INPUT_LEN, ModelError, Network};
+use crate::model::{Batch, Device, INPUT_LEN, ModelError, Network, Sample};
 use crate::spec::Job;
 use std::path::PathBuf;
 
@@ -74,18 +74,28 @@ impl Engine {
     /// Adds a prepared face: for each of [`crops`](Self::crops) planar RGB `[3, 128, 128]` f32, normalised.
     ///
     /// # Errors
-    /// [`ModelError`] when the sample has another length or the batch is full; nothing is added then.
-    pub fn push(&mut self, sample: &[f32]) -> Result<(), ModelError> {
-        if sample.len() != self.input_len() {
-            let (found, crops) = (sample.len(), self.crops.len());
-            let cause = format!("a sample of {found} values where {crops} × {INPUT_LEN} are expected");
-            return Err(ModelError::Batch(cause));
+    /// [`ModelError`] when the sample has another length or the batch is full, nothing is added then; or when the GPU fails.
+    pub fn push(&mut self, sample: &Sample) -> Result<(), ModelError> {
+        match sample {
+            Sample::Host(values) => {
+                if values.len() != self.input_len() {
+                    let (found, crops) = (values.len(), self.crops.len());
+                    let cause =
+                        format!("a sample of {found} values where {crops} × {INPUT_LEN} are expected");
+                    return Err(ModelError::Batch(cause));
+                }
+                let crops = values.chunks_exact(INPUT_LEN);
+                self.batches
+                    .iter_mut()
+                    .zip(crops)
+                    .try_for_each(|(batch, crop)| batch.push(crop))
+            }
+            Sample::Gpu(crops) => self
+                .batches
+                .iter_mut()
+                .enumerate()
+                .try_for_each(|(n, batch)| batch.take(crops, n)),
         }
-        let crops = sample.chunks_exact(INPUT_LEN);
-        self.batches
-            .iter_mut()
-            .zip(crops)
-            .try_for_each(|(batch, crop)| batch.push(crop))
     }
 
     /// Throws away what was pushed.

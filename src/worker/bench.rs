@@ -4,10 +4,11 @@
 
 use super::heartbeat::Reports;
 use super::pipeline::{Pipeline, PipelineError};
-use crate::model::{Device, INPUT_LEN};
+use crate::domain::Crop;
+use crate::model::{Device, Sample};
 use crate::queue::{Assignment, Lease};
 use crate::stages::decode::{DecodeError, Sampler, VideoReader};
-use crate::stages::faces::{self, Preparer};
+use crate::stages::faces::{self, InputMaker};
 use crate::store::Access;
 use serde::Serialize;
 use std::fs::File;
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// Batches that the models run in a round.
 const BATCHES: usize = 6;
+/// The same on a GPU, where one takes milliseconds.
+const BATCHES_ON_GPU: usize = 100;
 
 /// Faces a second of each kind of measurement.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -55,7 +58,8 @@ pub struct Bench {
     assignment: Assignment,
     lease: Lease,
     pipeline: Pipeline,
-    faces: Vec<Vec<f32>>,
+    faces: Vec<Sample>,
+    on_gpu: bool,
 }
 
 impl Bench {
@@ -70,6 +74,7 @@ impl Bench {
             assignment,
             lease,
             faces: Vec::new(),
+            on_gpu: device != Device::cpu(),
         })
     }
 
@@ -79,12 +84,16 @@ impl Bench {
     /// [`BenchError`] when a video, a model or the part fails.
     pub fn round(&mut self) -> Result<Round, BenchError> {
         let began = cpu_time();
-        let (frames, decode, prepare) = self.decode()?;
+        let (frames, decode, prepare) = self.decode(true)?;
         let decoded = cpu_time();
         let (faces, model) = self.model()?;
         let each = (decoded - began) / frames as f64 + (cpu_time() - decoded) / faces as f64;
         Ok(Round {
-            decode,
+            // A GPU decodes on while faces are prepared, so there the time of the one cannot be told from the other's.
+            decode: match self.on_gpu {
+                true => self.decode(false)?.1,
+                false => decode,
+            },
             prepare,
             model,
             whole: self.whole()?,
@@ -93,13 +102,14 @@ impl Bench {
     }
 
     /// Frames, and frames a second of decoding and of preparation.
-    fn decode(&mut self) -> Result<(u64, f64, f64), BenchError> {
+    fn decode(&mut self, prepare: bool) -> Result<(u64, f64, f64), BenchError> {
         let options = self.pipeline.decode_options();
         let capacity = self.pipeline.engine().capacity();
-        let mut preparer = Preparer::new();
-        let mut prepared = 0;
+        // A whole picture has no landmarks, whatever the job crops by.
+        let recipes = vec![Crop::Box; self.pipeline.engine().crops().len()];
+        let mut inputs = InputMaker::default();
+        let mut frames = 0;
         let mut preparing = Duration::ZERO;
-        let mut other = Duration::ZERO;
         let began = Instant::now();
         for video in &self.lease.shard.videos {
             let path = self.assignment.input_root.join(video.file()).to_string();
@@ -110,31 +120,26 @@ impl Bench {
                     continue;
                 }
                 let Some(picture) = frame.picture else { continue };
-                let making = Instant::now();
-                let mut input = vec![0.0; self.pipeline.engine().input_len()];
-                let preparation = Instant::now();
-                let (first, others) = input.split_at_mut(INPUT_LEN);
-                if preparer
-                    .prepare(&picture, &faces::full_frame(&picture), first)
-                    .is_ok()
-                {
-                    others
-                        .chunks_exact_mut(INPUT_LEN)
-                        .for_each(|other| other.copy_from_slice(first));
-                    prepared += 1;
-                    preparing += preparation.elapsed();
-                    if self.faces.len() < capacity {
-                        self.faces.push(input);
-                    }
+                frames += 1;
+                if !prepare {
+                    continue;
                 }
-                other += making.elapsed();
+                let preparation = Instant::now();
+                let face = faces::full_frame(&picture);
+                let made = inputs.crops(&picture, &face, &recipes, Vec::new());
+                if let Ok(input) = made
+                    && self.faces.len() < capacity
+                {
+                    self.faces.push(input);
+                }
+                preparing += preparation.elapsed();
             }
         }
-        if prepared == 0 {
+        if frames == 0 {
             return Err(BenchError::NoFrames);
         }
-        let decoding = began.elapsed() - other;
-        Ok((prepared, rate(prepared, decoding), rate(prepared, preparing)))
+        let decoding = began.elapsed() - preparing;
+        Ok((frames, rate(frames, decoding), rate(frames, preparing)))
     }
 
     /// Faces, and faces a second.
@@ -142,7 +147,8 @@ impl Bench {
         let engine = self.pipeline.engine();
         let began = Instant::now();
         let mut labelled = 0;
-        for _ in 0..BATCHES {
+        let batches = if self.on_gpu { BATCHES_ON_GPU } else { BATCHES };
+        for _ in 0..batches {
             for face in self.faces.iter().cycle().take(engine.capacity()) {
                 engine.push(face).map_err(PipelineError::from)?;
                 labelled += 1;

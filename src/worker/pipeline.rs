@@ -25,7 +25,7 @@ mod weights;
 use super::heartbeat::Reports;
 use crate::dataset::{LabelSchema, PartInfo, StageSeconds, Trouble, VideoOutcome};
 use crate::domain::{Crop, Face, FrameIndex, Location, Micros, VideoKey};
-use crate::model::{self, Detector, Device, ModelError};
+use crate::model::{self, Detector, Device, ModelError, Sample};
 use crate::queue::{Assignment, Lease};
 use crate::spec::{Crops, FaceMode, Job};
 use crate::stages::decode::{DecodeOptions, Picture};
@@ -134,7 +134,7 @@ struct Item {
 
 enum Content {
     /// A face, prepared: for each crop planar RGB `[3, 128, 128]`, normalised.
-    Face(Face, Vec<f32>),
+    Face(Face, Sample),
     /// There is no face in the frame.
     NoFace,
     /// A picture to find faces in, and whether a scene cut lies between it and the one before.
@@ -279,7 +279,7 @@ impl Pipeline {
                 .join()
                 .map_err(|_| PipelineError::Thread("panicked".into()))?;
             match decoded.failure.take() {
-                Some(error) => Err(error.into()),
+                Some(error) => Err(error),
                 None => Ok::<_, PipelineError>((tally?, decoded)),
             }
         })?;

@@ -11,6 +11,7 @@ const ROOM: usize = 1024;
 
 #[allow(unsafe_code)]
 unsafe extern "C" {
+    fn affectmill_be_exact();
     fn affectmill_pack(
         weight: Handle,
         padding: i64,
@@ -42,6 +43,13 @@ unsafe extern "C" {
         error: *mut c_char,
         room: usize,
     ) -> Handle;
+}
+
+/// Rules out, for the whole process, what makes a GPU's results inexact (TF32) or another each time. Cheap to call again.
+#[allow(unsafe_code)]
+pub(super) fn be_exact() {
+    // SAFETY: it takes nothing and sets four flags of libtorch's context, which it guards itself.
+    unsafe { affectmill_be_exact() };
 }
 
 /// A convolution's geometry, alike in both directions.

@@ -5,6 +5,7 @@
 // with the reason in `error`.
 
 #include <ATen/ATen.h>
+#include <ATen/Context.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <algorithm>
 #include <cstring>
@@ -38,6 +39,16 @@ template <typename F> at::Tensor *guarded(char *error, size_t room, F &&body) {
 } // namespace
 
 extern "C" {
+
+// No TF32, no algorithms chosen by a stopwatch, none that add in an order of chance: for the whole process. Functions that take
+// no such wishes of their own look here.
+void affectmill_be_exact() {
+  auto &context = at::globalContext();
+  context.setBenchmarkCuDNN(false);
+  context.setDeterministicCuDNN(true);
+  context.setAllowTF32CuDNN(false);
+  context.setAllowTF32CuBLAS(false);
+}
 
 // The weight in the layout that oneDNN wants for inputs of this shape.
 at::Tensor *affectmill_pack(const at::Tensor *weight, int64_t padding, int64_t stride, int64_t groups,

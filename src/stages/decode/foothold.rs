@@ -65,6 +65,15 @@ fn add_picture(hash: &mut Sha256, picture: &Picture) {
     let size = picture.stored();
     hash.update(size.width.to_le_bytes());
     hash.update(size.height.to_le_bytes());
+    if let Some(surface) = picture.surface() {
+        // A GPU that fails here leaves a hash that is no frame's: then nothing is gone on from.
+        surface
+            .every_row(ROW_STEP)
+            .unwrap_or_default()
+            .iter()
+            .for_each(|rows| hash.update(rows));
+        return;
+    }
     for component in picture.components() {
         let plane = picture.plane(component.plane);
         for y in (0..component.size.height as usize).step_by(ROW_STEP) {

@@ -204,7 +204,7 @@ pub(super) fn decoded(bytes: &[u8], max_pixels: u64) -> Result<Picture, BadImage
     if frame.is_corrupt() || frame.has_decode_errors() {
         return Err(corrupt("the decoder could not restore the whole picture"));
     }
-    Picture::new(frame, Orientation::default(), ffmpeg::Rational(0, 1)).map_err(unsupported)
+    Picture::new(frame, Orientation::default(), ffmpeg::Rational(0, 1), None).map_err(unsupported)
 }
 
 /// Counts the images of a folder.

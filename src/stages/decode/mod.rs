@@ -8,6 +8,7 @@
 //! Frames, their order and their times are those of `ffprobe -show_frames`, whatever the number of threads.
 
 mod crops;
+mod cuda;
 mod error;
 mod foothold;
 mod images;
@@ -17,6 +18,8 @@ mod sampling;
 mod stream;
 
 pub use error::DecodeError;
+#[cfg(test)]
+pub(crate) use picture::tests::drawn;
 pub use picture::{Colour, Component, Picture, Plane, Samples};
 pub use sampling::Sampler;
 
@@ -39,6 +42,8 @@ pub struct DecodeOptions {
     pub max_pixels: u64,
     /// Frames of a video file; what comes after them is left out.
     pub max_frames: u64,
+    /// Index of the GPU whose NVDEC decodes video files, as CUDA counts it in this process; `None` for the CPU.
+    pub nvdec: Option<usize>,
 }
 
 /// One frame of a video.
@@ -144,6 +149,14 @@ impl VideoReader {
         match &self.source {
             Source::Crops(reader) => reader.recipe(),
             Source::File(_) | Source::Images(_) => None,
+        }
+    }
+
+    /// Why the video is decoded on the CPU though the options say otherwise; known once the first frame is out.
+    pub fn fallback(&self) -> Option<&str> {
+        match &self.source {
+            Source::File(reader) => reader.fallback(),
+            Source::Images(_) | Source::Crops(_) => None,
         }
     }
 

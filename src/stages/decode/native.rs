@@ -264,10 +264,15 @@ pub(super) struct Descriptor {
 }
 
 /// Describes the frame's pixel format; `None` for a format FFmpeg has no description of.
-#[allow(unsafe_code)]
 pub(super) fn descriptor(frame: &Video) -> Option<Descriptor> {
+    descriptor_of(frame.format().into())
+}
+
+/// Describes a pixel format.
+#[allow(unsafe_code)]
+pub(super) fn descriptor_of(format: ffi::AVPixelFormat) -> Option<Descriptor> {
     // SAFETY: descriptors are static tables of libavutil; null is checked.
-    let raw = unsafe { ffi::av_pix_fmt_desc_get(frame.format().into()).as_ref() }?;
+    let raw = unsafe { ffi::av_pix_fmt_desc_get(format).as_ref() }?;
     let components = raw.comp.iter().take(raw.nb_components.into());
     let components = components.map(|c| ComponentBytes {
         plane: c.plane as usize,

@@ -5,7 +5,9 @@
 //! bottom-up) are converted by swscale once, keeping family, matrix and range; all others are never copied.
 
 use super::native::{self, ComponentBytes, Descriptor};
+use super::cuda;
 use crate::domain::{Orientation, Size};
+use crate::model::{Lattice, Surface};
 use ffmpeg_next as ffmpeg;
 use ffmpeg_next::ffi;
 use ffmpeg_next::format::Pixel;
@@ -17,7 +19,7 @@ use ffmpeg_next::util::frame::side_data;
 
 /// A picture that owns its frame.
 pub struct Picture {
-    frame: Video,
+    memory: Memory,
     stored: Size,
     orientation: Orientation,
     /// Width ÷ height of a stored pixel.
@@ -25,6 +27,11 @@ pub struct Picture {
     colour: Colour,
     samples: Samples,
     components: Vec<Component>,
+}
+
+enum Memory {
+    Host(Video),
+    Gpu(Surface),
 }
 
 /// What the components are.
@@ -76,6 +83,19 @@ pub struct Component {
     pub site: (f64, f64),
 }
 
+impl Component {
+    /// Where its samples lie in a plane on a GPU.
+    pub fn lattice(&self) -> Lattice {
+        Lattice {
+            plane: self.plane,
+            offset: self.offset,
+            step: self.step,
+            width: self.size.width as usize,
+            height: self.size.height as usize,
+        }
+    }
+}
+
 /// Rows of one plane.
 #[derive(Clone, Copy)]
 pub struct Plane<'a> {
@@ -96,18 +116,24 @@ impl<'a> Plane<'a> {
 
 impl Picture {
     /// Takes a decoded frame; `orientation` is the stream's and gives way to one in the frame, `aspect` is the
-    /// container's, 0 when it tells none.
+    /// container's, 0 when it tells none, `gpu` the index of the GPU whose decoder may have made it.
     pub(super) fn new(
         frame: Video,
         orientation: Orientation,
         aspect: ffmpeg::Rational,
+        gpu: Option<usize>,
     ) -> Result<Self, String> {
         let stored = Size {
             width: frame.width(),
             height: frame.height(),
         };
         let name = format!("{:?}", frame.format());
-        let descriptor = native::descriptor(&frame).ok_or("the pixel format is unknown")?;
+        let on_gpu = gpu.filter(|_| cuda::is_there(&frame));
+        let descriptor = match on_gpu {
+            Some(_) => cuda::descriptor(&frame),
+            None => native::descriptor(&frame),
+        };
+        let descriptor = descriptor.ok_or("the pixel format is unknown")?;
         if stored.width == 0 || stored.height == 0 || descriptor.components.is_empty() {
             return Err(format!(
                 "a {name} picture of {}×{} has no pixels",
@@ -121,27 +147,31 @@ impl Picture {
         let orientation = own.unwrap_or(orientation);
         let aspect = native::pixel_aspect(aspect, &frame);
         let colour = colour_of(&frame, &descriptor);
-        let (frame, (samples, components)) = match layout(&frame, &descriptor) {
-            Some(layout) => (frame, layout),
-            None => {
-                let failed = |error| format!("cannot convert {name} pixels: {error}");
-                let frame = converted(&frame, colour).map_err(failed)?;
-                let descriptor = native::descriptor(&frame).ok_or("the pixel format is unknown")?;
-                let layout = layout(&frame, &descriptor);
-                (
-                    frame,
-                    layout.ok_or_else(|| format!("cannot read converted {name} pixels"))?,
-                )
-            }
-        };
-        let picture = Self {
-            frame,
+        let whole = |memory, (samples, components)| Self {
+            memory,
             stored,
             orientation,
             aspect,
             colour,
             samples,
             components,
+        };
+        let picture = match (layout(&frame, &descriptor), on_gpu) {
+            (Some((samples, components)), Some(gpu)) => {
+                let planes = planes_of(&components);
+                let surface = cuda::surface(&frame, gpu, &planes, samples.bytes)?;
+                return Ok(whole(Memory::Gpu(surface), (samples, components)));
+            }
+            (None, Some(_)) => return Err("its pixels on the GPU cannot be read".into()),
+            (Some(layout), None) => whole(Memory::Host(frame), layout),
+            (None, None) => {
+                let failed = |error| format!("cannot convert {name} pixels: {error}");
+                let frame = converted(&frame, colour).map_err(failed)?;
+                let descriptor = native::descriptor(&frame).ok_or("the pixel format is unknown")?;
+                let layout = layout(&frame, &descriptor);
+                let layout = layout.ok_or_else(|| format!("cannot read converted {name} pixels"))?;
+                whole(Memory::Host(frame), layout)
+            }
         };
         if picture
             .components
@@ -151,6 +181,14 @@ impl Picture {
             return Err(format!("a {name} picture lacks a plane"));
         }
         Ok(picture)
+    }
+
+    /// The picture's planes, where they lie on a GPU.
+    pub fn surface(&self) -> Option<&Surface> {
+        match &self.memory {
+            Memory::Host(_) => None,
+            Memory::Gpu(surface) => Some(surface),
+        }
     }
 
     /// Size in stored pixels once displayed (rotation applied). Pixels that are not square stay as they are.
@@ -192,25 +230,51 @@ impl Picture {
         &self.components
     }
 
-    /// The rows of one plane.
+    /// The rows of one plane of a picture in host memory.
+    ///
+    /// # Panics
+    /// Reading a row of what lies on a GPU: that goes through [`surface`](Self::surface).
     pub fn plane(&self, plane: usize) -> Plane<'_> {
-        let here = self.components.iter().filter(|c| c.plane == plane);
-        let (rows, samples) = here.fold((0, 0), |(rows, samples), c| {
-            let end = c.offset + (c.size.width as usize - 1) * c.step + 1;
-            (rows.max(c.size.height as usize), samples.max(end))
-        });
+        let (rows, samples) = planes_of(&self.components)
+            .get(plane)
+            .copied()
+            .unwrap_or_default();
         let row_bytes = samples * self.samples.bytes;
+        let (data, stride) = match &self.memory {
+            Memory::Host(frame) => (
+                native::plane(frame, plane, rows, row_bytes),
+                native::stride(frame, plane).unsigned_abs(),
+            ),
+            Memory::Gpu(_) => (&[][..], 0),
+        };
         Plane {
-            data: native::plane(&self.frame, plane, rows, row_bytes),
-            stride: native::stride(&self.frame, plane).unsigned_abs(),
+            data,
+            stride,
             row_bytes,
         }
     }
 
     /// Bytes of memory the picture holds on to.
     pub fn bytes(&self) -> usize {
-        native::buffer_bytes(&self.frame)
+        match &self.memory {
+            Memory::Host(frame) => native::buffer_bytes(frame),
+            Memory::Gpu(surface) => surface.bytes(),
+        }
     }
+}
+
+/// Rows of each plane, and samples of a row.
+fn planes_of(components: &[Component]) -> Vec<(usize, usize)> {
+    let mut planes: Vec<(usize, usize)> = Vec::new();
+    for c in components {
+        if planes.len() <= c.plane {
+            planes.resize(c.plane + 1, (0, 0));
+        }
+        let (rows, samples) = &mut planes[c.plane];
+        *rows = (*rows).max(c.size.height as usize);
+        *samples = (*samples).max(c.offset + (c.size.width as usize - 1) * c.step + 1);
+    }
+    planes
 }
 
 /// Reads a display matrix: pixel (x, y) goes to (a·x + c·y, b·x + d·y), y pointing down. Quarter turns and
@@ -349,4 +413,60 @@ fn converted(frame: &Video, colour: Colour) -> Result<Video, ffmpeg::Error> {
     let mut output = Video::empty();
     scaler.run(frame, &mut output)?;
     Ok(output)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::model::{Device, PlaneMemory};
+
+    /// A picture of smooth slopes with some noise, in a pixel format by its name in FFmpeg.
+    pub(crate) fn drawn(format: &str, size: Size, full: bool, orientation: Orientation) -> Picture {
+        native::init();
+        let format: Pixel = format.parse().unwrap();
+        let mut frame = Video::new(format, size.width, size.height);
+        frame.set_color_range(if full { Range::JPEG } else { Range::MPEG });
+        let wide = native::descriptor(&frame).unwrap().components[0].depth > 8;
+        let mut noise = 1u32;
+        for plane in 0..frame.planes() {
+            let stride = frame.stride(plane);
+            for (at, byte) in frame.data_mut(plane).iter_mut().enumerate() {
+                noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let (x, y) = (at % stride, at / stride);
+                let slope = (x * 3 + y * 5 + plane * 60) / 7 % 200 + 20;
+                // Of 16-bit samples the low byte is noise.
+                *byte = match wide && at % 2 == 0 {
+                    true => (noise >> 24) as u8 & 0xc0,
+                    false => (slope as u8).wrapping_add((noise >> 28) as u8),
+                };
+            }
+        }
+        Picture::new(frame, orientation, ffmpeg::Rational(0, 1), None).unwrap()
+    }
+
+    impl Picture {
+        /// As the GPU's decoder would leave it, in the memory of a device that is the CPU.
+        pub(crate) fn as_a_surface(&self) -> Picture {
+            let Memory::Host(frame) = &self.memory else {
+                panic!("it is one");
+            };
+            let planes = planes_of(&self.components).into_iter().enumerate();
+            let planes = planes.map(|(n, (rows, samples))| PlaneMemory {
+                address: frame.data(n).as_ptr(),
+                rows,
+                samples,
+                bytes: self.samples.bytes,
+                stride: frame.stride(n),
+            });
+            let planes: Vec<_> = planes.collect();
+            // SAFETY: the planes are those of a frame that lives.
+            #[allow(unsafe_code)]
+            let surface = unsafe { Surface::copied(Device::cpu(), &planes) };
+            Picture {
+                memory: Memory::Gpu(surface.unwrap()),
+                components: self.components.clone(),
+                ..*self
+            }
+        }
+    }
 }

@@ -6,7 +6,7 @@
 
 use super::error::DecodeError;
 use super::foothold::Clock;
-use super::{DecodeOptions, DecodedFrame, Probe, native, picture, too_large};
+use super::{DecodeOptions, DecodedFrame, Probe, cuda, native, picture, too_large};
 use crate::dataset::{ErrorClass, Trouble};
 use crate::domain::{FrameIndex, Micros, Orientation, TimeBase};
 use ffmpeg_next as ffmpeg;
@@ -52,6 +52,10 @@ pub(super) struct StreamReader {
     max_frames: u64,
     /// Dropped after the decoder, which may speak while it goes.
     complaint: native::Complaint,
+    /// The GPU that was asked to decode.
+    gpu: Option<usize>,
+    /// Why the CPU decodes though the GPU was to.
+    fallback: Option<String>,
     /// Frames are predicted from one another.
     predicts: bool,
     /// Something before was damaged, and no frame came since that stands on its own.
@@ -176,13 +180,17 @@ impl StreamReader {
         // Where frames lean on one another, libavcodec fills in for lost ones from what its threads have at hand,
         // and does not always tell. Frames must not depend on the number of threads.
         let predicts = !native::intra_only(codec) || mends_unseen;
+        let (gpu, fallback) = match options.nvdec.map(|gpu| cuda::ask(&mut context, gpu)) {
+            None => (None, None),
+            Some(asked) => (asked.is_ok().then_some(options.nvdec).flatten(), asked.err()),
+        };
         context.set_threading(threading::Config {
             kind: if mends_unseen {
                 threading::Type::Slice
             } else {
                 threading::Type::Frame
             },
-            count: if predicts && !mends_unseen {
+            count: if (predicts && !mends_unseen) || gpu.is_some() {
                 1
             } else {
                 options.threads
@@ -206,6 +214,8 @@ impl StreamReader {
             orientation: native::display_matrix(&stream)
                 .map(picture::orientation_of)
                 .unwrap_or_default(),
+            gpu,
+            fallback,
             predicts,
             complaint,
             adrift: false,
@@ -282,6 +292,22 @@ impl StreamReader {
         self.next_index = frame.0 + 1;
         self.damage = None;
         self.adrift = false;
+    }
+
+    /// Why the CPU decodes though the GPU was to; nothing before the first frame.
+    pub(super) fn fallback(&self) -> Option<&str> {
+        self.fallback.as_deref()
+    }
+
+    /// The GPU may also refuse once it knows what the stream holds: then FFmpeg goes on without it.
+    fn note_fallback(&mut self, frame: &Video) {
+        if self.gpu.is_some() && self.fallback.is_none() && !cuda::is_there(frame) {
+            let (codec, format) = (self.decoder.id().name(), frame.format());
+            let (width, height) = (frame.width(), frame.height());
+            self.fallback = Some(format!(
+                "this GPU's NVDEC does not decode {codec} of {format:?}, {width}×{height}"
+            ));
+        }
     }
 
     pub(super) fn damage(&self) -> Option<&Trouble> {
@@ -373,7 +399,8 @@ impl StreamReader {
         } else if let Some(cause) = too_large(frame.width(), frame.height(), self.max_pixels) {
             Err((ErrorClass::Unsupported, cause))
         } else {
-            picture::Picture::new(frame, self.orientation, self.aspect)
+            self.note_fallback(&frame);
+            picture::Picture::new(frame, self.orientation, self.aspect, self.gpu)
                 .map_err(|cause| (ErrorClass::Unsupported, cause))
         };
         let picture = picture

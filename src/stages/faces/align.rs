@@ -14,7 +14,7 @@
 use super::colour::{colour, normalised};
 use super::prepare::{PrepareError, Preparer};
 use crate::domain::{Crop, Face, Rect};
-use crate::model::{INPUT_LEN, INPUT_SIZE};
+use crate::model::{Affine, INPUT_LEN, INPUT_SIZE};
 use crate::stages::decode::{Component, Picture};
 
 /// Where the landmarks of an upright face lie in 112×112 pixels.
@@ -68,13 +68,8 @@ impl Cropper {
         recipe: Crop,
         out: &mut [f32],
     ) -> Result<(), PrepareError> {
-        let way = match recipe {
-            Crop::Box => return self.preparer.prepare(picture, face, out),
-            Crop::Square => Way::square(picture, face.rect),
-            Crop::Arcface112 => face
-                .landmarks
-                .and_then(|landmarks| Way::aligned(picture, &landmarks))
-                .ok_or(PrepareError::Landmarks)?,
+        let Some(way) = Way::by(recipe, picture, face)? else {
+            return self.preparer.prepare(picture, face, out);
         };
         if out.len() != 3 * INPUT_SIZE * INPUT_SIZE {
             return Err(PrepareError::Length {
@@ -98,12 +93,43 @@ impl Cropper {
 /// Where the pixels of a crop lie: pixel `(u, v)` of the crop, counted from its centre, at
 /// `(x.0·u + x.1·v + x.2, y.0·u + y.1·v + y.2)` of the picture, whose pixels begin at whole numbers.
 #[derive(Clone, Copy, Debug)]
-struct Way {
+pub(super) struct Way {
     x: (f64, f64, f64),
     y: (f64, f64, f64),
 }
 
 impl Way {
+    /// Of a face by a recipe; `None` where the box itself is resampled.
+    pub fn by(recipe: Crop, picture: &Picture, face: &Face) -> Result<Option<Self>, PrepareError> {
+        Ok(match recipe {
+            Crop::Box => None,
+            Crop::Square => Some(Self::square(picture, face.rect)),
+            Crop::Arcface112 => {
+                let way = face
+                    .landmarks
+                    .and_then(|landmarks| Self::aligned(picture, &landmarks));
+                Some(way.ok_or(PrepareError::Landmarks)?)
+            }
+        })
+    }
+
+    /// The map from the crop's pixels to those of the picture.
+    pub fn pixels(self) -> Affine {
+        [self.x, self.y].map(|way| [way.0, way.1, way.2])
+    }
+
+    /// The map from the crop's pixels to a component's samples, whole numbers at their centres.
+    pub fn samples(self, component: &Component) -> Affine {
+        let map = |way: (f64, f64, f64), pitch: u32, site: f64| {
+            let pitch = f64::from(pitch);
+            [way.0 / pitch, way.1 / pitch, way.2 / pitch + site - 0.5]
+        };
+        [
+            map(self.x, component.pitch.0, component.site.0),
+            map(self.y, component.pitch.1, component.site.1),
+        ]
+    }
+
     fn square(picture: &Picture, rect: Rect) -> Self {
         let aspect = picture.pixel_aspect();
         let [x, y, w, h] = [rect.x, rect.y, rect.w, rect.h].map(f64::from);
@@ -139,7 +165,7 @@ impl Way {
     }
 
     /// The same way through the picture as it is stored.
-    fn stored(self, picture: &Picture) -> Self {
+    pub fn stored(self, picture: &Picture) -> Self {
         let size = picture.size();
         let (width, height) = (f64::from(size.width), f64::from(size.height));
         let Self { x, y } = self;

@@ -1,6 +1,6 @@
 //! From codes of the components to R′, G′, B′, and to a model's units.
 
-use crate::model::{IMAGENET_MEAN, IMAGENET_STD};
+use crate::model::{Colours, IMAGENET_MEAN, IMAGENET_STD};
 use crate::stages::decode::{Colour, Picture};
 
 /// Turns 16-bit codes of the components into planes R′, G′, B′. `finish` takes a value of 0…255, clipped, its channel and
@@ -67,6 +67,66 @@ pub(super) fn colour(
             }
         }
     }
+}
+
+/// The same as one affine map of the codes as they are stored, for pictures on a GPU; `units` are applied to what is clipped.
+pub(super) fn colours(picture: &Picture, units: [(f32, f32); 3]) -> Colours {
+    let samples = picture.samples();
+    // To 8-bit codes, and to 0…255 of full range.
+    let unit = 1.0 / f32::from(1u16 << (samples.bits - 8));
+    let whole = 255.0 / ((1u32 << samples.bits) - 1) as f32;
+    // A code that is stored shifted up.
+    let stored = if samples.bytes == 1 {
+        1.0
+    } else {
+        1.0 / f32::from(1u16 << (16 - samples.bits - samples.justify))
+    };
+    let (unit, whole) = (unit * stored, whole * stored);
+    let luma = |full: bool| match full {
+        true => (whole, 0.0),
+        false => (unit * 255.0 / 219.0, -16.0 * 255.0 / 219.0),
+    };
+    let (factors, shift) = match picture.colour() {
+        Colour::Rgb => (
+            [[whole, 0.0, 0.0], [0.0, whole, 0.0], [0.0, 0.0, whole]].map(Vec::from),
+            [0.0; 3],
+        ),
+        Colour::Grey { full } => {
+            let (scale, shift) = luma(full);
+            ([[scale]; 3].map(Vec::from), [shift; 3])
+        }
+        Colour::Yuv {
+            matrix: (kr, kb),
+            full,
+        } => {
+            let (scale, shift) = luma(full);
+            let chroma = if full { whole } else { unit * 255.0 / 224.0 };
+            let kg = 1.0 - kr - kb;
+            let (vr, ub) = (2.0 * (1.0 - kr), 2.0 * (1.0 - kb));
+            let ways = [(0.0, vr), (-kb * ub / kg, -kr * vr / kg), (ub, 0.0)];
+            let middle = 128.0 / unit;
+            (
+                ways.map(|(u, v)| vec![scale, u * chroma, v * chroma]),
+                ways.map(|(u, v)| shift - middle * chroma * (u + v)),
+            )
+        }
+    };
+    Colours {
+        factors,
+        shift,
+        units,
+    }
+}
+
+/// Channel values as they are.
+pub(super) const PLAIN: [(f32, f32); 3] = [(1.0, 0.0); 3];
+
+/// What [`normalised`] does to each channel.
+pub(super) fn imagenet() -> [(f32, f32); 3] {
+    [0, 1, 2].map(|channel| {
+        let scale = 1.0 / (255.0 * IMAGENET_STD[channel]);
+        (scale, -IMAGENET_MEAN[channel] / IMAGENET_STD[channel])
+    })
 }
 
 /// A channel value of 0…255 in ImageNet's units.

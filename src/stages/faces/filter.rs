@@ -2,6 +2,8 @@
 //! them: the triangle is as wide as an output pixel, at least as wide as an input sample; sample centres lie at
 //! + 0.5; weights that fall off the edge are dropped and the rest scaled to sum to 1.
 
+use crate::model::Weights;
+
 /// Weights are padded to a multiple of this, so that a dot product works in whole registers.
 pub(super) const LANES: usize = 8;
 
@@ -60,6 +62,22 @@ impl Filter {
         let first = self.spans.iter().map(|span| span.0).min().unwrap_or(0);
         let end = self.spans.iter().map(|span| span.0 + span.1).max().unwrap_or(0);
         (first, end)
+    }
+
+    /// The weights as one matrix over the samples that are taken at all.
+    pub(super) fn dense(&self) -> Weights {
+        let (first, end) = self.range();
+        let count = end - first;
+        let mut matrix = vec![0.0; self.spans.len() * count];
+        let rows = self.spans.iter().zip(self.weights.chunks_exact(self.pitch));
+        for (to, (&(start, length), weights)) in matrix.chunks_exact_mut(count).zip(rows) {
+            to[start - first..][..length].copy_from_slice(&weights[..length]);
+        }
+        Weights {
+            first,
+            count,
+            matrix,
+        }
     }
 
     /// Room that a line of samples must have beyond its end.

@@ -9,12 +9,13 @@
 //!
 //! What is found in a frame depends on its video alone, never on the frames of other videos in the same batch.
 
+use super::gpu::{CropError, GpuCropper};
 use super::follow::{Tracker, between, counterparts};
 use super::likeness::Likeness;
 use super::prepare::Preparer;
 use crate::dataset::Following;
 use crate::domain::{Face, FrameIndex, Micros, Rect, Size};
-use crate::model::{DETECTOR_BATCH, DETECTOR_GRID, Detection, Detector, ModelError};
+use crate::model::{DETECTOR_BATCH, DETECTOR_GRID, Detection, Detector, ModelError, Pictures};
 use crate::spec::Faces;
 use crate::stages::decode::Picture;
 
@@ -51,6 +52,7 @@ pub struct Finder {
     settings: Faces,
     preparer: Preparer,
     input: Vec<f32>,
+    gpu: GpuCropper,
     tracker: Tracker,
     window: Vec<Held>,
 }
@@ -83,6 +85,7 @@ impl Finder {
             settings,
             preparer: Preparer::new(),
             input: Vec::new(),
+            gpu: GpuCropper::default(),
             tracker: Tracker::default(),
             window: Vec::new(),
         }
@@ -200,7 +203,7 @@ impl Finder {
             return Ok(Vec::new());
         };
         self.detect()?;
-        self.doubt();
+        self.doubt()?;
         self.detect()?;
         for at in 0..=last {
             self.follow(at);
@@ -216,8 +219,8 @@ impl Finder {
             .filter(|&at| waits(&self.window[at]))
             .collect();
         while let Some(&first) = waiting.first() {
-            let size = self.input_size(first);
-            let same = |at: &usize| self.input_size(*at) == size;
+            let (size, place) = (self.input_size(first), self.on_gpu(first));
+            let same = |at: &usize| self.input_size(*at) == size && self.on_gpu(*at) == place;
             let batch: Vec<usize> = waiting
                 .iter()
                 .copied()
@@ -225,19 +228,32 @@ impl Finder {
                 .take(DETECTOR_BATCH)
                 .collect();
             waiting.retain(|at| !batch.contains(at));
-            let one = 3 * size.width as usize * size.height as usize;
+            let (width, height) = (size.width as usize, size.height as usize);
+            let one = 3 * width * height;
             self.input.resize(batch.len() * one, 0.0);
+            let mut on_gpu = Vec::new();
             for (&at, input) in batch.iter().zip(self.input.chunks_exact_mut(one)) {
                 let Some(picture) = &self.window[at].seen.picture else {
                     continue;
                 };
-                let made = self.preparer.shrink(picture, size, input);
-                made.map_err(|error| ModelError::Batch(error.to_string()))?;
+                match picture.surface() {
+                    Some(surface) => {
+                        let shrunk = self.gpu.shrink(picture, surface, size);
+                        on_gpu.push(shrunk.map_err(CropError::of_model)?);
+                    }
+                    None => {
+                        let shrunk = self.preparer.shrink(picture, size, input);
+                        shrunk.map_err(|error| CropError::from(error).of_model())?;
+                    }
+                }
             }
-            let (width, height) = (size.width as usize, size.height as usize);
+            let pictures = match on_gpu.is_empty() {
+                true => Pictures::Host(&self.input),
+                false => Pictures::Gpu(on_gpu),
+            };
             let detections = self
                 .detector
-                .detect(&self.input, width, height, self.settings.min_score)?;
+                .detect(&pictures, width, height, self.settings.min_score)?;
             for (at, detections) in batch.into_iter().zip(detections) {
                 let held = &mut self.window[at];
                 let Some(picture) = &held.seen.picture else {
@@ -251,6 +267,11 @@ impl Finder {
             }
         }
         Ok(())
+    }
+
+    fn on_gpu(&self, at: usize) -> bool {
+        let picture = self.window[at].seen.picture.as_ref();
+        picture.is_some_and(|picture| picture.surface().is_some())
     }
 
     /// What the detector sees of a frame: no larger than `detect_size`, pixels made square, sides stretched to the
@@ -272,7 +293,7 @@ impl Finder {
 
     /// Decides for each stretch between two keys of a scene whether its frames are carried; those of the others become
     /// keys.
-    fn doubt(&mut self) {
+    fn doubt(&mut self) -> Result<(), ModelError> {
         let keys: Vec<usize> = (0..self.window.len())
             .filter(|&at| self.window[at].is_key())
             .collect();
@@ -282,7 +303,7 @@ impl Finder {
             if self.window[b].begins || !self.window[a + 1..b].iter().any(inner) {
                 continue;
             }
-            match self.carried(a, b) {
+            match self.carried(a, b)? {
                 Some(pairs) => self.window[b].carried = Some(pairs),
                 None => {
                     for held in &mut self.window[a + 1..b] {
@@ -293,15 +314,18 @@ impl Finder {
                 }
             }
         }
+        Ok(())
     }
 
     /// The counterparts of `b`'s faces among those of `a`, when the frames between show them on the straight way.
-    fn carried(&self, a: usize, b: usize) -> Option<Vec<usize>> {
+    fn carried(&self, a: usize, b: usize) -> Result<Option<Vec<usize>>, ModelError> {
         let (first, last) = (self.window[a].faces(), self.window[b].faces());
-        let pairs = counterparts(first, last)?;
-        let look = |at: usize, rect: Rect| {
-            let picture = self.window[at].seen.picture.as_ref()?;
-            Some(Likeness::of(picture, rect.within(picture.size())))
+        let Some(pairs) = counterparts(first, last) else {
+            return Ok(None);
+        };
+        let look = |at: usize, rect: Rect| match &self.window[at].seen.picture {
+            Some(picture) => Likeness::of(picture, rect.within(picture.size())),
+            None => Ok(Likeness::default()),
         };
         for (to, &from) in last.iter().zip(&pairs) {
             let from = &first[from];
@@ -312,11 +336,11 @@ impl Finder {
                 }
                 let way = look(at, between(from, to, self.share(a, at, b)).rect)?;
                 if way.with(&start).max(way.with(&end)) < ALIKE {
-                    return None;
+                    return Ok(None);
                 }
             }
         }
-        Some(pairs)
+        Ok(Some(pairs))
     }
 
     /// How far frame `at` lies between `a` and `b`.

@@ -1,7 +1,8 @@
 //! What a part of a picture looks like, in few numbers: enough to see a scene cut, or that a box has lost its face.
 
 use crate::domain::Rect;
-use crate::stages::decode::{Colour, Picture};
+use crate::model::ModelError;
+use crate::stages::decode::{Colour, Component, Picture};
 
 /// Luma samples of a cell's side.
 const PER_CELL: usize = 3;
@@ -15,10 +16,9 @@ const FLAT: f32 = 2.0;
 const CUT: f32 = 10.0;
 
 /// The mean luma code, 0…255, of the cells of a box: `cells` rows of `cells`, as they are stored.
-fn luma(picture: &Picture, rect: Rect, cells: usize) -> Vec<f32> {
+fn luma(picture: &Picture, rect: Rect, cells: usize) -> Result<Vec<f32>, ModelError> {
     let index = if picture.colour() == Colour::Rgb { 1 } else { 0 };
     let component = picture.components()[index];
-    let plane = picture.plane(component.plane);
     let samples = picture.samples();
     let size = picture.size();
     let stored = picture.stored();
@@ -43,41 +43,66 @@ fn luma(picture: &Picture, rect: Rect, cells: usize) -> Vec<f32> {
     };
     let columns = line(a.0, b.0, component.size.width);
     let rows = line(a.1, b.1, component.size.height);
-    let mut sums = vec![0.0; cells * cells];
-    for (i, &y) in rows.iter().enumerate() {
-        let row = plane.row(y);
-        for (j, &x) in columns.iter().enumerate() {
-            let at = component.offset + x * component.step;
-            let code = if samples.bytes == 1 {
-                f32::from(row[at])
-            } else {
-                let code = u16::from_le_bytes([row[2 * at], row[2 * at + 1]]) << samples.justify;
-                f32::from(code) / 256.0
+    let codes = match picture.surface() {
+        Some(surface) => {
+            let index = |line: &[usize]| -> Vec<i64> { line.iter().map(|&at| at as i64).collect() };
+            let mut codes = surface.codes(&component.lattice(), &index(&rows), &index(&columns))?;
+            let to_8_bits = match samples.bytes {
+                1 => 1.0,
+                _ => f32::from(1u16 << samples.justify) / 256.0,
             };
+            codes.iter_mut().for_each(|code| *code *= to_8_bits);
+            codes
+        }
+        None => codes(picture, &component, &rows, &columns),
+    };
+    let mut sums = vec![0.0; cells * cells];
+    for (i, row) in codes.chunks_exact(columns.len()).enumerate() {
+        for (j, code) in row.iter().enumerate() {
             sums[i / PER_CELL * cells + j / PER_CELL] += code;
         }
     }
     let count = (PER_CELL * PER_CELL) as f32;
     sums.iter_mut().for_each(|sum| *sum /= count);
-    sums
+    Ok(sums)
+}
+
+/// The codes of a component, 0…255, at every crossing of some rows and columns, of a picture in host memory.
+fn codes(picture: &Picture, component: &Component, rows: &[usize], columns: &[usize]) -> Vec<f32> {
+    let (plane, samples) = (picture.plane(component.plane), picture.samples());
+    let mut codes = Vec::with_capacity(rows.len() * columns.len());
+    for &y in rows {
+        let row = plane.row(y);
+        for &x in columns {
+            let at = component.offset + x * component.step;
+            codes.push(if samples.bytes == 1 {
+                f32::from(row[at])
+            } else {
+                let code = u16::from_le_bytes([row[2 * at], row[2 * at + 1]]) << samples.justify;
+                f32::from(code) / 256.0
+            });
+        }
+    }
+    codes
 }
 
 /// A box's pattern of light and dark, of mean 0 and length 1; `None` when it is flat.
+#[derive(Default)]
 pub(super) struct Likeness(Option<Vec<f32>>);
 
 impl Likeness {
     /// Of a box inside the picture.
-    pub fn of(picture: &Picture, rect: Rect) -> Self {
-        let mut cells = luma(picture, rect, FACE_CELLS);
+    pub fn of(picture: &Picture, rect: Rect) -> Result<Self, ModelError> {
+        let mut cells = luma(picture, rect, FACE_CELLS)?;
         let count = cells.len() as f32;
         let mean = cells.iter().sum::<f32>() / count;
         cells.iter_mut().for_each(|cell| *cell -= mean);
         let length = cells.iter().map(|cell| cell * cell).sum::<f32>().sqrt();
         if length / count.sqrt() < FLAT {
-            return Self(None);
+            return Ok(Self(None));
         }
         cells.iter_mut().for_each(|cell| *cell /= length);
-        Self(Some(cells))
+        Ok(Self(Some(cells)))
     }
 
     /// Normalised cross-correlation, −1 to 1; of two flat patches 1, of a flat and another one 0.
@@ -105,15 +130,18 @@ impl Cuts {
     }
 
     /// Whether a cut lies between this frame and the one seen before.
-    pub fn seen(&mut self, picture: &Picture) -> bool {
-        let cells = luma(picture, Rect::whole(picture.size()), FRAME_CELLS);
+    ///
+    /// # Errors
+    /// [`ModelError`] when the GPU on which the picture lies fails.
+    pub fn seen(&mut self, picture: &Picture) -> Result<bool, ModelError> {
+        let cells = luma(picture, Rect::whole(picture.size()), FRAME_CELLS)?;
         let last = std::mem::replace(&mut self.last, cells);
         if last.is_empty() {
-            return false;
+            return Ok(false);
         }
         let sum: f32 = last.iter().zip(&self.last).map(|(a, b)| (a - b).abs()).sum();
         let difference = sum / last.len() as f32 * 100.0 / 256.0;
         let before = std::mem::replace(&mut self.difference, difference);
-        difference.min((difference - before).abs()) >= CUT
+        Ok(difference.min((difference - before).abs()) >= CUT)
     }
 }

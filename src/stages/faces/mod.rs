@@ -8,11 +8,15 @@ mod colour;
 mod filter;
 mod find;
 mod follow;
+mod gpu;
+mod input;
 mod likeness;
 mod prepare;
 
 pub use align::Cropper;
 pub use find::{Finder, Found, Seen};
+pub use gpu::CropError;
+pub use input::InputMaker;
 pub use likeness::Cuts;
 pub use prepare::{PrepareError, Preparer};
 

@@ -146,16 +146,16 @@ impl Preparer {
 
 /// A box in pixels of the stored picture.
 #[derive(Clone, Copy, PartialEq)]
-struct Region {
-    x: f64,
-    y: f64,
-    w: f64,
-    h: f64,
+pub(super) struct Region {
+    pub x: f64,
+    pub y: f64,
+    pub w: f64,
+    pub h: f64,
 }
 
 impl Region {
     /// Carries a box of the displayed picture back to the stored one.
-    fn of(picture: &Picture, rect: Rect) -> Result<Self, PrepareError> {
+    pub fn of(picture: &Picture, rect: Rect) -> Result<Self, PrepareError> {
         let size = picture.size();
         let (width, height) = (f64::from(size.width), f64::from(size.height));
         let [x, y, w, h] = [rect.x, rect.y, rect.w, rect.h].map(f64::from);

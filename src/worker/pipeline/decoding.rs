@@ -3,14 +3,14 @@
 use super::earlier::{EarlierFrames, Parts};
 use super::input::{NotOpened, WithinReach};
 use super::spans::{Goal, Mark};
-use super::{Content, Item, Source};
+use super::{Content, Item, PipelineError, Source};
 use crate::dataset::{ErrorClass, PlannedVideo, Seam, Trouble, VideoOutcome, VideoStatus};
 use crate::domain::{Crop, Face, FrameIndex, Micros, VideoKey};
-use crate::model::INPUT_LEN;
+use crate::model::{INPUT_LEN, ModelError};
 use crate::queue::{EarlierVideo, Lease};
 use crate::spec::FaceMode;
 use crate::stages::decode::{DecodedFrame, Picture, Sampler, VideoReader};
-use crate::stages::faces::{self, Cropper, Cuts, PrepareError, Preparer};
+use crate::stages::faces::{self, CropError, Cuts, InputMaker};
 use crate::store::StoreError;
 use crate::worker::heartbeat::Reports;
 use std::sync::mpsc::{Receiver, SyncSender};
@@ -32,8 +32,8 @@ pub(super) struct Decoded {
     pub blocked: Duration,
     /// Waiting for videos to arrive.
     pub fetching: Duration,
-    /// Why the shard was given up: a store, or scratch space.
-    pub failure: Option<StoreError>,
+    /// Why the shard was given up: a store, scratch space, or a GPU.
+    pub failure: Option<PipelineError>,
     /// The video that could not be read to its end, though another attempt may: then nothing of the shard counts.
     pub broke_off: Option<(VideoKey, Trouble)>,
     /// Why the video cannot be gone on with where its spans end.
@@ -46,6 +46,8 @@ enum Abandoned {
     Receiver,
     /// A video could not be fetched, which is not its fault.
     Store(StoreError),
+    /// A GPU failed, which is not the video's fault.
+    Model(ModelError),
     /// The video broke off. Frames of it are on their way to the part, which must not be kept: a row that is missing is
     /// made up for by the next attempt, a video that ends where a disk failed would look like damage for good.
     BrokeOff(Trouble),
@@ -65,8 +67,7 @@ pub(super) fn decode_shard(
     let mut decoded = Decoded::default();
     let mut frames = Frames {
         source,
-        preparer: Preparer::new(),
-        cropper: Cropper::default(),
+        inputs: InputMaker::default(),
         cuts: Cuts::default(),
         parts: Parts::default(),
         goal: spans.map(|(goal, _)| goal),
@@ -92,7 +93,11 @@ pub(super) fn decode_shard(
                 Ok(()) => {}
                 Err(Abandoned::Receiver) => return decoded,
                 Err(Abandoned::Store(error)) => {
-                    decoded.failure = Some(error);
+                    decoded.failure = Some(error.into());
+                    return decoded;
+                }
+                Err(Abandoned::Model(error)) => {
+                    decoded.failure = Some(error.into());
                     return decoded;
                 }
                 Err(Abandoned::BrokeOff(trouble)) => {
@@ -117,8 +122,7 @@ pub(super) fn decode_shard(
 /// Decoding of one video after the other.
 struct Frames<'a> {
     source: &'a Source,
-    preparer: Preparer,
-    cropper: Cropper,
+    inputs: InputMaker,
     cuts: Cuts,
     parts: Parts,
     /// Where spans are kept, of a shard that is one video.
@@ -196,7 +200,7 @@ impl Frames<'_> {
             outcome.frames += 1;
             self.reports.decoded(frame.index);
             if detect && let Some(picture) = &frame.picture {
-                cut |= self.cuts.seen(picture);
+                cut |= self.cuts.seen(picture).map_err(Abandoned::Model)?;
             }
             if !sampler.keep(frame.index, frame.timestamp, frame.key) {
                 continue;
@@ -211,8 +215,7 @@ impl Frames<'_> {
             let mut contents = Vec::new();
             match (&mut earlier, frame.picture) {
                 (Some(earlier), picture) => {
-                    let faces = self.taken_over(earlier, at, timestamp, picture.as_ref());
-                    contents = faces.map_err(Abandoned::BrokeOff)?;
+                    contents = self.taken_over(earlier, at, timestamp, picture.as_ref())?;
                 }
                 (None, Some(picture)) if detect => {
                     contents.push(Content::Picture(picture, std::mem::take(&mut cut)));
@@ -222,6 +225,7 @@ impl Frames<'_> {
                     for (face, picture) in frame.faces.into_iter().chain(whole) {
                         match self.prepare(face, &picture) {
                             Ok(content) => contents.push(content),
+                            Err(CropError::Model(error)) => return Err(Abandoned::Model(error)),
                             Err(error) => outcome.note(Trouble {
                                 error: format!("frame {at} was not labelled: {error}"),
                                 class: ErrorClass::Unsupported,
@@ -254,6 +258,7 @@ impl Frames<'_> {
         if let Some(earlier) = &mut earlier {
             earlier.end().map_err(Abandoned::BrokeOff)?;
         }
+        outcome.decode_fallback = reader.fallback().map(str::to_owned);
         let broke_off = broke_off.map(|error| within_reach.trouble(&error));
         let damage = reader.damage().cloned().or(broke_off);
         if let Some(damage) = damage {
@@ -283,12 +288,16 @@ impl Frames<'_> {
     ) -> Result<DecodedFrame, Abandoned> {
         for seek in [true, false] {
             self.cuts.clear();
+            let mut failed = None;
             let found = reader.resume(&seam.foothold, seam.frame, seek, |frame| {
                 self.reports.passed(frame.index);
                 if let Some(picture) = &frame.picture {
-                    self.cuts.seen(picture);
+                    failed = self.cuts.seen(picture).err().or(failed.take());
                 }
             });
+            if let Some(error) = failed {
+                return Err(Abandoned::Model(error));
+            }
             match found {
                 Ok(Some((frame, again))) => {
                     self.reports.resumed(&video.key, seam.frame, seam.frames, again);
@@ -308,11 +317,9 @@ impl Frames<'_> {
     }
 
     /// A face whose crop is the whole picture.
-    fn prepare(&mut self, face: Face, picture: &Picture) -> Result<Content, PrepareError> {
-        let mut input = self.input();
-        self.preparer
-            .prepare(picture, &faces::full_frame(picture), &mut input)?;
-        Ok(Content::Face(face, input))
+    fn prepare(&mut self, face: Face, picture: &Picture) -> Result<Content, CropError> {
+        let room = self.input();
+        Ok(Content::Face(face, self.inputs.whole(picture, room)?))
     }
 
     /// The faces of an earlier run, cut out of this frame.
@@ -322,18 +329,21 @@ impl Frames<'_> {
         frame: FrameIndex,
         timestamp: Option<Micros>,
         picture: Option<&Picture>,
-    ) -> Result<Vec<Content>, Trouble> {
-        let faces = earlier.next(frame, timestamp, picture.is_some())?;
+    ) -> Result<Vec<Content>, Abandoned> {
+        let faces = earlier
+            .next(frame, timestamp, picture.is_some())
+            .map_err(Abandoned::BrokeOff)?;
         let (Some(faces), Some(picture)) = (faces, picture) else {
             return Ok(vec![Content::Damaged]);
         };
         let mut contents = Vec::with_capacity(faces.len().max(1));
         for face in faces {
-            let mut input = self.input();
-            let made = self
-                .cropper
-                .crop_all(picture, &face, &self.source.crops, &mut input);
-            made.map_err(|error| earlier.refuse(frame, error.to_string()))?;
+            let room = self.input();
+            let made = self.inputs.crops(picture, &face, &self.source.crops, room);
+            let input = made.map_err(|error| match error {
+                CropError::Model(error) => Abandoned::Model(error),
+                error => Abandoned::BrokeOff(earlier.refuse(frame, error.to_string())),
+            })?;
             contents.push(Content::Face(face, input));
         }
         if contents.is_empty() {

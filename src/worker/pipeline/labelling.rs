@@ -5,9 +5,9 @@ use super::{Content, Item, PipelineError};
 use crate::commit;
 use crate::dataset::{Following, LabelSchema, PartInfo, SpanRecord, StageSeconds};
 use crate::domain::{Face, FrameIndex, Micros};
-use crate::model::INPUT_LEN;
+use crate::model::Sample;
 use crate::queue::Lease;
-use crate::stages::faces::{Cropper, Finder, Found, Seen};
+use crate::stages::faces::{CropError, Finder, Found, InputMaker, Seen};
 use crate::stages::infer::Engine;
 use crate::stages::rows::{self, CropWriter, Row, RowWriter, replay, span_schema};
 use crate::store::Store;
@@ -45,9 +45,9 @@ pub(super) struct Writers<'a> {
 pub(super) struct Labelling<'a> {
     engine: &'a mut Engine,
     finder: Option<&'a mut Finder>,
-    cropper: Cropper,
-    /// One face, all its crops.
-    input: Vec<f32>,
+    inputs: InputMaker,
+    /// Memory for one face, all its crops.
+    spare: Vec<f32>,
     lease: &'a Lease,
     reports: &'a Reports,
     recycle: SyncSender<Vec<f32>>,
@@ -92,8 +92,8 @@ impl<'a> Labelling<'a> {
     ) -> Self {
         Self {
             finder,
-            cropper: Cropper::default(),
-            input: vec![0.0; engine.input_len()],
+            inputs: InputMaker::default(),
+            spare: Vec::new(),
             engine,
             lease,
             reports,
@@ -193,8 +193,10 @@ impl<'a> Labelling<'a> {
         let (picture, cut) = match content {
             Content::Face(face, input) => {
                 let shown = self.face(face, &input)?;
-                // A full return channel only means that this buffer is not needed again.
-                let _ = self.recycle.try_send(input);
+                if let Sample::Host(room) = input {
+                    // A full return channel only means that this buffer is not needed again.
+                    let _ = self.recycle.try_send(room);
+                }
                 return self.hold(pending(shown));
             }
             Content::NoFace => return self.hold(pending(Shown::NoFace)),
@@ -259,18 +261,21 @@ impl<'a> Labelling<'a> {
             let mut shown = 0;
             for face in faces {
                 let cropping = Instant::now();
-                let mut input = std::mem::take(&mut self.input);
-                // A face whose landmarks cannot be aligned is none.
-                let made = self
-                    .cropper
-                    .crop_all(picture, &face, self.engine.crops(), &mut input);
+                let spare = std::mem::take(&mut self.spare);
+                let made = self.inputs.crops(picture, &face, self.engine.crops(), spare);
                 self.tally.seconds.faces += cropping.elapsed().as_secs_f64();
-                if made.is_ok() {
-                    let face = self.face(face, &input)?;
-                    self.hold(pending(face))?;
-                    shown += 1;
+                let input = match made {
+                    Ok(input) => input,
+                    Err(CropError::Model(error)) => return Err(error.into()),
+                    // A face whose landmarks cannot be aligned is none.
+                    Err(CropError::Prepare(_)) => continue,
+                };
+                let face = self.face(face, &input)?;
+                self.hold(pending(face))?;
+                shown += 1;
+                if let Sample::Host(room) = input {
+                    self.spare = room;
                 }
-                self.input = input;
             }
             if shown == 0 {
                 self.hold(pending(Shown::NoFace))?;
@@ -280,11 +285,11 @@ impl<'a> Labelling<'a> {
     }
 
     /// Hands a face to the models, and keeps its crop.
-    fn face(&mut self, face: Face, input: &[f32]) -> Result<Shown, PipelineError> {
+    fn face(&mut self, face: Face, input: &Sample) -> Result<Shown, PipelineError> {
         self.engine.push(input)?;
         let writing = Instant::now();
         let jpeg = match &self.crops {
-            Some(crops) => crops.jpeg(&input[..INPUT_LEN])?,
+            Some(crops) => crops.jpeg(&input.first()?)?,
             None => Vec::new(),
         };
         self.tally.seconds.rows += writing.elapsed().as_secs_f64();
