@@ -1,0 +1,259 @@
+#!/usr/bin/env python3
+"""Measures affectmill on an NVIDIA GPU, beside plain PyTorch on the same card in the same run, and checks what only a GPU can show.
+
+    bench_gpu.py --affectmill BINARY --video H264_1080P [--other VIDEO ...] [--faces VIDEO] [--python PYTHON] [-o REPORT.json]
+
+1. models alone, by batch and precision: the student, and the student with three teachers
+2. decoding alone, by file: NVDEC, and one thread of the CPU
+3. the whole pipeline: one worker, and several on the one GPU, over copies of the video
+4. PyTorch with torchvision's ResNet-50 and feature pyramid: eager and compiled (max-autotune), channels last
+5. drift of the labels: precisions against fp32, NVDEC against the CPU, the GPU against the CPU, for each head
+6. two runs give the same bytes
+
+Everything that stands in one table is measured in turns in one go. PYTHON needs torch with CUDA and torchvision; without it 4 is
+left out. This Python needs pyarrow. Labels come from UNTRAINED weights: they serve to measure.
+"""
+
+import argparse
+import filecmp
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+KINDS = {"student": "student", "va": "teacher_va", "expr": "teacher_expr", "au": "teacher_au"}
+PEER = Path(__file__).with_name("bench_gpu_peer.py")
+
+
+class Failed(Exception):
+    pass
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--affectmill", required=True, type=Path)
+    parser.add_argument("--video", required=True, type=Path)
+    parser.add_argument("--other", nargs="*", default=[], type=Path, help="files to decode, of other codecs and sizes")
+    parser.add_argument("--faces", type=Path, help="a video to detect faces in")
+    parser.add_argument("--detector", type=Path, help="the detector's weights, for --faces")
+    parser.add_argument("--python", type=Path)
+    parser.add_argument("--batches", default="32,128,256,512")
+    parser.add_argument("--precisions", default="fp32,bf16,fp16")
+    parser.add_argument("--workers", default="1,4,8,14")
+    parser.add_argument("--copies", type=int, default=28, help="of the video, for several workers")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="models,decode,whole,torch,drift,same", help="parts of it")
+    parser.add_argument("-o", "--output", type=Path)
+    return parser.parse_args()
+
+
+class Bench:
+    def __init__(self, args: argparse.Namespace, work: Path):
+        self.args, self.work = args, work
+        self.report: dict = {}
+        for name, kind in KINDS.items():
+            self.run("init-weights", "--kind", kind, "--seed", "1", "-o", work / f"{name}.safetensors")
+
+    def run(self, *command, **extra) -> str:
+        command = [str(self.args.affectmill.absolute()), *map(str, command)]
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, **extra)
+        if done.returncode != 0:
+            raise Failed(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr[-2000:]}")
+        return done.stdout
+
+    def job(self, videos: Path, output: str, models=("student",), precision="bf16", batch=256, decode="nvdec", detect=False) -> Path:
+        text = [f'[input]\nuri = "{videos}"\ndecode = "{decode}"\n[output]\nuri = "{self.work / output}"\nshard_frames = 500']
+        if detect:
+            text.append(f'[faces]\nmode = "detect"\ndetector = "{self.args.detector.absolute()}"\ncrop = "arcface112"')
+        else:
+            text.append('[faces]\nmode = "full_frame"')
+        text.append(f"[run]\nbatch = {batch}")
+        for name in models:
+            weights = self.work / f"{name}.safetensors"
+            text.append(
+                f'[[models]]\nname = "{name}"\nkind = "{KINDS[name]}"\nweights = "{weights}"\nprecision = "{precision}"'
+            )
+        path = self.work / "job.toml"
+        path.write_text("\n".join(text) + "\n")
+        return path
+
+    def rates(self, job: Path) -> dict:
+        return json.loads(self.run("bench", job, "--rounds", self.args.rounds, "--json"))["median"]
+
+    # ---- the parts ---------------------------------------------------------------------------------------------------
+
+    def models(self) -> None:
+        short = self.short()
+        table = []
+        for precision in self.args.precisions.split(","):
+            for batch in map(int, self.args.batches.split(",")):
+                row = {"precision": precision, "batch": batch}
+                for name, models in (("student", ["student"]), ("student + 3 teachers", list(KINDS))):
+                    if name == "student" or (precision, batch) == ("bf16", 256):
+                        row[name] = self.rates(self.job(short, "bench", models, precision, batch))["model"]
+                table.append(row)
+                say(row)
+        self.report["models"] = table
+
+    def short(self) -> Path:
+        """The shortest of the files: the models do not care."""
+        return min([self.args.video, *self.args.other], key=lambda path: path.stat().st_size).absolute()
+
+    def decode(self) -> None:
+        table = []
+        for video in [self.args.video, *self.args.other]:
+            row = {"video": video.name}
+            for decode in ("nvdec", "cpu"):
+                row[decode] = self.rates(self.job(video.absolute(), "bench", decode=decode))["decode"]
+            table.append(row)
+            say(row)
+        self.report["decode"] = table
+
+    def whole(self) -> None:
+        self.report["one worker"] = rates = self.rates(self.job(self.args.video.absolute(), "bench"))
+        rates["of limit"] = rates["whole"] / min(rates["decode"], rates["model"])
+        say(rates)
+        copies = self.work / "copies"
+        copies.mkdir()
+        for n in range(self.args.copies):
+            os.link(self.args.video, copies / f"{n:03}{self.args.video.suffix}") if same_disk(
+                self.args.video, copies
+            ) else shutil.copy(self.args.video, copies / f"{n:03}{self.args.video.suffix}")
+        table = []
+        for workers in map(int, self.args.workers.split(",")):
+            for decode in ("nvdec", "cpu"):
+                shutil.rmtree(self.work / "whole", ignore_errors=True)
+                job = self.job(copies, "whole", decode=decode)
+                began = time.monotonic()
+                self.run("run", job, "--set", f"run.workers={workers}")
+                seconds = time.monotonic() - began
+                row = {"workers": workers, "decode": decode, "seconds": seconds}
+                row.update(labelling(self.work / "whole", workers))
+                table.append(row)
+                say(row)
+        self.report["several workers"] = table
+
+    def torch(self) -> None:
+        if not self.args.python:
+            return
+        table = []
+        command = [str(self.args.python), str(PEER), "256", "bf16"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as peer:
+            for line in peer.stdout or []:
+                if line.startswith("{"):
+                    table.append(json.loads(line))
+                    say(table[-1])
+        ours = [self.rates(self.job(self.short(), "bench"))["model"] for _ in range(2)]
+        ours.append(self.rates(self.job(self.short(), "bench", list(KINDS)))["model"])
+        self.report["torch"] = {"peers": table, "student": ours[:2], "student + 3 teachers": ours[2]}
+        say(self.report["torch"])
+
+    def drift(self) -> None:
+        video = (self.args.faces or self.args.video).absolute()
+        detect = self.args.faces is not None
+        runs = {"reference: fp32, decoded by the CPU": ("fp32", "cpu", {})}
+        runs["fp32 on the CPU itself"] = ("fp32", "cpu", {"CUDA_VISIBLE_DEVICES": ""})
+        for precision in self.args.precisions.split(","):
+            runs[f"{precision}, decoded by NVDEC"] = (precision, "nvdec", {})
+        tables = {}
+        for n, (name, (precision, decode, extra)) in enumerate(runs.items()):
+            job = self.job(video, f"drift{n}", list(KINDS), precision, decode=decode, detect=detect)
+            self.run("run", job, env=os.environ | extra)
+            tables[name] = read(self.work / f"drift{n}")
+        reference = tables.pop("reference: fp32, decoded by the CPU")
+        self.report["drift"] = {name: apart(reference, table) for name, table in tables.items()}
+        for name, row in self.report["drift"].items():
+            say({name: row})
+
+    def same(self) -> None:
+        video = (self.args.faces or self.args.video).absolute()
+        for n in (0, 1):
+            job = self.job(video, f"same{n}", detect=self.args.faces is not None)
+            self.run("run", job, "--set", f"run.workers={n + 1}")
+        parts = [sorted((self.work / f"same{n}/labels").rglob("*.parquet")) for n in (0, 1)]
+        names = [[part.name for part in side] for side in parts]
+        equal = names[0] == names[1] and all(filecmp.cmp(a, b, shallow=False) for a, b in zip(*parts))
+        self.report["two runs give the same bytes"] = equal
+        say({"two runs give the same bytes": equal})
+
+
+def same_disk(a: Path, b: Path) -> bool:
+    return a.stat().st_dev == b.stat().st_dev
+
+
+def labelling(output: Path, workers: int) -> dict:
+    """What the commit records tell: rows, rows a second while workers labelled, and how their time was spent."""
+    records = [json.loads(path.read_text()) for path in (output / "_affectmill").rglob("*.json")]
+    shards = [record for record in records if "seconds" in record and "part" in record]
+    if not shards:
+        return {}
+    rows = sum(record["part"]["rows"] for record in shards)
+    busy = {key: sum(record["seconds"].get(key, 0) for record in shards) for key in shards[0]["seconds"]}
+    return {"rows": rows, "rate": rows / (busy["total"] / workers), "busy": busy}
+
+
+def read(output: Path):
+    import pyarrow.dataset
+
+    table = pyarrow.dataset.dataset(output / "labels", format="parquet").to_table()
+    keys = [(name, "ascending") for name in ("video", "frame", "face") if name in table.column_names]
+    return table.sort_by(keys)
+
+
+def apart(reference, table) -> dict:
+    """Largest and mean difference of each kind of output; how often the expression is another one."""
+    import numpy
+
+    if table.num_rows != reference.num_rows:
+        return {"rows": [reference.num_rows, table.num_rows]}
+    found: dict = {"rows": table.num_rows}
+    for name in table.column_names:
+        column, other = reference.column(name), table.column(name)
+        if not str(column.type).startswith(("float", "double", "fixed_size_list", "list")):
+            continue
+        flat = [numpy.asarray(c.combine_chunks().flatten() if "list" in str(c.type) else c, dtype=float) for c in (column, other)]
+        gap = numpy.abs(flat[0] - flat[1])
+        gap = gap[~numpy.isnan(gap)]
+        if len(gap):
+            found[name] = [float(gap.max()), float(gap.mean())]
+    return found
+
+
+def say(row: dict) -> None:
+    def short(value):
+        if isinstance(value, float):
+            return float(f"{value:.4g}")
+        if isinstance(value, dict):
+            return {key: short(value) for key, value in value.items()}
+        return [short(v) for v in value] if isinstance(value, list) else value
+
+    print(json.dumps(short(row)), flush=True)
+
+
+def main() -> int:
+    args = arguments()
+    with tempfile.TemporaryDirectory(prefix="affectmill-bench-") as folder:
+        try:
+            bench = Bench(args, Path(folder))
+            print(bench.run("doctor"))
+            for part in args.only.split(","):
+                print(f"== {part}", flush=True)
+                try:
+                    getattr(bench, part)()
+                except Failed as failure:
+                    bench.report[part] = str(failure)
+                    print(failure, flush=True)
+        except Failed as failure:
+            print(failure, file=sys.stderr)
+            return 1
+        if args.output:
+            args.output.write_text(json.dumps(bench.report, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
