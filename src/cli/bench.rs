@@ -5,6 +5,7 @@ use super::{Failure, exit, print, print_json};
 use crate::coordinator;
 use crate::dataset::{PlannedVideo, ShardPlan};
 use crate::discover;
+use crate::domain::Precision;
 use crate::model::Device;
 use crate::plan;
 use crate::queue::{Assignment, Lease, PROTOCOL};
@@ -104,11 +105,16 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         .run
         .threads
         .unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
-    let bf16 = record
-        .job
-        .models
-        .iter()
-        .any(|model| model.precision == crate::domain::Precision::Bf16);
+    // Of several models the fastest arithmetic that one of them asks for.
+    let precisions = [Precision::Fp16, Precision::Bf16, Precision::Fp32];
+    let asked = |precision: &Precision| {
+        record
+            .job
+            .models
+            .iter()
+            .any(|model| model.precision == *precision)
+    };
+    let precision = precisions.into_iter().find(asked).unwrap_or_default();
     let detects = record.job.faces.mode == FaceMode::Detect;
     let assignment = Assignment {
         protocol: PROTOCOL,
@@ -134,8 +140,9 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     let variants: &[&str] = match (&peer, detects, bf16) {
         (None, ..) => &[],
         (_, true, _) => &["default fp32 mtcnn", "channels_last fp32 mtcnn"],
-        (_, _, false) => &["default fp32", "channels_last fp32", "compiled fp32"],
-        (_, _, true) => &["channels_last bf16", "compiled bf16"],
+        (_, _, Precision::Fp32) => &["default fp32", "channels_last fp32", "compiled fp32"],
+        (_, _, Precision::Bf16) => &["channels_last bf16", "compiled bf16"],
+        (_, _, Precision::Fp16) => &["channels_last fp16", "compiled fp16"],
     };
     let mut rounds = Vec::new();
     let mut peers: BTreeMap<String, Vec<f64>> = BTreeMap::new();

@@ -2,7 +2,7 @@
 //! coordinator means it, then label whatever the queue hands out.
 
 use super::dispatch::Dispatcher;
-use super::prepare::{read_job, resolve, share_of_scratch, threads_each};
+use super::prepare::{has_nvdec, read_job, resolve, share_of_scratch, threads_each};
 use super::{Crew, Earlier, RunError, Signal, Sink, blocking};
 use crate::dataset::JobRecord;
 use crate::domain::Location;
@@ -142,6 +142,7 @@ async fn make_ready(joining: &Joining, told: mpsc::Sender<String>) -> Result<Opt
     let access = Access::of(&record.job);
     fetch_weights(&mut record, &access, &connection).await?;
     let record = agreed(record, access.clone()).await?;
+    has_nvdec(&record.job)?;
     sees(&record, &posting.input_root, &access)?;
     Ok(Some(Ready {
         connection,

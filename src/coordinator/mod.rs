@@ -117,6 +117,12 @@ pub enum RunError {
          [input] uri"
     )]
     Crops(String),
+    /// The job decodes on GPUs, and this machine cannot.
+    #[error(
+        "[input] decode = \"nvdec\" cannot be had here: {0}; `affectmill doctor` says what there is; or set decode = \"cpu\", \
+         which makes another dataset"
+    )]
+    NoNvdec(String),
     /// The faces of an earlier run cannot be taken over.
     #[error("{output}: its faces cannot be taken over ([faces] labels): {cause}")]
     Earlier {
@@ -241,6 +247,7 @@ impl RunError {
                 | RunError::Scratch { .. }
                 | RunError::Crop { .. }
                 | RunError::Crops(_)
+                | RunError::NoNvdec(_)
                 | RunError::Earlier { .. }
                 | RunError::NoSuchVideo(_)
                 | RunError::OtherFingerprint { .. }

@@ -12,11 +12,13 @@ mod error;
 mod foothold;
 mod images;
 mod native;
+mod nvdec;
 mod picture;
 mod sampling;
 mod stream;
 
 pub use error::DecodeError;
+pub use nvdec::available as nvdec_available;
 pub use picture::{Colour, Component, Picture, Plane, Samples};
 pub use sampling::Sampler;
 
@@ -39,6 +41,8 @@ pub struct DecodeOptions {
     pub max_pixels: u64,
     /// Frames of a video file; what comes after them is left out.
     pub max_frames: u64,
+    /// Index of the GPU whose NVDEC decodes video files, as CUDA counts it in this process; `None` for the CPU.
+    pub nvdec: Option<usize>,
 }
 
 /// One frame of a video.
@@ -198,9 +202,10 @@ pub fn ffmpeg_version() -> String {
 }
 
 /// What decodes, as far as it can change a picture: part of the fingerprint. A new major version of libavcodec may
-/// decode differently.
-pub fn backend() -> String {
-    format!("cpu, libavcodec {}", ffmpeg_next::codec::version() >> 16)
+/// decode differently, and so may a GPU.
+pub fn backend(nvdec: bool) -> String {
+    let decoder = if nvdec { "nvdec" } else { "cpu" };
+    format!("{decoder}, libavcodec {}", ffmpeg_next::codec::version() >> 16)
 }
 
 /// Whether this build of FFmpeg has a decoder of that name.
