@@ -64,3 +64,28 @@ fn auto_is_settled_when_an_output_is_begun() {
     assert_eq!(done.status.code(), Some(2));
     assert!(stderr(&done).contains("sees no GPU"), "{}", stderr(&done));
 }
+
+#[test]
+fn videos_that_fell_back_to_the_cpu_are_told() {
+    let project = Project::new().synthetic(2, 5);
+    let done = project.run("out", &["output.shard_frames=1"], 0);
+    assert!(!stderr(&done).contains("instead of the GPU"));
+    // As a worker with a GPU leaves it of a video that is beyond the GPU's decoder.
+    let commits = project.output("out").join("_affectmill/commits");
+    for commit in fs::read_dir(&commits).unwrap() {
+        let path = commit.unwrap().path();
+        let mut record: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        if record["videos"][0]["key"] == "clip01.mp4" {
+            record["videos"][0]["decode_fallback"] = "no such profile".into();
+            fs::write(&path, record.to_string()).unwrap();
+        }
+    }
+    let done = project.run("out", &["output.shard_frames=1"], 0);
+    let line = "decoded on the CPU instead of the GPU: 1 video; `decode_fallback` in videos.parquet says why";
+    assert!(stderr(&done).contains(line), "{}", stderr(&done));
+    let status = succeed(affectmill().arg("status").arg(project.output("out")));
+    assert!(status.contains(line), "{status}");
+    let videos = videos(&project.output("out"));
+    assert_eq!(videos["clip00.mp4"].fallback, None);
+    assert_eq!(videos["clip01.mp4"].fallback.as_deref(), Some("no such profile"));
+}

@@ -84,7 +84,11 @@ fn state(phase: &Phase) -> (&str, Vec<String>) {
                 text::plural(summary.faces, "face"),
                 kinds.join(", ")
             );
-            let lines = [Some(line), summary.bottleneck.clone()];
+            let lines = [
+                Some(line),
+                text::fell_back(summary.fell_back),
+                summary.bottleneck.clone(),
+            ];
             ("finished", lines.into_iter().flatten().collect())
         }
     }
