@@ -62,6 +62,9 @@ pub enum Event {
         pid: u32,
         /// Its device.
         device: String,
+        /// What kind of GPU that is, where it is one and its driver tells.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gpu: Option<String>,
         /// The host it runs on, where that is another one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         host: Option<String>,

@@ -171,6 +171,7 @@ impl<'a> Dispatcher<'a> {
         self.emit(Event::WorkerStarted {
             worker: id,
             pid: process.pid,
+            gpu: self.crew.gpus.get(&device).cloned(),
             device: device.clone(),
             host: None,
         });

@@ -3,7 +3,7 @@
 
 use super::dispatch::Dispatcher;
 use super::prepare::{has_nvdec, read_job, resolve, share_of_scratch, threads_each};
-use super::{Crew, Earlier, RunError, Signal, Sink, blocking};
+use super::{Crew, Earlier, RunError, Signal, Sink, blocking, gpu_names};
 use crate::dataset::JobRecord;
 use crate::domain::Location;
 use crate::events::Event;
@@ -86,11 +86,13 @@ pub async fn join(joining: Joining, sink: Sink<'_>) -> Result<Part, RunError> {
         workers: joining.workers,
     });
     let nothing = Earlier::default();
+    let devices = Device::in_turn(joining.workers);
     let crew = Crew {
         record: &record,
         input_root,
         earlier: &nothing,
-        devices: Device::in_turn(joining.workers),
+        gpus: gpu_names(&devices),
+        devices,
         threads: joining.threads.unwrap_or_else(|| threads_each(joining.workers)),
         fetch_bytes,
     };

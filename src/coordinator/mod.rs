@@ -16,7 +16,7 @@ mod probe;
 mod process;
 mod retry;
 
-use crew::Crew;
+use crew::{Crew, gpu_names};
 pub use earlier::Earlier;
 pub use join::{Joining, Part, join};
 use labelled::Labelled;

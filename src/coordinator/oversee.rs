@@ -266,6 +266,7 @@ impl Crowd {
                 worker: remote.number,
                 pid,
                 device: String::new(),
+                gpu: None,
                 host: Some(host.clone()),
             });
         }

@@ -1,6 +1,6 @@
 //! Before the first lease: check the models, bind the output to the job, discover, probe and plan what is new.
 
-use super::{Crew, Earlier, RunError, Sink, earlier, probe};
+use super::{Crew, Earlier, RunError, Sink, earlier, gpu_names, probe};
 use crate::commit;
 use crate::dataset::{CommitRecord, JobRecord, ModelRecord, PlannedVideo, RECORD_VERSION, ShardPlan, paths};
 use crate::discover::{self, Discovery, Source};
@@ -96,11 +96,13 @@ impl Prepared {
     /// The workers of this machine.
     pub(super) fn crew(&self) -> Crew<'_> {
         let workers = self.worker_count();
+        let devices = Device::in_turn(workers);
         Crew {
             record: &self.record,
             input_root: &self.input_root,
             earlier: &self.earlier,
-            devices: Device::in_turn(workers),
+            gpus: gpu_names(&devices),
+            devices,
             threads: self
                 .record
                 .job
