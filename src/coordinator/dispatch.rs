@@ -254,7 +254,6 @@ impl<'a> Dispatcher<'a> {
                     fetched_bytes,
                     adopted,
                 };
-                self.labelled.add(&done);
                 self.emit(done);
                 self.lease(id).await;
             }
@@ -450,6 +449,7 @@ impl<'a> Dispatcher<'a> {
     }
 
     fn emit(&mut self, event: Event) {
+        self.labelled.add(&event);
         (self.sink)(&event);
     }
 }

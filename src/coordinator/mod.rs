@@ -294,6 +294,7 @@ pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> 
 
     let nothing_to_do = totals.shards == totals.shards_done;
     let mut labelled = Labelled::default();
+    let job = prepared.record.job.clone();
     if !nothing_to_do {
         let (signal, done) = match oversee::address(&prepared) {
             Some(address) => oversee::oversee(&prepared, address, sink).await?,
@@ -324,7 +325,7 @@ pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> 
     };
     summary.seconds = began.elapsed().as_secs_f64();
     summary.frames_this_run = labelled.frames;
-    summary.bottleneck = labelled.bottleneck();
+    summary.bottleneck = labelled.bottleneck(&job);
     sink(&Event::Finished {
         nothing_to_do: nothing_to_do && !changed,
         summary: summary.clone(),
