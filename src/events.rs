@@ -62,6 +62,9 @@ pub enum Event {
         pid: u32,
         /// Its device.
         device: String,
+        /// What kind of GPU that is, where it is one and its driver tells.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gpu: Option<String>,
         /// The host it runs on, where that is another one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         host: Option<String>,
@@ -323,6 +326,9 @@ pub struct Summary {
     pub seconds: f64,
     /// Frames decoded by this run.
     pub frames_this_run: u64,
+    /// Videos that were decoded on the CPU though the job decodes on GPUs.
+    #[serde(default)]
+    pub fell_back: usize,
     /// The first videos that did not end `ok`, in key order; all are in `videos.parquet`.
     pub not_ok: Vec<NotOk>,
     /// One sentence on where the time of this run's shards went; absent when nothing was labelled.

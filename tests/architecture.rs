@@ -25,6 +25,7 @@ const FORBIDDEN: &[(&str, &str)] = &[("coordinator", "report"), ("coordinator", 
 /// Crates and the only places that may name them.
 const VENDORS: &[(&str, &[&str])] = &[
     ("tch", &["src/model/", "src/train/"]),
+    ("nvml_wrapper", &["src/model/"]),
     ("ffmpeg_next", &["src/stages/decode/", "src/stages/encode/"]),
     ("ffmpeg", &["src/stages/decode/", "src/stages/encode/"]),
     ("polars", &["src/report/", "src/train/"]),

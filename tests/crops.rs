@@ -59,6 +59,7 @@ fn picture(path: &Path, frame: usize) -> Picture {
         image_fps: None,
         max_pixels: u64::MAX,
         max_frames: u64::MAX,
+        nvdec: None,
     };
     let mut reader = VideoReader::open(path, SourceKind::File, &options).unwrap();
     for _ in 0..frame {

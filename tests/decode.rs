@@ -15,6 +15,7 @@ const OPTIONS: DecodeOptions = DecodeOptions {
     image_fps: None,
     max_pixels: u64::MAX,
     max_frames: u64::MAX,
+    nvdec: None,
 };
 
 /// Everything a caller sees of a frame, the pixels as a hash.

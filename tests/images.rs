@@ -14,6 +14,7 @@ const OPTIONS: DecodeOptions = DecodeOptions {
     image_fps: None,
     max_pixels: u64::MAX,
     max_frames: u64::MAX,
+    nvdec: None,
 };
 
 fn read(folder: &Path, options: &DecodeOptions) -> (Vec<DecodedFrame>, Option<String>) {

@@ -19,6 +19,7 @@ const OPTIONS: DecodeOptions = DecodeOptions {
     image_fps: None,
     max_pixels: u64::MAX,
     max_frames: u64::MAX,
+    nvdec: None,
 };
 const INPUT: usize = 3 * INPUT_SIZE * INPUT_SIZE;
 

@@ -5,12 +5,13 @@ use super::{Failure, exit, print, print_json};
 use crate::coordinator;
 use crate::dataset::{PlannedVideo, ShardPlan};
 use crate::discover;
-use crate::model::Device;
+use crate::domain::Precision;
+use crate::model::{Device, Gpus};
 use crate::plan;
 use crate::queue::{Assignment, Lease, PROTOCOL};
 use crate::spec::{self, FaceMode};
 use crate::store::Access;
-use crate::worker::{Bench, HUGE_PAGES, Round};
+use crate::worker::{self, Bench, Round};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -50,6 +51,8 @@ pub struct Args {
 struct Report {
     video: String,
     device: String,
+    /// What kind of GPU that is.
+    gpu: Option<String>,
     threads: usize,
     rounds: Vec<Round>,
     /// Medians over the rounds, faces a second.
@@ -65,7 +68,7 @@ struct Report {
 }
 
 pub fn run(args: Args) -> Result<u8, Failure> {
-    if std::env::var_os(HUGE_PAGES.0).is_none() {
+    if worker::lacking().next().is_some() {
         return Err(Failure::stopped(as_a_worker_runs()));
     }
     let job = spec::load(&args.job, &args.set).map_err(Failure::usage)?;
@@ -104,11 +107,16 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         .run
         .threads
         .unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
-    let bf16 = record
-        .job
-        .models
-        .iter()
-        .any(|model| model.precision == crate::domain::Precision::Bf16);
+    // Of several models the fastest arithmetic that one of them asks for.
+    let precisions = [Precision::Fp16, Precision::Bf16, Precision::Fp32];
+    let asked = |precision: &Precision| {
+        record
+            .job
+            .models
+            .iter()
+            .any(|model| model.precision == *precision)
+    };
+    let precision = precisions.into_iter().find(asked).unwrap_or_default();
     let detects = record.job.faces.mode == FaceMode::Detect;
     let assignment = Assignment {
         protocol: PROTOCOL,
@@ -131,11 +139,12 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         .map(|python| Peer::start(python, first, threads))
         .transpose()?;
     let mut bench = Bench::new(assignment, lease, device).map_err(Failure::stopped)?;
-    let variants: &[&str] = match (&peer, detects, bf16) {
+    let variants: &[&str] = match (&peer, detects, precision) {
         (None, ..) => &[],
         (_, true, _) => &["default fp32 mtcnn", "channels_last fp32 mtcnn"],
-        (_, _, false) => &["default fp32", "channels_last fp32", "compiled fp32"],
-        (_, _, true) => &["channels_last bf16", "compiled bf16"],
+        (_, _, Precision::Fp32) => &["default fp32", "channels_last fp32", "compiled fp32"],
+        (_, _, Precision::Bf16) => &["channels_last bf16", "compiled bf16"],
+        (_, _, Precision::Fp16) => &["channels_last fp16", "compiled fp16"],
     };
     let mut rounds = Vec::new();
     let mut peers: BTreeMap<String, Vec<f64>> = BTreeMap::new();
@@ -158,6 +167,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     let report = Report {
         video: first.display().to_string(),
         device: device.to_string(),
+        gpu: Gpus::open().name_of(device),
         threads,
         median: Round {
             decode: each(|round| round.decode),
@@ -193,10 +203,9 @@ pub fn run(args: Args) -> Result<u8, Failure> {
 /// Replaces this process by itself in the environment that workers get. Returns only when that fails.
 fn as_a_worker_runs() -> io::Error {
     let again = |program| {
-        let (tunables, huge_pages) = HUGE_PAGES;
         Command::new(program)
             .args(std::env::args_os().skip(1))
-            .env(tunables, huge_pages)
+            .envs(worker::lacking())
             .exec()
     };
     std::env::current_exe().map_or_else(|error| error, again)
@@ -210,9 +219,10 @@ fn render(report: &Report) -> String {
         whole,
         shared,
     } = report.median;
+    let gpu: String = report.gpu.iter().map(|gpu| format!(" ({gpu})")).collect();
     let mut lines = vec![
         format!(
-            "{} on {} with {} threads, faces a second:",
+            "{} on {}{gpu} with {} threads, faces a second:",
             report.video, report.device, report.threads
         ),
         format!("  decode alone    {decode:>9.1}"),

@@ -24,6 +24,7 @@ torch.set_num_threads(threads)
 torch.set_grad_enabled(False)
 torch._inductor.config.freezing = True
 BATCH = 32
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
 
@@ -42,7 +43,7 @@ class Student(torch.nn.Module):
 
 @functools.cache
 def network(layout, precision):
-    model = Student().eval().to(getattr(torch, {"fp32": "float32", "bf16": "bfloat16"}[precision]))
+    model = Student().eval().to(PRECISIONS[precision])
     if layout != "default":
         model = model.to(memory_format=torch.channels_last)
     return torch.compile(model) if layout == "compiled" else model
@@ -66,9 +67,7 @@ def label(layout, precision, detector=None):
         batch = (torch.cat(frames) - MEAN) / STD
         if layout != "default":
             batch = batch.contiguous(memory_format=torch.channels_last)
-        if precision == "bf16":
-            batch = batch.bfloat16()
-        labels.append(model(batch)[:real].float())
+        labels.append(model(batch.to(PRECISIONS[precision]))[:real].float())
         frames.clear()
 
     if detector:

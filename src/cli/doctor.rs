@@ -1,7 +1,8 @@
 //! `affectmill doctor`.
 
 use super::{Failure, exit, print};
-use crate::model::{self, Device};
+use crate::model::{self, Device, Gpus};
+use crate::report::text;
 use crate::stages::decode;
 use std::path::Path;
 use std::thread::available_parallelism;
@@ -27,6 +28,16 @@ pub fn run(_: Args) -> Result<u8, Failure> {
         format!("processors  {}", available_parallelism().map_or(1, usize::from)),
         format!("gpus        {gpus}"),
     ];
+    let nvidia = Gpus::open();
+    for (index, gpu) in nvidia.visible().iter().enumerate() {
+        lines.push(format!(
+            "gpu {index:<8}{}, {}, driver {}, NVDEC {}",
+            gpu.name,
+            text::bytes(gpu.memory),
+            nvidia.driver().unwrap_or_else(|| "unknown".into()),
+            decode::nvdec_available().map_or_else(|cause| format!("unusable: {cause}"), |()| "usable".into()),
+        ));
+    }
     let mut problems = Vec::new();
     if !missing.is_empty() {
         problems.push(format!(

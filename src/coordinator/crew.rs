@@ -3,7 +3,9 @@
 use super::Earlier;
 use crate::dataset::JobRecord;
 use crate::domain::Location;
+use crate::model::{Device, Gpus};
 use crate::queue::{Assignment, PROTOCOL};
+use std::collections::BTreeMap;
 
 /// What the dispatcher of a host needs to know, wherever its shards come from.
 #[derive(Clone, Debug)]
@@ -16,10 +18,19 @@ pub struct Crew<'a> {
     pub earlier: &'a Earlier,
     /// The device of each worker.
     pub devices: Vec<String>,
+    /// What kind of GPU a device is, as far as its driver tells.
+    pub gpus: BTreeMap<String, String>,
     /// Threads each worker may keep busy.
     pub threads: usize,
     /// Bytes of scratch space that each worker may fill with videos from S3.
     pub fetch_bytes: u64,
+}
+
+/// The names of those devices that are GPUs.
+pub fn gpu_names(devices: &[String]) -> BTreeMap<String, String> {
+    let gpus = Gpus::open();
+    let name = |text: &String| Some((text.clone(), gpus.name_of(Device::parse(text).ok()?)?));
+    devices.iter().filter_map(name).collect()
 }
 
 impl Crew<'_> {

@@ -171,6 +171,7 @@ impl<'a> Dispatcher<'a> {
         self.emit(Event::WorkerStarted {
             worker: id,
             pid: process.pid,
+            gpu: self.crew.gpus.get(&device).cloned(),
             device: device.clone(),
             host: None,
         });
@@ -253,7 +254,6 @@ impl<'a> Dispatcher<'a> {
                     fetched_bytes,
                     adopted,
                 };
-                self.labelled.add(&done);
                 self.emit(done);
                 self.lease(id).await;
             }
@@ -449,6 +449,7 @@ impl<'a> Dispatcher<'a> {
     }
 
     fn emit(&mut self, event: Event) {
+        self.labelled.add(&event);
         (self.sink)(&event);
     }
 }

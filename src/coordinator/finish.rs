@@ -122,6 +122,7 @@ fn summarise<'a>(rows: u64, outcomes: impl Iterator<Item = &'a VideoOutcome>) ->
     for video in outcomes {
         summary.frames += video.frames;
         summary.faces += video.faces;
+        summary.fell_back += usize::from(video.decode_fallback.is_some());
         *match video.status {
             VideoStatus::Ok => &mut summary.ok,
             VideoStatus::Partial => &mut summary.partial,

@@ -2,8 +2,8 @@
 //! coordinator means it, then label whatever the queue hands out.
 
 use super::dispatch::Dispatcher;
-use super::prepare::{read_job, resolve, share_of_scratch, threads_each};
-use super::{Crew, Earlier, RunError, Signal, Sink, blocking};
+use super::prepare::{has_nvdec, read_job, resolve, share_of_scratch, threads_each};
+use super::{Crew, Earlier, RunError, Signal, Sink, blocking, gpu_names};
 use crate::dataset::JobRecord;
 use crate::domain::Location;
 use crate::events::Event;
@@ -86,11 +86,13 @@ pub async fn join(joining: Joining, sink: Sink<'_>) -> Result<Part, RunError> {
         workers: joining.workers,
     });
     let nothing = Earlier::default();
+    let devices = Device::in_turn(joining.workers);
     let crew = Crew {
         record: &record,
         input_root,
         earlier: &nothing,
-        devices: Device::in_turn(joining.workers),
+        gpus: gpu_names(&devices),
+        devices,
         threads: joining.threads.unwrap_or_else(|| threads_each(joining.workers)),
         fetch_bytes,
     };
@@ -142,6 +144,7 @@ async fn make_ready(joining: &Joining, told: mpsc::Sender<String>) -> Result<Opt
     let access = Access::of(&record.job);
     fetch_weights(&mut record, &access, &connection).await?;
     let record = agreed(record, access.clone()).await?;
+    has_nvdec(&record.job)?;
     sees(&record, &posting.input_root, &access)?;
     Ok(Some(Ready {
         connection,

@@ -16,7 +16,7 @@ mod probe;
 mod process;
 mod retry;
 
-use crew::Crew;
+use crew::{Crew, gpu_names};
 pub use earlier::Earlier;
 pub use join::{Joining, Part, join};
 use labelled::Labelled;
@@ -117,6 +117,12 @@ pub enum RunError {
          [input] uri"
     )]
     Crops(String),
+    /// The job decodes on GPUs, and this machine cannot.
+    #[error(
+        "[input] decode = \"nvdec\" cannot be had here: {0}; `affectmill doctor` says what there is; or set decode = \"cpu\", \
+         which makes another dataset"
+    )]
+    NoNvdec(String),
     /// The faces of an earlier run cannot be taken over.
     #[error("{output}: its faces cannot be taken over ([faces] labels): {cause}")]
     Earlier {
@@ -241,6 +247,7 @@ impl RunError {
                 | RunError::Scratch { .. }
                 | RunError::Crop { .. }
                 | RunError::Crops(_)
+                | RunError::NoNvdec(_)
                 | RunError::Earlier { .. }
                 | RunError::NoSuchVideo(_)
                 | RunError::OtherFingerprint { .. }
@@ -287,6 +294,7 @@ pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> 
 
     let nothing_to_do = totals.shards == totals.shards_done;
     let mut labelled = Labelled::default();
+    let job = prepared.record.job.clone();
     if !nothing_to_do {
         let (signal, done) = match oversee::address(&prepared) {
             Some(address) => oversee::oversee(&prepared, address, sink).await?,
@@ -317,7 +325,7 @@ pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> 
     };
     summary.seconds = began.elapsed().as_secs_f64();
     summary.frames_this_run = labelled.frames;
-    summary.bottleneck = labelled.bottleneck();
+    summary.bottleneck = labelled.bottleneck(&job);
     sink(&Event::Finished {
         nothing_to_do: nothing_to_do && !changed,
         summary: summary.clone(),

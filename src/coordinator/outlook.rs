@@ -1,7 +1,7 @@
 //! What a run would do, without doing it: nothing is written and no device is taken.
 
 use super::RunError;
-use super::prepare::{fits, probe_fresh, resolve};
+use super::prepare::{begun_with, fits, probe_fresh, resolve};
 use crate::commit;
 use crate::dataset::{JobRecord, ModelRecord};
 use crate::discover;
@@ -47,7 +47,7 @@ pub struct Outlook {
 /// [`RunError`] as a run would end with before its first lease.
 pub async fn outlook(job: Job) -> Result<Outlook, RunError> {
     let access = Access::of(&job);
-    let record = resolve(job, &access)?;
+    let record = resolve(begun_with(job, &access)?, &access)?;
     let discovery = discover::discover(&record.job.input, &access)?;
     fits(&record.job, &discovery)?;
     let (mut shards, commits) = match Store::connect_existing(&record.job.output.uri, &access) {

@@ -80,8 +80,8 @@ async fn watch(
                 if let Event::ShardDone { shard, .. } = &told.event {
                     // A worker that was cut off may tell twice.
                     if !done.insert(shard.clone()) { continue }
-                    labelled.add(&told.event);
                 }
+                labelled.add(&told.event);
                 crowd.told(told, sink);
             }
             Some(message) = words.recv() => sink(&Event::Warning { message }),
@@ -266,6 +266,7 @@ impl Crowd {
                 worker: remote.number,
                 pid,
                 device: String::new(),
+                gpu: None,
                 host: Some(host.clone()),
             });
         }

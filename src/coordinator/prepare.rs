@@ -1,6 +1,6 @@
 //! Before the first lease: check the models, bind the output to the job, discover, probe and plan what is new.
 
-use super::{Crew, Earlier, RunError, Sink, earlier, probe};
+use super::{Crew, Earlier, RunError, Sink, earlier, gpu_names, probe};
 use crate::commit;
 use crate::dataset::{CommitRecord, JobRecord, ModelRecord, PlannedVideo, RECORD_VERSION, ShardPlan, paths};
 use crate::discover::{self, Discovery, Source};
@@ -8,7 +8,8 @@ use crate::domain::{Crop, Location, ShardId, VideoKey};
 use crate::events::Event;
 use crate::model::{self, Device};
 use crate::plan;
-use crate::spec::{self, FaceMode, Job, ModelSpec};
+use crate::spec::{self, Decode, FaceMode, Job, ModelSpec};
+use crate::stages::decode;
 use crate::store::{Access, Put, Scratch, Store, kept_copy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread::available_parallelism;
@@ -95,11 +96,13 @@ impl Prepared {
     /// The workers of this machine.
     pub(super) fn crew(&self) -> Crew<'_> {
         let workers = self.worker_count();
+        let devices = Device::in_turn(workers);
         Crew {
             record: &self.record,
             input_root: &self.input_root,
             earlier: &self.earlier,
-            devices: Device::in_turn(workers),
+            gpus: gpu_names(&devices),
+            devices,
             threads: self
                 .record
                 .job
@@ -129,7 +132,7 @@ pub(super) fn share_of_scratch(
 }
 
 /// Resolves a job: weight files are read and hashed, and everything that can change a label is named.
-pub fn resolve(job: Job, access: &Access) -> Result<JobRecord, RunError> {
+pub fn resolve(mut job: Job, access: &Access) -> Result<JobRecord, RunError> {
     let mut models = Vec::with_capacity(job.models.len());
     for spec in &job.models {
         let mut checksums = Vec::new();
@@ -168,7 +171,12 @@ pub fn resolve(job: Job, access: &Access) -> Result<JobRecord, RunError> {
         (FaceMode::Detect, Some(weights)) => Some(model::describe_detector(&kept_copy(weights, access)?)?),
         _ => earlier::fingerprint(&job, access)?,
     };
-    let backend = crate::stages::decode::backend();
+    // Whoever knows better, as what an output was begun with, has settled it before.
+    if job.input.decode == Decode::Auto {
+        let here = Device::cuda_count() > 0 && decode::nvdec_available().is_ok();
+        job.input.decode = if here { Decode::Nvdec } else { Decode::Cpu };
+    }
+    let backend = decode::backend(job.input.decode == Decode::Nvdec);
     let identity = spec::identity(&job, &models, faces_from.as_deref(), &backend);
     Ok(JobRecord {
         version: RECORD_VERSION,
@@ -224,7 +232,11 @@ pub(super) struct Opened {
 /// Resolves a job, finds its videos and binds the output to it; writes nothing before all that is known to fit.
 pub(super) fn open(job: Job, sink: Sink<'_>) -> Result<Opened, RunError> {
     let access = Access::of(&job);
-    let record = resolve(job, &access)?;
+    let record = resolve(begun_with(job, &access)?, &access)?;
+    // Past one machine it is for the workers' hosts to have it.
+    if record.job.servers().is_none() {
+        has_nvdec(&record.job)?;
+    }
     let discovery = discover::discover(&record.job.input, &access)?;
     fits(&record.job, &discovery)?;
     let store = Store::connect(&record.job.output.uri, &access)?;
@@ -237,6 +249,33 @@ pub(super) fn open(job: Job, sink: Sink<'_>) -> Result<Opened, RunError> {
         discovery,
         store,
     })
+}
+
+/// The job with what it leaves open as the output was begun with, where that exists: a run may go on on another machine.
+pub(super) fn begun_with(mut job: Job, access: &Access) -> Result<Job, RunError> {
+    if job.input.decode == Decode::Auto {
+        match Store::connect_existing(&job.output.uri, access) {
+            Ok(store) if store.get(paths::JOB)?.is_some() => {
+                job.input.decode = read_job(&store)?.job.input.decode;
+            }
+            Ok(_) => {}
+            // Nothing there yet, or what is there is no output.
+            Err(error) if error.trouble().is_none() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(job)
+}
+
+/// Refuses a machine on which no worker could decode as the job says.
+pub(super) fn has_nvdec(job: &Job) -> Result<(), RunError> {
+    if job.input.decode != Decode::Nvdec {
+        return Ok(());
+    }
+    if Device::cuda_count() == 0 {
+        return Err(RunError::NoNvdec("libtorch sees no GPU".into()));
+    }
+    decode::nvdec_available().map_err(RunError::NoNvdec)
 }
 
 /// Refuses to look for faces in crops.

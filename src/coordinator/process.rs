@@ -3,7 +3,7 @@
 use super::RunError;
 
 use crate::queue::{FromWorker, ToWorker, WorkerId, read_message_async, write_message_async};
-use crate::worker::HUGE_PAGES;
+use crate::worker;
 use std::collections::VecDeque;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
@@ -76,11 +76,9 @@ impl Process {
     /// Starts `affectmill worker`; its reports and its end go to `signals`.
     pub fn start(id: WorkerId, signals: mpsc::Sender<Signal>) -> Result<Self, RunError> {
         let program = std::env::current_exe().map_err(RunError::Spawn)?;
-        let (tunables, huge_pages) = HUGE_PAGES;
-        let tuned = std::env::var_os(tunables).unwrap_or_else(|| huge_pages.into());
         let mut child = Command::new(program)
             .arg("worker")
-            .env(tunables, tuned)
+            .envs(worker::lacking())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

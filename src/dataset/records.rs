@@ -195,6 +195,9 @@ pub struct VideoOutcome {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<u64>")]
     pub error_frame: Option<FrameIndex>,
+    /// Why it was decoded on the CPU though the job decodes on GPUs. Null where it was decoded as the job says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decode_fallback: Option<String>,
 }
 
 impl VideoOutcome {
@@ -210,6 +213,7 @@ impl VideoOutcome {
             error: None,
             error_class: None,
             error_frame: None,
+            decode_fallback: None,
         }
     }
 

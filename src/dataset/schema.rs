@@ -110,7 +110,8 @@ impl LabelSchema {
 
 /// The columns of `videos.parquet`: one row per video, sorted by `video`. `seconds` is worker time spent on it; `shard`
 /// names its part `labels/part-<shard>.parquet`; `duration_us` is null when unknown; `error`, `error_class`
-/// ([`ErrorClass`](super::ErrorClass)) and `error_frame` when there is none; `attempt` counts `affectmill retry`s.
+/// ([`ErrorClass`](super::ErrorClass)) and `error_frame` when there is none; `attempt` counts `affectmill retry`s;
+/// `decode_fallback` says why a video was decoded on the CPU though the job decodes on GPUs, and is null otherwise.
 pub fn videos_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("video", DataType::Utf8, false),
@@ -126,6 +127,7 @@ pub fn videos_schema() -> SchemaRef {
         Field::new("shard", DataType::Utf8, false),
         Field::new("bytes", DataType::Int64, false),
         Field::new("duration_us", DataType::Int64, true),
+        Field::new("decode_fallback", DataType::Utf8, true),
     ]))
 }
 

@@ -109,17 +109,20 @@ pub enum Precision {
     Fp32,
     /// bfloat16: 8 bits of fraction, the range of fp32; sums and heads stay fp32.
     Bf16,
+    /// IEEE half precision: 11 bits of fraction, up to 65504; sums and heads stay fp32. On GPUs alone, and not for training.
+    Fp16,
 }
 
 impl Precision {
     /// Every precision.
-    pub const ALL: [Precision; 2] = [Precision::Fp32, Precision::Bf16];
+    pub const ALL: [Precision; 3] = [Precision::Fp32, Precision::Bf16, Precision::Fp16];
 
     /// The name used in job files.
     pub fn name(self) -> &'static str {
         match self {
             Precision::Fp32 => "fp32",
             Precision::Bf16 => "bf16",
+            Precision::Fp16 => "fp16",
         }
     }
 }

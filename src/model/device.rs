@@ -39,6 +39,14 @@ impl Device {
             })
     }
 
+    /// The GPU's index; `None` for the CPU.
+    pub fn gpu(self) -> Option<usize> {
+        match self.0 {
+            tch::Device::Cuda(index) => Some(index),
+            _ => None,
+        }
+    }
+
     /// Number of CUDA GPUs libtorch can use; 0 with a CPU-only libtorch.
     pub fn cuda_count() -> usize {
         usize::try_from(tch::Cuda::device_count()).unwrap_or(0)

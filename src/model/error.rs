@@ -63,6 +63,12 @@ pub enum ModelError {
         /// Faces of a whole batch.
         batch: usize,
     },
+    /// What does not compute in fp16: a CPU, and training.
+    #[error(
+        "precision `fp16` needs a GPU, and is for labelling alone; set precision = \"fp32\", or \"bf16\" where the device has \
+         it, which makes another dataset"
+    )]
+    NoFp16,
     /// A batch used against its contract.
     #[error("batch: {0}")]
     Batch(String),

@@ -19,6 +19,7 @@ mod describe;
 mod device;
 mod dtype;
 mod error;
+mod gpus;
 mod import;
 #[cfg(test)]
 mod import_tests;
@@ -47,6 +48,7 @@ pub use centerface::{
 pub use describe::{WeightsInfo, describe, describe_detector, stated_crop};
 pub use device::{Device, libtorch_version, self_test, set_threads};
 pub use error::ModelError;
+pub use gpus::{Gpu, Gpus, Load};
 pub use import::{Imported, import_weights};
 pub use init::init_weights;
 pub use network::Network;

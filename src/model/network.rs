@@ -54,6 +54,9 @@ impl Network {
         if precision == Precision::Bf16 && !device.has_bf16() {
             return Err(ModelError::NoBf16);
         }
+        if precision == Precision::Fp16 && device == Device::cpu() {
+            return Err(ModelError::NoFp16);
+        }
         let problems = state.problems(kind);
         if !problems.is_empty() {
             return Err(ModelError::Mismatch {
@@ -67,6 +70,7 @@ impl Network {
             kind: match precision {
                 Precision::Fp32 => Kind::Float,
                 Precision::Bf16 => Kind::BFloat16,
+                Precision::Fp16 => Kind::Half,
             },
         };
         let _no_grad = tch::no_grad_guard();

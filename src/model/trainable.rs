@@ -70,6 +70,8 @@ impl Trainable {
             Precision::Fp32 => Kind::Float,
             Precision::Bf16 if device.has_bf16() => Kind::BFloat16,
             Precision::Bf16 => return Err(ModelError::NoBf16),
+            // Gradients fall below what fp16 can hold.
+            Precision::Fp16 => return Err(ModelError::NoFp16),
         };
         Self::of_kinds(state, kind, trainable_layers, Kind::Float, compute, device)
     }

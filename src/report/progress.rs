@@ -19,7 +19,7 @@ pub struct Progress {
 /// One worker.
 #[derive(Debug, Default)]
 pub struct WorkerState {
-    /// Device.
+    /// Device, with its host where that is another one and the kind of GPU where it is known.
     pub device: String,
     /// The video in hand, or what it does.
     pub doing: String,
@@ -54,13 +54,20 @@ impl Progress {
                 self.began = Instant::now();
             }
             Event::WorkerStarted {
-                worker, device, host, ..
+                worker,
+                device,
+                gpu,
+                host,
+                ..
             } => {
                 let doing = "loading models".to_owned();
+                let host = host.iter().map(|host| format!("{host} "));
+                let gpu = gpu.iter().map(|gpu| format!(" ({gpu})"));
+                let device = host.chain([device.clone()]).chain(gpu).collect();
                 self.workers.insert(
                     *worker,
                     WorkerState {
-                        device: host.iter().map(|host| format!("{host} ")).collect::<String>() + device,
+                        device,
                         doing,
                         ..Default::default()
                     },
@@ -145,6 +152,22 @@ mod tests {
     use crate::domain::ShardId;
 
     #[test]
+    fn a_worker_is_named_by_host_device_and_gpu() {
+        let mut progress = Progress::new();
+        for (worker, gpu, host) in [(0, Some("NVIDIA A100"), Some("node7")), (1, None, None)] {
+            progress.event(&Event::WorkerStarted {
+                worker,
+                pid: 1,
+                device: "cuda:1".into(),
+                gpu: gpu.map(String::from),
+                host: host.map(String::from),
+            });
+        }
+        assert_eq!(progress.workers[&0].device, "node7 cuda:1 (NVIDIA A100)");
+        assert_eq!(progress.workers[&1].device, "cuda:1");
+    }
+
+    #[test]
     fn frames_in_hand_count_once_and_never_past_the_plan() {
         let mut progress = Progress::new();
         progress.totals = Totals {
@@ -159,6 +182,7 @@ mod tests {
             worker: 0,
             pid: 1,
             device: "cpu".into(),
+            gpu: None,
             host: None,
         });
         progress.event(&Event::Leased {

@@ -35,6 +35,8 @@ pub struct Status {
     pub totals: Totals,
     /// Rows of the committed parts, and of the spans of long videos under way.
     pub rows: u64,
+    /// Videos that were decoded on the CPU though the job decodes on GPUs.
+    pub fell_back: usize,
     /// Videos that did not end `ok`.
     pub not_ok: Vec<NotOk>,
     /// The last run, if its event log could be read.
@@ -76,10 +78,11 @@ pub fn read(store: &Store) -> Result<Status, StatusError> {
     let shards = plan::read_all(store)?;
     let commits = commit::read_all(store)?;
     let totals = Totals::of(&shards, |shard| commits.contains_key(shard));
-    let not_ok = plan::outcomes(&shards, &commits)?
-        .into_iter()
-        .filter_map(|(_, outcome)| NotOk::of(outcome))
-        .collect();
+    let (mut fell_back, mut not_ok) = (0, Vec::new());
+    for (_, outcome) in plan::outcomes(&shards, &commits)? {
+        fell_back += usize::from(outcome.decode_fallback.is_some());
+        not_ok.extend(NotOk::of(outcome));
+    }
     let (last_run, running) = last_run(store)?;
     let state = if running {
         State::Running
@@ -96,6 +99,7 @@ pub fn read(store: &Store) -> Result<Status, StatusError> {
         state,
         totals,
         rows,
+        fell_back,
         not_ok,
         last_run,
     })
@@ -197,6 +201,9 @@ pub fn render(status: &Status) -> String {
         for worker in &run.workers {
             shown += &format!("\n  {worker}");
         }
+    }
+    if let Some(line) = text::fell_back(status.fell_back) {
+        shown += &format!("\n{line}");
     }
     for video in &status.not_ok {
         shown += &format!("\n{}", text::not_ok(video));

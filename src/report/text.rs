@@ -201,10 +201,23 @@ fn finished(nothing_to_do: bool, summary: &Summary) -> String {
     if more > 0 {
         text += &format!("\n  … and {more} more: see videos.parquet");
     }
+    if let Some(line) = fell_back(summary.fell_back) {
+        text += &format!("\n{line}");
+    }
     if let Some(bottleneck) = &summary.bottleneck {
         text += &format!("\n{bottleneck}");
     }
     text
+}
+
+/// How many videos were decoded on the CPU though the job decodes on GPUs; nothing where none was.
+pub fn fell_back(videos: usize) -> Option<String> {
+    (videos > 0).then(|| {
+        format!(
+            "decoded on the CPU instead of the GPU: {}; `decode_fallback` in videos.parquet says why",
+            plural(videos as u64, "video")
+        )
+    })
 }
 
 /// `1 video`, `2,345 videos`.

@@ -99,6 +99,25 @@ pub struct Input {
     #[serde(default = "default_max_frames")]
     #[schemars(range(min = 1))]
     pub max_frames: u64,
+    /// What decodes video files: `cpu`; `nvdec`, NVIDIA's decoder of the worker's GPU, about an order of magnitude faster; or
+    /// `auto`, `nvdec` where the machine that starts the run has a GPU with it, else `cpu`, settled when an output is begun and
+    /// recorded there. What nvdec cannot decode falls back to the CPU video by video, for a reason that `videos.parquet` names.
+    /// It does not tell damage inside a picture's data as reliably as the CPU's decoder does. Default: `"cpu"`.
+    #[serde(default)]
+    pub decode: Decode,
+}
+
+/// What decodes video files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decode {
+    /// FFmpeg's own decoders.
+    #[default]
+    Cpu,
+    /// NVIDIA's decoder of the worker's GPU.
+    Nvdec,
+    /// As the machine has it that starts the run; a record of a run never says so.
+    Auto,
 }
 
 /// `[sampling]`: which frames get rows.
@@ -221,8 +240,8 @@ pub struct ModelSpec {
     /// `also`; takes twice as long. Default: `false`.
     #[serde(default)]
     pub flip: bool,
-    /// Arithmetic of the convolutions, `fp32` or `bf16`: bf16 is about twice as fast where the device has it, and drifts from
-    /// fp32 as the README says. Default: `"fp32"`.
+    /// Arithmetic of the convolutions, `fp32`, `bf16` or `fp16`: bf16 is about twice as fast where the device has it, and drifts
+    /// from fp32 as the README says; fp16 is for GPUs alone and has three bits of fraction more. Default: `"fp32"`.
     #[serde(default)]
     #[schemars(schema_with = "precisions")]
     pub precision: Precision,
@@ -294,7 +313,8 @@ pub enum Values {
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Run {
-    /// Worker processes, 1 to 1024. Default: none; one per GPU, else one.
+    /// Worker processes in all, 1 to 1024, on the GPUs in turn: more than there are GPUs share them, which helps where one decoder
+    /// does not keep a GPU busy. Default: none; one per GPU, else one.
     #[schemars(range(min = 1, max = 1024))]
     pub workers: Option<usize>,
     /// `local`: leases live in the coordinator's memory, and it starts the workers. `nats://host:4222`, or several servers

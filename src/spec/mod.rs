@@ -22,7 +22,7 @@ mod tree;
 pub use error::{Place, Problem, SpecError};
 pub use identity::{LABELS_VERSION, ModelRecord, differences, fingerprint, identity};
 pub use job::{
-    Crops, FaceMode, Faces, Input, Job, ModelSpec, NatsSettings, Output, Run, S3Settings, Sampling,
+    Crops, Decode, FaceMode, Faces, Input, Job, ModelSpec, NatsSettings, Output, Run, S3Settings, Sampling,
     SamplingMode, Values,
 };
 pub use rules::is_job_name;

@@ -27,8 +27,8 @@ use crate::dataset::{LabelSchema, PartInfo, StageSeconds, Trouble, VideoOutcome}
 use crate::domain::{Crop, Face, FrameIndex, Location, Micros, VideoKey};
 use crate::model::{self, Detector, Device, ModelError, Sample};
 use crate::queue::{Assignment, Lease};
-use crate::spec::{Crops, FaceMode, Job};
-use crate::stages::decode::{DecodeOptions, Picture};
+use crate::spec::{Crops, Decode, FaceMode, Job};
+use crate::stages::decode::{self, DecodeOptions, Picture};
 use crate::stages::faces::Finder;
 use crate::stages::infer::Engine;
 use crate::stages::rows::{CropWriter, RowError, RowWriter};
@@ -80,6 +80,12 @@ pub enum PipelineError {
     /// What was kept of the video cannot be gone on from; it is to be labelled from its beginning.
     #[error("the spans of the video are of no use: {0}")]
     Astray(String),
+    /// The job decodes on GPUs, and this worker cannot.
+    #[error(
+        "[input] decode = \"nvdec\" cannot be had here: {0}; start workers where it can (`affectmill doctor` tells), or set \
+         decode = \"cpu\", which makes another dataset"
+    )]
+    NoNvdec(String),
     /// A thread could not be started or broke off.
     #[error("the decode thread {0}")]
     Thread(String),
@@ -143,11 +149,26 @@ enum Content {
     Damaged,
 }
 
+/// The GPU that decodes, as the run's record and the worker's device say.
+fn nvdec(job: &Job, device: Device) -> Result<Option<usize>, PipelineError> {
+    match job.input.decode {
+        // What was left open was settled when the run began.
+        Decode::Cpu | Decode::Auto => Ok(None),
+        Decode::Nvdec => {
+            let none = || PipelineError::NoNvdec(format!("this worker's device is `{device}`, not a GPU"));
+            let gpu = device.gpu().ok_or_else(none)?;
+            decode::nvdec_available().map_err(PipelineError::NoNvdec)?;
+            Ok(Some(gpu))
+        }
+    }
+}
+
 impl Pipeline {
     /// Loads the models.
     pub fn new(assignment: &Assignment, device: Device, access: &Access) -> Result<Self, PipelineError> {
         let record = &assignment.job;
         let job = &record.job;
+        let nvdec = nvdec(job, device)?;
         let weights = Weights::at_hand(record, access)?;
         let finder = match (job.faces.mode, &weights.detector) {
             (FaceMode::Detect, Some(weights)) => {
@@ -176,6 +197,7 @@ impl Pipeline {
                     image_fps: job.input.image_fps,
                     max_pixels: job.input.max_pixels,
                     max_frames: job.input.max_frames,
+                    nvdec,
                 },
                 earlier,
                 crops: job.crops(),

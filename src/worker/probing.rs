@@ -48,6 +48,7 @@ impl Prober {
             image_fps: None,
             max_pixels,
             max_frames: u64::MAX,
+            nvdec: None,
         };
         let probed = match root {
             Location::Local(_) => {

@@ -168,6 +168,7 @@ fn said(project: &Project, corpus: &Corpus) -> BTreeMap<(u16, u16), Vec<f32>> {
         image_fps: None,
         max_pixels: u64::MAX,
         max_frames: u64::MAX,
+        nvdec: None,
     };
     let mut said = BTreeMap::new();
     for (video, frames) in corpus.videos.values() {

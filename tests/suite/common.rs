@@ -502,6 +502,7 @@ pub struct Video {
     pub frame: Option<i64>,
     pub attempt: i64,
     pub error: Option<String>,
+    pub fallback: Option<String>,
 }
 
 /// `videos.parquet` by video.
@@ -520,7 +521,8 @@ pub fn videos(output: &Path) -> BTreeMap<String, Video> {
                 .unwrap_or_else(|| panic!("column {name}"));
             cast(column, &kind).expect("a plain type")
         };
-        let texts = ["video", "status", "error_class", "error"].map(|name| column(name, DataType::Utf8));
+        let texts = ["video", "status", "error_class", "error", "decode_fallback"];
+        let texts = texts.map(|name| column(name, DataType::Utf8));
         let numbers = ["rows", "error_frame", "attempt"].map(|name| column(name, DataType::Int64));
         for n in 0..batch.num_rows() {
             let text = |at: usize| {
@@ -539,6 +541,7 @@ pub fn videos(output: &Path) -> BTreeMap<String, Video> {
                 frame: number(1),
                 attempt: number(2).expect("attempt"),
                 error: text(3),
+                fallback: text(4),
             };
             videos.insert(text(0).expect("video"), video);
         }

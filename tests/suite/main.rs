@@ -9,6 +9,7 @@ mod earlier;
 mod ensembles;
 mod evaluate;
 mod faces;
+mod gpu;
 mod kills;
 mod limits;
 #[path = "../nats/mod.rs"]

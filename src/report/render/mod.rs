@@ -111,6 +111,7 @@ pub fn draw(task: &Task, told: &mut dyn FnMut(u64) -> bool) -> Result<u64, Rende
         image_fps: input.image_fps,
         max_pixels: input.max_pixels,
         max_frames: input.max_frames,
+        nvdec: None,
     };
     let mut reader = VideoReader::open(&task.video, task.kind, &options)?;
     let mut labels = LabelReader::new(

@@ -1,9 +1,11 @@
 //! The figures that Prometheus collects. Counters count this run; gauges tell how the label set stands now.
 
+use super::gpus;
 use crate::dataset::{StageSeconds, VideoStatus};
 use crate::events::Event;
+use crate::model::Load;
 use crate::report::progress::Progress;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -187,13 +189,15 @@ impl Figures {
     }
 
     /// As Prometheus reads it: OpenMetrics 1.0 text.
-    pub fn text(&self, progress: &Progress) -> Result<String, std::fmt::Error> {
+    pub fn text(&self, progress: &Progress, loads: &[Load]) -> Result<String, std::fmt::Error> {
         self.frames_done.set(progress.frames() as i64);
         self.workers.set(progress.workers.len() as i64);
         let left = progress.left().map_or(f64::NAN, |left| left.as_secs_f64());
         self.left.set(left);
         let mut text = String::new();
-        encode(&mut text, &self.registry)?;
+        encode_registry(&mut text, &self.registry)?;
+        encode_registry(&mut text, &gpus::figures(loads))?;
+        encode_eof(&mut text)?;
         Ok(text)
     }
 }

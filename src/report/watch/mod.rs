@@ -4,6 +4,7 @@
 //! nothing. Nothing can be changed through it.
 
 mod figures;
+mod gpus;
 mod page;
 mod server;
 
@@ -11,6 +12,7 @@ use super::progress::Progress;
 use super::{Sink, text};
 use crate::dataset::StageSeconds;
 use crate::events::{Event, Summary};
+use crate::model::Gpus;
 use figures::Figures;
 use std::collections::VecDeque;
 use std::io;
@@ -35,7 +37,7 @@ impl Watch {
     /// The address is taken, not this machine's, or not this user's to take.
     pub fn start(address: SocketAddr) -> io::Result<Self> {
         let shared = Shared(Arc::new(Mutex::new(Watched::new())));
-        let address = server::start(address, shared.clone())?;
+        let address = server::start(address, shared.clone(), Gpus::open())?;
         Ok(Self { shared, address })
     }
 }

@@ -1,7 +1,8 @@
 //! The page for people. It loads nothing and runs nothing; it reloads itself.
 
-use super::{Phase, Watched};
+use super::{Phase, Watched, gpus};
 use crate::dataset::StageSeconds;
+use crate::model::Load;
 use crate::report::text;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -29,7 +30,7 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .25rem 0; font-siz
 ";
 
 /// The page.
-pub fn page(watched: &Watched) -> String {
+pub fn page(watched: &Watched, loads: &[Load]) -> String {
     let (state, detail) = state(&watched.phase);
     html! {
         (DOCTYPE)
@@ -47,6 +48,7 @@ pub fn page(watched: &Watched) -> String {
                 (overall(watched))
                 @for line in detail { p { (line) } }
                 (workers(watched))
+                (gpus::table(loads))
                 (stages(&watched.seconds))
                 (troubles(watched))
             }
@@ -84,7 +86,11 @@ fn state(phase: &Phase) -> (&str, Vec<String>) {
                 text::plural(summary.faces, "face"),
                 kinds.join(", ")
             );
-            let lines = [Some(line), summary.bottleneck.clone()];
+            let lines = [
+                Some(line),
+                text::fell_back(summary.fell_back),
+                summary.bottleneck.clone(),
+            ];
             ("finished", lines.into_iter().flatten().collect())
         }
     }

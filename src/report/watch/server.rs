@@ -1,6 +1,7 @@
 //! The HTTP side: two pages to read, and nothing else.
 
 use super::{Shared, page};
+use crate::model::Gpus;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
@@ -31,7 +32,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Takes the address, and answers on a thread until the process ends. Returns the address, with the port that was taken
 /// for port 0.
-pub fn start(address: SocketAddr, shared: Shared) -> io::Result<SocketAddr> {
+pub fn start(address: SocketAddr, shared: Shared, gpus: Gpus) -> io::Result<SocketAddr> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     let taken = listener.local_addr()?;
@@ -40,11 +41,11 @@ pub fn start(address: SocketAddr, shared: Shared) -> io::Result<SocketAddr> {
         .build()?;
     thread::Builder::new()
         .name("metrics".into())
-        .spawn(move || runtime.block_on(serve(listener, shared)))?;
+        .spawn(move || runtime.block_on(serve(listener, shared, gpus.into())))?;
     Ok(taken)
 }
 
-async fn serve(listener: std::net::TcpListener, shared: Shared) {
+async fn serve(listener: std::net::TcpListener, shared: Shared, gpus: Arc<Gpus>) {
     let Ok(listener) = TcpListener::from_std(listener) else {
         return;
     };
@@ -57,10 +58,10 @@ async fn serve(listener: std::net::TcpListener, shared: Shared) {
             sleep(PAUSE).await;
             continue;
         };
-        let shared = shared.clone();
+        let (shared, gpus) = (shared.clone(), gpus.clone());
         tokio::spawn(async move {
             let respond = service_fn(move |request| {
-                let answer = answer(&request, &shared);
+                let answer = answer(&request, &shared, &gpus);
                 async { Ok::<_, Infallible>(answer) }
             });
             let connection = http1::Builder::new()
@@ -73,7 +74,7 @@ async fn serve(listener: std::net::TcpListener, shared: Shared) {
     }
 }
 
-fn answer(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>> {
+fn answer(request: &Request<Incoming>, shared: &Shared, gpus: &Gpus) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut refusal = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".into());
         refusal
@@ -81,13 +82,20 @@ fn answer(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>>
             .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return refusal;
     }
-    let watched = shared.lock();
+    // The GPUs are asked before the run is locked: a driver that hangs must not hold it up.
     match request.uri().path() {
-        "/" => response(StatusCode::OK, HTML, page::page(&watched)),
-        "/metrics" => match watched.figures.text(&watched.progress) {
-            Ok(text) => response(StatusCode::OK, OPEN_METRICS, text),
-            Err(error) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, error.to_string()),
-        },
+        "/" => {
+            let loads = gpus.loads();
+            response(StatusCode::OK, HTML, page::page(&shared.lock(), &loads))
+        }
+        "/metrics" => {
+            let loads = gpus.loads();
+            let watched = shared.lock();
+            match watched.figures.text(&watched.progress, &loads) {
+                Ok(text) => response(StatusCode::OK, OPEN_METRICS, text),
+                Err(error) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, error.to_string()),
+            }
+        }
         _ => response(StatusCode::NOT_FOUND, TEXT, "here are / and /metrics\n".into()),
     }
 }

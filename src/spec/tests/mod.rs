@@ -71,6 +71,7 @@ fn a_minimal_job_has_the_documented_defaults() {
             image_fps: None,
             max_pixels: 100_000_000,
             max_frames: 10_000_000,
+            decode: Decode::Cpu,
         },
         sampling: Sampling {
             mode: SamplingMode::Every,
@@ -165,7 +166,7 @@ fn every_documented_default_is_the_codes() {
             compared += 1;
         }
     }
-    assert_eq!(compared, 48 + 35, "keys with a default");
+    assert_eq!(compared, 49 + 35, "keys with a default");
 }
 
 #[test]

@@ -7,7 +7,6 @@ mod read;
 
 pub use read::load_train;
 
-use super::job::precisions;
 use crate::domain::{ModelKind, Precision, Task};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -74,7 +73,7 @@ pub struct Train {
     pub trainable_layers: usize,
     /// Arithmetic of the convolutions, `fp32` or `bf16`; weights, sums, losses and moments are fp32 in both. Default: `"fp32"`.
     #[serde(default)]
-    #[schemars(schema_with = "precisions")]
+    #[schemars(schema_with = "trained_in")]
     pub precision: Precision,
     /// Share of the faces that are mirrored, 0 to 1; no label has a side. Default: `0.5`.
     #[serde(default = "default_flip")]
@@ -368,6 +367,12 @@ fn task_name(task: Task) -> &'static str {
 /// `domain` knows nothing of schemas, so the tasks are listed here from their names.
 fn tasks(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": ["string", "null"], "enum": Task::ALL.map(task_name), "default": null })
+}
+
+/// What trains: gradients fall below what fp16 can hold.
+fn trained_in(_: &mut SchemaGenerator) -> Schema {
+    let precisions = [Precision::Fp32, Precision::Bf16].map(Precision::name);
+    json_schema!({ "type": "string", "enum": precisions, "default": "fp32" })
 }
 
 fn optimisers(_: &mut SchemaGenerator) -> Schema {

@@ -13,6 +13,7 @@ mod error;
 mod foothold;
 mod images;
 mod native;
+mod nvdec;
 mod picture;
 mod sampling;
 mod stream;
@@ -20,6 +21,7 @@ mod stream;
 pub use error::DecodeError;
 #[cfg(test)]
 pub(crate) use picture::tests::drawn;
+pub use nvdec::available as nvdec_available;
 pub use picture::{Colour, Component, Picture, Plane, Samples};
 pub use sampling::Sampler;
 
@@ -211,9 +213,10 @@ pub fn ffmpeg_version() -> String {
 }
 
 /// What decodes, as far as it can change a picture: part of the fingerprint. A new major version of libavcodec may
-/// decode differently.
-pub fn backend() -> String {
-    format!("cpu, libavcodec {}", ffmpeg_next::codec::version() >> 16)
+/// decode differently, and so may a GPU.
+pub fn backend(nvdec: bool) -> String {
+    let decoder = if nvdec { "nvdec" } else { "cpu" };
+    format!("{decoder}, libavcodec {}", ffmpeg_next::codec::version() >> 16)
 }
 
 /// Whether this build of FFmpeg has a decoder of that name.

@@ -51,6 +51,7 @@ fn encode(rows: &[VideoRow<'_>], fingerprint: &Fingerprint) -> Result<Vec<u8>, P
     let classes: DictionaryArray<Int32Type> = outcomes()
         .map(|video| video.error_class.map(ErrorClass::as_str))
         .collect();
+    let fallbacks: StringArray = outcomes().map(|video| video.decode_fallback.as_deref()).collect();
     let durations = rows.iter().map(|row| match row.planned.duration_us {
         0 => None,
         known => i64::try_from(known).ok(),
@@ -79,6 +80,7 @@ fn encode(rows: &[VideoRow<'_>], fingerprint: &Fingerprint) -> Result<Vec<u8>, P
         )),
         count(|row| row.planned.bytes),
         Arc::new(Int64Array::from_iter(durations)),
+        Arc::new(fallbacks),
     ];
     let schema = videos_schema();
     let metadata = [
