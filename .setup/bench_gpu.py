@@ -56,7 +56,9 @@ class Bench:
         self.args, self.work = args, work
         self.report: dict = {}
         for name, kind in KINDS.items():
-            self.run("init-weights", "--kind", kind, "--seed", "1", "-o", work / f"{name}.safetensors")
+            self.run(
+                "init-weights", "--kind", kind, "--seed", "1", "--crop", "arcface112", "-o", work / f"{name}.safetensors"
+            )
 
     def run(self, *command, **extra) -> str:
         command = [str(self.args.affectmill.absolute()), *map(str, command)]
@@ -164,6 +166,7 @@ class Bench:
             job = self.job(video, f"drift{n}", list(KINDS), precision, decode=decode, detect=detect)
             self.run("run", job, env=os.environ | extra)
             tables[name] = read(self.work / f"drift{n}")
+            say({name: labelling(self.work / f"drift{n}", 1)})
         reference = tables.pop("reference: fp32, decoded by the CPU")
         self.report["drift"] = {name: apart(reference, table) for name, table in tables.items()}
         for name, row in self.report["drift"].items():
@@ -196,31 +199,61 @@ def labelling(output: Path, workers: int) -> dict:
     return {"rows": rows, "rate": rows / (busy["total"] / workers), "busy": busy}
 
 
-def read(output: Path):
+def read(output: Path) -> dict:
+    """The columns of a label set of one video as NumPy arrays; landmarks, lists that may be null, are left out."""
+    import numpy
     import pyarrow.dataset
 
-    table = pyarrow.dataset.dataset(output / "labels", format="parquet").to_table()
-    keys = [(name, "ascending") for name in ("video", "frame", "face") if name in table.column_names]
-    return table.sort_by(keys)
+    labels = pyarrow.dataset.dataset(output / "labels", format="parquet")
+    names = [field.name for field in labels.schema if "list" not in str(field.type)]
+    table = labels.to_table(columns=names)
+    columns = {name: numpy.asarray(table.column(name).to_pylist(), dtype=object) for name in names}
+    columns["key"] = columns["frame"].astype(int) * 1000 + numpy.array([-1 if n is None else n for n in columns["face"]])
+    return columns
 
 
-def apart(reference, table) -> dict:
-    """Largest and mean difference of each kind of output; how often the expression is another one."""
+def apart(reference: dict, other: dict) -> dict:
+    """Largest and mean difference over the rows that both have, for each head; the share of expressions that are others."""
     import numpy
 
-    if table.num_rows != reference.num_rows:
-        return {"rows": [reference.num_rows, table.num_rows]}
-    found: dict = {"rows": table.num_rows}
-    for name in table.column_names:
-        column, other = reference.column(name), table.column(name)
-        if not str(column.type).startswith(("float", "double", "fixed_size_list", "list")):
-            continue
-        flat = [numpy.asarray(c.combine_chunks().flatten() if "list" in str(c.type) else c, dtype=float) for c in (column, other)]
-        gap = numpy.abs(flat[0] - flat[1])
-        gap = gap[~numpy.isnan(gap)]
+    _, here, there = numpy.intersect1d(reference["key"], other["key"], return_indices=True)
+    found: dict = {"rows": [len(reference["key"]), len(other["key"]), len(here)]}
+    gaps: dict = {}
+    for name, column in reference.items():
+        a, b = column[here], other[name][there]
+        if name.endswith("_expression"):
+            found[f"{name}: another one"] = float(numpy.mean(a != b))
+        head = head_of(name)
+        if head:
+            gap = numpy.abs(a.astype(float) - b.astype(float))
+            known = ~numpy.isnan(gap)
+            gaps.setdefault(head, []).append((gap[known], numpy.std(a[known].astype(float)) if known.any() else 0.0))
+    for head, parts in gaps.items():
+        gap = numpy.concatenate([gap for gap, _ in parts])
         if len(gap):
-            found[name] = [float(gap.max()), float(gap.mean())]
+            spread = float(numpy.mean([spread for _, spread in parts]))
+            found[head] = {"most": float(gap.max()), "mean": float(gap.mean()), "spread of the column": spread}
     return found
+
+
+def head_of(column: str) -> str | None:
+    if column.startswith("box_"):
+        return "boxes, pixels"
+    if column == "face_score":
+        return column
+    if column.endswith("_p"):
+        return None
+    for model in KINDS:
+        rest = column.removeprefix(f"{model}_")
+        if rest == column:
+            continue
+        if rest in ("valence", "arousal"):
+            return f"{model}: valence and arousal"
+        if rest.startswith("expr_"):
+            return f"{model}: expression logits"
+        if rest.startswith("AU"):
+            return f"{model}: action unit logits"
+    return None
 
 
 def say(row: dict) -> None:

@@ -8,7 +8,7 @@
 //!
 //! Faces that need not be looked for (footage that is cropped already, faces of an earlier run) are prepared on the decode
 //! thread. Where faces are detected the pictures themselves cross over, because detection is libtorch's work as much as the
-//! models are, and both want all cores in turn.
+//! models are, and both want all cores in turn; so do pictures that lie on a GPU, to leave the decode thread to NVDEC.
 //!
 //! Batches run across the seams between videos, so short videos do not leave them half empty; a row does not
 //! depend on its neighbours in a batch. Frames in flight are bounded by the channel, whose entries are prepared faces of
@@ -141,6 +141,8 @@ struct Item {
 enum Content {
     /// A face, prepared: for each crop planar RGB `[3, 128, 128]`, normalised.
     Face(Face, Sample),
+    /// A face that is a whole picture on a GPU.
+    Whole(Face, Picture),
     /// There is no face in the frame.
     NoFace,
     /// A picture to find faces in, and whether a scene cut lies between it and the one before.
@@ -235,9 +237,9 @@ impl Pipeline {
         reports.begin_shard();
         self.source.input.lease(lease);
         // Two batches: one that the models work on, one being filled meanwhile.
-        let in_flight = match self.finder {
-            Some(_) => PICTURES_IN_FLIGHT,
-            None => 2 * self.engine.capacity(),
+        let in_flight = match self.finder.is_some() || self.source.options.nvdec.is_some() {
+            true => PICTURES_IN_FLIGHT,
+            false => 2 * self.engine.capacity(),
         };
         let (sender, items) = sync_channel(in_flight);
         let (recycle, recycled) = sync_channel(in_flight);

@@ -126,8 +126,11 @@ pub(super) fn ask(context: &mut ffmpeg::codec::Context, gpu: usize) -> Result<()
                         && config.methods & ffi::AV_CODEC_HW_CONFIG_METHOD_HW_DEVICE_CTX as c_int != 0
                 });
         if !configured {
-            let name = context.id().name();
-            return Err(format!("NVDEC does not decode {name}"));
+            let (name, decoder) = (context.id().name(), codec.as_ref());
+            let decoder = decoder.map_or("none", |codec| {
+                CStr::from_ptr(codec.name).to_str().unwrap_or("the one here")
+            });
+            return Err(format!("FFmpeg's decoder of {name}, {decoder}, does not use NVDEC"));
         }
         (*raw).hw_device_ctx = ffi::av_buffer_ref(gpu.context);
         (*raw).get_format = Some(choose);

@@ -22,7 +22,7 @@ pub enum CropError {
 
 impl CropError {
     /// For whoever crops nothing that could be at fault.
-    pub(super) fn of_model(self) -> ModelError {
+    pub fn of_model(self) -> ModelError {
         match self {
             CropError::Prepare(error) => ModelError::Batch(error.to_string()),
             CropError::Model(error) => error,

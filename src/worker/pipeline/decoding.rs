@@ -220,6 +220,9 @@ impl Frames<'_> {
                 (None, Some(picture)) if detect => {
                     contents.push(Content::Picture(picture, std::mem::take(&mut cut)));
                 }
+                (None, Some(picture)) if picture.surface().is_some() => {
+                    contents.push(Content::Whole(faces::full_frame(&picture), picture));
+                }
                 (None, picture) => {
                     let whole = picture.map(|picture| (faces::full_frame(&picture), picture));
                     for (face, picture) in frame.faces.into_iter().chain(whole) {

@@ -199,6 +199,15 @@ impl<'a> Labelling<'a> {
                 }
                 return self.hold(pending(shown));
             }
+            Content::Whole(face, picture) => {
+                let preparing = Instant::now();
+                let made = self.inputs.whole(&picture, std::mem::take(&mut self.spare));
+                self.tally.seconds.faces += preparing.elapsed().as_secs_f64();
+                // The whole of a picture can always be prepared.
+                let input = made.map_err(CropError::of_model)?;
+                let shown = self.face(face, &input)?;
+                return self.hold(pending(shown));
+            }
             Content::NoFace => return self.hold(pending(Shown::NoFace)),
             Content::Picture(picture, cut) => (Some(picture), cut),
             Content::Damaged => (None, false),
