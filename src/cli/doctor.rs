@@ -29,14 +29,19 @@ pub fn run(_: Args) -> Result<u8, Failure> {
         format!("gpus        {gpus}"),
     ];
     let nvidia = Gpus::open();
-    for (index, gpu) in nvidia.visible().iter().enumerate() {
+    let visible = nvidia.visible();
+    let nvdec = decode::nvdec_available();
+    for (index, gpu) in visible.iter().enumerate() {
         lines.push(format!(
-            "gpu {index:<8}{}, {}, driver {}, NVDEC {}",
+            "gpu {index:<8}{}, {}, driver {}, {}",
             gpu.name,
             text::bytes(gpu.memory),
             nvidia.driver().unwrap_or_else(|| "unknown".into()),
-            decode::nvdec_available().map_or_else(|cause| format!("unusable: {cause}"), |()| "usable".into()),
+            if nvdec.is_ok() { "NVDEC" } else { "no NVDEC" },
         ));
+    }
+    if let (Err(cause), false) = (nvdec, visible.is_empty()) {
+        lines.push(format!("nvdec       cannot be used: {cause}"));
     }
     let mut problems = Vec::new();
     if !missing.is_empty() {

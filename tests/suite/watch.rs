@@ -12,7 +12,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// Head and body of an answer.
-fn ask(address: &str, method: &str, path: &str) -> (String, String) {
+pub fn ask(address: &str, method: &str, path: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).expect("it listens");
     let request = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("it reads");
@@ -23,7 +23,7 @@ fn ask(address: &str, method: &str, path: &str) -> (String, String) {
 }
 
 /// The samples as the Python package of Prometheus reads them: `name{label=value,…}` and the value.
-fn samples(text: &str) -> BTreeMap<String, f64> {
+pub fn samples(text: &str) -> BTreeMap<String, f64> {
     let script = r#"
 import json, sys
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as families
