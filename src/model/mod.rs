@@ -3,7 +3,7 @@
 //! ```text
 //!  .pt .pth .ckpt .safetensors ─► import ─► safetensors ─► StateDict ─► Network { Body ─► Readout, or Xception } ─► rows
 //!           .hdf5 (mini-Xception) ─┘   │     describe: sha256, fit         ▲ Batch
-//!                                    init
+//!                                    init                  TorchScript ─► Script, instead of layers of ours ─┘
 //! ```
 //!
 //! `Trainable` is the same network with its weights apart and their gradients, for [`crate::train`], the other room where
@@ -32,6 +32,7 @@ mod pickle;
 mod pyramid;
 mod readout;
 mod resnet;
+mod script;
 mod state;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -47,6 +48,7 @@ pub use error::ModelError;
 pub use import::{Imported, import_weights};
 pub use init::init_weights;
 pub use network::{Batch, Network};
+pub use script::describe_script;
 pub use state::{Array, StateDict};
 pub use trainable::{BODY_LAYERS, Trainable, batch_tensor, values};
 
@@ -73,6 +75,9 @@ pub fn input_id(kind: ModelKind) -> &'static str {
         ModelKind::MiniXception => "grey64",
     }
 }
+
+/// As [`input_id`], of a TorchScript module.
+pub const SCRIPT_INPUT_ID: &str = "imagenet";
 
 /// Height and width of the input in pixels.
 pub const INPUT_SIZE: usize = 128;

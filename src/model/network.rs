@@ -6,6 +6,7 @@
 
 use super::readout::Readout;
 use super::resnet::{Body, Placement};
+use super::script::Script;
 use super::state::StateDict;
 use super::xception::Xception;
 use super::{Device, INPUT_LEN, INPUT_SIZE, ModelError};
@@ -117,7 +118,8 @@ impl Batch {
 /// A model ready to label, on one device.
 pub struct Network {
     layers: Layers,
-    kind: ModelKind,
+    /// Outputs of one face.
+    width: usize,
     precision: Kind,
     device: Device,
 }
@@ -171,14 +173,24 @@ impl Network {
         let layers = Layers::new(state, kind, place).map_err(ModelError::torch("building the network"))?;
         Ok(Self {
             layers,
-            kind,
+            width: kind.output_count(),
             precision: place.kind,
             device,
         })
     }
 
-    /// Runs the network on a batch. Row-major `[batch.len(), kind.output_count()]`: valence and arousal raw, expression
-    /// and action-unit logits, in the order of `kind.tasks()`. An empty batch gives no rows.
+    /// A network that is a module of somebody's own, of so many outputs; it was found to work.
+    pub(super) fn of_script(script: Script, width: usize, device: Device) -> Self {
+        Self {
+            layers: Layers::Script(script),
+            width,
+            precision: Kind::Float,
+            device,
+        }
+    }
+
+    /// Runs the network on a batch. Row-major `[batch.len(), outputs]`: valence and arousal raw, expression
+    /// and action-unit logits, in the order of the tasks. An empty batch gives no rows.
     ///
     /// # Errors
     /// [`ModelError::Batch`] when the batch is meant for another device; [`ModelError::Torch`] when memory runs out or
@@ -200,7 +212,7 @@ impl Network {
             let cause = format!("made for {} but the network is on {}", batch.device, self.device);
             return Err(ModelError::Batch(cause));
         }
-        let mut rows = vec![0.0; batch.len * self.kind.output_count()];
+        let mut rows = vec![0.0; batch.len * self.width];
         if rows.is_empty() {
             return Ok(rows);
         }
@@ -227,6 +239,7 @@ impl Network {
 enum Layers {
     Pyramid(Body, Readout),
     Xception(Xception),
+    Script(Script),
 }
 
 impl Layers {
@@ -244,6 +257,7 @@ impl Layers {
         match self {
             Self::Pyramid(body, readout) => readout.forward(&body.forward(x)?),
             Self::Xception(network) => network.forward(x),
+            Self::Script(script) => script.forward(x),
         }
     }
 }

@@ -64,7 +64,8 @@ impl LabelSet {
         let job = affectmill::spec::load(&job, &["output.uri=out".into()]).expect("a right job");
         let record = |(name, kind): &(&str, ModelKind)| ModelRecord {
             name: (*name).into(),
-            kind: *kind,
+            kind: (*kind).into(),
+            outputs: Vec::new(),
             sha256: "ab".repeat(32),
             architecture: "a".into(),
             preprocessing: "p".into(),
