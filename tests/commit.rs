@@ -30,7 +30,8 @@ fn open(root: &Path) -> Store {
 fn attempt(store: &Store, seed: u8, videos: Videos, value: f32) -> (NamedTempFile, CommitRecord) {
     let model = ModelRecord {
         name: "m".into(),
-        kind: ModelKind::TeacherVa,
+        kind: ModelKind::TeacherVa.into(),
+        outputs: Vec::new(),
         sha256: "00".into(),
         also: Vec::new(),
         flip: false,

@@ -2,7 +2,7 @@
 
 mod media;
 
-use affectmill::model::{DETECTOR_BATCH, Detection, Detector, Device, import_detector};
+use affectmill::model::{DETECTOR_BATCH, Detection, Detector, Device, Pictures, import_detector};
 use media::{cached, output, video};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -62,7 +62,12 @@ fn picture(case: &Case) -> Vec<f32> {
 
 fn detect(detector: &Detector, pictures: &[f32], case: &Case) -> Vec<Vec<Detection>> {
     detector
-        .detect(pictures, case.width, case.height, golden().min_score)
+        .detect(
+            &Pictures::Host(pictures),
+            case.width,
+            case.height,
+            golden().min_score,
+        )
         .unwrap()
 }
 

@@ -42,7 +42,8 @@ fn fingerprint() -> Fingerprint {
 fn schema(models: &[(&str, ModelKind)], values: Values) -> LabelSchema {
     let record = |&(name, kind): &(&str, ModelKind)| ModelRecord {
         name: name.into(),
-        kind,
+        kind: kind.into(),
+        outputs: Vec::new(),
         sha256: "ab".repeat(32),
         also: Vec::new(),
         flip: false,

@@ -12,9 +12,9 @@ use std::path::PathBuf;
 
 /// Write a label set in a format that other tools read, into a folder on this machine.
 ///
-/// The folder is new or empty, or holds an earlier export of the same, which is written again. Each file is there whole or not at
-/// all; `export.json` says what is exported and, where each video has a file, `files.jsonl` which is whose. The set may be
-/// unfinished: what is committed is exported.
+/// The folder is new or empty, or holds an earlier export of the same, which is written again; files that only that one had are
+/// removed, and others that lie there stay. Each file is there whole or not at all; `export.json` says what is exported and, where
+/// each video has a file, `files.jsonl` which is whose. The set may be unfinished: what is committed is exported.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The output: a folder, or s3://bucket/prefix, reached as the environment says.

@@ -58,8 +58,9 @@ enum Asked {
     },
     /// When a quantity holds: at or above a threshold in frame after frame of one track.
     ///
-    /// A segment ends where the value falls below, the face is missing from a sampled frame, or a frame is missing or damaged. Its
-    /// length is the time from its first to its last frame, by presentation time, whatever the frame rate does.
+    /// A segment ends where the value falls below, the face is missing from a sampled frame, a frame is missing or damaged, or, in a
+    /// video that is `partial`, time jumps: footage was lost. Its length is the time from its first to its last frame, by
+    /// presentation time, whatever the frame rate does.
     Segments {
         /// The quantity.
         quantity: Quantity,

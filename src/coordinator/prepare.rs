@@ -4,7 +4,7 @@ use super::{Crew, Earlier, RunError, Sink, earlier, gpu_names, probe};
 use crate::commit;
 use crate::dataset::{CommitRecord, JobRecord, ModelRecord, PlannedVideo, RECORD_VERSION, ShardPlan, paths};
 use crate::discover::{self, Discovery, Source};
-use crate::domain::{Crop, Location, ShardId, VideoKey};
+use crate::domain::{Crop, Location, NamedOutputs, NetworkKind, ShardId, VideoKey};
 use crate::events::Event;
 use crate::model::{self, Device};
 use crate::plan;
@@ -138,7 +138,15 @@ pub fn resolve(mut job: Job, access: &Access) -> Result<JobRecord, RunError> {
         let mut checksums = Vec::new();
         let mut untrained = false;
         for weights in spec.all_weights() {
-            let info = model::describe(&kept_copy(weights, access)?, spec.kind)?;
+            let file = kept_copy(weights, access)?;
+            let info = match spec.kind {
+                NetworkKind::Own(kind) => model::describe(&file, kind)?,
+                // It says nothing of crops, so the job does.
+                NetworkKind::TorchScript => {
+                    checksums.push(model::describe_script(&file)?);
+                    continue;
+                }
+            };
             let crop = job.crop_of(spec).name();
             if job.faces.mode != FaceMode::FullFrame && info.crop.as_deref() != Some(crop) {
                 return Err(RunError::Crop {
@@ -158,10 +166,14 @@ pub fn resolve(mut job: Job, access: &Access) -> Result<JobRecord, RunError> {
         models.push(ModelRecord {
             name: spec.name.clone(),
             kind: spec.kind,
+            outputs: NamedOutputs::spelled(&spec.outputs),
             sha256: checksums.remove(0),
             also: checksums,
             flip: spec.flip,
-            architecture: model::architecture(spec.kind).into(),
+            architecture: match spec.kind {
+                NetworkKind::Own(kind) => model::architecture(kind).into(),
+                NetworkKind::TorchScript => spec.kind.name().into(),
+            },
             preprocessing: preprocessing(&job, spec),
             precision: spec.precision,
             untrained,
@@ -191,7 +203,10 @@ pub fn resolve(mut job: Job, access: &Access) -> Result<JobRecord, RunError> {
 /// Id of how a face becomes the model's input: what is cut out, its size, how it is sampled (`bilinear_aa` is antialiased),
 /// and what the model makes of its values.
 fn preprocessing(job: &Job, spec: &ModelSpec) -> String {
-    let input = model::input_id(spec.kind);
+    let input = match spec.kind {
+        NetworkKind::Own(kind) => model::input_id(kind),
+        NetworkKind::TorchScript => model::SCRIPT_INPUT_ID,
+    };
     // The box goes through the same filter as a whole picture; the others take bilinear samples.
     match (job.faces.mode, job.crop_of(spec)) {
         (FaceMode::FullFrame, _) => format!("full_frame-128x128-bilinear_aa-{input}"),

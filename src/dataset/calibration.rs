@@ -24,6 +24,9 @@ pub struct CalibrationRecord {
     /// Whether the model also saw each face mirrored.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub flip: bool,
+    /// What each number means that a TorchScript module gives, by name; of other models nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<String>,
     /// What it was tuned on.
     pub tuned_on: TunedOn,
     /// Of the expressions; none where the model has none or none were annotated.

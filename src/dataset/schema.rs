@@ -157,7 +157,7 @@ fn model_fields(model: &ModelRecord, values: Values) -> Vec<Field> {
         Values::Both => &["", "_p"],
     };
     let mut fields = Vec::new();
-    for task in model.kind.tasks() {
+    for task in model.tasks() {
         match task {
             Task::Va => fields.extend(VALENCE_AROUSAL.map(|output| float(format!("{name}_{output}")))),
             Task::Expr => {

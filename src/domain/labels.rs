@@ -45,6 +45,15 @@ impl Task {
             Task::Au => &ACTION_UNITS,
         }
     }
+
+    /// The name used in job files, for all of its outputs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Task::Va => "va",
+            Task::Expr => "expr",
+            Task::Au => "au",
+        }
+    }
 }
 
 /// What a model is: the multi-task student, a teacher of one task, or a small published network.

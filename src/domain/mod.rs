@@ -8,6 +8,7 @@ mod geometry;
 mod ids;
 mod labels;
 mod location;
+mod outputs;
 mod time;
 
 pub use face::Face;
@@ -15,4 +16,5 @@ pub use geometry::{Orientation, Rect, Size};
 pub use ids::{BadKey, Fingerprint, ShardId, VideoKey, hex};
 pub use labels::{ACTION_UNITS, Crop, EXPRESSIONS, ModelKind, Precision, RowStatus, Task, VALENCE_AROUSAL};
 pub use location::Location;
+pub use outputs::{BadOutputs, NamedOutputs, NetworkKind};
 pub use time::{FrameIndex, Micros, TimeBase};

@@ -182,7 +182,10 @@ impl Batch {
                 self.len += 1;
                 Ok(())
             }
-            _ => Err(ModelError::Batch(format!("a crop that is none, or not on {}", self.device))),
+            _ => Err(ModelError::Batch(format!(
+                "a crop that is none, or not on {}",
+                self.device
+            ))),
         }
     }
 

@@ -79,7 +79,7 @@ fn open(path: &Path) -> Result<(File, Vec<u8>, Header), ModelError> {
 }
 
 /// SHA-256 of the bytes that were read and those that follow.
-fn rest_hashed(path: &Path, file: &mut File, head: &[u8]) -> Result<String, ModelError> {
+pub(super) fn rest_hashed(path: &Path, file: &mut File, head: &[u8]) -> Result<String, ModelError> {
     let mut digest = Sha256::new_with_prefix(head);
     let mut chunk = vec![0; 1 << 20];
     loop {

@@ -3,7 +3,7 @@
 //! ```text
 //!  .pt .pth .ckpt .safetensors ─► import ─► safetensors ─► StateDict ─► Network { Body ─► Readout, or Xception } ─► rows
 //!           .hdf5 (mini-Xception) ─┘   │     describe: sha256, fit         ▲ Batch
-//!                                    init
+//!                                    init                  TorchScript ─► Script, instead of layers of ours ─┘
 //! ```
 //!
 //! `Trainable` is the same network with its weights apart and their gradients, for [`crate::train`], the other room where
@@ -34,6 +34,7 @@ mod pickle;
 mod pyramid;
 mod readout;
 mod resnet;
+mod script;
 mod state;
 mod surface;
 #[cfg(test)]
@@ -52,6 +53,7 @@ pub use gpus::{Gpu, Gpus, Load};
 pub use import::{Imported, import_weights};
 pub use init::init_weights;
 pub use network::Network;
+pub use script::describe_script;
 pub use state::{Array, StateDict};
 pub use surface::{Affine, Colours, Lattice, PlaneMemory, Resampler, Surface, Warper, Weights};
 pub use trainable::{BODY_LAYERS, Trainable, batch_tensor, values};
@@ -79,6 +81,9 @@ pub fn input_id(kind: ModelKind) -> &'static str {
         ModelKind::MiniXception => "grey64",
     }
 }
+
+/// As [`input_id`], of a TorchScript module.
+pub const SCRIPT_INPUT_ID: &str = "imagenet";
 
 /// Height and width of the input in pixels.
 pub const INPUT_SIZE: usize = 128;

@@ -6,6 +6,7 @@
 
 use super::readout::Readout;
 use super::resnet::{Body, Placement};
+use super::script::Script;
 use super::state::StateDict;
 use super::xception::Xception;
 use super::{Batch, Device, ModelError};
@@ -17,7 +18,8 @@ use tch::{Kind, TchError, Tensor};
 /// A model ready to label, on one device.
 pub struct Network {
     layers: Layers,
-    kind: ModelKind,
+    /// Outputs of one face.
+    width: usize,
     precision: Kind,
     device: Device,
     /// In how many pieces a batch is read: 2 once the GPU had no memory for a whole one.
@@ -77,15 +79,26 @@ impl Network {
         let layers = Layers::new(state, kind, place).map_err(ModelError::torch("building the network"))?;
         Ok(Self {
             layers,
-            kind,
+            width: kind.output_count(),
             precision: place.kind,
             device,
             pieces: Cell::new(1),
         })
     }
 
-    /// Runs the network on a batch. Row-major `[batch.len(), kind.output_count()]`: valence and arousal raw, expression
-    /// and action-unit logits, in the order of `kind.tasks()`. An empty batch gives no rows.
+    /// A network that is a module of somebody's own, of so many outputs; it was found to work.
+    pub(super) fn of_script(script: Script, width: usize, device: Device) -> Self {
+        Self {
+            layers: Layers::Script(script),
+            width,
+            precision: Kind::Float,
+            device,
+            pieces: Cell::new(1),
+        }
+    }
+
+    /// Runs the network on a batch. Row-major `[batch.len(), outputs]`: valence and arousal raw, expression
+    /// and action-unit logits, in the order of the tasks. An empty batch gives no rows.
     ///
     /// # Errors
     /// [`ModelError::Batch`] when the batch is meant for another device; [`ModelError::GpuMemory`] when the GPU has no room even
@@ -126,7 +139,7 @@ impl Network {
     }
 
     fn rows(&self, batch: &Batch, mirrored: bool) -> Result<Vec<f32>, TchError> {
-        let width = self.kind.output_count();
+        let width = self.width;
         let mut rows = vec![0.0; batch.len * width];
         let mut left = rows.as_mut_slice();
         for (count, samples) in batch.tensors(self.precision, self.pieces.get()) {
@@ -157,6 +170,7 @@ fn out_of_memory(error: &TchError) -> bool {
 enum Layers {
     Pyramid(Body, Readout),
     Xception(Xception),
+    Script(Script),
 }
 
 impl Layers {
@@ -174,6 +188,7 @@ impl Layers {
         match self {
             Self::Pyramid(body, readout) => readout.forward(&body.forward(x)?),
             Self::Xception(network) => network.forward(x),
+            Self::Script(script) => script.forward(x),
         }
     }
 }

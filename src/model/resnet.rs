@@ -231,9 +231,7 @@ impl Conv {
             groups,
         } = self.geometry;
         match (self.fused, &self.bias) {
-            (Fused::OneDnn, Some(bias)) => {
-                onednn::conv_add_relu(sum, x, &self.weight, bias, self.geometry)
-            }
+            (Fused::OneDnn, Some(bias)) => onednn::conv_add_relu(sum, x, &self.weight, bias, self.geometry),
             (Fused::CuDnn, bias) => x.f_cudnn_convolution_add_relu(
                 &self.weight,
                 &sum,

@@ -68,8 +68,7 @@ impl Surface {
             let size = [plane.rows as i64, plane.samples as i64];
             let strides = [(plane.stride / bytes) as i64, 1];
             // SAFETY: the caller vouches for the memory; the tensor over it does not leave this function.
-            let there =
-                unsafe { Tensor::f_from_blob(plane.address, &size, &strides, kind, device.tch()) }?;
+            let there = unsafe { Tensor::f_from_blob(plane.address, &size, &strides, kind, device.tch()) }?;
             there.f_to_device_(device.tch(), kind, true, true)
         };
         let planes = planes.iter().map(copy).collect::<Result<_, TchError>>();
@@ -267,7 +266,8 @@ impl Resampler {
     pub fn run(&self, surface: &Surface) -> Result<GpuSample, ModelError> {
         let resample = || {
             let part = |part: &Part| {
-                let codes = widened(&surface.view(&part.lattice, part.rows.clone(), part.columns.clone())?)?;
+                let codes =
+                    widened(&surface.view(&part.lattice, part.rows.clone(), part.columns.clone())?)?;
                 part.down.f_matmul(&codes)?.f_matmul(&part.across)
             };
             let small: Vec<Tensor> = self.parts.iter().map(part).collect::<Result<_, TchError>>()?;
@@ -346,9 +346,15 @@ impl Warper {
             let mut small = Vec::with_capacity(components.len());
             for (n, (window, (lattice, _))) in windows.into_iter().zip(components).enumerate() {
                 let codes = widened(&surface.view(lattice, window.rows, window.columns)?)?;
-                let grid = places.f_narrow(1, 2 * n as i64, 2)?.f_reshape([1, side, side, 2])?;
+                let grid = places
+                    .f_narrow(1, 2 * n as i64, 2)?
+                    .f_reshape([1, side, side, 2])?;
                 let codes = codes.f_unsqueeze(0)?.f_unsqueeze(0)?;
-                small.push(codes.f_grid_sampler_2d(&grid, BILINEAR, BORDER, true)?.f_flatten(0, -1)?);
+                small.push(
+                    codes
+                        .f_grid_sampler_2d(&grid, BILINEAR, BORDER, true)?
+                        .f_flatten(0, -1)?,
+                );
             }
             let share = |column: usize, length: f64| {
                 let x = places.f_select(1, column as i64)?;

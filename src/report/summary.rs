@@ -51,9 +51,7 @@ pub fn read(labels: &Labels) -> Result<Tables, LabelError> {
 }
 
 fn having(models: &[ModelRecord], task: Task) -> impl Iterator<Item = &ModelRecord> {
-    models
-        .iter()
-        .filter(move |model| model.kind.tasks().contains(&task))
+    models.iter().filter(move |model| model.tasks().contains(&task))
 }
 
 /// Name of the number of faces with an expression.

@@ -4,7 +4,7 @@
 //! `[run]`) is left out: a label set may move, and go on with more workers.
 
 use super::{Crops, FaceMode, Job, job};
-use crate::domain::{Fingerprint, ModelKind, Precision};
+use crate::domain::{Fingerprint, NetworkKind, Precision, Task};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -21,7 +21,10 @@ pub struct ModelRecord {
     pub name: String,
     /// Kind.
     #[schemars(schema_with = "job::model_kinds")]
-    pub kind: ModelKind,
+    pub kind: NetworkKind,
+    /// What each number means that a TorchScript module gives, by name; of other kinds nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<String>,
     /// SHA-256 of the weight file, hex.
     #[schemars(extend("pattern" = "^[0-9a-f]{64}$"))]
     pub sha256: String,
@@ -55,9 +58,15 @@ impl ModelRecord {
             .map(String::as_str)
     }
 
+    /// The tasks it predicts, in output order.
+    pub fn tasks(&self) -> &'static [Task] {
+        self.kind.tasks(&self.outputs)
+    }
+
     /// Numbers of one face as the rows get them: for each task the outputs, then, of an ensemble, their deviations.
     pub fn output_count(&self) -> usize {
-        self.kind.output_count() * if self.is_ensemble() { 2 } else { 1 }
+        let outputs: usize = self.tasks().iter().map(|task| task.outputs().len()).sum();
+        outputs * if self.is_ensemble() { 2 } else { 1 }
     }
 }
 
@@ -77,6 +86,9 @@ pub fn identity(job: &Job, models: &[ModelRecord], faces_from: Option<&str>, dec
             "precision": model.precision,
         });
         // Left out where they have no effect: label sets from before stay what they are.
+        if !model.outputs.is_empty() {
+            identity["outputs"] = json!(model.outputs);
+        }
         if !model.also.is_empty() {
             identity["also"] = json!(model.also);
         }

@@ -4,7 +4,7 @@
 //! the published `schemas/job.schema.json` and what `check` holds a job file against. So a range, a default or
 //! an explanation stands here and nowhere else. `Default:` in a doc comment is compared with the code by a test.
 
-use crate::domain::{Crop, Location, ModelKind, Precision};
+use crate::domain::{Crop, Location, NamedOutputs, NetworkKind, Precision, Task};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -225,12 +225,20 @@ pub struct ModelSpec {
     /// upper and lower case count as the same (DuckDB and Spark do not tell such columns apart). Required.
     #[schemars(extend("pattern" = "^[A-Za-z][A-Za-z0-9_]*$"))]
     pub name: String,
-    /// `student`, `teacher_va`, `teacher_expr`, `teacher_au` or `mini_xception`. Required.
+    /// `student`, `teacher_va`, `teacher_expr`, `teacher_au`, `mini_xception`, or `torchscript`, a network of your own, whose file
+    /// is a program that the workers run. Required.
     #[schemars(schema_with = "model_kinds")]
-    pub kind: ModelKind,
-    /// Weights as safetensors (`affectmill import-weights` makes them); a path like `input.uri`. Required.
+    pub kind: NetworkKind,
+    /// Weights as safetensors (`affectmill import-weights` makes them), or the TorchScript file; a path like `input.uri`.
+    /// Required.
     #[schemars(with = "String")]
     pub weights: Location,
+    /// With `kind = "torchscript"`: what each number means that the module gives of a face, in order. `valence`, `arousal`,
+    /// expressions and action units by the names of their columns, all or none of a task; `va`, `expr` or `au` for all of one in
+    /// the order of the columns; `_` for a number that is left out. Required then. Default: `[]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "outputs")]
+    pub outputs: Vec<String>,
     /// Weights of further models of the same kind, paths like `input.uri`: every number is then the mean over all of them, and
     /// columns that end in `_sd` hold the standard deviation. Default: `[]`.
     #[serde(default)]
@@ -246,7 +254,7 @@ pub struct ModelSpec {
     #[schemars(schema_with = "precisions")]
     pub precision: Precision,
     /// How faces are cut out for this model, where that differs from `faces.crop`. It must be what the model was trained on,
-    /// which its weight file says. Default: none, as `faces.crop`.
+    /// which its weight file says; of a TorchScript file only you can say it, here. Default: none, as `faces.crop`.
     #[serde(default)]
     #[schemars(schema_with = "optional_crops")]
     pub crop: Option<Crop>,
@@ -256,6 +264,11 @@ impl ModelSpec {
     /// Its weights, and those of further members.
     pub fn all_weights(&self) -> impl Iterator<Item = &Location> {
         std::iter::once(&self.weights).chain(&self.also)
+    }
+
+    /// The tasks it predicts, in output order.
+    pub fn tasks(&self) -> &'static [Task] {
+        self.kind.tasks(&self.outputs)
     }
 }
 
@@ -487,5 +500,11 @@ fn optional_crops(_: &mut SchemaGenerator) -> Schema {
 
 /// `domain` knows nothing of schemas, so the kinds are listed here from their names.
 pub(super) fn model_kinds(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "enum": ModelKind::ALL.map(ModelKind::name) })
+    json_schema!({ "type": "string", "enum": NetworkKind::names().collect::<Vec<_>>() })
+}
+
+/// As [`model_kinds`].
+pub(super) fn outputs(_: &mut SchemaGenerator) -> Schema {
+    let names: Vec<_> = NamedOutputs::names().collect();
+    json_schema!({ "type": "array", "items": { "type": "string", "enum": names }, "default": [] })
 }

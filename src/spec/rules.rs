@@ -1,8 +1,9 @@
 //! What a schema cannot say about a job: which values go together, and which names clash.
 
+use super::error::listed;
 use super::tree::Node;
 use super::{Crops, FaceMode, Job, Problem, SamplingMode};
-use crate::domain::Location;
+use crate::domain::{BadOutputs, Location, NamedOutputs, NetworkKind, Precision};
 use std::path::PathBuf;
 
 /// Everything that is wrong with a job whose types and ranges are right and whose paths are absolute.
@@ -15,6 +16,7 @@ pub(super) fn check(job: &Job, tree: &Node) -> Vec<Problem> {
     faces(job, tree, &mut refuse);
     extensions(job, &mut refuse);
     models(job, &mut refuse);
+    scripts(job, &mut refuse);
     s3(job, &mut refuse);
     queue(job, &mut refuse);
     if real(&job.input.uri) == real(&job.output.uri) {
@@ -211,6 +213,69 @@ fn models(job: &Job, refuse: &mut Refuse<'_>) {
                  give each model its own name"
             );
             refuse(at, message);
+        }
+    }
+}
+
+/// A TorchScript file says nothing of itself: the job says what its numbers mean and what it was trained on.
+fn scripts(job: &Job, refuse: &mut Refuse<'_>) {
+    for (index, model) in job.models.iter().enumerate() {
+        let index = index.to_string();
+        let mut refuse =
+            |key: &[&str], message: String| refuse(&[&["models", &index], key].concat(), message);
+        if model.kind != NetworkKind::TorchScript {
+            if !model.outputs.is_empty() {
+                let message = "`outputs` has no effect unless `kind` is \"torchscript\": the outputs of other kinds are known; \
+                               remove it";
+                refuse(&["outputs"], message.into());
+            }
+            continue;
+        }
+        if let Err(bad) = NamedOutputs::new(&model.outputs) {
+            let (key, place, message) = unnamed(bad);
+            let place = place.map(|place| place.to_string());
+            let at: Vec<&str> = [key].into_iter().chain(place.as_deref()).collect();
+            refuse(&at, message);
+        }
+        if model.crop.is_none() && job.faces.mode != FaceMode::FullFrame {
+            let message = "`kind` is \"torchscript\", which needs `crop`: such a file does not say how the faces were cropped that \
+                           it was trained on; add it, such as crop = \"arcface112\"";
+            refuse(&["kind"], message.into());
+        }
+        if model.precision != Precision::Fp32 {
+            let message = "`precision` of a TorchScript file is its own; remove it, and convert the network before it is saved";
+            refuse(&["precision"], message.into());
+        }
+    }
+}
+
+/// Where names of outputs are wrong, by key and entry, and what is wrong.
+fn unnamed(bad: BadOutputs) -> (&'static str, Option<usize>, String) {
+    match bad {
+        BadOutputs::Nothing => {
+            let message = "`kind` is \"torchscript\", which needs `outputs`: what each number means that it gives, such as outputs = \
+                           [\"valence\", \"arousal\"]";
+            ("kind", None, message.into())
+        }
+        BadOutputs::Unknown(place, name) => {
+            let message = format!(
+                "`outputs` holds {name:?}, which is no output; write \"_\" for a number that is left out"
+            );
+            ("outputs", Some(place), message)
+        }
+        BadOutputs::Twice(place, name) => {
+            let message = format!(
+                "`outputs` holds {name:?} for the second time; write \"_\" for a number that is left out"
+            );
+            ("outputs", Some(place), message)
+        }
+        BadOutputs::Missing(task, names) => {
+            let message = format!(
+                "`outputs` lacks {}: of `{}` all outputs are needed, or none",
+                listed(names),
+                task.name()
+            );
+            ("outputs", None, message)
         }
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! An output does not depend on the other faces of its batch, so whoever fills batches may cut them anywhere.
 
-use crate::domain::{Crop, ModelKind};
+use crate::domain::{Crop, NetworkKind, Task};
 use crate::model::{Batch, Device, INPUT_LEN, ModelError, Network, Sample};
-use crate::spec::Job;
-use std::path::PathBuf;
+use crate::spec::{Job, ModelSpec};
+use std::path::{Path, PathBuf};
 
 /// The models of a job on one device, and the batches they share.
 pub struct Engine {
@@ -16,7 +16,7 @@ pub struct Engine {
 }
 
 struct Model {
-    kind: ModelKind,
+    tasks: &'static [Task],
     /// One, or the members of an ensemble.
     networks: Vec<Network>,
     /// Whether each member also sees every face mirrored.
@@ -35,9 +35,9 @@ impl Engine {
         let mut models = Vec::with_capacity(job.models.len());
         for (model, weights) in job.models.iter().zip(weights) {
             let crop = job.crop_of(model);
-            let load = |path: &PathBuf| Network::load(path, model.kind, model.precision, device);
+            let load = |path: &PathBuf| load(model, path, device);
             models.push(Model {
-                kind: model.kind,
+                tasks: model.tasks(),
                 networks: weights.iter().map(load).collect::<Result<_, _>>()?,
                 flip: model.flip,
                 batch: crops.iter().position(|other| *other == crop).unwrap_or(0),
@@ -130,7 +130,7 @@ impl Model {
                 looks.push(network.infer_mirrored(batch)?);
             }
         }
-        let width = self.kind.output_count();
+        let width = self.tasks.iter().map(|task| task.outputs().len()).sum();
         match looks.len() {
             1 => Ok((width, looks.remove(0))),
             _ => Ok((2 * width, self.join(&looks))),
@@ -139,7 +139,7 @@ impl Model {
 
     fn join(&self, looks: &[Vec<f32>]) -> Vec<f32> {
         let mut joined = Vec::with_capacity(2 * looks[0].len());
-        let tasks = self.kind.tasks().iter().map(|task| task.outputs().len());
+        let tasks = self.tasks.iter().map(|task| task.outputs().len());
         let widths: Vec<usize> = tasks.collect();
         let mut at = 0;
         while at < looks[0].len() {
@@ -152,6 +152,14 @@ impl Model {
             }
         }
         joined
+    }
+}
+
+/// One member of a model.
+fn load(model: &ModelSpec, path: &Path, device: Device) -> Result<Network, ModelError> {
+    match model.kind {
+        NetworkKind::Own(kind) => Network::load(path, kind, model.precision, device),
+        NetworkKind::TorchScript => Network::load_script(path, &model.outputs, device),
     }
 }
 

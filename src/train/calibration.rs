@@ -5,7 +5,7 @@
 use super::metrics::{Binary, CLASSES, Decision, OTHER, Prediction, Truth, UNITS, log_sum_exp, softmax};
 use crate::dataset::{CALIBRATION_VERSION, CalibrationRecord, ModelRecord, TunedTemperature, TunedThreshold};
 use crate::domain::ACTION_UNITS;
-use crate::runtime::{WriteError, write_atomic};
+use crate::runtime::{WriteError, sha256_hex, write_atomic};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::io;
@@ -199,9 +199,21 @@ fn between(below: Option<f32>, above: f32) -> f64 {
     }
 }
 
-/// Where a model's calibration lies by default: beside its weights.
-pub fn beside(weights: &Path) -> PathBuf {
-    weights.with_extension("calibration.json")
+/// Where a model's calibration lies by default: beside its weights, the first ones of an ensemble. `a.calibration.json` is that of
+/// the single model; one of an ensemble carries the beginning of a hash over all that makes it, so that neither replaces another.
+pub fn beside(weights: &Path, model: &ModelRecord) -> PathBuf {
+    if !model.is_ensemble() {
+        return weights.with_extension("calibration.json");
+    }
+    let all = sha256_hex(looks(model.weights(), model.flip).join("\n").as_bytes());
+    let stem = weights.file_stem().unwrap_or_default().to_string_lossy();
+    weights.with_file_name(format!("{stem}-{all:.8}.calibration.json"))
+}
+
+/// What a model's numbers are means over: its weights, and whether each face is also seen mirrored.
+fn looks<'a>(weights: impl Iterator<Item = &'a str>, flip: bool) -> Vec<String> {
+    let mirrored = flip.then_some("mirrored");
+    weights.chain(mirrored).map(String::from).collect()
 }
 
 /// Whether a file is a calibration of any weights.
@@ -245,12 +257,16 @@ pub fn read(path: &Path, model: &ModelRecord) -> Result<CalibrationRecord, Calib
     if let Some(tuned) = record.expression.filter(|tuned| tuned.temperature <= 0.0) {
         return Err(bad(format!("temperature {} is not above 0", tuned.temperature)));
     }
-    let looks = |weights: Vec<String>, flip: bool| {
-        let mirrored = flip.then(|| "mirrored".to_owned());
-        weights.into_iter().chain(mirrored).collect::<Vec<_>>()
-    };
-    let theirs = looks(record.weights.clone(), record.flip);
-    let ours = looks(model.weights().map(String::from).collect(), model.flip);
+    let theirs = looks(record.weights.iter().map(String::as_str), record.flip);
+    let ours = looks(model.weights(), model.flip);
+    if record.outputs != model.outputs {
+        return Err(bad(format!(
+            "it is of the outputs {}, and `{}` names them {}; tune these with --tune",
+            record.outputs.join(", "),
+            model.name,
+            model.outputs.join(", ")
+        )));
+    }
     if theirs != ours {
         return Err(CalibrationError::OtherWeights {
             path: path.into(),

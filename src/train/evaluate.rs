@@ -109,12 +109,12 @@ pub fn evaluate(
     mut samples: Option<&mut Samples>,
 ) -> Result<Evaluation, EvaluateError> {
     let model = labels.model();
-    let own = model.kind.tasks().iter().copied();
+    let own = model.tasks().iter().copied();
     let tasks: Vec<Task> = own.filter(|task| reference.has(*task)).collect();
     if tasks.is_empty() {
         return Err(EvaluateError::NoTask {
             model: model.name.clone(),
-            tasks: model.kind.tasks().to_vec(),
+            tasks: model.tasks().to_vec(),
         });
     }
     let mut videos: BTreeMap<String, Tally> = BTreeMap::new();

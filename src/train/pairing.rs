@@ -171,7 +171,7 @@ impl Reference<'_> {
     pub fn has(&self, task: Task) -> bool {
         match self {
             Self::Annotations(annotations, _) => annotations.persons.values().any(|person| person.has(task)),
-            Self::Labels(labels) => labels.model().kind.tasks().contains(&task),
+            Self::Labels(labels) => labels.model().tasks().contains(&task),
         }
     }
 

@@ -24,7 +24,7 @@ mod weights;
 
 use super::heartbeat::Reports;
 use crate::dataset::{LabelSchema, PartInfo, StageSeconds, Trouble, VideoOutcome};
-use crate::domain::{Crop, Face, FrameIndex, Location, Micros, VideoKey};
+use crate::domain::{Crop, Face, FrameIndex, Location, Micros, NetworkKind, VideoKey};
 use crate::model::{self, Detector, Device, ModelError, Sample};
 use crate::queue::{Assignment, Lease};
 use crate::spec::{Crops, Decode, FaceMode, Job};
@@ -180,7 +180,11 @@ impl Pipeline {
             _ => None,
         };
         // The members of a model state one recipe: the coordinator saw to it.
-        let stated = weights.models.iter().map(|paths| model::stated_crop(&paths[0]));
+        let stated = weights.models.iter().zip(&job.models);
+        let stated = stated.map(|(paths, model)| match model.kind {
+            NetworkKind::Own(_) => model::stated_crop(&paths[0]),
+            NetworkKind::TorchScript => Ok(model.crop.map(|crop| crop.name().into())),
+        });
         let trained_on = stated.collect::<Result<_, _>>()?;
         let earlier = match (job.faces.mode, &job.faces.labels) {
             (FaceMode::FromLabels, Some(root)) => Some(Store::connect_existing(root, access)?),

@@ -77,6 +77,68 @@ fn every_format_reads_back_as_what_the_labels_say() {
     assert!(into(Path::new("s3://bucket/x"), "csv").contains("copy it to S3 afterwards"));
 }
 
+/// A video that comes later and wants the same file name changes the names of both; the file of before goes, other people's stay.
+#[test]
+fn an_export_written_again_leaves_no_file_of_the_one_before() {
+    let set = LabelSet::new(&[("au", ModelKind::TeacherAu)], "");
+    let video = |key| {
+        let shown = Shown {
+            track: None,
+            score: None,
+            outputs: vec![vec![-1.0; 12]],
+        };
+        let line = Line {
+            frame: 0,
+            time: None,
+            seen: Seen::Faces(vec![shown]),
+        };
+        Video {
+            key,
+            decoded: 1,
+            lines: Box::new(std::iter::once(line)),
+        }
+    };
+    set.shard(1, vec![video("x.avi")]);
+    let (openface, abaw) = (set.beside("openface"), set.beside("abaw"));
+    let names = |folder: &Path| tree(folder).into_keys().collect::<Vec<String>>();
+    export(&set, "openface", &openface, &[]);
+    export(&set, "abaw", &abaw, &[]);
+    assert_eq!(names(&openface), ["export.json", "files.jsonl", "x.csv"]);
+    assert!(abaw.join("annotations/AU_Set/x.txt").exists());
+    fs::write(openface.join("mine.csv"), "mine").unwrap();
+
+    set.shard(2, vec![video("x.mp4")]);
+    for _ in 0..2 {
+        export(&set, "openface", &openface, &[]);
+        export(&set, "abaw", &abaw, &[]);
+        let found = names(&openface);
+        assert_eq!(found.len(), 5, "{found:?}");
+        assert!(!openface.join("x.csv").exists() && openface.join("mine.csv").exists());
+        let list = fs::read_to_string(openface.join("files.jsonl")).unwrap();
+        for line in list.lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert!(
+                found.contains(&line["file"].as_str().unwrap().to_owned()),
+                "{line}"
+            );
+        }
+        assert!(!abaw.join("annotations/AU_Set/x.txt").exists());
+        assert_eq!(fs::read_dir(abaw.join("annotations/AU_Set")).unwrap().count(), 2);
+    }
+    // A note that was meddled with removes nothing outside.
+    let outside = set.beside("outside.csv");
+    fs::write(&outside, "mine").unwrap();
+    let note = fs::read_to_string(openface.join("export.json")).unwrap();
+    let meddled = note.replace(
+        "\"files.jsonl\"",
+        "\"../outside.csv\", \"/etc/none\", \"files.jsonl\"",
+    );
+    assert_ne!(note, meddled);
+    fs::write(openface.join("export.json"), meddled).unwrap();
+    export(&set, "openface", &openface, &[]);
+    assert!(outside.exists());
+}
+
 #[test]
 fn what_a_format_cannot_hold_is_refused_and_names_why() {
     let set = wandering_set("");

@@ -2,7 +2,8 @@
 
 use affectmill::commit::{Files, commit};
 use affectmill::dataset::{
-    CommitRecord, JobRecord, LabelSchema, ModelRecord, RECORD_VERSION, StageSeconds, VideoOutcome, paths,
+    CommitRecord, JobRecord, LabelSchema, ModelRecord, RECORD_VERSION, StageSeconds, VideoOutcome,
+    VideoStatus, paths,
 };
 use affectmill::domain::{Face, Fingerprint, FrameIndex, Micros, ModelKind, Rect, ShardId, VideoKey};
 use affectmill::stages::rows::{Content, CropWriter, Row, RowWriter};
@@ -64,7 +65,8 @@ impl LabelSet {
         let job = affectmill::spec::load(&job, &["output.uri=out".into()]).expect("a right job");
         let record = |(name, kind): &(&str, ModelKind)| ModelRecord {
             name: (*name).into(),
-            kind: *kind,
+            kind: (*kind).into(),
+            outputs: Vec::new(),
             sha256: "ab".repeat(32),
             architecture: "a".into(),
             preprocessing: "p".into(),
@@ -106,6 +108,11 @@ impl LabelSet {
 
     /// Commits a shard of videos, which come in order of their keys.
     pub fn shard(&self, number: u8, videos: Vec<Video>) {
+        self.shard_of(number, videos, VideoStatus::Ok);
+    }
+
+    /// As [`shard`](Self::shard), of videos that are such.
+    pub fn shard_of(&self, number: u8, videos: Vec<Video>, status: VideoStatus) {
         let store = self.store();
         let part = store.scratch_file("part").expect("scratch");
         let mut writer = RowWriter::create(part.path(), &self.schema).expect("a part");
@@ -117,6 +124,7 @@ impl LabelSet {
         for video in videos {
             let mut outcome = VideoOutcome::new(VideoKey::new(video.key).expect("a key"));
             outcome.frames = video.decoded;
+            outcome.status = status;
             for line in video.lines {
                 let (frame, timestamp) = (FrameIndex(line.frame), line.time.map(Micros));
                 let key = outcome.key.clone();

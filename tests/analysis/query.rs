@@ -1,6 +1,7 @@
 //! Answers held against closed forms, and against NumPy and Polars in Python.
 
 use super::labels::{LabelSet, Line, Numbers, Seen, Shown, Video, check};
+use affectmill::dataset::VideoStatus;
 use affectmill::domain::ModelKind;
 use std::path::Path;
 
@@ -116,6 +117,33 @@ fn a_segment_ends_at_a_drop_a_gap_damage_a_missing_face_and_a_jump_back_in_time(
         found.iter().map(|row| row[7].as_str()).collect::<Vec<_>>(),
         ["4", "10"]
     );
+}
+
+/// Packets that are lost leave no frame behind: the numbers go on, the time jumps. In a video that is whole the picture lasted.
+#[test]
+fn in_a_damaged_video_a_segment_ends_where_time_jumps() {
+    let set = LabelSet::new(&[("va", ModelKind::TeacherVa)], "");
+    let times = [0, 40, 80, 120, 2_120, 2_160, 2_240, 2_281];
+    let lines = || {
+        let times = times.iter().zip(0..);
+        times
+            .map(|(time, frame)| faces(frame, time * 1000, &[(1, HIGH)]))
+            .collect()
+    };
+    set.shard_of(1, vec![video("lost.ts", lines())], VideoStatus::Partial);
+    set.shard(2, vec![video("whole.mp4", lines())]);
+    let found = rows(&set.answer("query", &["segments", "valence", "--format", "csv"]));
+    let told: Vec<[&str; 3]> = found
+        .iter()
+        .map(|row| [&row[0], &row[6], &row[7]].map(String::as_str))
+        .collect();
+    let wanted = [
+        ["lost.ts", "0", "3"],
+        ["lost.ts", "4", "5"],
+        ["lost.ts", "6", "7"],
+        ["whole.mp4", "0", "7"],
+    ];
+    assert_eq!(told, wanted);
 }
 
 #[test]

@@ -127,7 +127,7 @@ fn an_ensemble_is_the_mean_of_its_looks_and_says_how_they_differ() {
     );
 }
 
-/// Kept beside the first one's weights, and of no use to the ensemble that begins with them.
+/// Each kept beside the first one's weights in a file of its own, and of no use to another one with those weights.
 fn a_calibration_is_of_all_members(project: &Project) {
     let annotations = project.output("clip.txt");
     fs::write(
@@ -144,11 +144,31 @@ fn a_calibration_is_of_all_members(project: &Project) {
             .arg(&annotations);
         command.args(["--model", model, argument]).output().unwrap()
     };
-    let tuned = evaluate("a", "--tune");
-    assert!(tuned.status.success(), "{}", stderr(&tuned));
+    let calibrations = || -> Vec<String> {
+        let files = fs::read_dir(project.dir.path()).unwrap();
+        let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.ends_with(".calibration.json")).collect()
+    };
+    let models = ["a", "both", "mirrored", "all"];
+    for (before, model) in models.into_iter().enumerate() {
+        let untuned = evaluate(model, "--apply");
+        assert_eq!(untuned.status.code(), Some(2));
+        assert!(
+            stderr(&untuned).contains("--tune` makes one"),
+            "{}",
+            stderr(&untuned)
+        );
+        let tuned = evaluate(model, "--tune");
+        assert!(tuned.status.success(), "{}", stderr(&tuned));
+        assert_eq!(calibrations().len(), before + 1, "{:?}", calibrations());
+    }
     assert!(project.output("a.calibration.json").exists());
-    assert!(evaluate("a", "--apply").status.success());
-    let refused = evaluate("both", "--apply");
+    for model in models {
+        let applied = evaluate(model, "--apply");
+        assert!(applied.status.success(), "{model}: {}", stderr(&applied));
+    }
+    let single = format!("--apply={}", project.output("a.calibration.json").display());
+    let refused = evaluate("both", &single);
     assert_eq!(refused.status.code(), Some(2));
     assert!(
         stderr(&refused).contains("was tuned for other weights"),

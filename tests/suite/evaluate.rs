@@ -398,6 +398,13 @@ fn refusals(project: &Project, calibration: &Path) {
     );
     let stranger = project.output("stranger.txt");
     fs::write(&stranger, "valence,arousal\n0,0\n").unwrap();
+    // What is no calibration is not tuned over.
+    let tune = format!("--tune={}", stranger.display());
+    refused(
+        &["--annotations", folder, "--model", "student", &tune],
+        "stranger.txt is there and is no calibration, and would be lost; name another file: --tune=FILE",
+    );
+    assert_eq!(fs::read_to_string(&stranger).unwrap(), "valence,arousal\n0,0\n");
     refused(
         &["--annotations", stranger.to_str().unwrap(), "--model", "student"],
         "annotated are stranger; labelled are a/one.mp4",

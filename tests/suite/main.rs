@@ -20,6 +20,7 @@ mod report;
 mod retry;
 mod run;
 mod s3;
+mod scripts;
 mod signals;
 mod spans;
 mod strikes;

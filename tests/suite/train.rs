@@ -147,7 +147,12 @@ fn a_stop_is_gone_on_with_and_what_cannot_be_is_refused() {
     assert!(said(&more).contains("done, "), "{}", said(&more));
 
     let lost = train(&project, "lost", &["optimiser.lr=1e30"], 4);
-    for words in ["the loss is", "epoch 1, step 2", "frame", "optimiser.lr"] {
+    for words in [
+        "the loss is",
+        "epoch 1, step 2, of a batch of 4 faces that begins with `clip0",
+        "frame",
+        "optimiser.lr",
+    ] {
         assert!(said(&lost).contains(words), "{words}: {}", said(&lost));
     }
     let unknown = train(&project, "lost", &["train.epoch=4"], 2);
@@ -200,4 +205,123 @@ fn parts_of_a_batch_and_half_precision_learn_the_same() {
             );
         }
     }
+}
+
+/// Lines of the curves that are epochs.
+fn epochs(project: &Project, output: &str) -> Vec<Value> {
+    let lines = fs::read_to_string(project.output(output).join("curves.jsonl")).unwrap();
+    let lines = lines
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.filter(|line| line["score"].is_number()).collect()
+}
+
+/// Names of the weights in a training's folder, in order.
+fn kept(project: &Project, output: &str) -> Vec<String> {
+    let files = fs::read_dir(project.output(output)).unwrap();
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| name.ends_with(".safetensors")).collect();
+    names.sort();
+    names
+}
+
+/// One step an epoch, which is as fast as an epoch gets.
+const SHORT: &str = "train.batch=12";
+
+#[test]
+fn the_best_epochs_are_kept_and_the_others_removed() {
+    let project = project();
+    // Large steps, so that later is not always better.
+    let sets = [SHORT, "train.epochs=5", "output.keep=2", "optimiser.lr=0.02"];
+    train(&project, "model", &sets, 0);
+    let epochs = epochs(&project, "model");
+    assert_eq!(epochs.len(), 5);
+    let mut ranked: Vec<(f64, u64)> = epochs
+        .iter()
+        .map(|line| (line["score"].as_f64().unwrap(), line["epoch"].as_u64().unwrap()))
+        .collect();
+    // Of equal ones the earlier is the better.
+    ranked.sort_by(|(a, first), (b, second)| b.total_cmp(a).then(first.cmp(second)));
+    println!("{ranked:?}");
+    let mut expected = vec!["best.safetensors".to_owned(), "checkpoint.safetensors".to_owned()];
+    expected.extend(
+        ranked[..2]
+            .iter()
+            .map(|(_, epoch)| format!("epoch-{epoch:04}.safetensors")),
+    );
+    expected.sort();
+    assert_eq!(kept(&project, "model"), expected, "{ranked:?}");
+    let read = |name: &str| fs::read(project.output("model").join(name)).unwrap();
+    let best = format!("epoch-{:04}.safetensors", ranked[0].1);
+    assert!(read("best.safetensors") == read(&best), "the best is not {best}");
+
+    // Where one is kept, it is the best alone.
+    train(&project, "one", &[SHORT, "train.epochs=3"], 0);
+    assert_eq!(
+        kept(&project, "one"),
+        ["best.safetensors", "checkpoint.safetensors"]
+    );
+}
+
+#[test]
+fn patience_ends_a_training_that_gets_no_better() {
+    let project = project();
+    // Weights that do not change are as good in every epoch. (Such a number is another one when it is read back, which must not
+    // keep the training from going on.)
+    let idle = [SHORT, "train.epochs=9", "optimiser.lr=1e-30"];
+    let done = train(&project, "model", &[&idle[..], &["train.patience=2"]].concat(), 0);
+    let said = stderr(&done);
+    assert!(
+        said.contains("no better score for `train.patience` epochs; the best is epoch 1 "),
+        "{said}"
+    );
+    assert_eq!(epochs(&project, "model").len(), 3);
+    // With more of it, it goes on from there.
+    train(&project, "model", &[&idle[..], &["train.patience=4"]].concat(), 0);
+    assert_eq!(epochs(&project, "model").len(), 5);
+}
+
+#[test]
+fn somebody_elses_files_are_never_trained_over() {
+    let project = project();
+    fs::create_dir(project.output("model")).unwrap();
+    for name in [
+        "epoch-0001.safetensors",
+        "best.safetensors",
+        "curves.jsonl",
+        "curves.svg",
+    ] {
+        let path = project.output("model").join(name);
+        fs::write(&path, "mine").unwrap();
+        let refused = train(&project, "model", &[SHORT], 2);
+        let said = stderr(&refused);
+        assert!(
+            said.contains(&format!("holds a `{name}` and no checkpoint")) && said.contains("another folder"),
+            "{said}"
+        );
+        assert_eq!(fs::read(&path).unwrap(), b"mine");
+        fs::remove_file(path).unwrap();
+    }
+    assert_eq!(fs::read_dir(project.output("model")).unwrap().count(), 0);
+    // What training never writes is in nobody's way.
+    fs::write(project.output("model/notes.txt"), "mine").unwrap();
+    train(&project, "model", &[SHORT, "train.epochs=1"], 0);
+    assert_eq!(fs::read(project.output("model/notes.txt")).unwrap(), b"mine");
+}
+
+#[test]
+fn weights_that_say_no_number_are_never_the_best() {
+    let project = project();
+    // One step makes them huge, and what they say of the held-out faces overflows.
+    let lost = train(&project, "model", &[SHORT, "optimiser.lr=1e30"], 4);
+    let said = stderr(&lost);
+    for words in [
+        "at epoch 1, step 1, of the 12 faces that are held out",
+        "no weights were kept yet",
+        "optimiser.lr",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert_eq!(kept(&project, "model"), ["checkpoint.safetensors"]);
+    assert!(epochs(&project, "model").is_empty());
 }

@@ -224,7 +224,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     let set = LabelSet::open(&args.output)?;
     let labels = set.labels(args.model.as_deref())?;
     let model = labels.model();
-    let file = |given: &Option<PathBuf>| calibration_file(given.as_deref(), &set.job, &model.name);
+    let file = |given: &Option<PathBuf>| calibration_file(given.as_deref(), &set.job, model);
     let apply = args.apply.as_ref().map(file).transpose()?;
     let tune_into = args.tune.as_ref().map(file).transpose()?;
     let mut decision = Decision::default();
@@ -321,14 +321,15 @@ fn failure(error: EvaluateError) -> Failure {
 }
 
 /// The calibration's file: as given, or beside the model's weights.
-fn calibration_file(given: Option<&Path>, job: &JobRecord, model: &str) -> Result<PathBuf, Failure> {
-    let spec = job.job.models.iter().find(|spec| spec.name == model);
+fn calibration_file(given: Option<&Path>, job: &JobRecord, model: &ModelRecord) -> Result<PathBuf, Failure> {
+    let spec = job.job.models.iter().find(|spec| spec.name == model.name);
     match (given, spec.map(|spec| &spec.weights)) {
         (Some(path), _) => Ok(path.into()),
-        (None, Some(Location::Local(weights))) => Ok(calibration::beside(weights)),
+        (None, Some(Location::Local(weights))) => Ok(calibration::beside(weights, model)),
         (None, weights) => Err(Failure::usage(format!(
-            "the weights of `{model}` are not on this machine's disks{}: name the calibration's file, as in --tune=FILE or \
+            "the weights of `{}` are not on this machine's disks{}: name the calibration's file, as in --tune=FILE or \
              --apply=FILE",
+            model.name,
             weights.map(|at| format!(" ({at})")).unwrap_or_default()
         ))),
     }
@@ -348,6 +349,7 @@ fn tune(
         model: model.name.clone(),
         weights: model.weights().map(String::from).collect(),
         flip: model.flip,
+        outputs: model.outputs.clone(),
         tuned_on: TunedOn {
             labels: args.output.to_string_lossy().into(),
             fingerprint: set.job.fingerprint.to_string(),

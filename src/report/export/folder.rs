@@ -4,9 +4,11 @@ use super::Format;
 use crate::report::labels::{LabelError, Labels};
 use crate::runtime::{AtomicFile, WriteError, write_atomic};
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// Names the export; written before its files.
 const NOTE: &str = "export.json";
@@ -22,29 +24,35 @@ struct Note {
     models: Vec<String>,
     /// Whether every file is there.
     finished: bool,
+    /// The files; while they are written, those of the export before.
+    #[serde(default)]
+    files: BTreeSet<String>,
 }
 
 /// A folder that is ours to write in.
 pub(super) struct Folder {
     root: PathBuf,
     note: Note,
+    written: RefCell<BTreeSet<String>>,
 }
 
 impl Folder {
     /// Takes a folder that is empty, missing, or of an earlier export of the same.
     pub fn open(root: &Path, labels: &Labels, format: Format, models: &[&str]) -> Result<Self, LabelError> {
-        let note = Note {
+        let mut note = Note {
             version: VERSION,
             format: format.name().into(),
             labels: labels.store().root().to_string(),
             fingerprint: labels.job().fingerprint.to_string(),
             models: models.iter().map(|&name| name.to_owned()).collect(),
             finished: false,
+            files: BTreeSet::new(),
         };
-        check(root, &note)?;
+        note.files = check(root, &note)?;
         let folder = Self {
             root: root.to_path_buf(),
             note,
+            written: RefCell::default(),
         };
         folder.make("")?;
         folder.write_note()?;
@@ -63,11 +71,33 @@ impl Folder {
 
     /// Begins a file in it.
     pub fn create(&self, name: &str) -> Result<AtomicFile, WriteError> {
+        self.written.borrow_mut().insert(name.into());
         AtomicFile::create(&self.root.join(name))
     }
 
-    /// Notes that every file is there.
+    /// Removes files of the export before that this one has not, such as of a video that got another name, and notes that every
+    /// file is there. What somebody else put into the folder stays.
     pub fn finish(mut self) -> Result<(), WriteError> {
+        let written = self.written.take();
+        for stale in self.note.files.difference(&written) {
+            // The note is a file that anybody may have changed.
+            let mut components = Path::new(stale).components();
+            if !components.all(|component| matches!(component, Component::Normal(_))) {
+                continue;
+            }
+            let path = self.root.join(stale);
+            match fs::remove_file(&path) {
+                Err(cause) if cause.kind() != ErrorKind::NotFound => {
+                    return Err(WriteError {
+                        path,
+                        step: "removing a file of the export before",
+                        cause,
+                    });
+                }
+                _ => {}
+            }
+        }
+        self.note.files = written;
         self.note.finished = true;
         self.write_note()
     }
@@ -79,7 +109,8 @@ impl Folder {
     }
 }
 
-fn check(root: &Path, ours: &Note) -> Result<(), LabelError> {
+/// The files of an earlier export of the same.
+fn check(root: &Path, ours: &Note) -> Result<BTreeSet<String>, LabelError> {
     let refuse = |cause: &str| {
         let error = format!(
             "`{}` {cause}; choose another folder with -o, or remove this one",
@@ -93,7 +124,7 @@ fn check(root: &Path, ours: &Note) -> Result<(), LabelError> {
         Err(error) => return refuse(&format!("is no folder to export into ({error})")),
     };
     if is_empty {
-        return Ok(());
+        return Ok(BTreeSet::new());
     }
     let theirs = fs::read(root.join(NOTE))
         .and_then(|bytes| serde_json::from_slice::<Note>(&bytes).map_err(io::Error::other));
@@ -110,7 +141,7 @@ fn check(root: &Path, ours: &Note) -> Result<(), LabelError> {
                 )
             };
             match of(&theirs) == of(ours) {
-                true => Ok(()),
+                true => Ok(theirs.files),
                 false => refuse(&format!(
                     "holds another export: {} of {} ({})",
                     theirs.format,

@@ -112,7 +112,7 @@ pub fn models_for<'a>(
     }
     let mut chosen = Vec::new();
     for &task in tasks {
-        let has = |model: &&ModelRecord| model.kind.tasks().contains(&task);
+        let has = |model: &&ModelRecord| model.tasks().contains(&task);
         let named = |model: &&ModelRecord| named.is_empty() || named.contains(&model.name);
         let models: Vec<&ModelRecord> = job.models.iter().filter(has).filter(named).collect();
         match models[..] {

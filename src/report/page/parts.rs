@@ -55,7 +55,7 @@ impl Rows {
 /// The models of a job that have a task.
 pub fn having(job: &JobRecord, task: Task) -> impl Iterator<Item = &ModelRecord> {
     let models = job.models.iter();
-    models.filter(move |model| model.kind.tasks().contains(&task))
+    models.filter(move |model| model.tasks().contains(&task))
 }
 
 /// Shows all rows of a shard's part, in order. A part that does not lie on a disk is brought to scratch space for as long.
@@ -92,7 +92,7 @@ pub fn read(path: &Path, job: &JobRecord, first: u64) -> PolarsResult<Rows> {
     columns.extend(BOX.map(col));
     for model in &job.models {
         let name = &model.name;
-        for task in model.kind.tasks() {
+        for task in model.tasks() {
             match task {
                 Task::Va => columns.extend(VALENCE_AROUSAL.map(|output| col(format!("{name}_{output}")))),
                 Task::Expr => {

@@ -1,10 +1,11 @@
 //! Frames of one face that follow one another: what can be smoothed, and what a segment lies in.
 
 use super::Asked;
+use crate::dataset::VideoStatus;
 use crate::report::labels::{LabelError, Labels, floats, integers};
 use crate::spec::{Sampling, SamplingMode};
 use polars::prelude::{Expr, col};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// A face in a frame.
 #[derive(Clone, Copy, Debug)]
@@ -16,8 +17,11 @@ pub(super) struct Point {
     pub value: f32,
 }
 
+/// In a damaged video, frames further apart than so many times the usual have lost some between them.
+const JUMP: f64 = 1.5;
+
 /// Sampled frames of one track (where there are no tracks, of one place in the order of faces) without a gap: each is the next
-/// sampled frame of the video, and later than the one before.
+/// sampled frame of the video, and later than the one before; in a damaged video, no longer after it than is usual there.
 #[derive(Debug)]
 pub(super) struct Stretch {
     pub track: Option<i32>,
@@ -48,10 +52,21 @@ pub(super) fn each_video(
         col("track"),
         value.alias("value"),
     ];
-    let step = step(&labels.job().job.sampling);
+    let sampling = &labels.job().job.sampling;
+    let step = step(sampling);
+    // What is lost before it can be decoded leaves no frame behind, and the next one has the next number: time alone tells. The
+    // distances of key frames tell nothing, nor do those of a video that is whole, where a picture may last.
+    let damaged: HashSet<&str> = labels
+        .videos()
+        .filter(|video| video.status == VideoStatus::Partial && sampling.mode != SamplingMode::Keyframes)
+        .map(|video| video.key.as_str())
+        .collect();
     let mut without_times = Vec::new();
     let mut hand_over = |video: String, gathering: Gathering| {
         let mut stretches = gathering.finish();
+        if damaged.contains(video.as_str()) {
+            stretches = apart_at_jumps(stretches);
+        }
         if let Some(smooth) = asked.smooth {
             for stretch in &mut stretches {
                 let Some(times) = stretch.times() else {
@@ -108,6 +123,32 @@ fn step(sampling: &Sampling) -> Option<i64> {
     }
 }
 
+/// Parts stretches where time jumps.
+fn apart_at_jumps(stretches: Vec<Stretch>) -> Vec<Stretch> {
+    let distance = |a: &Point, b: &Point| Some(b.time? - a.time?);
+    let pairs = stretches.iter().flat_map(|stretch| stretch.points.windows(2));
+    let mut distances: Vec<i64> = pairs.filter_map(|pair| distance(&pair[0], &pair[1])).collect();
+    distances.sort_unstable();
+    let Some(&usual) = distances.get(distances.len() / 2) else {
+        return stretches;
+    };
+    let near = |a: &Point, b: &Point| distance(a, b).is_none_or(|found| found as f64 <= JUMP * usual as f64);
+    let mut parted = Vec::with_capacity(stretches.len());
+    for stretch in &stretches {
+        parted.extend(stretch.points.chunk_by(near).map(|points| Stretch {
+            track: stretch.track,
+            points: points.into(),
+        }));
+    }
+    parted.sort_by_key(first);
+    parted
+}
+
+/// What stretches are ordered by.
+fn first(stretch: &Stretch) -> Option<(i64, i32)> {
+    stretch.points.first().map(|point| (point.frame, point.face))
+}
+
 /// What tells faces apart: the track, or else the place in the order of faces.
 type Key = Result<i32, i32>;
 
@@ -156,7 +197,6 @@ impl Gathering {
 
     fn finish(mut self) -> Vec<Stretch> {
         self.done.extend(self.open.into_values());
-        let first = |stretch: &Stretch| stretch.points.first().map(|point| (point.frame, point.face));
         self.done.sort_by_key(first);
         self.done
     }

@@ -6,7 +6,8 @@ use serde_json::Value;
 fn model(name: &str) -> ModelRecord {
     ModelRecord {
         name: name.into(),
-        kind: ModelKind::Student,
+        kind: ModelKind::Student.into(),
+        outputs: Vec::new(),
         sha256: "00ff".into(),
         also: Vec::new(),
         flip: false,

@@ -2,9 +2,10 @@
 
 mod identities;
 mod refusals;
+mod scripts;
 
 use super::*;
-use crate::domain::{ACTION_UNITS, Crop, EXPRESSIONS, Location, ModelKind, VALENCE_AROUSAL};
+use crate::domain::{ACTION_UNITS, Crop, EXPRESSIONS, Location, ModelKind, Task, VALENCE_AROUSAL};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -91,7 +92,8 @@ fn a_minimal_job_has_the_documented_defaults() {
         },
         models: vec![ModelSpec {
             name: "student".into(),
-            kind: ModelKind::Student,
+            kind: ModelKind::Student.into(),
+            outputs: Vec::new(),
             weights: folder.join("w/student.safetensors").into(),
             also: Vec::new(),
             flip: false,

@@ -130,7 +130,9 @@ pub(super) fn ask(context: &mut ffmpeg::codec::Context, gpu: usize) -> Result<()
             let decoder = decoder.map_or("none", |codec| {
                 CStr::from_ptr(codec.name).to_str().unwrap_or("the one here")
             });
-            return Err(format!("FFmpeg's decoder of {name}, {decoder}, does not use NVDEC"));
+            return Err(format!(
+                "FFmpeg's decoder of {name}, {decoder}, does not use NVDEC"
+            ));
         }
         (*raw).hw_device_ctx = ffi::av_buffer_ref(gpu.context);
         (*raw).get_format = Some(choose);
@@ -186,13 +188,16 @@ pub(super) fn surface(
 ) -> Result<Surface, String> {
     // SAFETY: the frame is valid; an array of pointers is copied.
     let addresses = unsafe { (*frame.as_ptr()).data };
-    let memory = planes.iter().enumerate().map(|(n, &(rows, samples))| PlaneMemory {
-        address: addresses[n],
-        rows,
-        samples,
-        bytes,
-        stride: native::stride(frame, n).unsigned_abs(),
-    });
+    let memory = planes
+        .iter()
+        .enumerate()
+        .map(|(n, &(rows, samples))| PlaneMemory {
+            address: addresses[n],
+            rows,
+            samples,
+            bytes,
+            stride: native::stride(frame, n).unsigned_abs(),
+        });
     let memory: Vec<_> = memory.collect();
     if memory
         .iter()

@@ -19,9 +19,9 @@ mod sampling;
 mod stream;
 
 pub use error::DecodeError;
+pub use nvdec::available as nvdec_available;
 #[cfg(test)]
 pub(crate) use picture::tests::drawn;
-pub use nvdec::available as nvdec_available;
 pub use picture::{Colour, Component, Picture, Plane, Samples};
 pub use sampling::Sampler;
 

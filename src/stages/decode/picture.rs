@@ -4,8 +4,8 @@
 //! lies in them, colour matrix and range. Formats that cannot be read in place (palettes, packed bits, big-endian,
 //! bottom-up) are converted by swscale once, keeping family, matrix and range; all others are never copied.
 
-use super::native::{self, ComponentBytes, Descriptor};
 use super::cuda;
+use super::native::{self, ComponentBytes, Descriptor};
 use crate::domain::{Orientation, Size};
 use crate::model::{Lattice, Surface};
 use ffmpeg_next as ffmpeg;

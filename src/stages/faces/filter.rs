@@ -73,11 +73,7 @@ impl Filter {
         for (to, (&(start, length), weights)) in matrix.chunks_exact_mut(count).zip(rows) {
             to[start - first..][..length].copy_from_slice(&weights[..length]);
         }
-        Weights {
-            first,
-            count,
-            matrix,
-        }
+        Weights { first, count, matrix }
     }
 
     /// Room that a line of samples must have beyond its end.

@@ -9,8 +9,8 @@
 //!
 //! What is found in a frame depends on its video alone, never on the frames of other videos in the same batch.
 
-use super::gpu::{CropError, GpuCropper};
 use super::follow::{Tracker, between, counterparts};
+use super::gpu::{CropError, GpuCropper};
 use super::likeness::Likeness;
 use super::prepare::Preparer;
 use crate::dataset::Following;

@@ -162,7 +162,12 @@ fn filters(component: &Component, region: Region, rows: usize, columns: usize) -
     let (px, py) = (f64::from(pitch.0), f64::from(pitch.1));
     (
         Filter::new(size.height as usize, region.y / py + site.1, region.h / py, rows),
-        Filter::new(size.width as usize, region.x / px + site.0, region.w / px, columns),
+        Filter::new(
+            size.width as usize,
+            region.x / px + site.0,
+            region.w / px,
+            columns,
+        ),
     )
 }
 
@@ -193,7 +198,10 @@ mod tests {
                     quarter_turns,
                     mirrored,
                 };
-                all.push((format!("{format} {full} {turn:?}"), drawn(format, SIZE, full, turn)));
+                all.push((
+                    format!("{format} {full} {turn:?}"),
+                    drawn(format, SIZE, full, turn),
+                ));
             }
         }
         all
@@ -234,10 +242,9 @@ mod tests {
             };
             // One that leans out of the picture.
             let (w, h) = (size.width as f32, size.height as f32);
-            face.landmarks = Some([
-                0.1, 0.3, 0.35, 0.28, 0.2, 0.45, 0.12, 0.6, 0.33, 0.62,
-            ]
-            .map(|share: f32| share * w.min(h)));
+            face.landmarks = Some(
+                [0.1, 0.3, 0.35, 0.28, 0.2, 0.45, 0.12, 0.6, 0.33, 0.62].map(|share: f32| share * w.min(h)),
+            );
             let mut host = vec![0.0; INPUT_LEN];
             for recipe in Crop::ALL {
                 cropper.crop(&picture, &face, recipe, &mut host).unwrap();
@@ -286,7 +293,10 @@ mod tests {
             h: 100.0,
         };
         let refused = gpu.prepare(&there, surface, outside).err().unwrap();
-        assert!(matches!(refused, CropError::Prepare(PrepareError::Outside { .. })));
+        assert!(matches!(
+            refused,
+            CropError::Prepare(PrepareError::Outside { .. })
+        ));
         let face = full_frame(&there);
         let refused = gpu
             .crop_all(&there, surface, &face, &[Crop::Arcface112])

@@ -42,9 +42,7 @@ impl InputMaker {
         mut spare: Vec<f32>,
     ) -> Result<Sample, CropError> {
         match picture.surface() {
-            Some(surface) => Ok(Sample::Gpu(
-                self.gpu.crop_all(picture, surface, face, recipes)?,
-            )),
+            Some(surface) => Ok(Sample::Gpu(self.gpu.crop_all(picture, surface, face, recipes)?)),
             None => {
                 spare.resize(recipes.len() * INPUT_LEN, 0.0);
                 self.cropper.crop_all(picture, face, recipes, &mut spare)?;

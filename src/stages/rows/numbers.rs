@@ -43,7 +43,7 @@ impl Numbers {
                 ));
             }
             let mut rest = *outputs;
-            for task in model.kind.tasks() {
+            for task in model.tasks() {
                 let (head, after) = rest.split_at(task.outputs().len());
                 rest = after;
                 if let Some(at) = head.iter().position(|number| !number.is_finite()) {

@@ -9,7 +9,8 @@ use std::fs::File;
 fn schema() -> LabelSchema {
     let model = ModelRecord {
         name: "m".into(),
-        kind: ModelKind::TeacherVa,
+        kind: ModelKind::TeacherVa.into(),
+        outputs: Vec::new(),
         sha256: "00".into(),
         also: Vec::new(),
         flip: false,

@@ -4,6 +4,7 @@
 //! people's annotations. Flows out: samples in the order of video, frame and face, so that the same files give the same
 //! training. A face without any label of the kind's tasks is left out.
 
+use super::archives::Archives;
 use super::error::TrainError;
 use super::labels::{Human, Labels, Teacher};
 use super::split;
@@ -16,7 +17,6 @@ use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
@@ -60,7 +60,7 @@ pub struct Corpus {
     pub crop: Option<String>,
     /// What is not as one might think; training goes on.
     pub warnings: Vec<String>,
-    archives: Vec<(PathBuf, File)>,
+    archives: Archives,
 }
 
 impl Corpus {
@@ -75,7 +75,7 @@ impl Corpus {
             samples: Vec::new(),
             crop: None,
             warnings: Vec::new(),
-            archives: Vec::new(),
+            archives: Archives::default(),
         };
         let mut names = BTreeMap::new();
         if let Some(crops) = &job.data.crops {
@@ -123,10 +123,8 @@ impl Corpus {
                 start,
                 length,
             } => {
-                let (path, file) = &self.archives[*archive];
                 bytes.resize(*length as usize, 0);
-                file.read_exact_at(&mut bytes, *start)
-                    .map_err(TrainError::data(path))?;
+                self.archives.read(*archive, *start, &mut bytes)?;
             }
             Place::File(path) => {
                 let file = File::open(path).map_err(TrainError::data(path))?;
@@ -141,7 +139,7 @@ impl Corpus {
     /// Where a face's picture lies, for messages.
     pub fn place(&self, sample: usize) -> &Path {
         match &self.samples[sample].place {
-            Place::Member { archive, .. } => &self.archives[*archive].0,
+            Place::Member { archive, .. } => self.archives.path(*archive),
             Place::File(path) => path,
         }
     }
@@ -180,10 +178,8 @@ impl Corpus {
         names: &mut BTreeMap<String, usize>,
     ) -> Result<(), TrainError> {
         for path in files(crops, &["tar"])? {
-            let file = File::open(&path).map_err(TrainError::data(&path))?;
-            let archive = self.archives.len();
-            self.archives.push((path.clone(), file));
-            self.read_archive(archive, job, names)
+            let (archive, file) = self.archives.add(&path).map_err(TrainError::data(&path))?;
+            self.read_archive((archive, &file), job, names)
                 .map_err(|cause| TrainError::Data { path, cause })?;
         }
         match self.archives.is_empty() {
@@ -197,13 +193,12 @@ impl Corpus {
 
     fn read_archive(
         &mut self,
-        archive: usize,
+        (archive, file): (usize, &File),
         job: &TrainJob,
         names: &mut BTreeMap<String, usize>,
     ) -> Result<(), String> {
         let broken =
             |error: std::io::Error| format!("is no whole tar file ({error}); make or fetch it again");
-        let (_, file) = &self.archives[archive];
         let mut pictures: BTreeMap<(String, u64, i32), (u64, u64)> = BTreeMap::new();
         let mut texts: BTreeMap<(String, u64, i32), Map<String, Value>> = BTreeMap::new();
         for member in tar::Archive::new(file).entries_with_seek().map_err(broken)? {

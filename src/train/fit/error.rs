@@ -35,7 +35,7 @@ pub enum TrainError {
     },
     /// The loss is no number any more.
     #[error(
-        "the loss is {loss} at epoch {epoch}, step {step}, of a batch of {faces} faces that begins with {first}; {checkpoint}; \
+        "the loss is {loss} at epoch {epoch}, step {step}, of {faces}; {checkpoint}; \
          lower `optimiser.lr`, or look at these faces and their labels"
     )]
     NotFinite {
@@ -45,10 +45,8 @@ pub enum TrainError {
         epoch: u64,
         /// Step of the whole training, from 1.
         step: u64,
-        /// Faces of the batch.
-        faces: usize,
-        /// Its first faces, as `video/frame-face`.
-        first: String,
+        /// Whose: a batch with its first faces, or those that are held out.
+        faces: String,
         /// What is kept.
         checkpoint: String,
     },

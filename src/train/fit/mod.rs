@@ -9,6 +9,7 @@
 //! comes from the seed, and a training that is killed and goes on from its checkpoint ends in the weights of one that was not.
 //! It says what happens through [`Event`]s and prints nothing.
 
+mod archives;
 mod corpus;
 mod error;
 mod event;

@@ -302,8 +302,26 @@ impl<'a> Trainer<'a> {
             loss,
             epoch: self.progress.epoch + 1,
             step: self.progress.step + 1,
-            faces: draws.len(),
-            first: first.join(", "),
+            faces: format!(
+                "a batch of {} faces that begins with {}",
+                draws.len(),
+                first.join(", ")
+            ),
+            checkpoint,
+        }
+    }
+
+    /// The weights still are numbers, and what they say of the held-out faces is none.
+    fn not_scored(&self, loss: f64) -> TrainError {
+        let checkpoint = match self.progress.best.first() {
+            None => "no weights were kept yet".to_owned(),
+            Some(best) => format!("the weights of epoch {} stay the best", best.epoch),
+        };
+        TrainError::NotFinite {
+            loss,
+            epoch: self.progress.epoch + 1,
+            step: self.progress.step,
+            faces: format!("the {} faces that are held out", self.held_out.len()),
             checkpoint,
         }
     }
@@ -312,7 +330,7 @@ impl<'a> Trainer<'a> {
     fn end_epoch(&mut self, batches: usize, tell: &mut dyn FnMut(Event)) -> Result<(), TrainError> {
         let (held_out_loss, score) = self.score()?;
         if !(held_out_loss.is_finite() && score.score.is_finite()) {
-            return Err(self.not_finite(held_out_loss, &[]));
+            return Err(self.not_scored(held_out_loss));
         }
         let epoch = Epoch {
             epoch: self.progress.epoch + 1,

@@ -116,6 +116,41 @@ fn recordings_of_one_person_never_stand_on_both_sides() {
 }
 
 #[test]
+fn two_videos_of_one_name_are_two_and_annotations_of_it_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    affwild(folder.path());
+    for (video, image) in [("x/d", 1), ("y/d", 2), ("x/a", 1)] {
+        let path = folder.path().join(format!("faces/{video}/{image:05}.jpg"));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "").unwrap();
+    }
+    let held_out = ["validation.by=videos", "validation.videos=[\"c\"]"];
+    let refusal = || {
+        let read = Corpus::read(&job(folder.path(), &held_out));
+        read.map(|_| ()).unwrap_err().to_string()
+    };
+    let said = refusal();
+    assert!(
+        said.starts_with("the annotations of `a` fit `a` and `x/a`;") && said.contains("rename one of them"),
+        "{said}"
+    );
+    fs::remove_dir_all(folder.path().join("faces/x/a")).unwrap();
+    // Nobody annotated `d`: neither is learnt from, and neither is in the way.
+    let corpus = Corpus::read(&job(folder.path(), &held_out)).unwrap();
+    assert_eq!(corpus.videos, ["a", "b_left", "b_right", "c"]);
+    fs::write(
+        folder.path().join("annotations/VA_Set/Train_Set/d.txt"),
+        "valence,arousal\n0,0\n0,0\n",
+    )
+    .unwrap();
+    let said = refusal();
+    assert!(
+        said.starts_with("the annotations of `d` fit `x/d` and `y/d`;"),
+        "{said}"
+    );
+}
+
+#[test]
 fn an_epoch_shows_every_face_once_in_an_order_of_its_own() {
     let samples: Vec<usize> = (100..150).collect();
     let order = |seed, epoch, share| loader::epoch(&samples, seed, epoch, 8, share, 0.5);
