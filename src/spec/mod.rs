@@ -14,6 +14,7 @@ mod job;
 mod overrides;
 mod paths;
 mod rules;
+mod services;
 #[cfg(test)]
 mod tests;
 mod train;
@@ -22,10 +23,10 @@ mod tree;
 pub use error::{Place, Problem, SpecError};
 pub use identity::{LABELS_VERSION, ModelRecord, differences, fingerprint, identity};
 pub use job::{
-    Crops, Decode, FaceMode, Faces, Input, Job, ModelSpec, NatsSettings, Output, Run, S3Settings, Sampling,
-    SamplingMode, Values,
+    Crops, Decode, FaceMode, Faces, Input, Job, ModelSpec, Output, Run, Sampling, SamplingMode, Values,
 };
 pub use rules::is_job_name;
+pub use services::{NatsSettings, S3Settings};
 pub use train::{
     Data, Distill, Optimiser, OptimiserKind, OptimiserSettings, Recipe, SplitBy, Start, Targets, Train,
     TrainJob, TrainOutput, TrainRun, Validation, load_train, train_schema,

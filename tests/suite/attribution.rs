@@ -7,7 +7,7 @@
 
 use super::common::*;
 use affectmill::dataset::SourceKind;
-use affectmill::model::Device;
+use affectmill::model::{Device, Sample};
 use affectmill::spec;
 use affectmill::stages::decode::{DecodeOptions, VideoReader};
 use affectmill::stages::faces::{Preparer, full_frame};
@@ -188,7 +188,7 @@ fn said(project: &Project, corpus: &Corpus) -> BTreeMap<(u16, u16), Vec<f32>> {
             Preparer::new()
                 .prepare(&picture, &full_frame(&picture), &mut input)
                 .unwrap();
-            engine.push(&input).unwrap();
+            engine.push(&Sample::Host(input)).unwrap();
             batch.push(frame.index.0 as u16);
             next = reader.next().unwrap();
             if engine.is_full() || next.is_none() {
