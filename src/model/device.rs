@@ -102,6 +102,27 @@ impl fmt::Display for Device {
     }
 }
 
+impl Device {
+    /// Adds two numbers there, which fails where the device does.
+    ///
+    /// # Errors
+    /// [`ModelError::Torch`] with its words.
+    pub fn check(self) -> Result<(), ModelError> {
+        let add = || {
+            tch::Tensor::f_ones([2], (tch::Kind::Float, self.0))?
+                .f_sum(tch::Kind::Float)?
+                .f_double_value(&[])
+        };
+        match add().map_err(ModelError::torch("asking a device for a sign of life"))? {
+            2.0 => Ok(()),
+            other => Err(ModelError::Device {
+                device: self.to_string(),
+                cause: format!("1 + 1 gave {other}"),
+            }),
+        }
+    }
+}
+
 /// The libtorch release this program is bound to. The binding refuses to build against another one, and libtorch
 /// offers it no call to ask the loaded library.
 pub fn libtorch_version() -> String {
@@ -167,5 +188,6 @@ mod tests {
         let error = absent.require().unwrap_err().to_string();
         assert!(error.contains(&absent.to_string()), "{error}");
         Device::cpu().require().unwrap();
+        Device::cpu().check().unwrap();
     }
 }

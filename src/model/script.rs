@@ -107,6 +107,11 @@ impl Script {
                 return Err(ModelError::file(path, cause, SHAPES));
             }
         }
+        // The whole way: a module may give a tensor that lies on another device.
+        let _rows = self.forward(&first).map_err(|cause| {
+            let cause = format!("gives numbers that cannot be used: {}", gist(&cause));
+            ModelError::file(path, cause, "give them on the device of the faces")
+        })?;
         let apart = || -> Result<bool, TchError> {
             let row = |batch: &Tensor, at| Vec::<f64>::try_from(batch.f_get(at)?.f_to_kind(Kind::Double)?);
             let (alone, among) = (row(&given, 0)?, row(&self.run(&last)?, FACES - 1)?);

@@ -100,7 +100,7 @@ pub struct Input {
     #[serde(default = "default_max_frames")]
     #[schemars(range(min = 1))]
     pub max_frames: u64,
-    /// What decodes video files: `cpu`; `nvdec`, NVIDIA's decoder of the worker's GPU, about an order of magnitude faster; or
+    /// What decodes video files: `cpu`; `nvdec`, NVIDIA's decoder of the worker's GPU, several times as fast as a core of the CPU; or
     /// `auto`, `nvdec` where the machine that starts the run has a GPU with it, else `cpu`, settled when an output is begun and
     /// recorded there. What nvdec cannot decode falls back to the CPU video by video, for a reason that `videos.parquet` names.
     /// It does not tell damage inside a picture's data as reliably as the CPU's decoder does. Default: `"cpu"`.

@@ -160,6 +160,7 @@ fn nvdec(job: &Job, device: Device) -> Result<Option<usize>, PipelineError> {
             let none = || PipelineError::NoNvdec(format!("this worker's device is `{device}`, not a GPU"));
             let gpu = device.gpu().ok_or_else(none)?;
             decode::nvdec_available().map_err(PipelineError::NoNvdec)?;
+            decode::nvdec_opens(gpu).map_err(PipelineError::NoNvdec)?;
             Ok(Some(gpu))
         }
     }
@@ -241,7 +242,9 @@ impl Pipeline {
         reports.begin_shard();
         self.source.input.lease(lease);
         // Two batches: one that the models work on, one being filled meanwhile.
-        let in_flight = match self.finder.is_some() || self.source.options.nvdec.is_some() {
+        let whole_on_gpu =
+            self.source.options.nvdec.is_some() && self.source.job.faces.mode == FaceMode::FullFrame;
+        let in_flight = match self.finder.is_some() || whole_on_gpu {
             true => PICTURES_IN_FLIGHT,
             false => 2 * self.engine.capacity(),
         };

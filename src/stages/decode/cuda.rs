@@ -106,12 +106,28 @@ fn device_context(cuda: *mut c_void) -> Result<*mut ffi::AVBufferRef, String> {
     }
 }
 
+/// Codecs whose pictures are defined to the last bit, so that every GPU and the CPU decode the same.
+const EXACT: [ffmpeg::codec::Id; 4] = [
+    ffmpeg::codec::Id::H264,
+    ffmpeg::codec::Id::HEVC,
+    ffmpeg::codec::Id::VP8,
+    ffmpeg::codec::Id::VP9,
+];
+/// Surfaces beyond those that a stream says it needs: some understate it.
+const MORE_SURFACES: c_int = 6;
+
 /// Asks a decoder that is not open yet to use a GPU where it can.
 ///
 /// # Errors
 /// Why it never can, in words.
 #[allow(unsafe_code)]
 pub(super) fn ask(context: &mut ffmpeg::codec::Context, gpu: usize) -> Result<(), String> {
+    let name = context.id().name();
+    if !EXACT.contains(&context.id()) {
+        return Err(format!(
+            "of {name}, decoders may differ in their last bits, so it is left to the CPU"
+        ));
+    }
     let gpu = Gpu::open(gpu)?;
     // SAFETY: the context is valid and borrowed mutably; configurations are static tables that end with null; the reference is
     // a new one, which the context gives back when it is freed.
@@ -126,16 +142,19 @@ pub(super) fn ask(context: &mut ffmpeg::codec::Context, gpu: usize) -> Result<()
                         && config.methods & ffi::AV_CODEC_HW_CONFIG_METHOD_HW_DEVICE_CTX as c_int != 0
                 });
         if !configured {
-            let (name, decoder) = (context.id().name(), codec.as_ref());
-            let decoder = decoder.map_or("none", |codec| {
+            let decoder = codec.as_ref().map_or("none", |codec| {
                 CStr::from_ptr(codec.name).to_str().unwrap_or("the one here")
             });
             return Err(format!(
                 "FFmpeg's decoder of {name}, {decoder}, does not use NVDEC"
             ));
         }
+        if (*raw).height % 2 == 1 {
+            return Err("NVDEC gives no usable picture of an odd height".into());
+        }
         (*raw).hw_device_ctx = ffi::av_buffer_ref(gpu.context);
         (*raw).get_format = Some(choose);
+        (*raw).extra_hw_frames = MORE_SURFACES;
     }
     Ok(())
 }
@@ -162,6 +181,35 @@ unsafe extern "C" fn choose(
 /// Whether the frame lies on a GPU.
 pub(super) fn is_there(frame: &Video) -> bool {
     frame.format() == ffmpeg::format::Pixel::CUDA
+}
+
+/// Refuses frames on a GPU whose planes do not lie as FFmpeg says: there it crops at the right and the bottom alone, and counts
+/// on an even height.
+#[allow(unsafe_code)]
+pub(super) fn can_be_taken(frame: &Video) -> Result<(), String> {
+    // SAFETY: the frame is valid; two integers are read.
+    let (left, top) = unsafe { ((*frame.as_ptr()).crop_left, (*frame.as_ptr()).crop_top) };
+    if (left, top) == (0, 0) && frame.height().is_multiple_of(2) {
+        return Ok(());
+    }
+    Err("NVDEC gives no usable picture where the stream crops it at the left or the top, or of an odd height; set decode = \"cpu\"".into())
+}
+
+/// Whether a GPU can be used for decoding by this process.
+///
+/// # Errors
+/// Why not, in words.
+pub fn opens(gpu: usize) -> Result<(), String> {
+    native::init();
+    Gpu::open(gpu).map(|_| ())
+}
+
+/// Whether a GPU still computes.
+///
+/// # Errors
+/// What CUDA says, in words.
+pub(super) fn answers(gpu: usize) -> Result<(), String> {
+    Device::cuda(gpu).check().map_err(|error| error.to_string())
 }
 
 /// What the pixels of a frame on a GPU are.

@@ -86,6 +86,20 @@ pub enum DecodeError {
         /// The frame that did not come.
         frame: FrameIndex,
     },
+    /// The GPU that decodes failed. What came before is not all there is.
+    #[error(
+        "{}: the GPU failed at frame {frame}: {cause}; look at `nvidia-smi` and the kernel's log, run fewer workers on it \
+         (run.workers), or set [input] decode = \"cpu\", which makes another dataset",
+        .path.display()
+    )]
+    Gpu {
+        /// The file.
+        path: PathBuf,
+        /// The frame that did not come.
+        frame: FrameIndex,
+        /// What CUDA said.
+        cause: String,
+    },
     /// The file opened, but not one frame came out.
     #[error("{}: no frame could be decoded: {cause}; the file is damaged, fetch it again or leave it out", .path.display())]
     NothingDecoded {
@@ -145,7 +159,7 @@ impl DecodeError {
             Self::Unreadable { .. } | Self::BrokeOff { .. } | Self::Folder { .. } => ErrorClass::Io,
             Self::Open { .. } => ErrorClass::Corrupt,
             Self::NothingDecoded { class, .. } => *class,
-            Self::Memory { .. } => ErrorClass::Crash,
+            Self::Memory { .. } | Self::Gpu { .. } => ErrorClass::Crash,
             Self::NoFile { .. }
             | Self::Indirect { .. }
             | Self::NoVideo { .. }
@@ -170,7 +184,9 @@ impl DecodeError {
     /// may give more. The frame that did not come.
     pub fn broke_off(&self) -> Option<FrameIndex> {
         match self {
-            Self::BrokeOff { frame, .. } | Self::Memory { frame, .. } => Some(*frame),
+            Self::BrokeOff { frame, .. } | Self::Memory { frame, .. } | Self::Gpu { frame, .. } => {
+                Some(*frame)
+            }
             _ => None,
         }
     }

@@ -4,6 +4,7 @@
 //! can be taken for a pattern. Anything in the folder that is not a numbered image is passed over.
 
 use super::error::DecodeError;
+use super::picture::NoPicture;
 use super::{DecodeOptions, DecodedFrame, Picture, Probe, native, too_large};
 use crate::dataset::{ErrorClass, Trouble};
 use crate::domain::{FrameIndex, Micros, Orientation};
@@ -204,7 +205,9 @@ pub(super) fn decoded(bytes: &[u8], max_pixels: u64) -> Result<Picture, BadImage
     if frame.is_corrupt() || frame.has_decode_errors() {
         return Err(corrupt("the decoder could not restore the whole picture"));
     }
-    Picture::new(frame, Orientation::default(), ffmpeg::Rational(0, 1), None).map_err(unsupported)
+    Picture::new(frame, Orientation::default(), ffmpeg::Rational(0, 1), None).map_err(|error| match error {
+        NoPicture::Unfit(cause) | NoPicture::Gpu(cause) => unsupported(cause),
+    })
 }
 
 /// Counts the images of a folder.

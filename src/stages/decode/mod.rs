@@ -15,9 +15,11 @@ mod images;
 mod native;
 mod nvdec;
 mod picture;
+mod probe;
 mod sampling;
 mod stream;
 
+pub use cuda::opens as nvdec_opens;
 pub use error::DecodeError;
 pub use nvdec::available as nvdec_available;
 #[cfg(test)]
@@ -179,7 +181,7 @@ impl VideoReader {
 /// As [`VideoReader::open`].
 pub fn probe(path: &Path, kind: SourceKind, options: &DecodeOptions) -> Result<Probe, DecodeError> {
     match kind {
-        SourceKind::File => stream::probe(path, options),
+        SourceKind::File => probe::probe(path, options),
         SourceKind::Images => images::probe(path, options),
     }
 }

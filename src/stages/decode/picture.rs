@@ -29,6 +29,27 @@ pub struct Picture {
     components: Vec<Component>,
 }
 
+/// Why there is no picture of a frame.
+#[derive(Debug)]
+pub(super) enum NoPicture {
+    /// The frame does not allow it.
+    Unfit(String),
+    /// The GPU failed.
+    Gpu(String),
+}
+
+impl From<String> for NoPicture {
+    fn from(cause: String) -> Self {
+        Self::Unfit(cause)
+    }
+}
+
+impl From<&str> for NoPicture {
+    fn from(cause: &str) -> Self {
+        Self::Unfit(cause.to_owned())
+    }
+}
+
 enum Memory {
     Host(Video),
     Gpu(Surface),
@@ -122,7 +143,7 @@ impl Picture {
         orientation: Orientation,
         aspect: ffmpeg::Rational,
         gpu: Option<usize>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, NoPicture> {
         let stored = Size {
             width: frame.width(),
             height: frame.height(),
@@ -135,10 +156,8 @@ impl Picture {
         };
         let descriptor = descriptor.ok_or("the pixel format is unknown")?;
         if stored.width == 0 || stored.height == 0 || descriptor.components.is_empty() {
-            return Err(format!(
-                "a {name} picture of {}×{} has no pixels",
-                stored.width, stored.height
-            ));
+            let Size { width, height } = stored;
+            return Err(format!("a {name} picture of {width}×{height} has no pixels").into());
         }
         let own = frame.side_data(side_data::Type::DisplayMatrix);
         let own = own
@@ -158,8 +177,9 @@ impl Picture {
         };
         let picture = match (layout(&frame, &descriptor), on_gpu) {
             (Some((samples, components)), Some(gpu)) => {
+                cuda::can_be_taken(&frame)?;
                 let planes = planes_of(&components);
-                let surface = cuda::surface(&frame, gpu, &planes, samples.bytes)?;
+                let surface = cuda::surface(&frame, gpu, &planes, samples.bytes).map_err(NoPicture::Gpu)?;
                 return Ok(whole(Memory::Gpu(surface), (samples, components)));
             }
             (None, Some(_)) => return Err("its pixels on the GPU cannot be read".into()),
@@ -178,7 +198,7 @@ impl Picture {
             .iter()
             .any(|c| picture.plane(c.plane).data.is_empty())
         {
-            return Err(format!("a {name} picture lacks a plane"));
+            return Err(format!("a {name} picture lacks a plane").into());
         }
         Ok(picture)
     }

@@ -6,7 +6,8 @@
 
 use super::error::DecodeError;
 use super::foothold::Clock;
-use super::{DecodeOptions, DecodedFrame, Probe, cuda, native, picture, too_large};
+use super::picture::NoPicture;
+use super::{DecodeOptions, DecodedFrame, cuda, native, picture, too_large};
 use crate::dataset::{ErrorClass, Trouble};
 use crate::domain::{FrameIndex, Micros, Orientation, TimeBase};
 use ffmpeg_next as ffmpeg;
@@ -136,7 +137,7 @@ fn ends_can_be_read(path: &Path, length: u64) -> std::io::Result<()> {
     file.read(&mut bytes).map(|_| ())
 }
 
-fn no_decoder(path: &Path, codec: ffmpeg::codec::Id, error: ffmpeg::Error) -> DecodeError {
+pub(super) fn no_decoder(path: &Path, codec: ffmpeg::codec::Id, error: ffmpeg::Error) -> DecodeError {
     let codec = if codec == ffmpeg::codec::Id::None {
         "unknown"
     } else {
@@ -257,7 +258,7 @@ impl StreamReader {
                     self.note(ErrorClass::Unsupported, &cause);
                     self.phase = Phase::Ended;
                 }
-                Ok(()) => return Ok(Some(self.take(frame))),
+                Ok(()) => return self.take(frame).map(Some),
                 Err(ffmpeg::Error::Other { errno: libc::EAGAIN }) => self.feed()?,
                 Err(ffmpeg::Error::Eof) => self.end(),
                 Err(error) => {
@@ -302,10 +303,11 @@ impl StreamReader {
     /// The GPU may also refuse once it knows what the stream holds: then FFmpeg goes on without it.
     fn note_fallback(&mut self, frame: &Video) {
         if self.gpu.is_some() && self.fallback.is_none() && !cuda::is_there(frame) {
-            let (codec, format) = (self.decoder.id().name(), frame.format());
+            let (codec, format, from) = (self.decoder.id().name(), frame.format(), self.next_index);
             let (width, height) = (frame.width(), frame.height());
             self.fallback = Some(format!(
-                "this GPU's NVDEC does not decode {codec} of {format:?}, {width}×{height}"
+                "NVDEC did not take {codec} of {format:?}, {width}×{height}, from frame {from} on: this GPU does not decode it, or had no \
+                 memory left for it"
             ));
         }
     }
@@ -319,10 +321,22 @@ impl StreamReader {
         match error {
             ffmpeg::Error::Other { errno: libc::ENOMEM } => Err(self.starved()),
             error => {
+                // NVDEC's troubles and those of its GPU come as one and the same error.
+                if let (ffmpeg::Error::External | ffmpeg::Error::Unknown, Some(gpu)) = (error, self.gpu) {
+                    cuda::answers(gpu).map_err(|cause| self.gpu_failed(cause))?;
+                }
                 self.complaint.take();
                 self.note(ErrorClass::Corrupt, &error.to_string());
                 Ok(())
             }
+        }
+    }
+
+    fn gpu_failed(&self, cause: String) -> DecodeError {
+        DecodeError::Gpu {
+            path: self.path.clone(),
+            frame: FrameIndex(self.next_index),
+            cause,
         }
     }
 
@@ -371,7 +385,7 @@ impl StreamReader {
     }
 
     /// Turns a frame of the decoder's into one of ours.
-    fn take(&mut self, frame: Video) -> DecodedFrame {
+    fn take(&mut self, frame: Video) -> Result<DecodedFrame, DecodeError> {
         let index = FrameIndex(self.next_index);
         let ticks = frame.timestamp();
         let dts = frame.packet().dts;
@@ -400,21 +414,24 @@ impl StreamReader {
             Err((ErrorClass::Unsupported, cause))
         } else {
             self.note_fallback(&frame);
-            picture::Picture::new(frame, self.orientation, self.aspect, self.gpu)
-                .map_err(|cause| (ErrorClass::Unsupported, cause))
+            match picture::Picture::new(frame, self.orientation, self.aspect, self.gpu) {
+                Ok(picture) => Ok(picture),
+                Err(NoPicture::Unfit(cause)) => Err((ErrorClass::Unsupported, cause)),
+                Err(NoPicture::Gpu(cause)) => return Err(self.gpu_failed(cause)),
+            }
         };
         let picture = picture
             .inspect_err(|(class, cause)| self.note(*class, cause))
             .ok();
         self.next_index += 1;
-        DecodedFrame {
+        Ok(DecodedFrame {
             index,
             timestamp,
             ticks,
             key,
             picture,
             faces: Vec::new(),
-        }
+        })
     }
 
     fn end(&mut self) {
@@ -446,7 +463,7 @@ impl StreamReader {
     }
 }
 
-fn refuse_too_large(path: &Path, width: u32, height: u32, max: u64) -> Result<(), DecodeError> {
+pub(super) fn refuse_too_large(path: &Path, width: u32, height: u32, max: u64) -> Result<(), DecodeError> {
     match too_large(width, height, max) {
         None => Ok(()),
         Some(_) => Err(DecodeError::TooLarge {
@@ -458,42 +475,10 @@ fn refuse_too_large(path: &Path, width: u32, height: u32, max: u64) -> Result<()
     }
 }
 
-fn time_base(stream: &ffmpeg::Stream) -> TimeBase {
+pub(super) fn time_base(stream: &ffmpeg::Stream) -> TimeBase {
     let base = stream.time_base();
     TimeBase {
         num: base.numerator(),
         den: base.denominator(),
     }
-}
-
-/// What the header says of a file.
-pub(super) fn probe(path: &Path, options: &DecodeOptions) -> Result<Probe, DecodeError> {
-    let (input, index) = open_container(path, options.max_pixels)?;
-    let stream = input.stream(index).ok_or_else(|| DecodeError::NoVideo {
-        path: path.to_owned(),
-    })?;
-    let codec = stream.parameters().id();
-    if ffmpeg::decoder::find(codec).is_none() {
-        return Err(no_decoder(path, codec, ffmpeg::Error::DecoderNotFound));
-    }
-    let (width, height) = native::declared_size(&stream);
-    refuse_too_large(path, width, height, options.max_pixels)?;
-    let own = Some(stream.duration()).filter(|&ticks| ticks > 0);
-    let own = own
-        .and_then(|ticks| time_base(&stream).micros(ticks))
-        .map(|time| time.0);
-    let duration = own.unwrap_or_else(|| input.duration()).max(0) as u64;
-    let rate = stream.avg_frame_rate();
-    let by_rate = || {
-        let rate = f64::from(rate.numerator()) / f64::from(rate.denominator().max(1));
-        (duration as f64 / 1e6 * rate.max(0.0)).round() as u64
-    };
-    let frames = u64::try_from(stream.frames())
-        .ok()
-        .filter(|&frames| frames > 0)
-        .unwrap_or_else(by_rate);
-    Ok(Probe {
-        frames,
-        duration_us: duration,
-    })
 }
