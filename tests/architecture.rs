@@ -61,7 +61,12 @@ const WORDS: &[(&str, &[&str])] = &[
     ("dbg!", &[]),
     (
         "unsafe",
-        &["src/stages/decode/", "src/stages/encode/", "src/model/onednn/"],
+        &[
+            "src/stages/decode/",
+            "src/stages/encode/",
+            "src/model/onednn/",
+            "src/model/surface.rs",
+        ],
     ),
 ];
 const PRINTERS: &[&str] = &["src/report/", "src/cli/", "src/main.rs"];

@@ -44,6 +44,9 @@ pub struct Seam {
     /// What was wrong with the video up to there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<Trouble>,
+    /// Why the CPU decoded up to there though the job decodes on the GPU; absent where it did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decode_fallback: Option<String>,
     /// From where decoding goes on.
     pub foothold: Foothold,
     /// Which face is which; absent where faces are not followed.

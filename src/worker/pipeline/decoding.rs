@@ -172,6 +172,7 @@ impl Frames<'_> {
         if let Some(seam) = self.seam {
             first = Some(self.resume(&mut reader, &within_reach, video, seam)?);
             outcome.frames = seam.frames;
+            outcome.decode_fallback = seam.decode_fallback.clone();
             if let Some(trouble) = &seam.trouble {
                 outcome.note(trouble.clone());
             }
@@ -207,9 +208,15 @@ impl Frames<'_> {
             }
             let (at, timestamp) = (frame.index, frame.timestamp);
             let mut mark = match (self.goal, &frame.picture) {
-                (Some(_), Some(_)) => reader
-                    .foothold(at)
-                    .map(|foothold| Box::new(Mark::new(at, foothold, outcome, reader.damage()))),
+                (Some(_), Some(_)) => reader.foothold(at).map(|foothold| {
+                    Box::new(Mark::new(
+                        at,
+                        foothold,
+                        outcome,
+                        reader.damage(),
+                        reader.fallback(),
+                    ))
+                }),
                 _ => None,
             };
             let mut contents = Vec::new();
@@ -261,7 +268,8 @@ impl Frames<'_> {
         if let Some(earlier) = &mut earlier {
             earlier.end().map_err(Abandoned::BrokeOff)?;
         }
-        outcome.decode_fallback = reader.fallback().map(str::to_owned);
+        let fallback = reader.fallback().map(str::to_owned);
+        outcome.decode_fallback = outcome.decode_fallback.take().or(fallback);
         let broke_off = broke_off.map(|error| within_reach.trouble(&error));
         let damage = reader.damage().cloned().or(broke_off);
         if let Some(damage) = damage {

@@ -54,21 +54,27 @@ pub(super) struct Mark {
     frame: FrameIndex,
     frames: u64,
     trouble: Option<Trouble>,
+    decode_fallback: Option<String>,
     foothold: Foothold,
 }
 
 impl Mark {
-    /// Before `frame`, which was decoded last; `damage` is the reader's.
+    /// Before `frame`, which was decoded last; `damage` and `fallback` are the reader's.
     pub(super) fn new(
         frame: FrameIndex,
         foothold: Foothold,
         outcome: &VideoOutcome,
         damage: Option<&Trouble>,
+        fallback: Option<&str>,
     ) -> Self {
         Self {
             frame,
             frames: outcome.frames - 1,
             trouble: outcome.trouble().or_else(|| damage.cloned()),
+            decode_fallback: outcome
+                .decode_fallback
+                .clone()
+                .or_else(|| fallback.map(str::to_owned)),
             foothold,
         }
     }
@@ -222,6 +228,7 @@ impl<'a> Keeper<'a> {
                 frame: mark.frame,
                 frames: mark.frames,
                 trouble: mark.trouble,
+                decode_fallback: mark.decode_fallback,
                 foothold: mark.foothold,
                 following,
             },
