@@ -10,7 +10,7 @@ use tch::{Kind, TchError, Tensor};
 
 /// Batches are padded with zeros to at least this many samples: libraries like to treat one or two samples by
 /// themselves, in another order of summation.
-pub(super) const SMALLEST: usize = 4;
+const SMALLEST: usize = 4;
 
 const SHAPE: [i64; 3] = [3, INPUT_SIZE as i64, INPUT_SIZE as i64];
 

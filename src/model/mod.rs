@@ -47,7 +47,7 @@ pub use centerface::{
     DETECTOR_ARCHITECTURE, DETECTOR_BATCH, DETECTOR_GRID, Detection, Detector, Pictures, import_detector,
 };
 pub use describe::{WeightsInfo, describe, describe_detector, stated_crop};
-pub use device::{Device, libtorch_version, self_test, set_threads};
+pub use device::{Device, libtorch_version, set_threads};
 pub use error::ModelError;
 pub use gpus::{Gpu, Gpus, Load};
 pub use import::{Imported, import_weights};

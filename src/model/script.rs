@@ -107,8 +107,8 @@ impl Script {
                 return Err(ModelError::file(path, cause, SHAPES));
             }
         }
-        // The whole way: a module may give a tensor that lies on another device.
-        let _rows = self.forward(&first).map_err(|cause| {
+        // A module may give a tensor that lies on another device.
+        let _rows = given.f_index_select(1, &self.columns).map_err(|cause| {
             let cause = format!("gives numbers that cannot be used: {}", gist(&cause));
             ModelError::file(path, cause, "give them on the device of the faces")
         })?;

@@ -141,8 +141,8 @@ struct Item {
 enum Content {
     /// A face, prepared: for each crop planar RGB `[3, 128, 128]`, normalised.
     Face(Face, Sample),
-    /// A face that is a whole picture on a GPU.
-    Whole(Face, Picture),
+    /// A picture on a GPU that is a face as a whole.
+    Whole(Picture),
     /// There is no face in the frame.
     NoFace,
     /// A picture to find faces in, and whether a scene cut lies between it and the one before.

@@ -53,10 +53,7 @@ pub(super) fn colour(
         } => {
             let (scale, shift) = luma(full);
             let chroma = if full { whole } else { unit * 255.0 / 224.0 };
-            let kg = 1.0 - kr - kb;
-            let (vr, ub) = (2.0 * (1.0 - kr), 2.0 * (1.0 - kb));
-            let (vg, ug) = (-kr * vr / kg, -kb * ub / kg);
-            let factors = [(0.0, vr), (ug, vg), (ub, 0.0)].map(|(u, v)| (u * chroma, v * chroma));
+            let factors = chroma_shares(kr, kb).map(|(u, v)| (u * chroma, v * chroma));
             for (channel, (out, (u, v))) in out.chunks_exact_mut(pixels).zip(factors).enumerate() {
                 // 128 in 8 bits is 32,768 in 16.
                 let shift = shift - 32_768.0 * (u + v);
@@ -67,6 +64,14 @@ pub(super) fn colour(
             }
         }
     }
+}
+
+/// What Cb and Cr add to R′, G′ and B′.
+fn chroma_shares(kr: f32, kb: f32) -> [(f32, f32); 3] {
+    let kg = 1.0 - kr - kb;
+    let (vr, ub) = (2.0 * (1.0 - kr), 2.0 * (1.0 - kb));
+    let (vg, ug) = (-kr * vr / kg, -kb * ub / kg);
+    [(0.0, vr), (ug, vg), (ub, 0.0)]
 }
 
 /// The same as one affine map of the codes as they are stored, for pictures on a GPU; `units` are applied to what is clipped.
@@ -101,9 +106,7 @@ pub(super) fn colours(picture: &Picture, units: [(f32, f32); 3]) -> Colours {
         } => {
             let (scale, shift) = luma(full);
             let chroma = if full { whole } else { unit * 255.0 / 224.0 };
-            let kg = 1.0 - kr - kb;
-            let (vr, ub) = (2.0 * (1.0 - kr), 2.0 * (1.0 - kb));
-            let ways = [(0.0, vr), (-kb * ub / kg, -kr * vr / kg), (ub, 0.0)];
+            let ways = chroma_shares(kr, kb);
             let middle = 128.0 / unit;
             (
                 ways.map(|(u, v)| vec![scale, u * chroma, v * chroma]),

@@ -3,7 +3,6 @@
 
 use super::align::Way;
 use super::colour::{PLAIN, colours, imagenet};
-use super::filter::Filter;
 use super::prepare::{PrepareError, Region};
 use crate::domain::{Crop, Face, Orientation, Rect, Size};
 use crate::model::{Colours, GpuSample, INPUT_SIZE, ModelError, Resampler, Surface, Warper};
@@ -149,26 +148,12 @@ impl Geometry {
     fn resampler(&self, like: &Surface) -> Result<Resampler, ModelError> {
         let (columns, rows) = (self.output.width as usize, self.output.height as usize);
         let parts = self.components.iter().map(|component| {
-            let (down, across) = filters(component, self.region, rows, columns);
+            let down = self.region.down(component, rows);
+            let across = self.region.across(component, columns);
             (component.lattice(), down.dense(), across.dense())
         });
         Resampler::new(parts.collect(), (rows, columns), &self.colours, self.turn, like)
     }
-}
-
-/// A component's filters down and across.
-fn filters(component: &Component, region: Region, rows: usize, columns: usize) -> (Filter, Filter) {
-    let (size, pitch, site) = (component.size, component.pitch, component.site);
-    let (px, py) = (f64::from(pitch.0), f64::from(pitch.1));
-    (
-        Filter::new(size.height as usize, region.y / py + site.1, region.h / py, rows),
-        Filter::new(
-            size.width as usize,
-            region.x / px + site.0,
-            region.w / px,
-            columns,
-        ),
-    )
 }
 
 #[cfg(test)]

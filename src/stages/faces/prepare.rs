@@ -154,6 +154,20 @@ pub(super) struct Region {
 }
 
 impl Region {
+    /// A component's filter across, for so many columns.
+    pub fn across(self, component: &Component, columns: usize) -> Filter {
+        let pitch = f64::from(component.pitch.0);
+        let start = self.x / pitch + component.site.0;
+        Filter::new(component.size.width as usize, start, self.w / pitch, columns)
+    }
+
+    /// A component's filter down, for so many rows.
+    pub fn down(self, component: &Component, rows: usize) -> Filter {
+        let pitch = f64::from(component.pitch.1);
+        let start = self.y / pitch + component.site.1;
+        Filter::new(component.size.height as usize, start, self.h / pitch, rows)
+    }
+
     /// Carries a box of the displayed picture back to the stored one.
     pub fn of(picture: &Picture, rect: Rect) -> Result<Self, PrepareError> {
         let size = picture.size();
@@ -227,14 +241,7 @@ impl Plan {
         let components = picture.components().to_vec();
         let mut planes: Vec<PlanePlan> = Vec::new();
         for (index, &component) in components.iter().enumerate() {
-            let (size, pitch, site) = (component.size, component.pitch, component.site);
-            let (px, py) = (f64::from(pitch.0), f64::from(pitch.1));
-            let across = Filter::new(
-                size.width as usize,
-                region.x / px + site.0,
-                region.w / px,
-                columns,
-            );
+            let across = region.across(&component, columns);
             let (first, end) = across.range();
             let at = |sample: usize| component.offset + sample * component.step;
             let (first, end) = (at(first), at(end - 1) + 1);
@@ -243,7 +250,7 @@ impl Plan {
                 group.across.push((index, component, across));
                 continue;
             }
-            let down = Filter::new(size.height as usize, region.y / py + site.1, region.h / py, rows);
+            let down = region.down(&component, rows);
             let rows = (0..rows).map(|output| (down.spans[output].0, down.fractions(output)));
             planes.push(PlanePlan {
                 plane: component.plane,

@@ -228,7 +228,7 @@ impl Frames<'_> {
                     contents.push(Content::Picture(picture, std::mem::take(&mut cut)));
                 }
                 (None, Some(picture)) if picture.surface().is_some() => {
-                    contents.push(Content::Whole(faces::full_frame(&picture), picture));
+                    contents.push(Content::Whole(picture));
                 }
                 (None, picture) => {
                     let whole = picture.map(|picture| (faces::full_frame(&picture), picture));

@@ -7,7 +7,7 @@ use crate::dataset::{Following, LabelSchema, PartInfo, SpanRecord, StageSeconds}
 use crate::domain::{Face, FrameIndex, Micros};
 use crate::model::Sample;
 use crate::queue::Lease;
-use crate::stages::faces::{CropError, Finder, Found, InputMaker, Seen};
+use crate::stages::faces::{CropError, Finder, Found, InputMaker, Seen, full_frame};
 use crate::stages::infer::Engine;
 use crate::stages::rows::{self, CropWriter, Row, RowWriter, replay, span_schema};
 use crate::store::Store;
@@ -199,13 +199,13 @@ impl<'a> Labelling<'a> {
                 }
                 return self.hold(pending(shown));
             }
-            Content::Whole(face, picture) => {
+            Content::Whole(picture) => {
                 let preparing = Instant::now();
                 let made = self.inputs.whole(&picture, std::mem::take(&mut self.spare));
                 self.tally.seconds.faces += preparing.elapsed().as_secs_f64();
                 // The whole of a picture can always be prepared.
                 let input = made.map_err(CropError::of_model)?;
-                let shown = self.face(face, &input)?;
+                let shown = self.face(full_frame(&picture), &input)?;
                 return self.hold(pending(shown));
             }
             Content::NoFace => return self.hold(pending(Shown::NoFace)),
