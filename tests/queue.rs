@@ -105,8 +105,8 @@ async fn post(server: &Server, job: &str) -> (Connection, Board) {
 
 /// Says that the posted job is finished.
 async fn finish(connection: &Connection) {
-    let (posting, revision) = connection.posting_and_revision().await.unwrap().unwrap();
-    connection.finished(&posting, revision).await.unwrap();
+    let posting = connection.posting().await.unwrap().unwrap();
+    connection.finished(&posting, None).await.unwrap();
 }
 
 async fn publish(board: &Board, shards: &[ShardPlan]) -> usize {
@@ -328,6 +328,31 @@ async fn workers_learn_that_the_job_is_finished() {
     assert!(lease(&mut leases, 0, SOON).await.is_some());
 }
 
+/// A server came back with nothing after the last commit: nobody will post the job there again, and hosts wait.
+#[tokio::test]
+async fn workers_learn_from_an_emptied_server_that_the_job_is_finished() {
+    for by_its_poster in [true, false] {
+        let mut server = Server::start();
+        let connection = connect(address(&server, "emptied")).await;
+        let revision = connection.post(&posting("/out")).await.unwrap();
+        let mut leases = host(&server, "emptied").await;
+        assert!(matches!(leases.ask(0), Answer::Later));
+        server.kill();
+        server.wipe();
+        server.run();
+        let revision = by_its_poster.then_some(revision);
+        let began = Instant::now();
+        while let Err(error) = connection.finished(&posting("/out"), revision).await {
+            assert!(began.elapsed() < 2 * SOON, "{error}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let found = connection.posting().await.unwrap().unwrap();
+        assert_eq!(found.state, State::Finished);
+        let told = async { while !matches!(leases.arrival().await, Arrival::Finished) {} };
+        timeout(2 * SOON, told).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_name_belongs_to_one_job_until_that_is_finished() {
     let server = Server::start();
@@ -358,11 +383,15 @@ async fn only_whoever_posted_last_says_that_a_job_is_finished() {
     let connection = connect(address(&server, "last")).await;
     let first = connection.post(&posting("/out")).await.unwrap();
     let second = connection.post(&posting("/out")).await.unwrap();
-    connection.finished(&posting("/out"), first).await.unwrap();
+    connection.finished(&posting("/out"), Some(first)).await.unwrap();
     let state = async || connection.posting().await.unwrap().unwrap().state;
     assert_eq!(state().await, State::Running, "there may be new videos");
-    connection.finished(&posting("/out"), second).await.unwrap();
+    connection.finished(&posting("/out"), Some(second)).await.unwrap();
     assert_eq!(state().await, State::Finished);
+    // A job of another label set by that name is not ours to end.
+    connection.post(&posting("/elsewhere")).await.unwrap();
+    connection.finished(&posting("/out"), None).await.unwrap();
+    assert_eq!(state().await, State::Running);
 }
 
 #[tokio::test]

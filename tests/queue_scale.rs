@@ -174,7 +174,7 @@ async fn every_shard_of_a_large_job_is_leased_once() {
         rest as f64 / seconds,
         memory(&server.pid().to_string(), "VmRSS"),
     );
-    connection.finished(&posting, revision).await.unwrap();
+    connection.finished(&posting, Some(revision)).await.unwrap();
     while let Some(done) = working.join_next().await {
         for shard in done.unwrap() {
             assert!(seen.insert(shard.clone()), "{shard} was leased twice");

@@ -20,6 +20,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How often people are told that the queue is out of order.
 const REMINDER: Duration = Duration::from_secs(60);
 
+/// How often the beginning is tried while the servers do not answer.
+const TRIES: usize = 3;
+
 /// Where a job's queue is; `None` for one without a server.
 pub fn address(prepared: &Prepared) -> Option<Address> {
     let job = &prepared.record.job;
@@ -59,9 +62,8 @@ async fn watch(
     let connection = Connection::open(address, PATIENCE, told).await?;
     let posting = Posting::new(prepared.record.clone(), prepared.input_root.clone());
     let set = posting.set();
-    let mut revision = connection.post(&posting).await?;
-    post_weights(prepared, &connection).await?;
-    let mut board = Board::open(connection.clone()).await?;
+    let (posted, mut board) = begin(prepared, &connection, &posting).await?;
+    let mut revision = Some(posted);
     let mut done = prepared.committed.clone();
     board.publish(orders(prepared, &set, &done)).await?;
     let shards = prepared.shards.len() - done.len();
@@ -108,13 +110,40 @@ async fn watch(
             }
         }
     }
-    tell_finished(&connection, &posting, revision, sink).await;
+    tell_finished(&connection, &posting, revision, REMINDER, sink).await;
     Ok(())
 }
 
-/// Workers may go. Should they not be told, the next coordinator tells them.
-async fn tell_finished(connection: &Connection, posting: &Posting, revision: u64, sink: Sink<'_>) {
-    let deadline = Instant::now() + REMINDER;
+/// Posts the job with its weights, and makes its queue. An answer that a breaking connection lost is asked for again.
+async fn begin(
+    prepared: &Prepared,
+    connection: &Connection,
+    posting: &Posting,
+) -> Result<(u64, Board), NatsError> {
+    let mut tries = 0;
+    loop {
+        let begun = async {
+            let revision = connection.post(posting).await?;
+            post_weights(prepared, connection).await?;
+            Ok((revision, Board::open(connection.clone()).await?))
+        };
+        tries += 1;
+        match begun.await {
+            Err(NatsError::JetStream { .. }) if tries < TRIES => sleep(LOOK).await,
+            begun => return begun,
+        }
+    }
+}
+
+/// Workers may go. Should they not be told in time, the next coordinator tells them.
+async fn tell_finished(
+    connection: &Connection,
+    posting: &Posting,
+    revision: Option<u64>,
+    patience: Duration,
+    sink: Sink<'_>,
+) {
+    let deadline = Instant::now() + patience;
     while let Err(error) = connection.finished(posting, revision).await {
         if Instant::now() >= deadline {
             let message = format!("{error}; workers that wait are told by the next `affectmill run`");
@@ -129,33 +158,33 @@ async fn tell_finished(connection: &Connection, posting: &Posting, revision: u64
 pub async fn release(prepared: &Prepared, address: Address, sink: Sink<'_>) {
     let (told, _) = mpsc::channel(1);
     let posting = Posting::new(prepared.record.clone(), prepared.input_root.clone());
-    let Ok(connection) = Connection::open(address, LOOK, told).await else {
-        let message =
-            "nothing is left to do, and no NATS server answers: workers that wait for this job were not told";
-        return sink(&Event::Warning {
-            message: message.into(),
-        });
-    };
-    if let Ok(Some((posted, revision))) = connection.posting_and_revision().await
-        && posted.set() == posting.set()
-    {
-        tell_finished(&connection, &posting, revision, sink).await;
+    match Connection::open(address, PATIENCE, told).await {
+        Ok(connection) => tell_finished(&connection, &posting, None, PATIENCE, sink).await,
+        Err(error) => sink(&Event::Warning {
+            message: format!(
+                "nothing is left to do, but workers that wait for this job were not told: {error}"
+            ),
+        }),
     }
 }
 
-/// Posts the job again where a server has lost it, or somebody took it for finished.
+/// Posts the job again where a server has lost it, somebody took it for finished, or it is not known whose word it is.
 async fn repost(
     prepared: &Prepared,
     connection: &Connection,
     posting: &Posting,
-    revision: &mut u64,
+    revision: &mut Option<u64>,
 ) -> Result<(), RunError> {
     match connection.posting().await? {
         Some(posted) if posted.set() != posting.set() => Err(connection.taken(&posted).into()),
-        Some(posted) if posted.state == State::Running => Ok(()),
+        Some(posted) if posted.state == State::Running && revision.is_some() => Ok(()),
         _ => {
-            *revision = connection.post(posting).await?;
-            Ok(post_weights(prepared, connection).await?)
+            // Until the answer is here, the word may be ours or not, and the weights there or not.
+            *revision = None;
+            let posted = connection.post(posting).await?;
+            post_weights(prepared, connection).await?;
+            *revision = Some(posted);
+            Ok(())
         }
     }
 }

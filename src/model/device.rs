@@ -115,6 +115,15 @@ pub fn set_threads(threads: usize) {
 }
 
 impl Device {
+    /// Sends a number there and back, which fails where the GPU is lost, or a fault has spoilt this process's context of it.
+    ///
+    /// # Errors
+    /// [`ModelError::Torch`].
+    pub fn answers(self) -> Result<(), ModelError> {
+        let there_and_back = || tch::Tensor::f_from_slice(&[1.0_f32])?.f_to_device(self.0)?.f_double_value(&[]);
+        there_and_back().map(drop).map_err(ModelError::torch("reaching the device"))
+    }
+
     /// Multiplies two small matrices there, which fails where the device or libtorch is broken.
     ///
     /// # Errors

@@ -54,14 +54,17 @@ pub enum ModelError {
     NoBf16,
     /// A GPU whose memory is full.
     #[error(
-        "{device} has no memory even for half a batch of {batch} faces; set a smaller run.batch, run fewer workers on it, or \
-         close what else uses it"
+        "{device} has no memory even for half a batch of {batch} faces ({}); set a smaller run.batch, run fewer workers on it, \
+         or close what else uses it",
+        gist(.cause)
     )]
     GpuMemory {
         /// The GPU.
         device: String,
         /// Faces of a whole batch.
         batch: usize,
+        /// libtorch's own words.
+        cause: tch::TchError,
     },
     /// What does not compute in fp16: a CPU, and training.
     #[error(
@@ -108,4 +111,15 @@ fn shorten(problems: &[String]) -> String {
         text.push_str(&format!(" and {} more", problems.len() - 10));
     }
     text
+}
+
+/// The line of libtorch's words that says what went wrong; the others show the way there.
+pub(super) fn gist(cause: &tch::TchError) -> String {
+    let (tch::TchError::Torch(text) | tch::TchError::Shape(text)) = cause else {
+        return cause.to_string();
+    };
+    let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let error = lines().find(|line| line.contains("Error: "));
+    let line = error.or_else(|| lines().next()).unwrap_or_default();
+    line.trim_start_matches("RuntimeError: ").to_owned()
 }

@@ -123,19 +123,25 @@ impl Network {
         }
         let _no_grad = tch::no_grad_guard();
         match self.rows(batch, mirrored) {
-            Err(error) if self.pieces.get() == 1 && batch.capacity() > 1 && out_of_memory(&error) => {
+            Err(error) if self.pieces.get() == 1 && batch.capacity() > 1 && self.out_of_memory(&error) => {
                 self.pieces.set(2);
                 self.rows(batch, mirrored)
             }
             rows => rows,
         }
-        .map_err(|cause| match out_of_memory(&cause) {
+        .map_err(|cause| match self.out_of_memory(&cause) {
             true => ModelError::GpuMemory {
                 device: self.device.to_string(),
                 batch: batch.capacity(),
+                cause,
             },
             false => ModelError::torch("inferring a batch")(cause),
         })
+    }
+
+    /// Whether the GPU may have had no memory for it.
+    fn out_of_memory(&self, error: &TchError) -> bool {
+        self.device.gpu().is_some() && tells_of_memory(error)
     }
 
     fn rows(&self, batch: &Batch, mirrored: bool) -> Result<Vec<f32>, TchError> {
@@ -160,10 +166,17 @@ impl Network {
     }
 }
 
-/// Whether an operation failed because the GPU's memory is full. libtorch tells it by words alone.
-fn out_of_memory(error: &TchError) -> bool {
+/// libtorch tells it by words alone: its own allocator's, cuDNN's when no algorithm found room, and those of the libraries
+/// beneath.
+fn tells_of_memory(error: &TchError) -> bool {
+    const SIGNS: [&str; 4] = [
+        "out of memory",
+        "unable to find an engine",
+        "STATUS_ALLOC_FAILED",
+        "ALLOCATION_FAILED",
+    ];
     let words = error.to_string();
-    words.contains("CUDA") && words.contains("out of memory")
+    SIGNS.iter().any(|sign| words.contains(sign))
 }
 
 /// The layers of each architecture.

@@ -5,6 +5,7 @@
 //! coordinator calls, reads the archive's table of contents and hashes the file.
 
 use super::describe::rest_hashed;
+use super::error::gist;
 use super::{Device, INPUT_SIZE, ModelError, Network};
 use crate::domain::NamedOutputs;
 use std::fs::File;
@@ -218,15 +219,4 @@ fn take_tensors(given: IValue, into: &mut Vec<Tensor>) -> Result<(), TchError> {
         }
     }
     Ok(())
-}
-
-/// The line of libtorch's words that says what went wrong; the others show the way there.
-fn gist(cause: &TchError) -> String {
-    let (TchError::Torch(text) | TchError::Shape(text)) = cause else {
-        return cause.to_string();
-    };
-    let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let error = lines().find(|line| line.contains("Error: "));
-    let line = error.or_else(|| lines().next()).unwrap_or_default();
-    line.trim_start_matches("RuntimeError: ").to_owned()
 }

@@ -8,7 +8,7 @@ use crate::domain::Crop;
 use crate::model::{Device, Sample};
 use crate::queue::{Assignment, Lease};
 use crate::stages::decode::{DecodeError, Sampler, VideoReader};
-use crate::stages::faces::{self, InputMaker};
+use crate::stages::faces::{self, CropError, InputMaker};
 use crate::store::Access;
 use serde::Serialize;
 use std::fs::File;
@@ -126,16 +126,15 @@ impl Bench {
                 }
                 let preparation = Instant::now();
                 let face = faces::full_frame(&picture);
-                let made = inputs.crops(&picture, &face, &recipes, Vec::new());
-                if let Ok(input) = made
-                    && self.faces.len() < capacity
-                {
-                    self.faces.push(input);
+                match inputs.crops(&picture, &face, &recipes, Vec::new()) {
+                    Ok(input) if self.faces.len() < capacity => self.faces.push(input),
+                    Err(CropError::Model(error)) => return Err(PipelineError::from(error).into()),
+                    Ok(_) | Err(_) => {}
                 }
                 preparing += preparation.elapsed();
             }
         }
-        if frames == 0 {
+        if frames == 0 || (prepare && self.faces.is_empty()) {
             return Err(BenchError::NoFrames);
         }
         let decoding = began.elapsed() - preparing;

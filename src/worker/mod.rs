@@ -50,6 +50,16 @@ pub enum WorkerError {
     /// The orders are out of order or of another version.
     #[error("{0}; workers are started by `affectmill run`, not by hand")]
     Protocol(String),
+    /// Nothing works any more on the GPU in this process; in a fresh one it may.
+    #[error("{device} failed: {cause}; look at `nvidia-smi` and the kernel's log (what it met it in: {met})")]
+    Gpu {
+        /// The GPU.
+        device: Device,
+        /// Why it does not answer.
+        cause: String,
+        /// What was being done.
+        met: String,
+    },
     /// Standard input or output is unusable.
     #[error("the worker's pipes are unusable: {0}")]
     Pipe(#[from] io::Error),
@@ -97,7 +107,13 @@ pub fn serve() -> Result<(), WorkerError> {
                 let Some(labeller) = &mut labeller else {
                     return Err(WorkerError::Protocol("a lease came before a job".into()));
                 };
-                let report = labeller.label(&lease, &reports).unwrap_or_else(FromWorker::from);
+                let report = match labeller.label(&lease, &reports) {
+                    Ok(report) => report,
+                    Err(failure) => {
+                        labeller.gpu_answers(&failure)?;
+                        failure.into()
+                    }
+                };
                 reports.send(&report);
             }
         }
@@ -192,6 +208,7 @@ impl From<Failure> for FromWorker {
 /// The loaded models and the open store of one job.
 struct Labeller {
     assignment: Assignment,
+    device: Device,
     store: Store,
     pipeline: Pipeline,
 }
@@ -214,8 +231,19 @@ impl Labeller {
         let pipeline = Pipeline::new(&assignment, device, &access).map_err(Failure::final_)?;
         Ok(Self {
             assignment,
+            device,
             store,
             pipeline,
+        })
+    }
+
+    /// Whether a failure is not that of the GPU, after which this process is of no more use.
+    fn gpu_answers(&self, failure: &Failure) -> Result<(), WorkerError> {
+        let answers = self.device.gpu().map_or(Ok(()), |_| self.device.answers());
+        answers.map_err(|cause| WorkerError::Gpu {
+            device: self.device,
+            cause: cause.to_string(),
+            met: failure.error.clone(),
         })
     }
 

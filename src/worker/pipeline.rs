@@ -309,17 +309,18 @@ impl Pipeline {
             let mut decoded = decoder
                 .join()
                 .map_err(|_| PipelineError::Thread("panicked".into()))?;
-            match decoded.failure.take() {
-                Some(error) => Err(error),
-                None => Ok::<_, PipelineError>((tally?, decoded)),
+            // What decoding met came first: labelling may have failed of the same trouble.
+            if let Some(error) = decoded.failure.take() {
+                return Err(error);
             }
+            if let Some((video, trouble)) = decoded.broke_off.take() {
+                return Err(PipelineError::BrokeOff { video, trouble });
+            }
+            Ok((tally?, decoded))
         })?;
 
         if let Some(cause) = decoded.astray {
             return Err(PipelineError::Astray(cause));
-        }
-        if let Some((video, trouble)) = decoded.broke_off {
-            return Err(PipelineError::BrokeOff { video, trouble });
         }
         let (part, crops, tally) = tally;
         let mut seconds = tally.seconds;

@@ -398,6 +398,35 @@ fn hosts_that_would_label_otherwise_or_elsewhere_are_refused() {
     assert_eq!(rows(&cluster.project.output("out")).len(), 40);
 }
 
+/// The coordinator died after the last commit, and with it the server; the next one finds nothing to do.
+#[test]
+fn hosts_that_wait_are_told_by_the_next_run_even_where_the_server_is_late_and_empty() {
+    let project = Project::with_models(&["mini_xception"]).synthetic(1, 10);
+    let mut cluster = Cluster::local(project);
+    let mut run = Part::start({
+        let mut run = cluster.run("out", &[]);
+        run.arg("--json");
+        run
+    });
+    run.until("queued");
+    let mut worker = Part::start(cluster.worker("w1"));
+    worker.until("leased");
+    run.signal("STOP");
+    worker.until("shard_done");
+    run.signal("KILL");
+    assert_eq!(run.wait().0, None, "it never saw the commit");
+    cluster.server.kill();
+    cluster.server.wipe();
+    let again = Part::start(cluster.run("out", &[]));
+    std::thread::sleep(Duration::from_secs(3));
+    cluster.server.run();
+    let (code, words) = again.wait();
+    assert_eq!(code, Some(0), "{words}");
+    assert!(!words.contains("told"), "{words}");
+    let (code, words) = worker.wait();
+    assert_eq!(code, Some(0), "{words}");
+}
+
 /// Kills, stops past the lease, cuts and heals workers, coordinator and server at random until the run is whole.
 #[test]
 fn a_storm_over_hosts_and_wires_changes_no_byte_and_strikes_nobody_out() {
@@ -505,10 +534,13 @@ fn a_storm_over_hosts_and_wires_changes_no_byte_and_strikes_nobody_out() {
         began.elapsed().as_secs_f64()
     );
     assert!(struck.values().sum::<usize>() > 3, "{struck:?}");
-    // Who is still there finds out that all is done, and goes.
-    for host in WORKERS {
+    // The last blow may have fallen on the word that all is done: the next run says it again. Who is still there goes.
+    for host in WORKERS.into_iter().chain(["head"]) {
         cluster.network.as_ref().unwrap().link(host, true);
     }
+    let (code, words) = coordinator(&cluster).wait();
+    assert_eq!(code, Some(0), "{words}");
+    assert!(!words.contains("told"), "{words}");
     for worker in workers {
         worker.signal("CONT");
         let (code, words) = worker.wait();

@@ -73,15 +73,7 @@ impl Connection {
     /// # Errors
     /// [`NatsError::Taken`]; [`NatsError::JetStream`].
     pub async fn post(&self, posting: &Posting) -> Result<u64, NatsError> {
-        let replicas = self.address.settings.replicas;
-        let config = kv::Config {
-            bucket: self.name(),
-            description: "affectmill: a job, and what is held against its videos".into(),
-            num_replicas: replicas,
-            ..kv::Config::default()
-        };
-        let made = self.jetstream.create_or_update_key_value(config).await;
-        let bucket = made.map_err(self.failed("make the job's bucket (is JetStream enabled?)"))?;
+        let bucket = self.make_bucket().await?;
         let text = serde_json::to_vec(posting).map_err(self.failed("post the job"))?;
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -104,6 +96,18 @@ impl Connection {
                 Err(error) => return Err(self.failed("post the job")(error)),
             }
         }
+    }
+
+    /// The job's bucket, made where there is none.
+    async fn make_bucket(&self) -> Result<kv::Store, NatsError> {
+        let config = kv::Config {
+            bucket: self.name(),
+            description: "affectmill: a job, and what is held against its videos".into(),
+            num_replicas: self.address.settings.replicas,
+            ..kv::Config::default()
+        };
+        let made = self.jetstream.create_or_update_key_value(config).await;
+        made.map_err(self.failed("make the job's bucket (is JetStream enabled?)"))
     }
 
     /// Nobody has posted the job.
@@ -133,18 +137,25 @@ impl Connection {
         purged.map(drop).map_err(self.failed("clear the job's bucket"))
     }
 
-    /// Every shard is committed: workers may go. Nothing happens where somebody has posted since `revision`: the word is
-    /// theirs then.
+    /// Every shard is committed: workers may go. Nothing happens where the word is somebody else's: whoever has posted since
+    /// `revision`, or another label set where that is not given. A server that has lost the job is told as well, since
+    /// workers may wait for it to come back.
     ///
     /// # Errors
-    /// [`NatsError::JetStream`].
-    pub async fn finished(&self, posting: &Posting, revision: u64) -> Result<(), NatsError> {
+    /// [`NatsError::JetStream`]; [`NatsError::Version`].
+    pub async fn finished(&self, posting: &Posting, revision: Option<u64>) -> Result<(), NatsError> {
         let posting = Posting {
             state: State::Finished,
             ..posting.clone()
         };
         let text = serde_json::to_vec(&posting).map_err(self.failed("post the job"))?;
-        let bucket = self.bucket().await?;
+        let bucket = self.make_bucket().await?;
+        let (latest, posted) = self.posted(&bucket).await?;
+        let revision = match (posted, revision) {
+            (Some(_), Some(revision)) => revision,
+            (Some(posted), None) if posted.set() != posting.set() => return Ok(()),
+            _ => latest,
+        };
         match bucket.update(JOB, text.into(), revision).await {
             Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => return Ok(()),
             other => other.map_err(self.failed("post the job"))?,
@@ -163,11 +174,8 @@ impl Connection {
         Ok(self.posting_and_revision().await?.map(|(posting, _)| posting))
     }
 
-    /// The same, with the revision by which it may be said to be finished.
-    ///
-    /// # Errors
-    /// As [`Self::posting`].
-    pub async fn posting_and_revision(&self) -> Result<Option<(Posting, u64)>, NatsError> {
+    /// The same, with its revision.
+    async fn posting_and_revision(&self) -> Result<Option<(Posting, u64)>, NatsError> {
         use async_nats::jetstream::context::KeyValueErrorKind::GetBucket;
         let bucket = match self.jetstream.get_key_value(self.name()).await {
             // The client does not tell a bucket that is missing from a server that is.

@@ -113,8 +113,8 @@ const EXACT: [ffmpeg::codec::Id; 4] = [
     ffmpeg::codec::Id::VP8,
     ffmpeg::codec::Id::VP9,
 ];
-/// Surfaces beyond those that a stream says it needs: some understate it.
-const MORE_SURFACES: c_int = 6;
+/// Surfaces beyond those that a stream says it needs: some understate it. NVDEC takes 32 of a stream at most.
+const MORE_SURFACES: c_int = 2;
 
 /// Asks a decoder that is not open yet to use a GPU where it can.
 ///
@@ -160,6 +160,7 @@ pub(super) fn ask(context: &mut ffmpeg::codec::Context, gpu: usize) -> Result<()
 }
 
 /// Takes CUDA frames where the decoder offers them, else what it likes best. It asks again without them when the GPU refuses.
+/// Pictures whose chroma is halved in one direction alone FFmpeg takes for such with half of it in both.
 #[allow(unsafe_code)]
 unsafe extern "C" fn choose(
     context: *mut ffi::AVCodecContext,
@@ -167,9 +168,11 @@ unsafe extern "C" fn choose(
 ) -> ffi::AVPixelFormat {
     // SAFETY: FFmpeg passes a list that ends with NONE, and a valid context.
     unsafe {
+        let halved_once = native::descriptor_of((*context).sw_pix_fmt)
+            .is_some_and(|software| software.chroma_shift.0 != software.chroma_shift.1);
         let mut format = formats;
         while *format != ffi::AVPixelFormat::AV_PIX_FMT_NONE {
-            if *format == ffi::AVPixelFormat::AV_PIX_FMT_CUDA {
+            if *format == ffi::AVPixelFormat::AV_PIX_FMT_CUDA && !halved_once {
                 return *format;
             }
             format = format.add(1);
@@ -181,6 +184,13 @@ unsafe extern "C" fn choose(
 /// Whether the frame lies on a GPU.
 pub(super) fn is_there(frame: &Video) -> bool {
     frame.format() == ffmpeg::format::Pixel::CUDA
+}
+
+/// Whether the frame is on a GPU, but for its picture: FFmpeg gives such a frame where it could not begin to decode one.
+#[allow(unsafe_code)]
+pub(super) fn is_empty(frame: &Video) -> bool {
+    // SAFETY: the frame is valid; a pointer is read.
+    is_there(frame) && unsafe { (*frame.as_ptr()).data[0].is_null() }
 }
 
 /// Refuses frames on a GPU whose planes do not lie as FFmpeg says: there it crops at the right and the bottom alone, and counts
@@ -209,7 +219,7 @@ pub fn opens(gpu: usize) -> Result<(), String> {
 /// # Errors
 /// What CUDA says, in words.
 pub(super) fn answers(gpu: usize) -> Result<(), String> {
-    Device::cuda(gpu).check().map_err(|error| error.to_string())
+    Device::cuda(gpu).answers().map_err(|error| error.to_string())
 }
 
 /// What the pixels of a frame on a GPU are.

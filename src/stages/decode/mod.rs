@@ -7,6 +7,7 @@
 //!
 //! Frames, their order and their times are those of `ffprobe -show_frames`, whatever the number of threads.
 
+mod container;
 mod crops;
 mod cuda;
 mod error;
@@ -156,7 +157,7 @@ impl VideoReader {
         }
     }
 
-    /// Why the video is decoded on the CPU though the options say otherwise; known once the first frame is out.
+    /// Why the video is decoded on the CPU though the options say otherwise; known once the first frame is out, unless the GPU fails later.
     pub fn fallback(&self) -> Option<&str> {
         match &self.source {
             Source::File(reader) => reader.fallback(),
@@ -200,7 +201,7 @@ pub fn image(bytes: &[u8], max_pixels: u64) -> Result<Picture, String> {
 
 /// Opens a video file for what is copied of it, not decoded.
 pub(super) fn open_media(path: &Path) -> Result<ffmpeg_next::format::context::Input, DecodeError> {
-    stream::open_container(path, u64::MAX).map(|(input, _)| input)
+    container::open(path, u64::MAX).map(|(input, _)| input)
 }
 
 /// What the clock of an opened file begins with, in microseconds.

@@ -1,13 +1,13 @@
 //! What a file's header promises, without decoding.
 
-use super::stream::{no_decoder, open_container, refuse_too_large, time_base};
-use super::{DecodeError, DecodeOptions, Probe, native};
+use super::stream::{no_decoder, refuse_too_large, time_base};
+use super::{DecodeError, DecodeOptions, Probe, container, native};
 use ffmpeg_next as ffmpeg;
 use std::path::Path;
 
 /// What the header says of a file.
 pub(super) fn probe(path: &Path, options: &DecodeOptions) -> Result<Probe, DecodeError> {
-    let (input, index) = open_container(path, options.max_pixels)?;
+    let (input, index) = container::open(path, options.max_pixels)?;
     let stream = input.stream(index).ok_or_else(|| DecodeError::NoVideo {
         path: path.to_owned(),
     })?;

@@ -7,29 +7,14 @@
 use super::error::DecodeError;
 use super::foothold::Clock;
 use super::picture::NoPicture;
-use super::{DecodeOptions, DecodedFrame, cuda, native, picture, too_large};
+use super::{DecodeOptions, DecodedFrame, container, cuda, native, picture, too_large};
 use crate::dataset::{ErrorClass, Trouble};
 use crate::domain::{FrameIndex, Micros, Orientation, TimeBase};
 use ffmpeg_next as ffmpeg;
 use ffmpeg_next::codec::threading;
 use ffmpeg_next::format::context::Input;
-use ffmpeg_next::format::stream::Disposition;
 use ffmpeg_next::frame::Video;
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-
-/// Formats that draw in other files, and text that FFmpeg would show as a picture.
-const INDIRECT: [&str; 8] = [
-    "hls",
-    "concat",
-    "dash",
-    "imf",
-    "sdp",
-    "rtsp",
-    "webm_dash_manifest",
-    "tty",
-];
 
 /// Codecs whose decoders put the picture before in a damaged slice's place, and say so nowhere but in the log: FFV1, which has
 /// checksums. They give each packet's frame at once, so that what is said is said of that frame; and from one key frame to the
@@ -49,8 +34,7 @@ pub(super) struct StreamReader {
     start: i64,
     orientation: Orientation,
     aspect: ffmpeg::Rational,
-    max_pixels: u64,
-    max_frames: u64,
+    options: DecodeOptions,
     /// Dropped after the decoder, which may speak while it goes.
     complaint: native::Complaint,
     /// The GPU that was asked to decode.
@@ -78,65 +62,6 @@ enum Phase {
     Ended,
 }
 
-/// Opens the container and finds the video stream.
-pub(super) fn open_container(path: &Path, max_pixels: u64) -> Result<(Input, usize), DecodeError> {
-    native::init();
-    let open = |cause: String| DecodeError::Open {
-        path: path.to_owned(),
-        cause,
-    };
-    let unreadable = |cause| DecodeError::Unreadable {
-        path: path.to_owned(),
-        cause,
-    };
-    let metadata = std::fs::metadata(path).map_err(unreadable)?;
-    if !metadata.is_file() {
-        return Err(DecodeError::NoFile {
-            path: path.to_owned(),
-            what: if metadata.is_dir() {
-                "a folder"
-            } else {
-                "no regular file"
-            },
-        });
-    }
-    if metadata.len() == 0 {
-        return Err(open("it is empty (0 bytes)".into()));
-    }
-    // FFmpeg does not tell a disk's error from a file's, so the ends of the file are read first.
-    ends_can_be_read(path, metadata.len()).map_err(unreadable)?;
-    let input = native::open_input(path, max_pixels).map_err(|error| match error {
-        ffmpeg::Error::Other { errno: libc::ENOMEM } => DecodeError::Memory {
-            path: path.to_owned(),
-            frame: FrameIndex(0),
-        },
-        error => open(error.to_string()),
-    })?;
-    if let Some(cause) = native::read_error(&input) {
-        return Err(unreadable(cause));
-    }
-    let format = input.format().name().to_owned();
-    if format.split(',').any(|name| INDIRECT.contains(&name)) {
-        return Err(DecodeError::Indirect {
-            path: path.to_owned(),
-            format,
-        });
-    }
-    let stream = best_stream(&input).ok_or_else(|| DecodeError::NoVideo {
-        path: path.to_owned(),
-    })?;
-    Ok((input, stream))
-}
-
-/// Reads a little of where containers keep their tables.
-fn ends_can_be_read(path: &Path, length: u64) -> std::io::Result<()> {
-    let mut file = File::open(path)?;
-    let mut bytes = [0; 4096];
-    let _ = file.read(&mut bytes)?;
-    file.seek(SeekFrom::Start(length.saturating_sub(bytes.len() as u64)))?;
-    file.read(&mut bytes).map(|_| ())
-}
-
 pub(super) fn no_decoder(path: &Path, codec: ffmpeg::codec::Id, error: ffmpeg::Error) -> DecodeError {
     let codec = if codec == ffmpeg::codec::Id::None {
         "unknown"
@@ -150,20 +75,9 @@ pub(super) fn no_decoder(path: &Path, codec: ffmpeg::codec::Id, error: ffmpeg::E
     }
 }
 
-/// FFmpeg's choice, but never a cover picture.
-fn best_stream(input: &Input) -> Option<usize> {
-    let moving = |stream: &ffmpeg::Stream| {
-        stream.parameters().medium() == ffmpeg::media::Type::Video
-            && !stream.disposition().contains(Disposition::ATTACHED_PIC)
-    };
-    let best = input.streams().best(ffmpeg::media::Type::Video).filter(moving);
-    best.or_else(|| input.streams().find(moving))
-        .map(|stream| stream.index())
-}
-
 impl StreamReader {
     pub(super) fn open(path: &Path, options: &DecodeOptions) -> Result<Self, DecodeError> {
-        let (mut input, index) = open_container(path, options.max_pixels)?;
+        let (mut input, index) = container::open(path, options.max_pixels)?;
         native::discard_others(&mut input, index);
         let stream = input.stream(index).ok_or_else(|| DecodeError::NoVideo {
             path: path.to_owned(),
@@ -205,8 +119,7 @@ impl StreamReader {
         refuse_too_large(path, decoder.width(), decoder.height(), options.max_pixels)?;
         Ok(Self {
             path: path.to_owned(),
-            max_pixels: options.max_pixels,
-            max_frames: options.max_frames,
+            options: *options,
             stream: index,
             decoder,
             time_base: time_base(&stream),
@@ -250,14 +163,15 @@ impl StreamReader {
         while !matches!(self.phase, Phase::Ended) {
             let mut frame = Video::empty();
             match self.decoder.receive_frame(&mut frame) {
-                Ok(()) if self.next_index == self.max_frames => {
+                Ok(()) if self.next_index == self.options.max_frames => {
                     let cause = format!(
                         "there are more frames than input.max_frames = {}",
-                        self.max_frames
+                        self.options.max_frames
                     );
                     self.note(ErrorClass::Unsupported, &cause);
                     self.phase = Phase::Ended;
                 }
+                Ok(()) if cuda::is_empty(&frame) => self.fall_back("it gave a frame without a picture")?,
                 Ok(()) => return self.take(frame).map(Some),
                 Err(ffmpeg::Error::Other { errno: libc::EAGAIN }) => self.feed()?,
                 Err(ffmpeg::Error::Eof) => self.end(),
@@ -316,20 +230,46 @@ impl StreamReader {
         self.damage.as_ref()
     }
 
-    /// The decoder refused something: damage, unless it only wants memory.
+    /// The decoder refused something: damage, unless it only wants memory, or is NVDEC.
     fn refused(&mut self, error: ffmpeg::Error) -> Result<(), DecodeError> {
         match error {
+            // NVDEC's own troubles, those of the GPU and those of the video come as the same few errors.
+            ffmpeg::Error::External
+            | ffmpeg::Error::Unknown
+            | ffmpeg::Error::Other { errno: libc::ENOMEM }
+                if self.gpu.is_some() =>
+            {
+                self.fall_back(&error.to_string())
+            }
             ffmpeg::Error::Other { errno: libc::ENOMEM } => Err(self.starved()),
             error => {
-                // NVDEC's troubles and those of its GPU come as one and the same error.
-                if let (ffmpeg::Error::External | ffmpeg::Error::Unknown, Some(gpu)) = (error, self.gpu) {
-                    cuda::answers(gpu).map_err(|cause| self.gpu_failed(cause))?;
-                }
                 self.complaint.take();
                 self.note(ErrorClass::Corrupt, &error.to_string());
                 Ok(())
             }
         }
+    }
+
+    /// Lets the CPU decode the video, from the frame that comes next on: NVDEC failed at it, and would lose frames, or show old
+    /// ones, as if nothing had happened.
+    fn fall_back(&mut self, cause: &str) -> Result<(), DecodeError> {
+        if let Some(gpu) = self.gpu {
+            cuda::answers(gpu).map_err(|cause| self.gpu_failed(cause))?;
+        }
+        let next = self.next_index;
+        let options = DecodeOptions {
+            nvdec: None,
+            ..self.options
+        };
+        let mut cpu = Self::open(&self.path, &options)?;
+        while cpu.next_index < next && cpu.step()?.is_some() {}
+        cpu.fallback = self
+            .fallback
+            .take()
+            .or_else(|| Some(format!("NVDEC failed at frame {next}: {cause}")));
+        cpu.damage = self.damage.take().or(cpu.damage);
+        *self = cpu;
+        Ok(())
     }
 
     fn gpu_failed(&self, cause: String) -> DecodeError {
@@ -410,7 +350,7 @@ impl StreamReader {
                 "it is predicted from damaged pictures"
             };
             Err((ErrorClass::Corrupt, cause.to_owned()))
-        } else if let Some(cause) = too_large(frame.width(), frame.height(), self.max_pixels) {
+        } else if let Some(cause) = too_large(frame.width(), frame.height(), self.options.max_pixels) {
             Err((ErrorClass::Unsupported, cause))
         } else {
             self.note_fallback(&frame);
@@ -480,5 +420,64 @@ pub(super) fn time_base(stream: &ffmpeg::Stream) -> TimeBase {
     TimeBase {
         num: base.numerator(),
         den: base.denominator(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// What tells one frame from another.
+    fn told(frame: &DecodedFrame) -> (u64, Option<Micros>, Option<i64>, bool, Vec<u8>) {
+        let picture = frame.picture.as_ref().expect("a picture");
+        let rows = (0..picture.size().height as usize).flat_map(|y| picture.plane(0).row(y).to_vec());
+        (
+            frame.index.0,
+            frame.timestamp,
+            frame.ticks,
+            frame.key,
+            rows.collect(),
+        )
+    }
+
+    #[test]
+    fn the_cpu_goes_on_at_the_very_frame_where_nvdec_failed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("b-frames.mp4");
+        let mut ffmpeg = Command::new("ffmpeg");
+        ffmpeg.args("-nostdin -v error -f lavfi -i testsrc2=s=96x64:d=2 -c:v libx264 -bf 3 -g 20".split(' '));
+        assert!(ffmpeg.arg(&path).status().unwrap().success());
+        let options = DecodeOptions {
+            threads: 1,
+            image_base: 1,
+            image_fps: None,
+            max_pixels: 1 << 20,
+            max_frames: 45,
+            nvdec: None,
+        };
+        let all = |mut reader: StreamReader, fails_at: Option<u64>| {
+            let mut frames = Vec::new();
+            loop {
+                if fails_at == Some(frames.len() as u64) && reader.fallback().is_none() {
+                    reader.fall_back("it would not").unwrap();
+                }
+                match reader.next().unwrap() {
+                    Some(frame) => frames.push(told(&frame)),
+                    None => break (frames, reader.damage().cloned(), reader.fallback().map(str::to_owned)),
+                }
+            }
+        };
+        let open = || StreamReader::open(&path, &options).unwrap();
+        let (frames, damage, _) = all(open(), None);
+        // Of the 50 that there are, so many are let in.
+        assert_eq!(frames.len(), 45);
+        assert!(damage.is_some());
+        for failure in [0, 1, 7, 19, 20, 21, 44, 45] {
+            let (again, damage_again, fallback) = all(open(), Some(failure));
+            assert!(again == frames && damage_again == damage, "at frame {failure}");
+            let told = format!("NVDEC failed at frame {failure}: it would not");
+            assert_eq!(fallback, Some(told));
+        }
     }
 }
