@@ -86,6 +86,13 @@ class Bench:
             raise Failed(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr[-2000:]}")
         return done.stdout
 
+    def tell(self, part: str, row) -> None:
+        """Prints a row of a part, and keeps it: time on a GPU is dear, and may end at any moment."""
+        say(row)
+        self.report.setdefault(part, []).append(row)
+        if self.args.output:
+            self.args.output.write_text(json.dumps(self.report, indent=1))
+
     def job(self, videos: Path, output: str, models=("student",), precision="bf16", batch=256, decode="nvdec", detect=False) -> Path:
         text = [f'[input]\nuri = "{videos}"\ndecode = "{decode}"\n[output]\nuri = "{self.work / output}"\nshard_frames = 500']
         if detect:
@@ -103,43 +110,37 @@ class Bench:
         return path
 
     def rates(self, job: Path) -> dict:
-        return json.loads(self.run("bench", job, "--rounds", self.args.rounds, "--json"))["median"]
+        report = json.loads(self.run("bench", job, "--rounds", self.args.rounds, "--json"))
+        return report["median"] | ({"batches in halves": True} if report["halves"] else {})
 
     # ---- the parts ---------------------------------------------------------------------------------------------------
 
     def models(self) -> None:
         short = self.short()
-        table = []
         for precision in self.args.precisions.split(","):
             for batch in map(int, self.args.batches.split(",")):
                 row = {"precision": precision, "batch": batch}
                 for name, models in (("student", ["student"]), ("student + 3 teachers", list(KINDS))):
                     if name == "student" or (precision, batch) == ("bf16", 256):
                         row[name] = self.rates(self.job(short, "bench", models, precision, batch))["model"]
-                table.append(row)
-                say(row)
-        self.report["models"] = table
+                self.tell("models", row)
 
     def short(self) -> Path:
         """The shortest of the files: the models do not care."""
         return min([self.args.video, *self.args.other], key=lambda path: path.stat().st_size).absolute()
 
     def decode(self) -> None:
-        table = []
         for video in [self.args.video, *self.args.other]:
             row = {"video": video.name}
             for decode in ("nvdec", "cpu"):
                 row[decode] = self.rates(self.job(video.absolute(), "bench", decode=decode))["decode"]
-            table.append(row)
-            say(row)
-        self.report["decode"] = table
+            self.tell("decode", row)
 
     def whole(self) -> None:
-        self.report["one worker"] = rates = self.rates(self.job(self.args.video.absolute(), "bench"))
+        rates = self.rates(self.job(self.args.video.absolute(), "bench"))
         rates["of limit"] = rates["whole"] / min(rates["decode"], rates["model"])
-        say(rates)
+        self.tell("whole", rates)
         copies = links(self.args.video.absolute(), self.work / "copies", self.args.copies)
-        table = []
         for workers in map(int, self.args.workers.split(",")):
             for decode in ("nvdec", "cpu"):
                 shutil.rmtree(self.work / "whole", ignore_errors=True)
@@ -149,14 +150,11 @@ class Bench:
                 seconds = time.monotonic() - began
                 row = {"workers": workers, "decode": decode, "seconds": seconds}
                 row.update(labelling(self.work / "whole", workers))
-                table.append(row)
-                say(row)
-        self.report["several workers"] = table
+                self.tell("whole", row)
 
     def memory(self) -> None:
         if not self.args.python:
             return
-        table = []
         for left in (6.0, 3.0, 2.2, 1.6, 1.2):
             with subprocess.Popen([self.args.python, "-c", HOG, str(left)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as hog:
                 if hog.stdout.readline().strip() != b"taken":
@@ -166,27 +164,20 @@ class Bench:
                 except Failed as failure:
                     row = {"GiB left": left, "refused": str(failure).splitlines()[-1]}
                 hog.stdin.close()
-            table.append(row)
-            say(row)
-        self.report["memory"] = table
+            self.tell("memory", row)
 
     def torch(self) -> None:
         if not self.args.python:
             return
-        table = []
         command = [str(self.args.python), str(PEER), "256", "bf16"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as peer:
             for line in peer.stdout or []:
                 if line.startswith("{"):
-                    table.append(json.loads(line))
-                    say(table[-1])
+                    self.tell("torch", json.loads(line))
         if peer.returncode:
-            table.append({"ended with": peer.returncode})
-            say(table[-1])
-        ours = [self.rates(self.job(self.short(), "bench"))["model"] for _ in range(2)]
-        ours.append(self.rates(self.job(self.short(), "bench", list(KINDS)))["model"])
-        self.report["torch"] = {"peers": table, "student": ours[:2], "student + 3 teachers": ours[2]}
-        say(self.report["torch"])
+            self.tell("torch", {"PyTorch ended with": peer.returncode})
+        for name, models in (("student", ["student"]), ("student + 3 teachers", list(KINDS))):
+            self.tell("torch", {name: self.rates(self.job(self.short(), "bench", models))["model"]})
 
     def drift(self) -> None:
         video = (self.args.faces or self.args.video).absolute()
@@ -202,9 +193,8 @@ class Bench:
             tables[name] = read(self.work / f"drift{n}")
             say({name: labelling(self.work / f"drift{n}", 1)})
         reference = tables.pop("reference: fp32, decoded by the CPU")
-        self.report["drift"] = {name: apart(reference, table) for name, table in tables.items()}
-        for name, row in self.report["drift"].items():
-            say({name: row})
+        for name, table in tables.items():
+            self.tell("drift", {name: apart(reference, table)})
 
     def same(self) -> None:
         """One worker, then two that share the GPU, over four videos."""
@@ -216,8 +206,7 @@ class Bench:
         parts = [sorted((self.work / f"same{n}/labels").rglob("*.parquet")) for n in (0, 1)]
         names = [[part.name for part in side] for side in parts]
         equal = bool(names[0]) and names[0] == names[1] and all(filecmp.cmp(a, b, shallow=False) for a, b in zip(*parts))
-        self.report["two runs give the same bytes"] = equal
-        say({"two runs give the same bytes": equal, "parts": len(names[0])})
+        self.tell("same", {"two runs give the same bytes": equal, "parts": len(names[0])})
 
 
 def links(video: Path, folder: Path, count: int) -> Path:
@@ -319,15 +308,11 @@ def main() -> int:
         failed = False
         for part in args.only.split(","):
             print(f"== {part}", flush=True)
-            # Time on a GPU is dear: what was measured is kept, whatever the next part does.
             try:
                 getattr(bench, part)()
-            except Exception as failure:
+            except Exception as failure:  # the parts after it may work
                 failed = True
-                bench.report[f"{part} failed"] = str(failure) if isinstance(failure, Failed) else repr(failure)
-                print(bench.report[f"{part} failed"], flush=True)
-            if args.output:
-                args.output.write_text(json.dumps(bench.report, indent=1))
+                bench.tell(part, {"failed": str(failure) if isinstance(failure, Failed) else repr(failure)})
     return int(failed)
 
 

@@ -61,6 +61,8 @@ struct Report {
     of_limit: f64,
     /// Whole pipeline ÷ what the cores could do at best; median of the rounds' ratios. On the CPU only.
     of_shared: Option<f64>,
+    /// The GPU had no memory for whole batches: they were read in halves.
+    halves: bool,
     /// Faces a second of each peer program, median.
     peers: BTreeMap<String, f64>,
     /// Whole pipeline ÷ peer; median of the rounds' ratios.
@@ -191,6 +193,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
             .map(|(name, rates)| (name.clone(), median(rates.iter().copied())))
             .collect(),
         rounds,
+        halves: bench.halves(),
     };
     if args.json {
         print_json(&report)?;
@@ -237,6 +240,12 @@ fn render(report: &Report) -> String {
         lines.push(format!(
             "  work of all three shared by the cores, at best {shared:.1}; the whole is {of_shared:.3} of it"
         ));
+    }
+    if report.halves {
+        lines.push(
+            "  the GPU had no memory for whole batches, which were read in halves: set a smaller run.batch"
+                .into(),
+        );
     }
     for (name, rate) in &report.peers {
         lines.push(format!(

@@ -8,7 +8,7 @@ use crate::domain::{FrameIndex, ShardId, VideoKey};
 use crate::events::{Event, NotOk};
 use crate::queue::nats::NatsError;
 use crate::queue::{Answer, Arrival, FromWorker, Lease, Leases, ToWorker, WorkerId};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -17,6 +17,9 @@ use tokio::time::{Instant, interval, sleep};
 /// Workers lost in a row, without a shard committed between, after which the run stops instead of going on to
 /// strike out one video after the other.
 const MAX_LOSSES: usize = 24;
+
+/// The same for a GPU that fails: so many videos in hand when it did are hardly all at fault.
+const MAX_GPU_FAILURES: usize = 3;
 
 /// How often people are told that a store is still out of order.
 const OUTAGE_REMINDER: Duration = Duration::from_secs(60);
@@ -42,6 +45,8 @@ pub struct Dispatcher<'a> {
     started: usize,
     /// Workers lost since the last commit.
     losses: usize,
+    /// Videos that were in hand when a GPU failed, since the last commit.
+    gpu_failures: BTreeSet<VideoKey>,
     /// The kernel's counter of memory kills when it was last looked at.
     oom_kills: u64,
     draining: Option<Signal>,
@@ -83,6 +88,7 @@ impl<'a> Dispatcher<'a> {
             workers: HashMap::new(),
             started: 0,
             losses: 0,
+            gpu_failures: BTreeSet::new(),
             oom_kills: oom::kills(),
             draining: None,
             lost_queue: None,
@@ -235,7 +241,11 @@ impl<'a> Dispatcher<'a> {
                 adopted,
             } => {
                 (worker.holds, worker.video, worker.last_frame) = (None, None, None);
-                self.losses = 0;
+                // Where nothing was decoded, workers may still be lost one after the other.
+                if adopted || videos.iter().any(|video| video.frames > 0) {
+                    self.losses = 0;
+                    self.gpu_failures.clear();
+                }
                 let planned = self.queue.done(id, &shard);
                 for event in videos.iter().filter_map(NotOk::of).map(Event::from) {
                     self.emit(event);
@@ -271,6 +281,30 @@ impl<'a> Dispatcher<'a> {
                     None => self.lease(id).await,
                 }
             }
+            FromWorker::GpuFailed { error } => {
+                self.emit(Event::Warning {
+                    message: format!("worker {id}: {error}; its shard is begun again"),
+                });
+                let Some(worker) = self.workers.remove(&id) else {
+                    return Ok(());
+                };
+                self.gpu_failures.extend(worker.video.clone());
+                let trouble = |video| {
+                    let trouble = Trouble {
+                        error: error.clone(),
+                        class: ErrorClass::Crash,
+                        frame: worker.last_frame,
+                    };
+                    (video, trouble)
+                };
+                self.give_back(id, worker.video.map(trouble));
+                if self.gpu_failures.len() >= MAX_GPU_FAILURES {
+                    return Err(RunError::Worker { worker: id, error });
+                }
+                self.count_loss(&error, Vec::new())?;
+                sleep(START_BACKOFF).await;
+                self.start(worker.device).await?;
+            }
             FromWorker::Failed { error, retry: false } => {
                 // For whoever watches this host; here the error says it again.
                 if matches!(self.queue, Leases::Nats(_)) {
@@ -290,6 +324,10 @@ impl<'a> Dispatcher<'a> {
                 self.lease(id).await;
             }
             FromWorker::Waiting { reason } => self.waiting(id, reason),
+            FromWorker::Warning { message } => {
+                let message = format!("worker {id}: {message}");
+                self.emit(Event::Warning { message });
+            }
             FromWorker::Probed { .. } => {}
         }
         Ok(())

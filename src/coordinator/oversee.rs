@@ -145,6 +145,10 @@ async fn tell_finished(
 ) {
     let deadline = Instant::now() + patience;
     while let Err(error) = connection.finished(posting, revision).await {
+        if matches!(error, NatsError::Version { .. }) {
+            let message = format!("workers that wait for this job were not told: {error}");
+            return sink(&Event::Warning { message });
+        }
         if Instant::now() >= deadline {
             let message = format!("{error}; workers that wait are told by the next `affectmill run`");
             return sink(&Event::Warning { message });
@@ -176,7 +180,9 @@ async fn repost(
     revision: &mut Option<u64>,
 ) -> Result<(), RunError> {
     match connection.posting().await? {
-        Some(posted) if posted.set() != posting.set() => Err(connection.taken(&posted).into()),
+        Some(posted) if posted.state == State::Running && posted.set() != posting.set() => {
+            Err(connection.taken(&posted).into())
+        }
         Some(posted) if posted.state == State::Running && revision.is_some() => Ok(()),
         _ => {
             // Until the answer is here, the word may be ours or not, and the weights there or not.

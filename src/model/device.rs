@@ -1,6 +1,7 @@
 //! Where tensors live, and what libtorch can see of the machine.
 
 use super::ModelError;
+use super::error::tells_of_memory;
 use std::fmt;
 
 /// The CPU or one CUDA GPU.
@@ -115,13 +116,21 @@ pub fn set_threads(threads: usize) {
 }
 
 impl Device {
-    /// Sends a number there and back, which fails where the GPU is lost, or a fault has spoilt this process's context of it.
+    /// Sends a number there and back, which fails where the GPU is lost, or a fault has spoilt this process's context of it. One
+    /// whose memory is full answers.
     ///
     /// # Errors
     /// [`ModelError::Torch`].
     pub fn answers(self) -> Result<(), ModelError> {
-        let there_and_back = || tch::Tensor::f_from_slice(&[1.0_f32])?.f_to_device(self.0)?.f_double_value(&[]);
-        there_and_back().map(drop).map_err(ModelError::torch("reaching the device"))
+        let there_and_back = || {
+            tch::Tensor::f_from_slice(&[1.0_f32])?
+                .f_to_device(self.0)?
+                .f_double_value(&[])
+        };
+        match there_and_back() {
+            Err(cause) if !tells_of_memory(&cause) => Err(ModelError::torch("reaching the device")(cause)),
+            _ => Ok(()),
+        }
     }
 
     /// Multiplies two small matrices there, which fails where the device or libtorch is broken.

@@ -123,3 +123,16 @@ pub(super) fn gist(cause: &tch::TchError) -> String {
     let line = error.or_else(|| lines().next()).unwrap_or_default();
     line.trim_start_matches("RuntimeError: ").to_owned()
 }
+
+/// Whether an operation on a GPU failed because its memory is full. libtorch tells it by words alone: its own allocator's, cuDNN's when no algorithm found room, and those of the libraries
+/// beneath.
+pub(super) fn tells_of_memory(error: &tch::TchError) -> bool {
+    const SIGNS: [&str; 4] = [
+        "out of memory",
+        "unable to find an engine",
+        "STATUS_ALLOC_FAILED",
+        "ALLOCATION_FAILED",
+    ];
+    let words = error.to_string();
+    SIGNS.iter().any(|sign| words.contains(sign))
+}

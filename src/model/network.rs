@@ -4,6 +4,7 @@
 //! the weights alone: not on its place in the batch, its neighbours or (on the CPU) the size of the batch and the number of
 //! threads. On a GPU they depend on the kind of GPU, and on the batch's capacity, as libraries choose algorithms by it.
 
+use super::error::tells_of_memory;
 use super::readout::Readout;
 use super::resnet::{Body, Placement};
 use super::script::Script;
@@ -116,6 +117,11 @@ impl Network {
         self.look(batch, true)
     }
 
+    /// Whether batches are read in halves by now, because the GPU had no memory for a whole one.
+    pub fn halves(&self) -> bool {
+        self.pieces.get() > 1
+    }
+
     fn look(&self, batch: &Batch, mirrored: bool) -> Result<Vec<f32>, ModelError> {
         if batch.device != self.device {
             let cause = format!("made for {} but the network is on {}", batch.device, self.device);
@@ -166,19 +172,6 @@ impl Network {
     }
 }
 
-/// libtorch tells it by words alone: its own allocator's, cuDNN's when no algorithm found room, and those of the libraries
-/// beneath.
-fn tells_of_memory(error: &TchError) -> bool {
-    const SIGNS: [&str; 4] = [
-        "out of memory",
-        "unable to find an engine",
-        "STATUS_ALLOC_FAILED",
-        "ALLOCATION_FAILED",
-    ];
-    let words = error.to_string();
-    SIGNS.iter().any(|sign| words.contains(sign))
-}
-
 /// The layers of each architecture.
 enum Layers {
     Pyramid(Body, Readout),
@@ -203,5 +196,46 @@ impl Layers {
             Self::Xception(network) => network.forward(x),
             Self::Script(script) => script.forward(x),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{golden_sample, golden_state};
+    use super::*;
+
+    #[test]
+    fn halves_of_a_batch_give_the_rows_of_the_whole() {
+        let state = golden_state(ModelKind::TeacherVa);
+        let network =
+            Network::from_state(&state, ModelKind::TeacherVa, Precision::Fp32, Device::cpu()).unwrap();
+        for samples in [1, 2, 5] {
+            let mut batch = Batch::new(5, Device::cpu()).unwrap();
+            for n in 0..samples {
+                batch.push(&golden_sample(n)).unwrap();
+            }
+            network.pieces.set(1);
+            let whole = network.infer(&batch).unwrap();
+            assert!(!network.halves());
+            network.pieces.set(2);
+            assert!(network.halves());
+            assert_eq!(network.infer(&batch).unwrap(), whole, "{samples} samples");
+        }
+    }
+
+    /// As PyTorch 2.11, cuDNN and cuBLAS word it.
+    #[test]
+    fn a_gpu_that_is_full_is_told_from_one_that_is_broken() {
+        let full = [
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB",
+            "GET was unable to find an engine to execute this computation",
+            "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+            "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        ];
+        for words in full {
+            assert!(tells_of_memory(&TchError::Torch(words.into())), "{words}");
+        }
+        let broken = "CUDA error: an illegal memory access was encountered";
+        assert!(!tells_of_memory(&TchError::Torch(broken.into())));
     }
 }

@@ -140,6 +140,11 @@ pub enum FromWorker {
         /// What for.
         reason: String,
     },
+    /// Something that whoever watches the run should know.
+    Warning {
+        /// In words.
+        message: String,
+    },
     /// The shard's commit record exists.
     Done {
         /// The shard.
@@ -169,6 +174,11 @@ pub enum FromWorker {
         error: String,
         /// The same lease may succeed later.
         retry: bool,
+    },
+    /// The GPU does not answer any more, and this process is of no more use. The video in hand may have brought it down.
+    GpuFailed {
+        /// What happened, with the remedy.
+        error: String,
     },
     /// Answer to [`ToWorker::Probe`].
     Probed {

@@ -98,6 +98,14 @@ impl Engine {
         }
     }
 
+    /// Whether a model reads batches in halves by now, because the GPU had no memory for a whole one.
+    pub fn halves(&self) -> bool {
+        self.models
+            .iter()
+            .flat_map(|model| &model.networks)
+            .any(Network::halves)
+    }
+
     /// Throws away what was pushed.
     pub fn clear(&mut self) {
         self.batches.iter_mut().for_each(Batch::clear);

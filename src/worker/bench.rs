@@ -101,6 +101,11 @@ impl Bench {
         })
     }
 
+    /// Whether the GPU had no memory for whole batches.
+    pub fn halves(&mut self) -> bool {
+        self.pipeline.engine().halves()
+    }
+
     /// Frames, and frames a second of decoding and of preparation.
     fn decode(&mut self, prepare: bool) -> Result<(u64, f64, f64), BenchError> {
         let options = self.pipeline.decode_options();

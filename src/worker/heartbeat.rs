@@ -99,6 +99,11 @@ impl Reports {
         });
     }
 
+    /// Tells whoever watches the run.
+    pub fn warn(&self, message: String) {
+        self.send(&FromWorker::Warning { message });
+    }
+
     /// One more frame was decoded.
     pub fn decoded(&self, frame: FrameIndex) {
         self.progress(|state| {

@@ -50,16 +50,6 @@ pub enum WorkerError {
     /// The orders are out of order or of another version.
     #[error("{0}; workers are started by `affectmill run`, not by hand")]
     Protocol(String),
-    /// Nothing works any more on the GPU in this process; in a fresh one it may.
-    #[error("{device} failed: {cause}; look at `nvidia-smi` and the kernel's log (what it met it in: {met})")]
-    Gpu {
-        /// The GPU.
-        device: Device,
-        /// Why it does not answer.
-        cause: String,
-        /// What was being done.
-        met: String,
-    },
     /// Standard input or output is unusable.
     #[error("the worker's pipes are unusable: {0}")]
     Pipe(#[from] io::Error),
@@ -107,14 +97,8 @@ pub fn serve() -> Result<(), WorkerError> {
                 let Some(labeller) = &mut labeller else {
                     return Err(WorkerError::Protocol("a lease came before a job".into()));
                 };
-                let report = match labeller.label(&lease, &reports) {
-                    Ok(report) => report,
-                    Err(failure) => {
-                        labeller.gpu_answers(&failure)?;
-                        failure.into()
-                    }
-                };
-                reports.send(&report);
+                let report = labeller.label(&lease, &reports).unwrap_or_else(FromWorker::from);
+                reports.send(&labeller.or_the_gpu(report));
             }
         }
     }
@@ -237,14 +221,22 @@ impl Labeller {
         })
     }
 
-    /// Whether a failure is not that of the GPU, after which this process is of no more use.
-    fn gpu_answers(&self, failure: &Failure) -> Result<(), WorkerError> {
-        let answers = self.device.gpu().map_or(Ok(()), |_| self.device.answers());
-        answers.map_err(|cause| WorkerError::Gpu {
-            device: self.device,
-            cause: cause.to_string(),
-            met: failure.error.clone(),
-        })
+    /// What is behind a failure, where it is that the GPU does not answer any more.
+    fn or_the_gpu(&self, report: FromWorker) -> FromWorker {
+        let met = match &report {
+            FromWorker::BrokeOff { trouble, .. } => &trouble.error,
+            FromWorker::Failed { error, .. } => error,
+            _ => return report,
+        };
+        match self.device.gpu().map(|_| self.device.answers()) {
+            Some(Err(cause)) => FromWorker::GpuFailed {
+                error: format!(
+                    "{} does not answer: {cause}; look at `nvidia-smi` and the kernel's log; it was met as: {met}",
+                    self.device
+                ),
+            },
+            _ => report,
+        }
     }
 
     /// Labels and commits one shard.

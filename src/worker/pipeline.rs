@@ -47,6 +47,11 @@ use weights::Weights;
 /// Pictures in the channel; the finder holds back more.
 const PICTURES_IN_FLIGHT: usize = 8;
 
+/// Told once, when it begins.
+const HALVED: &str = "the GPU had no memory for a whole batch: from now on batches are read in halves, and rows may differ in their last \
+                      bits from those of whole ones; set a smaller run.batch in a new output, run fewer workers on it, or \
+                      close what else uses it";
+
 /// Why a shard could not be labelled. Trouble with a single video is an outcome, not an error.
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
@@ -240,6 +245,7 @@ impl Pipeline {
     ) -> Result<Labelled, PipelineError> {
         let began = Instant::now();
         reports.begin_shard();
+        let halved_before = self.engine.halves();
         self.source.input.lease(lease);
         // Two batches: one that the models work on, one being filled meanwhile.
         let whole_on_gpu =
@@ -313,14 +319,18 @@ impl Pipeline {
             if let Some(error) = decoded.failure.take() {
                 return Err(error);
             }
-            if let Some((video, trouble)) = decoded.broke_off.take() {
-                return Err(PipelineError::BrokeOff { video, trouble });
+            match (tally, decoded.broke_off.take()) {
+                (Err(error @ PipelineError::Model(ModelError::GpuMemory { .. })), _) => Err(error),
+                (_, Some((video, trouble))) => Err(PipelineError::BrokeOff { video, trouble }),
+                (tally, None) => Ok((tally?, decoded)),
             }
-            Ok((tally?, decoded))
         })?;
 
         if let Some(cause) = decoded.astray {
             return Err(PipelineError::Astray(cause));
+        }
+        if self.engine.halves() && !halved_before {
+            reports.warn(HALVED.into());
         }
         let (part, crops, tally) = tally;
         let mut seconds = tally.seconds;

@@ -138,7 +138,7 @@ impl Connection {
     }
 
     /// Every shard is committed: workers may go. Nothing happens where the word is somebody else's: whoever has posted since
-    /// `revision`, or another label set where that is not given. A server that has lost the job is told as well, since
+    /// `revision`, where that is given, or another label set. A server that has lost the job is told as well, since
     /// workers may wait for it to come back.
     ///
     /// # Errors
@@ -152,8 +152,9 @@ impl Connection {
         let bucket = self.make_bucket().await?;
         let (latest, posted) = self.posted(&bucket).await?;
         let revision = match (posted, revision) {
+            // Revisions begin anew on a server that was emptied.
+            (Some(posted), _) if posted.set() != posting.set() => return Ok(()),
             (Some(_), Some(revision)) => revision,
-            (Some(posted), None) if posted.set() != posting.set() => return Ok(()),
             _ => latest,
         };
         match bucket.update(JOB, text.into(), revision).await {

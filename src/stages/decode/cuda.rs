@@ -186,11 +186,11 @@ pub(super) fn is_there(frame: &Video) -> bool {
     frame.format() == ffmpeg::format::Pixel::CUDA
 }
 
-/// Whether the frame is on a GPU, but for its picture: FFmpeg gives such a frame where it could not begin to decode one.
+/// Whether a frame on a GPU lacks its picture: FFmpeg gives such frames where it could not begin to decode one.
 #[allow(unsafe_code)]
 pub(super) fn is_empty(frame: &Video) -> bool {
     // SAFETY: the frame is valid; a pointer is read.
-    is_there(frame) && unsafe { (*frame.as_ptr()).data[0].is_null() }
+    unsafe { (*frame.as_ptr()).data[0].is_null() }
 }
 
 /// Refuses frames on a GPU whose planes do not lie as FFmpeg says: there it crops at the right and the bottom alone, and counts

@@ -100,6 +100,16 @@ pub enum DecodeError {
         /// What CUDA said.
         cause: String,
     },
+    /// NVDEC failed at the video, and the GPU is well. What comes after is not to be trusted; the CPU may decode it all.
+    #[error("{}: NVDEC failed at frame {frame}: {cause}; set [input] decode = \"cpu\", which makes another dataset", .path.display())]
+    Nvdec {
+        /// The file.
+        path: PathBuf,
+        /// The frame that did not come.
+        frame: FrameIndex,
+        /// What FFmpeg said.
+        cause: String,
+    },
     /// The file opened, but not one frame came out.
     #[error("{}: no frame could be decoded: {cause}; the file is damaged, fetch it again or leave it out", .path.display())]
     NothingDecoded {
@@ -157,7 +167,7 @@ impl DecodeError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Unreadable { .. } | Self::BrokeOff { .. } | Self::Folder { .. } => ErrorClass::Io,
-            Self::Open { .. } => ErrorClass::Corrupt,
+            Self::Open { .. } | Self::Nvdec { .. } => ErrorClass::Corrupt,
             Self::NothingDecoded { class, .. } => *class,
             Self::Memory { .. } | Self::Gpu { .. } => ErrorClass::Crash,
             Self::NoFile { .. }

@@ -137,6 +137,21 @@ impl VideoReader {
         })
     }
 
+    /// Passes over the frames before this one, from the beginning; `seen` is told of each.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub fn pass(&mut self, before: FrameIndex, mut seen: impl FnMut(FrameIndex)) -> Result<(), DecodeError> {
+        let mut next = FrameIndex(0);
+        while next < before
+            && let Some(frame) = self.next()?
+        {
+            seen(frame.index);
+            next = FrameIndex(frame.index.0 + 1);
+        }
+        Ok(())
+    }
+
     /// Goes on at a seam: returns its frame, and how many frames were decoded for that, it included. `seen` is shown every frame
     /// before it. `None` when what is decoded is not what was: then this reader is of no further use.
     ///
@@ -208,6 +223,67 @@ impl Source {
     fn stand(&mut self, frame: FrameIndex) {
         if let Source::File(reader) = self {
             reader.stand(frame);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::SourceKind;
+    use crate::domain::Micros;
+    use crate::stages::decode::DecodeOptions;
+    use std::process::Command;
+
+    /// What tells one frame from another.
+    fn told(frame: &DecodedFrame) -> (u64, Option<Micros>, Option<i64>, bool, Vec<u8>) {
+        let picture = frame.picture.as_ref().expect("a picture");
+        let rows = (0..picture.size().height as usize).flat_map(|y| picture.plane(0).row(y).to_vec());
+        (
+            frame.index.0,
+            frame.timestamp,
+            frame.ticks,
+            frame.key,
+            rows.collect(),
+        )
+    }
+
+    #[test]
+    fn what_is_passed_over_changes_nothing_of_what_follows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("b-frames.mp4");
+        let mut ffmpeg = Command::new("ffmpeg");
+        ffmpeg.args("-nostdin -v error -f lavfi -i testsrc2=s=96x64:d=2 -c:v libx264 -bf 3 -g 20".split(' '));
+        assert!(ffmpeg.arg(&path).status().unwrap().success());
+        let options = DecodeOptions {
+            threads: 1,
+            image_base: 1,
+            image_fps: None,
+            max_pixels: 1 << 20,
+            max_frames: 45,
+            nvdec: None,
+        };
+        let from = |first: u64| {
+            let mut reader = VideoReader::open(&path, SourceKind::File, &options).unwrap();
+            let mut passed = Vec::new();
+            reader
+                .pass(FrameIndex(first), |frame| passed.push(frame.0))
+                .unwrap();
+            assert_eq!(passed, Vec::from_iter(0..first.min(45)));
+            let mut frames = Vec::new();
+            while let Some(frame) = reader.next().unwrap() {
+                frames.push(told(&frame));
+            }
+            (frames, reader.damage().cloned())
+        };
+        let (frames, damage) = from(0);
+        // Of the 50 that there are, so many are let in.
+        assert_eq!(frames.len(), 45);
+        assert!(damage.is_some());
+        for first in [1, 7, 19, 20, 21, 44, 45, 46] {
+            let (rest, again) = from(first);
+            assert!(rest == frames[(first as usize).min(45)..], "from frame {first}");
+            assert_eq!(again, damage);
         }
     }
 }

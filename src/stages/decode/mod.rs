@@ -51,6 +51,13 @@ pub struct DecodeOptions {
     pub nvdec: Option<usize>,
 }
 
+impl DecodeOptions {
+    /// The same, without a GPU.
+    pub fn on_the_cpu(self) -> Self {
+        Self { nvdec: None, ..self }
+    }
+}
+
 /// One frame of a video.
 pub struct DecodedFrame {
     /// Position in presentation order over all frames that the decoder returns; of an image, its number minus
@@ -132,8 +139,9 @@ impl VideoReader {
     /// save for the list of file names of a folder.
     ///
     /// # Errors
-    /// [`DecodeError::NothingDecoded`] at the end of a file that gave no frame at all; [`DecodeError::BrokeOff`] or
-    /// [`DecodeError::Memory`] when the machine failed, not the video. Damage in the midst of a video is no error: decoding
+    /// [`DecodeError::NothingDecoded`] at the end of a file that gave no frame at all; [`DecodeError::BrokeOff`],
+    /// [`DecodeError::Memory`] or [`DecodeError::Gpu`] when the machine failed, not the video; [`DecodeError::Nvdec`] where a
+    /// reader without NVDEC should [go on](Self::pass). Damage in the midst of a video is no error: decoding
     /// goes on and [`damage`](Self::damage) tells.
     // Not an `Iterator`: damage is asked for between frames.
     #[allow(clippy::should_implement_trait)]
@@ -157,7 +165,7 @@ impl VideoReader {
         }
     }
 
-    /// Why the video is decoded on the CPU though the options say otherwise; known once the first frame is out, unless the GPU fails later.
+    /// Why the video is decoded on the CPU though the options say otherwise; known once the first frame is out.
     pub fn fallback(&self) -> Option<&str> {
         match &self.source {
             Source::File(reader) => reader.fallback(),

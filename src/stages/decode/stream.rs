@@ -34,7 +34,8 @@ pub(super) struct StreamReader {
     start: i64,
     orientation: Orientation,
     aspect: ffmpeg::Rational,
-    options: DecodeOptions,
+    max_pixels: u64,
+    max_frames: u64,
     /// Dropped after the decoder, which may speak while it goes.
     complaint: native::Complaint,
     /// The GPU that was asked to decode.
@@ -119,7 +120,8 @@ impl StreamReader {
         refuse_too_large(path, decoder.width(), decoder.height(), options.max_pixels)?;
         Ok(Self {
             path: path.to_owned(),
-            options: *options,
+            max_pixels: options.max_pixels,
+            max_frames: options.max_frames,
             stream: index,
             decoder,
             time_base: time_base(&stream),
@@ -163,15 +165,17 @@ impl StreamReader {
         while !matches!(self.phase, Phase::Ended) {
             let mut frame = Video::empty();
             match self.decoder.receive_frame(&mut frame) {
-                Ok(()) if self.next_index == self.options.max_frames => {
+                Ok(()) if self.next_index == self.max_frames => {
                     let cause = format!(
                         "there are more frames than input.max_frames = {}",
-                        self.options.max_frames
+                        self.max_frames
                     );
                     self.note(ErrorClass::Unsupported, &cause);
                     self.phase = Phase::Ended;
                 }
-                Ok(()) if cuda::is_empty(&frame) => self.fall_back("it gave a frame without a picture")?,
+                Ok(()) if cuda::is_there(&frame) && (cuda::is_empty(&frame) || is_damaged(&frame)) => {
+                    return Err(self.nvdec_failed("it could not restore the whole picture".into()));
+                }
                 Ok(()) => return self.take(frame).map(Some),
                 Err(ffmpeg::Error::Other { errno: libc::EAGAIN }) => self.feed()?,
                 Err(ffmpeg::Error::Eof) => self.end(),
@@ -230,16 +234,11 @@ impl StreamReader {
         self.damage.as_ref()
     }
 
-    /// The decoder refused something: damage, unless it only wants memory, or is NVDEC.
+    /// The decoder refused something: damage, unless it only wants memory. What NVDEC refuses, the CPU shall judge.
     fn refused(&mut self, error: ffmpeg::Error) -> Result<(), DecodeError> {
         match error {
-            // NVDEC's own troubles, those of the GPU and those of the video come as the same few errors.
-            ffmpeg::Error::External
-            | ffmpeg::Error::Unknown
-            | ffmpeg::Error::Other { errno: libc::ENOMEM }
-                if self.gpu.is_some() =>
-            {
-                self.fall_back(&error.to_string())
+            error if self.gpu.is_some() && self.fallback.is_none() => {
+                Err(self.nvdec_failed(error.to_string()))
             }
             ffmpeg::Error::Other { errno: libc::ENOMEM } => Err(self.starved()),
             error => {
@@ -250,26 +249,17 @@ impl StreamReader {
         }
     }
 
-    /// Lets the CPU decode the video, from the frame that comes next on: NVDEC failed at it, and would lose frames, or show old
-    /// ones, as if nothing had happened.
-    fn fall_back(&mut self, cause: &str) -> Result<(), DecodeError> {
-        if let Some(gpu) = self.gpu {
-            cuda::answers(gpu).map_err(|cause| self.gpu_failed(cause))?;
+    /// The troubles of NVDEC, of its GPU and of the video come as the same few errors, and after them frames may be lost, or old
+    /// ones shown, as if nothing had happened.
+    fn nvdec_failed(&self, cause: String) -> DecodeError {
+        match self.gpu.map(cuda::answers) {
+            Some(Err(cause)) => self.gpu_failed(cause),
+            _ => DecodeError::Nvdec {
+                path: self.path.clone(),
+                frame: FrameIndex(self.next_index),
+                cause,
+            },
         }
-        let next = self.next_index;
-        let options = DecodeOptions {
-            nvdec: None,
-            ..self.options
-        };
-        let mut cpu = Self::open(&self.path, &options)?;
-        while cpu.next_index < next && cpu.step()?.is_some() {}
-        cpu.fallback = self
-            .fallback
-            .take()
-            .or_else(|| Some(format!("NVDEC failed at frame {next}: {cause}")));
-        cpu.damage = self.damage.take().or(cpu.damage);
-        *self = cpu;
-        Ok(())
     }
 
     fn gpu_failed(&self, cause: String) -> DecodeError {
@@ -339,7 +329,7 @@ impl StreamReader {
             .map(Micros);
         self.last_time = timestamp.or(self.last_time);
         let key = frame.is_key();
-        let damaged = self.complaint.take() || frame.is_corrupt() || frame.has_decode_errors();
+        let damaged = self.complaint.take() || is_damaged(&frame);
         if key && !damaged {
             self.adrift = false;
         }
@@ -350,7 +340,7 @@ impl StreamReader {
                 "it is predicted from damaged pictures"
             };
             Err((ErrorClass::Corrupt, cause.to_owned()))
-        } else if let Some(cause) = too_large(frame.width(), frame.height(), self.options.max_pixels) {
+        } else if let Some(cause) = too_large(frame.width(), frame.height(), self.max_pixels) {
             Err((ErrorClass::Unsupported, cause))
         } else {
             self.note_fallback(&frame);
@@ -403,6 +393,11 @@ impl StreamReader {
     }
 }
 
+/// Whether the decoder says so.
+fn is_damaged(frame: &Video) -> bool {
+    frame.is_corrupt() || frame.has_decode_errors()
+}
+
 pub(super) fn refuse_too_large(path: &Path, width: u32, height: u32, max: u64) -> Result<(), DecodeError> {
     match too_large(width, height, max) {
         None => Ok(()),
@@ -420,64 +415,5 @@ pub(super) fn time_base(stream: &ffmpeg::Stream) -> TimeBase {
     TimeBase {
         num: base.numerator(),
         den: base.denominator(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::process::Command;
-
-    /// What tells one frame from another.
-    fn told(frame: &DecodedFrame) -> (u64, Option<Micros>, Option<i64>, bool, Vec<u8>) {
-        let picture = frame.picture.as_ref().expect("a picture");
-        let rows = (0..picture.size().height as usize).flat_map(|y| picture.plane(0).row(y).to_vec());
-        (
-            frame.index.0,
-            frame.timestamp,
-            frame.ticks,
-            frame.key,
-            rows.collect(),
-        )
-    }
-
-    #[test]
-    fn the_cpu_goes_on_at_the_very_frame_where_nvdec_failed() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("b-frames.mp4");
-        let mut ffmpeg = Command::new("ffmpeg");
-        ffmpeg.args("-nostdin -v error -f lavfi -i testsrc2=s=96x64:d=2 -c:v libx264 -bf 3 -g 20".split(' '));
-        assert!(ffmpeg.arg(&path).status().unwrap().success());
-        let options = DecodeOptions {
-            threads: 1,
-            image_base: 1,
-            image_fps: None,
-            max_pixels: 1 << 20,
-            max_frames: 45,
-            nvdec: None,
-        };
-        let all = |mut reader: StreamReader, fails_at: Option<u64>| {
-            let mut frames = Vec::new();
-            loop {
-                if fails_at == Some(frames.len() as u64) && reader.fallback().is_none() {
-                    reader.fall_back("it would not").unwrap();
-                }
-                match reader.next().unwrap() {
-                    Some(frame) => frames.push(told(&frame)),
-                    None => break (frames, reader.damage().cloned(), reader.fallback().map(str::to_owned)),
-                }
-            }
-        };
-        let open = || StreamReader::open(&path, &options).unwrap();
-        let (frames, damage, _) = all(open(), None);
-        // Of the 50 that there are, so many are let in.
-        assert_eq!(frames.len(), 45);
-        assert!(damage.is_some());
-        for failure in [0, 1, 7, 19, 20, 21, 44, 45] {
-            let (again, damage_again, fallback) = all(open(), Some(failure));
-            assert!(again == frames && damage_again == damage, "at frame {failure}");
-            let told = format!("NVDEC failed at frame {failure}: it would not");
-            assert_eq!(fallback, Some(told));
-        }
     }
 }

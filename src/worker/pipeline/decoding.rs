@@ -9,7 +9,7 @@ use crate::domain::{Crop, Face, FrameIndex, Micros, VideoKey};
 use crate::model::{INPUT_LEN, ModelError};
 use crate::queue::{EarlierVideo, Lease};
 use crate::spec::FaceMode;
-use crate::stages::decode::{DecodedFrame, Picture, Sampler, VideoReader};
+use crate::stages::decode::{DecodeError, DecodeOptions, DecodedFrame, Picture, Sampler, VideoReader};
 use crate::stages::faces::{self, CropError, Cuts, InputMaker};
 use crate::store::StoreError;
 use crate::worker::heartbeat::Reports;
@@ -148,7 +148,7 @@ impl Frames<'_> {
         *fetching += waiting.elapsed();
         self.reports.opened(&video.key);
         let opened = within_reach.and_then(|video_here| {
-            let reader = self.open(&video_here, video)?;
+            let reader = self.open(&video_here, video, self.source.options)?;
             Ok((reader, self.earlier(video, earlier)?, video_here))
         });
         let (mut reader, mut earlier, within_reach) = match opened {
@@ -195,6 +195,15 @@ impl Frames<'_> {
                 Ok(None) => break None,
                 Err(error) if error.broke_off().is_some() => {
                     return Err(Abandoned::BrokeOff(within_reach.trouble(&error)));
+                }
+                Err(DecodeError::Nvdec { frame, cause, .. }) => {
+                    if let Some(damage) = reader.damage() {
+                        outcome.note(damage.clone());
+                    }
+                    let why = format!("NVDEC failed at frame {frame}: {cause}");
+                    outcome.decode_fallback.get_or_insert(why);
+                    reader = self.on_the_cpu(&within_reach, video, frame)?;
+                    continue;
                 }
                 Err(error) => break Some(error),
             };
@@ -297,6 +306,14 @@ impl Frames<'_> {
         video: &PlannedVideo,
         seam: &Seam,
     ) -> Result<DecodedFrame, Abandoned> {
+        // Pictures of the CPU lie otherwise in memory, and would not be known again.
+        let options = match seam.decode_fallback {
+            Some(_) => self.source.options.on_the_cpu(),
+            None => self.source.options,
+        };
+        if seam.decode_fallback.is_some() {
+            *reader = self.again(here, video, options)?;
+        }
         for seek in [true, false] {
             self.cuts.clear();
             let mut failed = None;
@@ -319,12 +336,38 @@ impl Frames<'_> {
                 }
                 Ok(None) | Err(_) => {}
             }
-            *reader = self.open(here, video).map_err(|not_opened| match not_opened {
-                NotOpened::Store(error) => Abandoned::Store(error),
-                NotOpened::Video { trouble, .. } => Abandoned::BrokeOff(trouble),
-            })?;
+            *reader = self.again(here, video, options)?;
         }
         Err(Abandoned::Astray)
+    }
+
+    /// A reader on the CPU of a video at which NVDEC failed, that goes on with this frame.
+    fn on_the_cpu(
+        &mut self,
+        here: &WithinReach,
+        video: &PlannedVideo,
+        frame: FrameIndex,
+    ) -> Result<VideoReader, Abandoned> {
+        let mut reader = self.again(here, video, self.source.options.on_the_cpu())?;
+        match reader.pass(frame, |passed| self.reports.passed(passed)) {
+            Err(error) if error.broke_off().is_some() => Err(Abandoned::BrokeOff(here.trouble(&error))),
+            // Whatever else it is, the reader says it again.
+            Ok(()) | Err(_) => Ok(reader),
+        }
+    }
+
+    /// Opens the video once more.
+    fn again(
+        &self,
+        here: &WithinReach,
+        video: &PlannedVideo,
+        options: DecodeOptions,
+    ) -> Result<VideoReader, Abandoned> {
+        self.open(here, video, options)
+            .map_err(|not_opened| match not_opened {
+                NotOpened::Store(error) => Abandoned::Store(error),
+                NotOpened::Video { trouble, .. } => Abandoned::BrokeOff(trouble),
+            })
     }
 
     /// A face whose crop is the whole picture.
@@ -382,15 +425,20 @@ impl Frames<'_> {
     }
 
     /// Opens the video, if it is still the one that was planned. A disk that fails is asked again a few times.
-    fn open(&self, here: &WithinReach, video: &PlannedVideo) -> Result<VideoReader, NotOpened> {
-        let (path, options) = (here.path(), &self.source.options);
+    fn open(
+        &self,
+        here: &WithinReach,
+        video: &PlannedVideo,
+        options: DecodeOptions,
+    ) -> Result<VideoReader, NotOpened> {
+        let path = here.path();
         let mut pauses = PAUSES.into_iter();
         let reader = loop {
             let (not_opened, may_pass) = match here.still_the_same(video) {
                 Ok(()) => {
                     let opened = match video.archive {
-                        None => VideoReader::open(path, video.kind, options),
-                        Some(_) => VideoReader::open_crops(path, &video.key, options),
+                        None => VideoReader::open(path, video.kind, &options),
+                        Some(_) => VideoReader::open_crops(path, &video.key, &options),
                     };
                     match opened {
                         Ok(reader) => break reader,
