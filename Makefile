@@ -8,6 +8,8 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 
 SETUP := python3 .setup/setup.py
 AFFECTMILL := cargo run --quiet --
+# Many tests wait longer than they compute: one more than there are processors keeps these busy.
+TESTS := RUST_TEST_THREADS=$$(($$(nproc) + 1)) cargo test
 
 .PHONY: help
 help: ## show this list
@@ -90,12 +92,12 @@ test: ## install what is missing, check format and lints, run every test
 	@$(SETUP) all
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
-	cargo test
+	$(TESTS)
 
 .PHONY: soak
 soak: ## the tests with the long ones: kills and resumes at many random moments
 	@$(SETUP) all soak
-	AFFECTMILL_SOAK=1 cargo test
+	AFFECTMILL_SOAK=1 $(TESTS)
 
 .PHONY: fmt
 fmt: ## format the code

@@ -18,7 +18,7 @@ use tokio::time::{Instant, interval, sleep};
 /// strike out one video after the other.
 const MAX_LOSSES: usize = 24;
 
-/// The same for a GPU that fails: so many videos in hand when it did are hardly all at fault.
+/// The same for a GPU that fails: so many videos in hand of each of its workers when it did are hardly all at fault.
 const MAX_GPU_FAILURES: usize = 3;
 
 /// How often people are told that a store is still out of order.
@@ -45,8 +45,8 @@ pub struct Dispatcher<'a> {
     started: usize,
     /// Workers lost since the last commit.
     losses: usize,
-    /// Videos that were in hand when a GPU failed, since the last commit.
-    gpu_failures: BTreeSet<VideoKey>,
+    /// Videos that were in hand when a GPU failed, with the GPU, since its workers' last commit.
+    gpu_failures: BTreeSet<(String, VideoKey)>,
     /// The kernel's counter of memory kills when it was last looked at.
     oom_kills: u64,
     draining: Option<Signal>,
@@ -74,7 +74,7 @@ struct Worker {
     last_frame: Option<FrameIndex>,
     last_sign: Instant,
     /// Why we killed it.
-    killed: Option<String>,
+    killed: Option<(ErrorClass, String)>,
 }
 
 impl<'a> Dispatcher<'a> {
@@ -244,7 +244,7 @@ impl<'a> Dispatcher<'a> {
                 // Where nothing was decoded, workers may still be lost one after the other.
                 if adopted || videos.iter().any(|video| video.frames > 0) {
                     self.losses = 0;
-                    self.gpu_failures.clear();
+                    self.gpu_failures.retain(|(gpu, _)| *gpu != worker.device);
                 }
                 let planned = self.queue.done(id, &shard);
                 for event in videos.iter().filter_map(NotOk::of).map(Event::from) {
@@ -277,33 +277,14 @@ impl<'a> Dispatcher<'a> {
                 sleep(START_BACKOFF).await;
                 match starved.then(|| self.workers.remove(&id)).flatten() {
                     // Its memory is gone; a fresh one has what there is.
-                    Some(worker) => self.start(worker.device).await?,
+                    Some(worker) if self.wants_more() => self.start(worker.device).await?,
+                    Some(_) => {}
                     None => self.lease(id).await,
                 }
             }
             FromWorker::GpuFailed { error } => {
-                self.emit(Event::Warning {
-                    message: format!("worker {id}: {error}; its shard is begun again"),
-                });
-                let Some(worker) = self.workers.remove(&id) else {
-                    return Ok(());
-                };
-                self.gpu_failures.extend(worker.video.clone());
-                let trouble = |video| {
-                    let trouble = Trouble {
-                        error: error.clone(),
-                        class: ErrorClass::Crash,
-                        frame: worker.last_frame,
-                    };
-                    (video, trouble)
-                };
-                self.give_back(id, worker.video.map(trouble));
-                if self.gpu_failures.len() >= MAX_GPU_FAILURES {
-                    return Err(RunError::Worker { worker: id, error });
-                }
-                self.count_loss(&error, Vec::new())?;
-                sleep(START_BACKOFF).await;
-                self.start(worker.device).await?;
+                worker.killed = Some((ErrorClass::Crash, error));
+                worker.process.kill();
             }
             FromWorker::Failed { error, retry: false } => {
                 // For whoever watches this host; here the error says it again.
@@ -382,9 +363,13 @@ impl<'a> Dispatcher<'a> {
             return Ok(());
         };
         let outside = self.killed_from_outside(&worker, &exit);
-        let reason = worker.killed.clone().unwrap_or_else(|| match exit.signal() {
-            Some(9) if !outside => "killed by the kernel: out of memory".into(),
-            _ => exit.describe(),
+        let gpu_failed = matches!(worker.killed, Some((ErrorClass::Crash, _)));
+        let (class, reason) = worker.killed.unwrap_or_else(|| {
+            let reason = match exit.signal() {
+                Some(9) if !outside => "killed by the kernel: out of memory".into(),
+                _ => exit.describe(),
+            };
+            (ErrorClass::Crash, reason)
         });
         self.emit(Event::WorkerLost {
             worker: id,
@@ -393,18 +378,24 @@ impl<'a> Dispatcher<'a> {
             last_frame: worker.last_frame,
             last_words: exit.last_words.clone(),
         });
+        if gpu_failed && let Some(video) = &worker.video {
+            self.gpu_failures.insert((worker.device.clone(), video.clone()));
+        }
         let strike = worker.video.filter(|_| !outside).map(|video| {
             let trouble = Trouble {
                 error: reason.clone(),
-                class: match worker.killed {
-                    Some(_) => ErrorClass::Timeout,
-                    None => ErrorClass::Crash,
-                },
+                class,
                 frame: worker.last_frame,
             };
             (video, trouble)
         });
         self.give_back(id, strike);
+        let failures = self.gpu_failures.iter().filter(|(gpu, _)| *gpu == worker.device);
+        let sharing = self.crew.devices.iter().filter(|gpu| **gpu == worker.device);
+        if gpu_failed && failures.count() >= MAX_GPU_FAILURES * sharing.count() {
+            let error = reason;
+            return Err(RunError::Worker { worker: id, error });
+        }
         self.count_loss(&reason, exit.last_words)?;
         if !worker.ready {
             sleep(START_BACKOFF).await;
@@ -481,7 +472,7 @@ impl<'a> Dispatcher<'a> {
             } else {
                 continue;
             };
-            worker.killed = Some(why);
+            worker.killed = Some((ErrorClass::Timeout, why));
             worker.process.kill();
         }
     }

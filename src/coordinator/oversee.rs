@@ -139,12 +139,12 @@ async fn begin(
 async fn tell_finished(
     connection: &Connection,
     posting: &Posting,
-    revision: Option<u64>,
+    mut revision: Option<u64>,
     patience: Duration,
     sink: Sink<'_>,
 ) {
     let deadline = Instant::now() + patience;
-    while let Err(error) = connection.finished(posting, revision).await {
+    while let Err(error) = connection.finished(posting, &mut revision).await {
         if matches!(error, NatsError::Version { .. }) {
             let message = format!("workers that wait for this job were not told: {error}");
             return sink(&Event::Warning { message });

@@ -120,7 +120,13 @@ impl Bench {
             let path = self.assignment.input_root.join(video.file()).to_string();
             let mut reader = VideoReader::open(path.as_ref(), video.kind, &options)?;
             let mut sampler = Sampler::new(&self.assignment.job.job.sampling);
-            while let Some(frame) = reader.next()? {
+            loop {
+                let frame = match reader.next() {
+                    Ok(Some(frame)) => frame,
+                    // A run would go on without NVDEC, and be another measurement.
+                    Ok(None) | Err(DecodeError::Nvdec { .. }) => break,
+                    Err(error) => return Err(error.into()),
+                };
                 if !sampler.keep(frame.index, frame.timestamp, frame.key) {
                     continue;
                 }

@@ -113,6 +113,8 @@ pub struct Labelled {
 /// The models of a job on one device, and what labelling a shard needs beside them.
 pub struct Pipeline {
     engine: Engine,
+    /// Whether it was told that batches are read in halves.
+    told_halved: bool,
     /// Where faces are detected.
     finder: Option<Finder>,
     schema: LabelSchema,
@@ -199,6 +201,7 @@ impl Pipeline {
         Ok(Self {
             finder,
             engine: Engine::load(job, &weights.models, device)?,
+            told_halved: false,
             schema: LabelSchema::new(&record.models, job.output.values, &record.fingerprint),
             source: Source {
                 input: Input::open(&assignment.input_root, access, assignment.fetch_bytes)?,
@@ -245,7 +248,6 @@ impl Pipeline {
     ) -> Result<Labelled, PipelineError> {
         let began = Instant::now();
         reports.begin_shard();
-        let halved_before = self.engine.halves();
         self.source.input.lease(lease);
         // Two batches: one that the models work on, one being filled meanwhile.
         let whole_on_gpu =
@@ -281,7 +283,7 @@ impl Pipeline {
         });
         let goal = spans.map(|_| (&goal, seam));
         let source = &self.source;
-        let (tally, decoded) = thread::scope(|scope| {
+        let labelled = thread::scope(|scope| {
             let decoder = thread::Builder::new()
                 .name("decode".into())
                 .spawn_scoped(scope, move || {
@@ -324,13 +326,15 @@ impl Pipeline {
                 (_, Some((video, trouble))) => Err(PipelineError::BrokeOff { video, trouble }),
                 (tally, None) => Ok((tally?, decoded)),
             }
-        })?;
+        });
+        if self.engine.halves() && !self.told_halved {
+            self.told_halved = true;
+            reports.warn(HALVED.into());
+        }
+        let (tally, decoded) = labelled?;
 
         if let Some(cause) = decoded.astray {
             return Err(PipelineError::Astray(cause));
-        }
-        if self.engine.halves() && !halved_before {
-            reports.warn(HALVED.into());
         }
         let (part, crops, tally) = tally;
         let mut seconds = tally.seconds;

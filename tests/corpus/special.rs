@@ -1,8 +1,8 @@
 //! Files of the corpus that take more than one call of ffmpeg: joined, patched, damaged, hostile, or no files at all.
 
 use super::cases::{B, H, Look, S};
-use super::common::{Dice, ffmpeg, noisy};
 use super::{Case, Fate, in_parallel, words};
+use crate::common::{Dice, ffmpeg, noisy};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;

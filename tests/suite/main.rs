@@ -4,6 +4,8 @@ mod attribution;
 mod bad_input;
 mod cluster;
 mod common;
+#[path = "../corpus/mod.rs"]
+mod corpus;
 mod crops;
 mod earlier;
 mod ensembles;

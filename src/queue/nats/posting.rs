@@ -138,12 +138,12 @@ impl Connection {
     }
 
     /// Every shard is committed: workers may go. Nothing happens where the word is somebody else's: whoever has posted since
-    /// `revision`, where that is given, or another label set. A server that has lost the job is told as well, since
+    /// `revision` (of none, since this was tried first), or another label set. A server that has lost the job is told as well, since
     /// workers may wait for it to come back.
     ///
     /// # Errors
     /// [`NatsError::JetStream`]; [`NatsError::Version`].
-    pub async fn finished(&self, posting: &Posting, revision: Option<u64>) -> Result<(), NatsError> {
+    pub async fn finished(&self, posting: &Posting, revision: &mut Option<u64>) -> Result<(), NatsError> {
         let posting = Posting {
             state: State::Finished,
             ..posting.clone()
@@ -151,16 +151,23 @@ impl Connection {
         let text = serde_json::to_vec(&posting).map_err(self.failed("post the job"))?;
         let bucket = self.make_bucket().await?;
         let (latest, posted) = self.posted(&bucket).await?;
-        let revision = match (posted, revision) {
+        let said = match posted {
             // Revisions begin anew on a server that was emptied.
-            (Some(posted), _) if posted.set() != posting.set() => return Ok(()),
-            (Some(_), Some(revision)) => revision,
-            _ => latest,
+            Some(posted) if posted.set() != posting.set() => return Ok(()),
+            Some(posted) => posted.state == State::Finished,
+            None => {
+                *revision = None;
+                false
+            }
         };
-        match bucket.update(JOB, text.into(), revision).await {
-            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => return Ok(()),
-            other => other.map_err(self.failed("post the job"))?,
-        };
+        // Whoever posts while this is tried again has the word.
+        let replaced = *revision.get_or_insert(latest);
+        if !said {
+            match bucket.update(JOB, text.into(), replaced).await {
+                Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => return Ok(()),
+                other => other.map_err(self.failed("post the job"))?,
+            };
+        }
         // Both are of no more use, and another coordinator may have removed them.
         let _ = self.jetstream.delete_stream(self.name()).await;
         let _ = self.jetstream.delete_object_store(self.name()).await;

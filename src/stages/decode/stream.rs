@@ -316,6 +316,7 @@ impl StreamReader {
 
     /// Turns a frame of the decoder's into one of ours.
     fn take(&mut self, frame: Video) -> Result<DecodedFrame, DecodeError> {
+        self.note_fallback(&frame);
         let index = FrameIndex(self.next_index);
         let ticks = frame.timestamp();
         let dts = frame.packet().dts;
@@ -343,7 +344,6 @@ impl StreamReader {
         } else if let Some(cause) = too_large(frame.width(), frame.height(), self.max_pixels) {
             Err((ErrorClass::Unsupported, cause))
         } else {
-            self.note_fallback(&frame);
             match picture::Picture::new(frame, self.orientation, self.aspect, self.gpu) {
                 Ok(picture) => Ok(picture),
                 Err(NoPicture::Unfit(cause)) => Err((ErrorClass::Unsupported, cause)),

@@ -2,15 +2,11 @@
 //! ffprobe, its number of frames against the closed form, its pictures against ffmpeg's conversion, and what became of
 //! it against what is said here. Prints a line for each file: name, expected, got.
 
-#[path = "../suite/common.rs"]
-#[allow(dead_code)]
-mod common;
-
 mod cases;
 mod special;
 
+use super::common::*;
 use cases::{B, H, Look, MADE, S};
-use common::*;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -14,7 +14,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
+#[path = "../nats/mod.rs"]
 mod nats;
+mod scale;
 use nats::Server;
 
 const LEASE: Duration = Duration::from_secs(2);
@@ -106,7 +108,7 @@ async fn post(server: &Server, job: &str) -> (Connection, Board) {
 /// Says that the posted job is finished.
 async fn finish(connection: &Connection) {
     let posting = connection.posting().await.unwrap().unwrap();
-    connection.finished(&posting, None).await.unwrap();
+    connection.finished(&posting, &mut None).await.unwrap();
 }
 
 async fn publish(board: &Board, shards: &[ShardPlan]) -> usize {
@@ -340,9 +342,9 @@ async fn workers_learn_from_an_emptied_server_that_the_job_is_finished() {
         server.kill();
         server.wipe();
         server.run();
-        let revision = by_its_poster.then_some(revision);
+        let mut revision = by_its_poster.then_some(revision);
         let began = Instant::now();
-        while let Err(error) = connection.finished(&posting("/out"), revision).await {
+        while let Err(error) = connection.finished(&posting("/out"), &mut revision).await {
             assert!(began.elapsed() < 2 * SOON, "{error}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -383,14 +385,20 @@ async fn only_whoever_posted_last_says_that_a_job_is_finished() {
     let connection = connect(address(&server, "last")).await;
     let first = connection.post(&posting("/out")).await.unwrap();
     let second = connection.post(&posting("/out")).await.unwrap();
-    connection.finished(&posting("/out"), Some(first)).await.unwrap();
+    connection
+        .finished(&posting("/out"), &mut Some(first))
+        .await
+        .unwrap();
     let state = async || connection.posting().await.unwrap().unwrap().state;
     assert_eq!(state().await, State::Running, "there may be new videos");
-    connection.finished(&posting("/out"), Some(second)).await.unwrap();
+    connection
+        .finished(&posting("/out"), &mut Some(second))
+        .await
+        .unwrap();
     assert_eq!(state().await, State::Finished);
     // A job of another label set by that name is not ours to end.
     connection.post(&posting("/elsewhere")).await.unwrap();
-    connection.finished(&posting("/out"), None).await.unwrap();
+    connection.finished(&posting("/out"), &mut None).await.unwrap();
     assert_eq!(state().await, State::Running);
 }
 

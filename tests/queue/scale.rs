@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-mod nats;
-use nats::Server;
+use super::nats::Server;
 
 /// The `n`-th shard of a large collection: a dozen videos with names as people have them.
 fn order(n: u32, set: &str) -> Order {
@@ -174,7 +173,7 @@ async fn every_shard_of_a_large_job_is_leased_once() {
         rest as f64 / seconds,
         memory(&server.pid().to_string(), "VmRSS"),
     );
-    connection.finished(&posting, Some(revision)).await.unwrap();
+    connection.finished(&posting, &mut Some(revision)).await.unwrap();
     while let Some(done) = working.join_next().await {
         for shard in done.unwrap() {
             assert!(seen.insert(shard.clone()), "{shard} was leased twice");
