@@ -7,6 +7,7 @@ whole    the whole pipeline: one worker, and several on the one GPU, over copies
 models   models alone, by batch and precision: the student, and the student with three teachers
 drift    of the labels: precisions against fp32, NVDEC against the CPU, the GPU against the CPU, for each head
 same     two runs give the same bytes
+damage   files with flipped bytes: NVDEC beside the CPU, which takes over where NVDEC refuses something; every frame keeps its number
 decode   decoding alone, by file: NVDEC, and one thread of the CPU
 memory   a GPU with ever less memory left: a batch is halved, then refused with advice
 torch    PyTorch with torchvision's ResNet-50 and feature pyramid, channels last: eager, compiled, compiled with max-autotune (which
@@ -20,6 +21,7 @@ import argparse
 import filecmp
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -28,7 +30,7 @@ import time
 from pathlib import Path
 
 KINDS = {"student": "student", "va": "teacher_va", "expr": "teacher_expr", "au": "teacher_au"}
-PARTS = ["whole", "models", "drift", "same", "decode", "memory", "torch"]
+PARTS = ["whole", "models", "drift", "same", "damage", "decode", "memory", "torch"]
 PEER = Path(__file__).with_name("bench_gpu_peer.py")
 
 
@@ -79,10 +81,10 @@ class Bench:
                 "init-weights", "--kind", kind, "--seed", "1", "--crop", "arcface112", "-o", work / f"{name}.safetensors"
             )
 
-    def run(self, *command, **extra) -> str:
+    def run(self, *command, codes=(0,), **extra) -> str:
         command = [str(self.args.affectmill.absolute()), *map(str, command)]
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, **extra)
-        if done.returncode != 0:
+        if done.returncode not in codes:
             raise Failed(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr[-2000:]}")
         return done.stdout
 
@@ -209,6 +211,30 @@ class Bench:
         self.tell("same", {"two runs give the same bytes": equal, "parts": len(names[0])})
 
 
+    def damage(self) -> None:
+        for video in [self.args.video, *self.args.other[:1]]:
+            dice, data = random.Random(1), bytearray(video.read_bytes())
+            for _ in range(24):
+                # Tables of a container lie at its ends.
+                data[dice.randrange(len(data) * 3 // 10, len(data) * 7 // 10)] ^= 1 << dice.randrange(8)
+            folder = self.work / f"damaged-{video.stem}"
+            folder.mkdir()
+            (folder / video.name).write_bytes(data)
+            tables, row = {}, {"video": video.name}
+            for decode in ("cpu", "nvdec"):
+                output = f"{folder.name}-{decode}"
+                # 3: a video was not whole.
+                self.run("run", self.job(folder, output, decode=decode), codes=(0, 3))
+                tables[decode] = read(self.work / output)
+                row[f"left out by {decode}"] = int((tables[decode]["status"] != "ok").sum())
+                row[f"{decode} fell back"] = fell_back(self.work / output)
+            cpu, nvdec = tables["cpu"], tables["nvdec"]
+            row["the same frames"] = cpu["frame"].tolist() == nvdec["frame"].tolist()
+            row["the same times"] = cpu["timestamp_us"].tolist() == nvdec["timestamp_us"].tolist()
+            row["apart"] = apart(cpu, nvdec)
+            self.tell("damage", row)
+
+
 def links(video: Path, folder: Path, count: int) -> Path:
     """A folder of so many videos that are one."""
     folder.mkdir()
@@ -239,6 +265,13 @@ def read(output: Path) -> dict:
     columns = {name: numpy.asarray(table.column(name).to_pylist(), dtype=object) for name in names}
     columns["key"] = columns["frame"].astype(int) * 1000 + numpy.array([-1 if n is None else n for n in columns["face"]])
     return columns
+
+
+def fell_back(output: Path) -> list:
+    """Why videos were decoded by the CPU, where they were not meant to be."""
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_table(output / "videos.parquet").column("decode_fallback").to_pylist()
 
 
 def apart(reference: dict, other: dict) -> dict:
