@@ -1,5 +1,7 @@
 //! The label set as others read it: Polars, PyArrow, DuckDB and Spark see what was pushed, value for value.
 
+mod media;
+
 use affectmill::dataset::schema::LabelSchema;
 use affectmill::dataset::{
     ErrorClass, ModelRecord, PartInfo, PlannedVideo, SourceKind, Trouble, VideoOutcome, VideoStatus,
@@ -8,7 +10,7 @@ use affectmill::domain::{Face, Fingerprint, FrameIndex, Micros, ModelKind, Rect,
 use affectmill::spec::Values;
 use affectmill::stages::rows::{Content, Row, RowWriter, VideoRow, write_videos};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 const EVERY_MODEL: &[(&str, ModelKind)] = &[
@@ -197,17 +199,9 @@ fn describe(part: &Path, models: &[(&str, ModelKind)], values: &str, rows: &[Pus
     })
 }
 
-fn cache() -> PathBuf {
-    let var = |name| std::env::var_os(name).map(PathBuf::from);
-    var("AFFECTMILL_CACHE")
-        .or_else(|| var("XDG_CACHE_HOME").map(|cache| cache.join("affectmill")))
-        .or_else(|| var("HOME").map(|home| home.join(".cache/affectmill")))
-        .expect("HOME is set")
-}
-
 /// Hands a case to the readers; fails with what they say.
 fn check(folder: &Path, case: &Value, arguments: &[&str]) {
-    let python = cache().join("venv/bin/python");
+    let python = media::cache().join("venv/bin/python");
     assert!(
         python.exists(),
         "`{}` is missing: run `make setup`",

@@ -184,6 +184,14 @@ mod tests {
     }
 
     #[test]
+    fn a_device_that_is_there_answers() {
+        Device::cpu().answers().unwrap();
+        if Device::cuda_count() == 0 {
+            assert!(Device::cuda(0).answers().is_err());
+        }
+    }
+
+    #[test]
     fn an_absent_gpu_is_refused_by_name() {
         let absent = Device::cuda(Device::cuda_count());
         let error = absent.require().unwrap_err().to_string();

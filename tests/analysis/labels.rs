@@ -1,5 +1,8 @@
 //! Label sets without videos: rows of this test's own, written and committed by the library, so that every value is known.
 
+#[path = "../media/mod.rs"]
+mod media;
+
 use affectmill::commit::{Files, commit};
 use affectmill::dataset::{
     CommitRecord, JobRecord, LabelSchema, ModelRecord, RECORD_VERSION, StageSeconds, VideoOutcome,
@@ -231,11 +234,7 @@ impl Numbers {
 
 /// Runs the independent check of this test in Python; it must say that all is equal.
 pub fn check(arguments: &[&Path]) {
-    let var = |name| std::env::var_os(name).map(PathBuf::from);
-    let cache = var("AFFECTMILL_CACHE")
-        .or_else(|| var("XDG_CACHE_HOME").map(|cache| cache.join("affectmill")))
-        .or_else(|| var("HOME").map(|home| home.join(".cache/affectmill")))
-        .expect("HOME is set");
+    let cache = media::cache();
     let python = cache.join("venv/bin/python");
     assert!(
         python.exists(),

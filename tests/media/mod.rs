@@ -6,11 +6,15 @@ use std::process::Command;
 
 /// The folder that `make setup` fills.
 pub fn cache() -> PathBuf {
-    let set = |name| std::env::var_os(name).map(PathBuf::from);
-    set("AFFECTMILL_CACHE")
-        .or_else(|| set("XDG_CACHE_HOME").map(|base| base.join("affectmill")))
-        .or_else(|| set("HOME").map(|home| home.join(".cache/affectmill")))
-        .expect("HOME is set")
+    let set = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    set("AFFECTMILL_CACHE").unwrap_or_else(|| {
+        let base = set("XDG_CACHE_HOME").unwrap_or_else(|| set("HOME").expect("HOME is set").join(".cache"));
+        base.join("affectmill")
+    })
 }
 
 /// A file of the cache.
