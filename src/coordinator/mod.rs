@@ -171,17 +171,6 @@ pub enum RunError {
         /// What is wrong.
         cause: String,
     },
-    /// A committed part is gone or has another size.
-    #[error(
-        "{path} is missing or has another size than its commit says; restore it, or delete {commit} and run again \
-         to label its videos anew"
-    )]
-    Part {
-        /// The part.
-        path: String,
-        /// Its commit record.
-        commit: String,
-    },
     /// A shard was committed, and its record is not there.
     #[error(
         "{commit} was written and is not there; the store has lost it: run again, its shard is labelled anew or its part adopted"
