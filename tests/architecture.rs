@@ -40,6 +40,7 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("aws_sdk_s3", &["src/store/"]),
     ("aws_smithy_http_client", &["src/store/"]),
     ("async_nats", &["src/queue/nats/"]),
+    ("unicode_normalization", &["src/runtime/"]),
     ("indicatif", &["src/report/"]),
     ("clap", &["src/cli/", "src/main.rs"]),
     ("parquet", COLUMNAR),

@@ -1,6 +1,7 @@
 //! Identities that appear in files: video keys, shard ids, fingerprints.
 
 use serde::{Deserialize, Serialize};
+use std::borrow::Borrow;
 use std::fmt;
 
 /// The key of one video: its path relative to the input root, components separated by `/` on every platform.
@@ -40,6 +41,12 @@ impl VideoKey {
 
     /// The key as text.
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for VideoKey {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }
