@@ -2,17 +2,21 @@
 //!
 //! Flows in: text files. Flows out: for each annotated person the truth of each frame, invalid marks counted and left out.
 //! A file's task is what its header says, its video what it is called; row *i* (from 0, after the header) is frame *i*, as
-//! row *i* of the multi-task file is that of the image it names. Guesses nothing: what cannot be read is an error with file
-//! and line.
+//! row *i* of the multi-task file is that of the image it names. Guesses nothing: below a header of annotations, what cannot
+//! be read is an error with file and line. A text without such a header is passed over and named.
+
+mod files;
+
+pub use files::{LeftOut, PassedOver, Set, Split};
 
 use super::metrics::{CLASSES, OTHER, Truth, Units};
 use crate::domain::{ACTION_UNITS, EXPRESSIONS, Task};
-use serde::Serialize;
-use std::collections::BTreeMap;
+use crate::runtime::nfc;
+use files::Annotated;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use walkdir::WalkDir;
 
 /// First column of the multi-task file.
 const IMAGE: &str = "image";
@@ -60,40 +64,17 @@ pub enum AnnotationError {
         path: PathBuf,
     },
     /// Nothing is there.
-    #[error("no annotations in `{}`{}", path.display(), match split { Split::All => "", _ => " for that --split; `--split all` takes every file" })]
+    #[error("no annotations of {split} in `{}`{}", path.display(), files::instead(left_out, passed_over))]
     None {
-        /// The folder.
+        /// The folder or file.
         path: PathBuf,
         /// The files that were looked for.
         split: Split,
+        /// Files of other sets.
+        left_out: LeftOut,
+        /// Texts that are no annotations.
+        passed_over: Vec<PassedOver>,
     },
-}
-
-/// Which of the challenge's sets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Split {
-    /// Folders whose name begins with `train`.
-    Train,
-    /// Folders whose name begins with `valid`.
-    #[default]
-    Validation,
-    /// Both.
-    All,
-}
-
-impl Split {
-    /// Whether a file is in it; one that lies in no set's folder always is.
-    fn holds(self, file: &Path) -> bool {
-        let folders = file.parent().into_iter().flat_map(Path::components);
-        let names = folders.map(|part| part.as_os_str().to_string_lossy().to_lowercase());
-        let mut sets = names.filter_map(|name| match name {
-            name if name.starts_with("train") => Some(Self::Train),
-            name if name.starts_with("valid") => Some(Self::Validation),
-            _ => None,
-        });
-        self == Self::All || sets.next_back().is_none_or(|set| set == self)
-    }
 }
 
 /// One annotated person of one video.
@@ -103,6 +84,8 @@ pub struct Person {
     pub frames: BTreeMap<u64, Truth>,
     /// Rows that are marked invalid, by task in output order.
     pub invalid: [u64; Task::ALL.len()],
+    /// The sets that the person's files belong to; empty where no name tells one.
+    pub sets: BTreeSet<Set>,
 }
 
 impl Person {
@@ -112,46 +95,50 @@ impl Person {
     }
 }
 
-/// Annotations by the name of the person's file, such as `12-24-1920x1080` or `video5_left`.
+/// Annotations by the name of the person's file in Unicode NFC, such as `12-24-1920x1080` or `video5_left`; with its folder
+/// (`subject1/video`) where several files have that name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Annotations {
     /// The persons.
     pub persons: BTreeMap<String, Person>,
     /// Annotated action units that no model here knows, such as `AU20` of ABAW1.
     pub unknown_units: Vec<String>,
+    /// What was read: [`Split::All`] also where no name tells a set.
+    pub split: Split,
+    /// Files of other sets than `split`, which were not read.
+    pub left_out: LeftOut,
+    /// Texts that are no annotations.
+    pub passed_over: Vec<PassedOver>,
 }
 
-/// Reads a folder with its subfolders, of whose `.txt` files `split` are taken, or a single file.
+/// Reads the `.txt` files of `split` in a folder with its subfolders, or a single file.
 ///
 /// # Errors
 /// [`AnnotationError`].
 pub fn read(path: &Path, split: Split) -> Result<Annotations, AnnotationError> {
-    let mut annotations = Annotations::default();
-    if !path.is_dir() {
-        annotations.read_file(path)?;
-        return Ok(annotations);
+    let found = files::find(path, split)?;
+    let mut annotations = Annotations {
+        split: found.split,
+        left_out: found.left_out,
+        passed_over: found.passed_over,
+        ..Annotations::default()
+    };
+    for file in &found.files {
+        annotations.read_file(file)?;
     }
-    for entry in WalkDir::new(path).follow_links(true).sort_by_file_name() {
-        let entry = entry.map_err(|error| AnnotationError::Read {
-            path: error.path().unwrap_or(path).into(),
-            cause: error.into(),
-        })?;
-        let inner = entry.path().strip_prefix(path).unwrap_or(entry.path());
-        let is_text = inner.extension().is_some_and(|ending| ending == "txt");
-        if entry.file_type().is_file() && is_text && split.holds(inner) {
-            annotations.read_file(entry.path())?;
-        }
-    }
-    match annotations.persons.is_empty() {
-        true => Err(AnnotationError::None {
+    if found.files.is_empty() || path.is_dir() && annotations.persons.is_empty() {
+        return Err(AnnotationError::None {
             path: path.into(),
             split,
-        }),
-        false => Ok(annotations),
+            left_out: annotations.left_out,
+            passed_over: annotations.passed_over,
+        });
     }
+    Ok(annotations)
 }
 
 /// What a file's rows hold.
+#[derive(Clone, Debug, PartialEq)]
 enum Columns {
     Va,
     /// The classes that the numbers stand for.
@@ -163,28 +150,31 @@ enum Columns {
 }
 
 impl Annotations {
-    fn read_file(&mut self, path: &Path) -> Result<(), AnnotationError> {
+    fn read_file(&mut self, file: &Annotated) -> Result<(), AnnotationError> {
+        let path = &file.path;
         let unreadable = |cause| AnnotationError::Read {
             path: path.into(),
             cause,
         };
         let mut lines = BufReader::new(File::open(path).map_err(unreadable)?).lines();
-        let header = lines.next().transpose().map_err(unreadable)?.unwrap_or_default();
-        let Some(columns) = self.columns(&header) else {
-            return Err(AnnotationError::Header {
-                path: path.into(),
-                header,
-            });
-        };
+        lines.next().transpose().map_err(unreadable)?;
+        for unit in &file.unknown_units {
+            if !self.unknown_units.contains(unit) {
+                self.unknown_units.push(unit.clone());
+            }
+        }
         let mut blank = None;
-        let name = path.file_stem().unwrap_or_default().to_string_lossy();
         for (frame, line) in lines.enumerate() {
-            let (row, line) = (frame + 2, line.map_err(unreadable)?);
+            let row = frame + 2;
             let bad = |line, cause: String| AnnotationError::Row {
                 path: path.into(),
                 line,
                 cause,
             };
+            let line = line.map_err(|error| match error.kind() {
+                io::ErrorKind::InvalidData => bad(row, "is not UTF-8 text; save the file as UTF-8".into()),
+                _ => unreadable(error),
+            })?;
             if line.trim().is_empty() {
                 blank = blank.or(Some(row));
                 continue;
@@ -194,17 +184,18 @@ impl Annotations {
                 return Err(bad(blank, cause.into()));
             }
             let cells = cells(&line);
-            let (name, frame, truth, tasks) = match &columns {
+            let (name, frame, truth) = match &file.columns {
                 Columns::MultiTask => multi_task(&cells).map_err(|cause| bad(row, cause))?,
                 columns => {
-                    let (task, truth) = columns.row(&cells).map_err(|cause| bad(row, cause))?;
-                    (name.as_ref(), frame as u64, truth, vec![task])
+                    let truth = columns.row(&cells).map_err(|cause| bad(row, cause))?;
+                    (&*file.name, frame as u64, truth)
                 }
             };
-            let fresh = self.person(name).take(frame, truth, &tasks);
+            let person = self.person(name);
+            person.sets.extend(file.set);
             // Of the single file each row is its own; of a folder the first row tells.
-            if !fresh {
-                return Err(match columns {
+            if !person.take(frame, truth, file.columns.tasks()) {
+                return Err(match file.columns {
                     Columns::MultiTask => {
                         bad(row, format!("image {} of `{name}` has a row already", frame + 1))
                     }
@@ -216,38 +207,11 @@ impl Annotations {
     }
 
     fn person(&mut self, name: &str) -> &mut Person {
-        if !self.persons.contains_key(name) {
-            self.persons.insert(name.into(), Person::default());
+        let name = nfc(name);
+        if !self.persons.contains_key(&*name) {
+            self.persons.insert(name.clone().into_owned(), Person::default());
         }
-        self.persons.get_mut(name).expect("it is there now")
-    }
-
-    fn columns(&mut self, header: &str) -> Option<Columns> {
-        let names = cells(header.trim_start_matches('\u{feff}'));
-        let first = names.first()?.to_lowercase();
-        let is = |name: &str, expected: &str| name.eq_ignore_ascii_case(expected);
-        if first == IMAGE {
-            return Some(Columns::MultiTask);
-        }
-        if first == "valence" && names.len() == 2 && is(names[1], "arousal") {
-            return Some(Columns::Va);
-        }
-        if first.starts_with("au") {
-            let units = names.iter().map(|name| unit(name)).collect::<Option<Vec<_>>>()?;
-            let unknown = names.iter().zip(&units).filter(|(_, unit)| unit.is_none());
-            for (name, _) in unknown {
-                if !self.unknown_units.iter().any(|known| known == name) {
-                    self.unknown_units.push((*name).into());
-                }
-            }
-            return Some(Columns::Units(units));
-        }
-        let class = |name: &&str| match EXPRESSIONS.iter().position(|class| is(name, class)) {
-            Some(class) => Some(class as u8),
-            None => is(name, "other").then_some(OTHER),
-        };
-        let classes = names.iter().map(class).collect::<Option<Vec<_>>>()?;
-        Some(Columns::Expression(classes))
+        self.persons.get_mut(&*name).expect("it is there now")
     }
 }
 
@@ -274,30 +238,66 @@ impl Person {
 }
 
 impl Columns {
-    fn row(&self, cells: &[&str]) -> Result<(Task, Truth), String> {
+    /// What a first line says of the rows below, and the action units in it that no model here knows; nothing where it heads no
+    /// annotations.
+    fn of(header: &str) -> Option<(Self, Vec<String>)> {
+        let names = cells(header.trim_start_matches('\u{feff}'));
+        let is = |at: usize, expected: &str| {
+            names
+                .get(at)
+                .is_some_and(|name| name.eq_ignore_ascii_case(expected))
+        };
+        if is(0, IMAGE) && is(1, "valence") {
+            return Some((Columns::MultiTask, Vec::new()));
+        }
+        if is(0, "valence") && is(1, "arousal") && names.len() == 2 {
+            return Some((Columns::Va, Vec::new()));
+        }
+        if let Some(units) = names.iter().map(|name| unit(name)).collect::<Option<Vec<_>>>() {
+            let all = names.iter().zip(&units);
+            let unknown = all.filter_map(|(name, unit)| unit.is_none().then(|| (*name).into()));
+            return Some((Columns::Units(units.clone()), unknown.collect()));
+        }
+        let class = |name: &&str| match EXPRESSIONS
+            .iter()
+            .position(|class| name.eq_ignore_ascii_case(class))
+        {
+            Some(class) => Some(class as u8),
+            None => name.eq_ignore_ascii_case("other").then_some(OTHER),
+        };
+        let classes = names.iter().map(class).collect::<Option<Vec<_>>>()?;
+        Some((Columns::Expression(classes), Vec::new()))
+    }
+
+    /// The tasks that each row speaks of.
+    fn tasks(&self) -> &'static [Task] {
+        match self {
+            Columns::Va => &[Task::Va],
+            Columns::Expression(_) => &[Task::Expr],
+            Columns::Units(_) => &[Task::Au],
+            Columns::MultiTask => &Task::ALL,
+        }
+    }
+
+    fn row(&self, cells: &[&str]) -> Result<Truth, String> {
         let mut truth = Truth::default();
-        let task = match self {
+        match self {
             Columns::Va | Columns::MultiTask => {
                 let [valence, arousal] = exactly(cells)?;
                 truth.va = va(valence, arousal)?;
-                Task::Va
             }
             Columns::Expression(classes) => {
                 let [class] = exactly(cells)?;
                 truth.expression = expression(class, classes)?;
-                Task::Expr
             }
-            Columns::Units(known) => {
-                truth.units = units(cells, known)?;
-                Task::Au
-            }
-        };
-        Ok((task, truth))
+            Columns::Units(known) => truth.units = units(cells, known)?,
+        }
+        Ok(truth)
     }
 }
 
 /// `video/00001.jpg,v,a,e,au1…au12`.
-fn multi_task<'a>(cells: &[&'a str]) -> Result<(&'a str, u64, Truth, Vec<Task>), String> {
+fn multi_task<'a>(cells: &[&'a str]) -> Result<(&'a str, u64, Truth), String> {
     let expected = MULTI_TASK + ACTION_UNITS.len();
     if cells.len() != expected {
         return Err(format!("{} values, expected {expected}", cells.len()));
@@ -318,7 +318,7 @@ fn multi_task<'a>(cells: &[&'a str]) -> Result<(&'a str, u64, Truth, Vec<Task>),
         expression: expression(cells[3], &classes)?,
         units: units(&cells[MULTI_TASK..], &known)?,
     };
-    Ok((video, frame, truth, Task::ALL.to_vec()))
+    Ok((video, frame, truth))
 }
 
 /// The values of a line; a comma or blank at its end adds none.

@@ -8,4 +8,5 @@ pub mod evaluate;
 pub mod fit;
 pub mod labels;
 pub mod metrics;
+mod names;
 pub mod pairing;

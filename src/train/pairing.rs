@@ -8,6 +8,7 @@ mod faces;
 use super::annotations::{Annotations, Person};
 use super::labels::{LabelError, Labels, Part};
 use super::metrics::{Prediction, Truth};
+use super::names::{Names, split};
 use crate::domain::{ShardId, Task};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -101,7 +102,8 @@ pub enum PairError {
     Labels(#[from] LabelError),
     /// A name fits several videos.
     #[error(
-        "annotations `{name}` fit several labelled videos: {}; evaluate a label set in which one video has that name",
+        "annotations `{name}` fit several labelled videos: {}; put each video's annotations into a folder called as the video's own, \
+         or evaluate a label set in which one video has that name",
         videos.join(", ")
     )]
     Several {
@@ -110,9 +112,17 @@ pub enum PairError {
         /// Keys of the videos.
         videos: Vec<String>,
     },
+    /// Several persons' annotations fit a video, and none by its folder.
+    #[error("annotations `{}` and `{}` both fit the labelled video `{video}`; leave one of them out", names[0], names[1])]
+    Both {
+        /// Names of the annotations.
+        names: [String; 2],
+        /// Key of the video.
+        video: String,
+    },
     /// No name fits.
     #[error(
-        "no annotations are called as a labelled video is: annotated are {}; labelled are {}",
+        "no annotation file matches a labelled video by name: annotated are {}; labelled are {}",
         few(annotated),
         few(labelled)
     )]
@@ -204,13 +214,23 @@ fn with_annotations(
     let videos = labels.videos();
     let mut ledger = Ledger::default();
     let mut matches: BTreeMap<&str, Vec<Match<'_>>> = BTreeMap::new();
-    let named = by_name(&videos);
+    let names = Names::of(videos.keys().copied());
     for (name, person) in &annotations.persons {
-        match find(name, &named)? {
-            Some((video, side)) => matches
-                .entry(video)
-                .or_default()
-                .push(Match { name, person, side }),
+        match find(name, &names)? {
+            Some((video, side)) => {
+                let others = matches.entry(video).or_default();
+                let same = |other: &&Match| {
+                    let task = |task: &Task| person.has(*task) && other.person.has(*task);
+                    split(other.name).1 == split(name).1 && Task::ALL.iter().any(task)
+                };
+                if let Some(other) = others.iter().find(same) {
+                    return Err(PairError::Both {
+                        names: [other.name.into(), name.into()],
+                        video: video.into(),
+                    });
+                }
+                others.push(Match { name, person, side });
+            }
             None => ledger.without_labels.push(name.clone()),
         }
     }
@@ -287,33 +307,17 @@ fn follow(
     }
 }
 
-/// The labelled videos by the names that annotations may call them: the last part of the key, with and without its ending.
-fn by_name<'a>(videos: &BTreeMap<&'a str, &ShardId>) -> BTreeMap<&'a str, BTreeSet<&'a str>> {
-    let mut named: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for video in videos.keys() {
-        let file = video.rsplit('/').next().unwrap_or(video);
-        let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
-        for name in [file, stem] {
-            named.entry(name).or_default().insert(video);
-        }
-    }
-    named
-}
-
 /// The video of an annotated person: of that very name, or of the name without `_left`, `_right`, `_main`.
-fn find<'a>(
-    name: &str,
-    named: &BTreeMap<&str, BTreeSet<&'a str>>,
-) -> Result<Option<(&'a str, Option<Side>)>, PairError> {
+fn find<'a>(name: &str, names: &Names<'a>) -> Result<Option<(&'a str, Option<Side>)>, PairError> {
     let whole = std::iter::once((name, None));
     let stems = SUFFIXES
         .iter()
         .filter_map(|(suffix, side)| Some((name.strip_suffix(suffix)?, *side)));
     for (stem, side) in whole.chain(stems) {
-        let Some(videos) = named.get(stem) else { continue };
-        return match videos.first().filter(|_| videos.len() == 1) {
-            Some(video) => Ok(Some((video, side))),
-            None => Err(PairError::Several {
+        return match names.fit(stem)[..] {
+            [] => continue,
+            [video] => Ok(Some((video, side))),
+            ref videos => Err(PairError::Several {
                 name: name.into(),
                 videos: videos.iter().map(|video| (*video).into()).collect(),
             }),

@@ -410,3 +410,73 @@ fn refusals(project: &Project, calibration: &Path) {
         "annotated are stranger; labelled are a/one.mp4",
     );
 }
+
+#[test]
+fn a_mixture_of_sets_is_never_called_validation() {
+    let project = Project::new().synthetic(3, 4);
+    project.run("out", &[], 0);
+    let annotations = project.output("annotations");
+    fs::create_dir(&annotations).unwrap();
+    let rows = |video: &str, frames: u32| -> String {
+        let row = |n| format!("{video}/{n:05}.jpg,0.5,0,3{}\n", ",0".repeat(12));
+        let rows: String = (1..=frames).map(row).collect();
+        format!("image,valence,arousal,expression,aus\n{rows}")
+    };
+    for (name, text) in [
+        ("training_set_annotations.txt", rows("clip00", 4)),
+        ("validation_set_annotations.txt", rows("clip01", 3)),
+        (
+            "MTL_Challenge_test_set_release.txt",
+            "image\nclip02/00001.jpg,\n".into(),
+        ),
+        ("README.txt", "Please cite us.\n".into()),
+    ] {
+        fs::write(annotations.join(name), text).unwrap();
+    }
+    let report = |arguments: &[&str]| {
+        let mut command = affectmill();
+        command
+            .arg("evaluate")
+            .arg(project.output("out"))
+            .arg("--annotations")
+            .arg(&annotations);
+        succeed(command.args(["--samples", "0"]).args(arguments))
+    };
+    for (arguments, split, annotated) in [
+        (&["--json"][..], "validation", 3),
+        (&["--json", "--split", "train"], "train", 4),
+        (&["--json", "--split", "all"], "all", 7),
+    ] {
+        let report: Value = serde_json::from_str(&report(arguments)).unwrap();
+        assert_eq!(
+            (&report["split"], &report["frames"]["expr"]["annotated"]),
+            (&split.into(), &annotated.into())
+        );
+        let named = report["passed_over"].as_array().unwrap().iter();
+        assert_eq!(
+            named.map(|file| &file["file"]).collect::<Vec<_>>(),
+            ["MTL_Challenge_test_set_release.txt", "README.txt"]
+        );
+    }
+    let shown = report(&[]);
+    for words in [
+        "(validation), profile",
+        "README.txt (`Please cite us.` heads no annotations)",
+        "not read, --split train: 1 file",
+    ] {
+        assert!(shown.contains(words), "{shown}");
+    }
+    // Where no name tells a set, the figures are of all.
+    for name in [
+        "training_set_annotations.txt",
+        "MTL_Challenge_test_set_release.txt",
+    ] {
+        fs::remove_file(annotations.join(name)).unwrap();
+    }
+    fs::rename(
+        annotations.join("validation_set_annotations.txt"),
+        annotations.join("faces.txt"),
+    )
+    .unwrap();
+    assert!(report(&[]).contains("(all), profile"));
+}

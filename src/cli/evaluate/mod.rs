@@ -8,7 +8,7 @@ use crate::coordinator;
 use crate::dataset::{CALIBRATION_VERSION, CalibrationRecord, JobRecord, ModelRecord, TunedOn, paths};
 use crate::domain::{Location, Task};
 use crate::store::Store;
-use crate::train::annotations::{self, Split};
+use crate::train::annotations::{self, Annotations, LeftOut, PassedOver, Split};
 use crate::train::calibration::{self, Samples};
 use crate::train::evaluate::{By, EvaluateError, Group, Overall, Plan, evaluate};
 use crate::train::labels::Labels;
@@ -48,8 +48,8 @@ pub struct Args {
     /// same; EXPR macro-F1 over 8 classes; AU mean F1; and their sum.
     #[arg(long, value_enum, default_value = "abaw2")]
     profile: Named<Profile>,
-    /// Which files of an annotation folder: those below a folder `Train…`, `Valid…`, or all. Files below neither always
-    /// are taken.
+    /// Which annotations: the set that the nearest folder names (`Train_Set`, `Validation_Set`, `Test_Set`), or the name of a file of
+    /// many videos (`training_set_annotations.txt`). Where no name tells a set, and with `all`, all are taken but the test set's.
     #[arg(long, value_enum, default_value = "validation")]
     split: Named<Split>,
     /// Which of several faces is the annotated person, where the name does not say.
@@ -104,7 +104,7 @@ macro_rules! choices {
 }
 
 choices!(Profile: Abaw2 = "abaw2", AbawMtl = "abaw-mtl");
-choices!(Split: Train = "train", Validation = "validation", All = "all");
+choices!(Split: Train = "train", Validation = "validation", Test = "test", All = "all");
 choices!(Who: Largest = "largest", LongestTrack = "longest-track");
 choices!(Missing: Skip = "skip", Repeat = "repeat");
 choices!(By: Video = "video", Track = "track");
@@ -145,6 +145,10 @@ struct Report {
     without_labels: Vec<String>,
     without_annotations: Vec<String>,
     unknown_units: Vec<String>,
+    /// Files of annotations that were not read, by their set.
+    left_out: LeftOut,
+    /// Texts among them that are no annotations.
+    passed_over: Vec<PassedOver>,
     #[serde(skip_serializing_if = "Option::is_none")]
     by: Option<By>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -243,7 +247,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     };
     let mut samples = Samples::default();
     let tuning = tune_into.is_some().then_some(&mut samples);
-    let (against, evaluation, unknown_units) = if is_label_set(&args.annotations) {
+    let (against, evaluation, annotations) = if is_label_set(&args.annotations) {
         let other = LabelSet::open(&args.annotations)?;
         let same = Some(&model.name).filter(|name| other.has(name));
         let reference = other.labels(args.reference.as_ref().or(same).map(String::as_str))?;
@@ -251,7 +255,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
             model: reference.model().name.clone(),
         };
         let evaluation = evaluate(&labels, Reference::Labels(&reference), &plan, tuning);
-        (against, evaluation, Vec::new())
+        (against, evaluation, Annotations::default())
     } else {
         if args.reference.is_some() {
             let message = "--reference names a model of another output, and the annotations are none";
@@ -264,7 +268,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         let path = Path::new(&args.annotations);
         let annotations = annotations::read(path, args.split.0).map_err(Failure::usage)?;
         let against = Against::Annotations {
-            split: args.split.0,
+            split: annotations.split,
             rules,
         };
         let evaluation = evaluate(
@@ -273,7 +277,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
             &plan,
             tuning,
         );
-        (against, evaluation, annotations.unknown_units)
+        (against, evaluation, annotations)
     };
     let evaluation = evaluation.map_err(failure)?;
     let tuned = tune_into.map(|path| tune(&args, &set, model, &against, &samples, path));
@@ -300,7 +304,9 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         other_expressions: evaluation.others,
         without_labels: evaluation.ledger.without_labels,
         without_annotations: evaluation.ledger.without_annotations,
-        unknown_units,
+        unknown_units: annotations.unknown_units,
+        left_out: annotations.left_out,
+        passed_over: annotations.passed_over,
         by: plan.by,
         groups: evaluation.groups,
         tuned: tuned.transpose()?,

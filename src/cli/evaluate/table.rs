@@ -3,6 +3,7 @@
 use super::Report;
 use crate::domain::Task;
 use crate::report::text::{count, plural};
+use crate::train::annotations::PassedOver;
 use crate::train::calibration::TEMPERATURES;
 use crate::train::evaluate::{By, Group};
 use crate::train::metrics::Figure;
@@ -38,14 +39,22 @@ pub fn render(report: &Report) -> String {
     }
     lines.push(format!("\n{}", figures(report)));
     lines.push(format!("\n{}", frames(report)));
+    let passed_over: Vec<String> = report.passed_over.iter().map(PassedOver::to_string).collect();
     for (names, what) in [
         (&report.without_labels, "annotated without labels"),
         (&report.without_annotations, "labelled without annotations"),
         (&report.unknown_units, "annotated units that no model has"),
+        (&passed_over, "passed over, no annotations"),
     ] {
         if !names.is_empty() {
             lines.push(format!("{what}: {}", few(names)));
         }
+    }
+    for (set, files) in &report.left_out {
+        lines.push(format!(
+            "not read, --split {set}: {}",
+            plural(*files as u64, "file")
+        ));
     }
     if report.other_expressions > 0 {
         lines.push(format!(

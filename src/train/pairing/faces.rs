@@ -2,9 +2,10 @@
 
 use super::{Ledger, Pair, PairError};
 use crate::domain::{ShardId, Task};
+use crate::runtime::ByName;
 use crate::train::labels::{Labels, Part};
 use crate::train::metrics::{Decision, Prediction, Truth};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// Least overlap (intersection ÷ union) of the boxes of one face in two label sets.
@@ -29,20 +30,27 @@ pub fn with_labels(
     take: &mut dyn FnMut(Pair<'_>),
 ) -> Result<Ledger, PairError> {
     let (ours, theirs) = (labels.videos(), reference.videos());
-    let only = |a: &BTreeMap<&str, &ShardId>, b: &BTreeMap<&str, &ShardId>| -> Vec<String> {
-        let bare = a.keys().filter(|video| !b.contains_key(*video));
-        bare.map(|video| (*video).into()).collect()
-    };
-    let mut ledger = Ledger {
-        without_labels: only(&theirs, &ours),
-        without_annotations: only(&ours, &theirs),
-        ..Ledger::default()
-    };
+    let names: ByName<&str, &ShardId> = ours.iter().map(|(video, shard)| (*video, *shard)).collect();
+    let mut ledger = Ledger::default();
+    let mut met: BTreeSet<&str> = BTreeSet::new();
     // Both by shard: the videos of one part of ours mostly are in one part of theirs.
-    let mut both: Vec<(&ShardId, &ShardId, &str)> = theirs
-        .iter()
-        .filter_map(|(video, shard)| Some((*ours.get(video)?, *shard, *video)))
-        .collect();
+    let mut both: Vec<(&ShardId, &ShardId, [&str; 2])> = Vec::new();
+    for (video, shard) in &theirs {
+        let found = names.get(video).map_err(|alike| PairError::Several {
+            name: alike.name,
+            videos: alike.keys,
+        })?;
+        match found {
+            // One that is there by its very name is not another one's.
+            Some((our_video, our_shard)) if our_video == video || !theirs.contains_key(our_video) => {
+                met.insert(our_video);
+                both.push((our_shard, shard, [our_video, video]));
+            }
+            _ => ledger.without_labels.push((*video).into()),
+        }
+    }
+    let bare = ours.keys().filter(|video| !met.contains(*video));
+    ledger.without_annotations = bare.map(|video| (*video).into()).collect();
     if both.is_empty() {
         return Err(PairError::NoName {
             annotated: ledger.without_labels,
@@ -51,10 +59,10 @@ pub fn with_labels(
     }
     both.sort();
     let (mut part, mut truths): (Held<'_>, Held<'_>) = (None, None);
-    for (our_shard, their_shard, video) in both {
+    for (our_shard, their_shard, [video, their_video]) in both {
         let part = held(&mut part, labels, our_shard, tasks)?;
         let truths = held(&mut truths, reference, their_shard, tasks)?;
-        let (Some(mut ahead), Some(rows)) = (part.rows_of(video), truths.rows_of(video)) else {
+        let (Some(mut ahead), Some(rows)) = (part.rows_of(video), truths.rows_of(their_video)) else {
             continue;
         };
         for row in rows.filter(|row| truths.face(*row).is_some()) {
