@@ -8,6 +8,7 @@ use crate::dataset::{ShardPlan, paths};
 use crate::domain::{Crop, Location, VideoKey};
 use crate::plan;
 use crate::queue::EarlierVideo;
+use crate::runtime::ByName;
 use crate::spec::{FaceMode, Job};
 use crate::store::{Access, Store};
 use std::collections::BTreeMap;
@@ -47,7 +48,7 @@ pub fn fingerprint(job: &Job, access: &Access) -> Result<Option<String>, RunErro
 
 /// Where the faces of every video of the earlier output are.
 #[derive(Debug, Default)]
-pub struct Earlier(BTreeMap<VideoKey, EarlierVideo>);
+pub struct Earlier(ByName<VideoKey, EarlierVideo>);
 
 impl Earlier {
     /// Reads the earlier output's records; empty for a job that takes no faces over.
@@ -59,23 +60,34 @@ impl Earlier {
             return Ok(Self::default());
         };
         let (shards, commits) = (plan::read_all(&store)?, commit::read_all(&store)?);
-        let mut videos = BTreeMap::new();
+        let mut videos = Vec::new();
         for (latest, outcome) in plan::outcomes(&shards, &commits)? {
             let shard = &latest.shard.id;
             let video = EarlierVideo {
+                key: None,
                 part: paths::part(shard),
                 sha256: commits[shard].part.sha256.clone(),
                 bytes: latest.planned.bytes,
                 status: outcome.status,
             };
-            videos.insert(latest.planned.key.clone(), video);
+            videos.push((latest.planned.key.clone(), video));
         }
-        Ok(Self(videos))
+        Ok(Self(videos.into_iter().collect()))
     }
 
-    /// Those of a shard's videos that the earlier output has.
+    /// Those of a shard's videos that the earlier output has; none of a name that reads like several there.
     pub fn of(&self, shard: &ShardPlan) -> BTreeMap<VideoKey, EarlierVideo> {
-        let find = |key: &VideoKey| Some((key.clone(), self.0.get(key)?.clone()));
+        let find = |key: &VideoKey| {
+            let (there, video) = self.0.get(key.as_str()).ok().flatten()?;
+            let there = (there != key).then(|| there.clone());
+            Some((
+                key.clone(),
+                EarlierVideo {
+                    key: there,
+                    ..video.clone()
+                },
+            ))
+        };
         shard.videos.iter().filter_map(|video| find(&video.key)).collect()
     }
 }

@@ -33,6 +33,7 @@ use crate::model::ModelError;
 use crate::plan::PlanError;
 use crate::queue::nats::NatsError;
 use crate::queue::{Leases, WireError, local::LocalQueue};
+use crate::runtime::Alike;
 use crate::stages::rows::RowError;
 use crate::store::{StoreError, Trouble};
 use std::collections::BTreeSet;
@@ -136,6 +137,9 @@ pub enum RunError {
         "no plan has the video `{0}`; `videos.parquet` lists the videos there are, by their paths within the input"
     )]
     NoSuchVideo(VideoKey),
+    /// A retry names a video that reads like several.
+    #[error(transparent)]
+    Alike(#[from] Alike),
     /// The output belongs to another job.
     #[error("{output} was labelled by another job; what differs:\n{}\nname another [output] uri, or restore these values", differences.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n"))]
     OtherFingerprint {
@@ -239,6 +243,7 @@ impl RunError {
                 | RunError::NoNvdec(_)
                 | RunError::Earlier { .. }
                 | RunError::NoSuchVideo(_)
+                | RunError::Alike(_)
                 | RunError::OtherFingerprint { .. }
                 | RunError::OtherMachine { .. }
                 | RunError::NotShared { .. }

@@ -11,6 +11,7 @@ use crate::dataset::{ErrorClass, PlannedVideo, VideoOutcome, VideoStatus};
 use crate::domain::VideoKey;
 use crate::events::Event;
 use crate::plan;
+use crate::runtime::ByName;
 use crate::spec::Job;
 use std::collections::BTreeMap;
 
@@ -47,10 +48,15 @@ pub async fn prepare_retry(job: Job, wanted: &Wanted, sink: Sink<'_>) -> Result<
     } = open(job, sink)?;
     let shards = plan::read_all(&store)?;
     let commits = commit::read_all(&store)?;
-    let covered = plan::covered(&shards);
-    if let Some(unknown) = wanted.videos.iter().find(|key| !covered.contains(key)) {
-        return Err(RunError::NoSuchVideo(unknown.clone()));
-    }
+    let covered: ByName<VideoKey, ()> = plan::covered(&shards).into_iter().map(|key| (key, ())).collect();
+    let named = |name: &VideoKey| match covered.get(name.as_str())? {
+        Some((key, ())) => Ok(key.clone()),
+        None => Err(RunError::NoSuchVideo(name.clone())),
+    };
+    let wanted = Wanted {
+        classes: wanted.classes.clone(),
+        videos: wanted.videos.iter().map(named).collect::<Result<_, _>>()?,
+    };
 
     let mut again: Vec<(u32, PlannedVideo)> = Vec::new();
     let mut classes: BTreeMap<ErrorClass, usize> = BTreeMap::new();

@@ -96,6 +96,9 @@ pub struct Lease {
 /// Where the faces of a video lie in the output of an earlier run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EarlierVideo {
+    /// Its key there, where it differs in how accents are stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<VideoKey>,
     /// Key of the part in that output.
     pub part: String,
     /// SHA-256 of the part, hex.

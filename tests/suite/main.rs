@@ -14,6 +14,7 @@ mod faces;
 mod gpu;
 mod kills;
 mod limits;
+mod names;
 #[path = "../nats/mod.rs"]
 mod nats;
 mod readme;

@@ -24,6 +24,7 @@ use crate::dataset::{CommitRecord, JobRecord, StageSeconds, VideoOutcome, VideoS
 use crate::domain::{ShardId, VideoKey};
 use crate::events::NotOk;
 use crate::plan::{self, PlanError};
+use crate::runtime::{Alike, ByName};
 use crate::store::{Store, StoreError};
 use figures::{Corpus, Failures, Model};
 use polars::error::PolarsError;
@@ -59,6 +60,9 @@ pub enum PageError {
     /// Nothing is committed.
     #[error("{0} holds no labels yet; `affectmill status` says how far its run is")]
     Empty(String),
+    /// The reader's choice reads like several videos.
+    #[error(transparent)]
+    Alike(#[from] Alike),
     /// The reader chose a video that is not there.
     #[error(
         "{root} has no rows of a video `{video}`; videos are named as in videos.parquet, by their path relative to the input"
@@ -123,9 +127,10 @@ fn shown<'a>(
         longest.truncate(TIMELINES);
         return Ok(longest);
     }
-    let by_key: BTreeMap<&VideoKey, &VideoOutcome> = with_rows.map(|video| (&video.key, video)).collect();
+    let by_name: ByName<&str, &VideoOutcome> = with_rows.map(|video| (video.key.as_str(), video)).collect();
     let find = |video: &VideoKey| {
-        by_key.get(video).copied().ok_or_else(|| PageError::NoVideo {
+        let found = by_name.get(video.as_str())?.map(|(_, video)| *video);
+        found.ok_or_else(|| PageError::NoVideo {
             root: store.root().to_string(),
             video: video.clone(),
         })

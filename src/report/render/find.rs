@@ -6,10 +6,11 @@ use crate::dataset::{JobRecord, PlannedVideo, SourceKind, paths};
 use crate::discover;
 use crate::domain::{Location, ShardId};
 use crate::plan::{self, Latest, PlanError};
+use crate::runtime::{Alike, ByName, nfc};
 use crate::store::{Access, Bucket, ScratchFolder, Store, StoreError};
 use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Why there is nothing to draw.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +32,9 @@ pub enum FindError {
         /// What was asked for.
         video: String,
     },
+    /// Several read like it.
+    #[error(transparent)]
+    Alike(#[from] Alike),
     /// Its shard is not done, or nothing came of it.
     #[error("`{video}` has no rows in {labels}: {cause}")]
     NoRows {
@@ -86,7 +90,7 @@ pub fn find(store: &Store, job: JobRecord, video: &OsStr) -> Result<Found, FindE
     let labels = store.root().to_string();
     let shards = plan::read_all(store)?;
     let latest = plan::latest(&shards);
-    let (wanted, path) = meant(&latest, &job, video).ok_or_else(|| FindError::Unknown {
+    let (wanted, path) = meant(&latest, &job, video)?.ok_or_else(|| FindError::Unknown {
         labels: labels.clone(),
         video: video.to_string_lossy().into_owned(),
     })?;
@@ -144,30 +148,48 @@ pub fn find(store: &Store, job: JobRecord, video: &OsStr) -> Result<Found, FindE
 }
 
 /// The video that a person names by its key, or by a path: that of the input, or another one's with its name and size.
-fn meant<'a>(latest: &[Latest<'a>], job: &JobRecord, video: &OsStr) -> Option<(Latest<'a>, Location)> {
+fn meant<'a>(
+    latest: &[Latest<'a>],
+    job: &JobRecord,
+    video: &OsStr,
+) -> Result<Option<(Latest<'a>, Location)>, Alike> {
     let root = root(latest, &job.job.input.uri);
     let place = |video: &Latest| discover::source_path(&root, &video.planned.key);
-    let by_key = |key: &str| latest.iter().find(|video| video.planned.key.as_str() == key);
+    let keys = latest.iter().map(|video| (video.planned.key.as_str(), *video));
+    let keys: ByName<&str, Latest> = keys.collect();
     let below = video
         .to_str()
         .and_then(|video| video.strip_prefix(&format!("{root}/")));
-    if let Some(found) = video.to_str().into_iter().chain(below).find_map(by_key) {
-        return Some((*found, place(found)));
+    for name in video.to_str().into_iter().chain(below) {
+        if let Some((_, found)) = keys.get(name)? {
+            return Ok(Some((*found, place(found))));
+        }
     }
-    let path = fs::canonicalize(video).ok()?;
+    let Ok(path) = fs::canonicalize(video) else {
+        return Ok(None);
+    };
     let root = root.as_local().and_then(|root| fs::canonicalize(root).ok());
     let key = root.and_then(|root| path.strip_prefix(root).ok()?.to_str());
-    if let Some(found) = key.and_then(by_key) {
-        return Some((*found, path.clone().into()));
+    if let Some(key) = key
+        && let Some((_, found)) = keys.get(key)?
+    {
+        return Ok(Some((*found, path.into())));
     }
-    let bytes = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?.len();
-    let name = path.file_name()?;
+    let bytes = fs::metadata(&path)
+        .ok()
+        .filter(fs::Metadata::is_file)
+        .map(|file| file.len());
+    let name = path
+        .file_name()
+        .map(|name| nfc(&name.to_string_lossy()).into_owned());
     let alike = |video: &&Latest| {
-        Path::new(video.planned.key.as_str()).file_name() == Some(name) && video.planned.bytes == bytes
+        let key = video.planned.key.as_str();
+        let file = key.rsplit_once('/').map_or(key, |(_, file)| file);
+        Some(nfc(file).into_owned()) == name && Some(video.planned.bytes) == bytes
     };
     let mut alike = latest.iter().filter(alike);
-    let found = alike.next()?;
-    alike.next().is_none().then(|| (*found, path.into()))
+    let found = alike.next().filter(|_| alike.next().is_none());
+    Ok(found.map(|found| (*found, path.clone().into())))
 }
 
 /// What keys are relative to: the input, or where it is one video itself, what it lies in.

@@ -72,7 +72,8 @@ impl EarlierFrames {
             passing: class == ErrorClass::Io,
         };
         let Some(earlier) = earlier else {
-            let cause = "the earlier run did not label it; detect its faces, or run that job again first";
+            let cause = "the earlier run did not label it, or several whose names read the same; detect its faces, or run that \
+                         job again first";
             return Err(refuse(ErrorClass::Unsupported, cause));
         };
         if matches!(earlier.status, VideoStatus::Failed | VideoStatus::Quarantined) {
@@ -98,7 +99,8 @@ impl EarlierFrames {
         };
         Ok(Self {
             video: video.key.clone(),
-            faces: EarlierFaces::open(part, &video.key).map_err(unreadable)?,
+            faces: EarlierFaces::open(part, earlier.key.as_ref().unwrap_or(&video.key))
+                .map_err(unreadable)?,
             ahead: None,
             last: None,
         })
