@@ -55,9 +55,10 @@ impl StateDict {
         }
     }
 
-    /// Marks the weights as trained, on faces cropped by a recipe where one is known.
+    /// Marks the weights as trained, on faces cropped by a recipe where one is known; what they stated before counts no more.
     pub fn mark_trained(&mut self, crop: Option<&str>) {
         self.metadata.remove(UNTRAINED);
+        self.metadata.remove(CROP);
         if let Some(crop) = crop {
             self.metadata.insert(CROP.to_owned(), crop.to_owned());
         }

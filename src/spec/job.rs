@@ -446,7 +446,7 @@ pub(super) fn crops(_: &mut SchemaGenerator) -> Schema {
 }
 
 /// As [`model_kinds`].
-fn optional_crops(_: &mut SchemaGenerator) -> Schema {
+pub(super) fn optional_crops(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": ["string", "null"], "enum": Crop::ALL.map(Crop::name), "default": null })
 }
 

@@ -325,3 +325,103 @@ fn weights_that_say_no_number_are_never_the_best() {
     assert_eq!(kept(&project, "model"), ["checkpoint.safetensors"]);
     assert!(epochs(&project, "model").is_empty());
 }
+
+/// What weights state of themselves.
+fn metadata(weights: &std::path::Path) -> Value {
+    let bytes = fs::read(weights).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    serde_json::from_slice::<Value>(&bytes[8..8 + length]).unwrap()["__metadata__"].clone()
+}
+
+#[test]
+fn pictures_that_were_replaced_are_not_gone_on_with_and_their_crop_is_stated_or_none() {
+    let project = Project::new();
+    let folder = |name: &str| project.output("faces").join(name);
+    let pictures = |video: &str, hue: &str| {
+        fs::create_dir_all(folder(video)).unwrap();
+        let source = format!("testsrc2=s=112x112:r=4:d=1,hue=h={hue}");
+        // Every one has the same size.
+        ffmpeg(&[
+            "-f",
+            "lavfi",
+            "-i",
+            &source,
+            folder(video).join("%05d.bmp").to_str().unwrap(),
+        ]);
+    };
+    fs::create_dir(project.output("annotations")).unwrap();
+    for (video, hue) in [("a", "0"), ("b", "90")] {
+        pictures(video, hue);
+        let text = "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise\n0\n1\n2\n3\n";
+        fs::write(project.output(&format!("annotations/{video}.txt")), text).unwrap();
+    }
+    let job = "[train]\nrecipe = \"teacher\"\ntask = \"expr\"\nepochs = 1\nepoch_share = 1.0\nbatch = 4\ntrainable_layers = 0\n\
+               [data]\nimages = \"faces\"\nannotations = \"annotations\"\n[validation]\nshare = 0.5\n\
+               [output]\npath = \"model\"\n[run]\ndevice = \"cpu\"\nthreads = 1\n";
+    fs::write(project.output("train.toml"), job).unwrap();
+    let told = stderr(&train(&project, "model", &[], 0));
+    assert!(
+        told.contains("how these faces were cropped is not stated"),
+        "{told}"
+    );
+    let crop = || metadata(&project.output("model/best.safetensors"))["affectmill.crop"].clone();
+    assert_eq!(crop(), Value::Null);
+    let more = train(
+        &project,
+        "model",
+        &["train.epochs=2", "data.image_crop=square"],
+        0,
+    );
+    assert!(!stderr(&more).contains("is not stated"), "{}", stderr(&more));
+
+    let one = folder("a").join("00002.bmp");
+    let (bytes, changed) = (
+        fs::read(&one).unwrap(),
+        fs::metadata(&one).unwrap().modified().unwrap(),
+    );
+    pictures("a", "180");
+    let refused = stderr(&train(&project, "model", &["train.epochs=3"], 2));
+    assert!(
+        refused.contains("sizes or dates of files in `data.images` have changed"),
+        "{refused}"
+    );
+    // One that is as it was, among others of today.
+    fs::write(&one, &bytes).unwrap();
+    fs::File::open(&one).unwrap().set_modified(changed).unwrap();
+    train(&project, "model", &["train.epochs=3"], 2);
+    // Into another folder they are as good as any.
+    train(&project, "other", &["data.image_crop=arcface112"], 0);
+    assert_eq!(
+        metadata(&project.output("other/best.safetensors"))["affectmill.crop"],
+        "arcface112"
+    );
+
+    // A checkpoint of an affectmill that did not look at pictures.
+    let checkpoint = project.output("model/checkpoint.safetensors");
+    let (before, bytes) = (metadata(&checkpoint), fs::read(&checkpoint).unwrap());
+    let mut record: Value = serde_json::from_str(before["affectmill.training"].as_str().unwrap()).unwrap();
+    let pictures = record.as_object_mut().unwrap().remove("pictures").unwrap();
+    let (length, rest) = bytes.split_at(8);
+    let length = u64::from_le_bytes(length.try_into().unwrap()) as usize;
+    let mut header: Value = serde_json::from_slice(&rest[..length]).unwrap();
+    header["__metadata__"]["affectmill.training"] = record.to_string().into();
+    let mut header = header.to_string();
+    header += &" ".repeat(header.len().next_multiple_of(8) - header.len());
+    fs::write(
+        &checkpoint,
+        [
+            &(header.len() as u64).to_le_bytes(),
+            header.as_bytes(),
+            &rest[length..],
+        ]
+        .concat(),
+    )
+    .unwrap();
+    train(&project, "model", &["train.epochs=3"], 0);
+    let after = metadata(&checkpoint);
+    let record: Value = serde_json::from_str(after["affectmill.training"].as_str().unwrap()).unwrap();
+    assert!(
+        record["pictures"].is_string() && record["pictures"] != pictures,
+        "{record}"
+    );
+}

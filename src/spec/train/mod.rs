@@ -7,7 +7,8 @@ mod read;
 
 pub use read::load_train;
 
-use crate::domain::{ModelKind, Precision, Task};
+use super::job::optional_crops;
+use crate::domain::{Crop, ModelKind, Precision, Task};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -110,6 +111,11 @@ pub struct Data {
     /// `crops`. Default: none.
     #[serde(default)]
     pub images: Option<PathBuf>,
+    /// How the faces in `images` were cropped; Aff-Wild2's `cropped_aligned` is `arcface112`. The weights state it, and a job that
+    /// crops otherwise is refused. Default: none; the weights state no crop.
+    #[serde(default)]
+    #[schemars(schema_with = "optional_crops")]
+    pub image_crop: Option<Crop>,
     /// Labels by people: a folder with files `<video>.txt` in ABAW's format at any depth, told apart by their first line. A path
     /// like `crops`. Default: none.
     #[serde(default)]

@@ -71,6 +71,10 @@ fn rules(job: &TrainJob, tree: &Node) -> Vec<Problem> {
             "there are no faces; add `crops` or `images` to [data]".into(),
         );
     }
+    if data.image_crop.is_some() && data.images.is_none() {
+        let message = "`data.image_crop` has no effect without `data.images`: crops of a run state theirs; leave it out";
+        refuse(&["data", "image_crop"], message.into());
+    }
     let named = |task| job.teacher(task).is_some();
     let kind = job.kind();
     if data.annotations.is_none() && !kind.tasks().iter().any(|&task| named(task)) {

@@ -7,16 +7,19 @@
 use super::archives::Archives;
 use super::error::TrainError;
 use super::labels::{Human, Labels, Teacher};
-use super::split;
+use super::split::held_out;
+use super::state::Identity;
 use crate::dataset::paths::SampleName;
-use crate::domain::{ACTION_UNITS, Crop, EXPRESSIONS, ModelKind, Task, VALENCE_AROUSAL};
+use crate::domain::{Crop, ModelKind, Task, hex};
 use crate::spec::TrainJob;
-use crate::train::annotations::{self, Annotations, Split};
+use crate::train::annotations::{self, Annotations, PassedOver, Person, Split};
+use crate::train::names::{Names, split};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
@@ -44,8 +47,8 @@ pub struct Sample {
 enum Place {
     /// Bytes of an archive, by its index among [`Corpus::archives`].
     Member { archive: usize, start: u64, length: u64 },
-    /// A file.
-    File(PathBuf),
+    /// A file, and its bytes and time of change, seconds and nanoseconds, when it was found.
+    File(PathBuf, (u64, i64, i64)),
 }
 
 /// All faces that can be trained on or scored.
@@ -56,8 +59,8 @@ pub struct Corpus {
     pub held_out: Vec<bool>,
     /// The faces, by video, frame, face.
     pub samples: Vec<Sample>,
-    /// How the faces were cropped.
-    pub crop: Option<String>,
+    /// How faces were cropped: one recipe, and nothing of those of which it is not known.
+    crops: BTreeSet<Option<String>>,
     /// What is not as one might think; training goes on.
     pub warnings: Vec<String>,
     archives: Archives,
@@ -73,7 +76,7 @@ impl Corpus {
             videos: Vec::new(),
             held_out: Vec::new(),
             samples: Vec::new(),
-            crop: None,
+            crops: BTreeSet::new(),
             warnings: Vec::new(),
             archives: Archives::default(),
         };
@@ -82,7 +85,7 @@ impl Corpus {
             corpus.read_crops(crops, job, &mut names)?;
         }
         if let Some(images) = &job.data.images {
-            corpus.read_images(images, &mut names)?;
+            corpus.read_images(images, job.data.image_crop, &mut names)?;
         }
         corpus.name(names);
         let people = match &job.data.annotations {
@@ -92,7 +95,24 @@ impl Corpus {
         corpus.annotate(&people)?;
         let kind = job.kind();
         corpus.keep_labelled(kind)?;
-        corpus.held_out = split::held_out(&corpus.videos, job)?;
+        let sides = held_out(&corpus.videos, &people, job)?;
+        corpus.held_out = sides.held_out;
+        if let Some([trained, held_out]) = sides.namesakes {
+            corpus.warnings.push(format!(
+                "`{trained}` is trained on and `{held_out}` is held out: videos of one name in different folders are taken for different \
+                 footage; if they are recordings of the same, list both in `validation.videos`"
+            ));
+        }
+        if let Some(names) = PassedOver::list(&people.passed_over) {
+            corpus
+                .warnings
+                .push(format!("passed over beside the annotations: {names}"));
+        }
+        for (set, files) in &people.left_out {
+            corpus.warnings.push(format!(
+                "annotations of the {set} set are not trained on: files left out {files}"
+            ));
+        }
         corpus.warn(kind);
         Ok(corpus)
     }
@@ -101,6 +121,12 @@ impl Corpus {
     pub fn side(&self, held_out: bool) -> Vec<usize> {
         let of = |index: &usize| self.held_out[self.samples[*index].video] == held_out;
         (0..self.samples.len()).filter(of).collect()
+    }
+
+    /// How the faces were cropped, where that is known of all of them.
+    pub fn crop(&self) -> Option<&str> {
+        let first = self.crops.first()?.as_deref();
+        first.filter(|_| self.crops.len() == 1)
     }
 
     /// How a face is called in messages.
@@ -126,7 +152,7 @@ impl Corpus {
                 bytes.resize(*length as usize, 0);
                 self.archives.read(*archive, *start, &mut bytes)?;
             }
-            Place::File(path) => {
+            Place::File(path, _) => {
                 let file = File::open(path).map_err(TrainError::data(path))?;
                 file.take(MAX_BYTES)
                     .read_to_end(&mut bytes)
@@ -140,13 +166,13 @@ impl Corpus {
     pub fn place(&self, sample: usize) -> &Path {
         match &self.samples[sample].place {
             Place::Member { archive, .. } => self.archives.path(*archive),
-            Place::File(path) => path,
+            Place::File(path, _) => path,
         }
     }
 
-    /// A hash over everything that training sees of the corpus but the pixels: names, sides, labels, sizes.
-    pub fn identity(&self) -> String {
-        let mut hasher = Sha256::new();
+    /// What tells these faces, sides, labels and files from others; pixels are not looked at.
+    pub fn identity(&self) -> Identity {
+        let (mut hasher, mut pictures) = (Sha256::new(), Sha256::new());
         for (video, held_out) in self.videos.iter().zip(&self.held_out) {
             hasher.update(format!("{video}\n{held_out}\n"));
         }
@@ -160,15 +186,17 @@ impl Corpus {
             } = sample;
             let bytes = match place {
                 Place::Member { length, .. } => *length,
-                Place::File(_) => 0,
+                Place::File(_, stamp) => {
+                    pictures.update(format!("{video} {frame} {stamp:?}\n"));
+                    0
+                }
             };
             hasher.update(format!("{video} {frame} {face} {bytes} {labels:?}\n"));
         }
-        hasher
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        Identity {
+            faces: hex(&hasher.finalize()),
+            pictures: hex(&pictures.finalize()),
+        }
     }
 
     fn read_crops(
@@ -228,7 +256,7 @@ impl Corpus {
             };
             let labels = Labels {
                 human: Human::default(),
-                teacher: teacher(&text, job)
+                teacher: Teacher::read(&text, job)
                     .map_err(|cause| format!("frame {frame} of `{video}`: {cause}"))?,
             };
             self.take_crop(text.get("crop").and_then(Value::as_str))?;
@@ -248,20 +276,26 @@ impl Corpus {
         Ok(())
     }
 
+    /// Takes note of how faces were cropped, if that is known.
     fn take_crop(&mut self, crop: Option<&str>) -> Result<(), String> {
-        match (&self.crop, crop) {
-            (None, Some(crop)) => self.crop = Some(crop.into()),
-            (Some(first), Some(crop)) if first != crop => {
-                return Err(format!(
-                    "has faces cropped by `{crop}` beside others by `{first}`; train on one recipe, as a model sees one"
-                ));
-            }
-            _ => {}
+        if let (Some(crop), Some(other)) = (
+            crop,
+            self.crops.iter().flatten().find(|other| Some(&***other) != crop),
+        ) {
+            return Err(format!(
+                "has faces cropped by `{crop}` beside others by `{other}`; train on one recipe, as a model sees one"
+            ));
         }
+        self.crops.insert(crop.map(String::from));
         Ok(())
     }
 
-    fn read_images(&mut self, images: &Path, names: &mut BTreeMap<String, usize>) -> Result<(), TrainError> {
+    fn read_images(
+        &mut self,
+        images: &Path,
+        crop: Option<Crop>,
+        names: &mut BTreeMap<String, usize>,
+    ) -> Result<(), TrainError> {
         let before = self.samples.len();
         for path in files(images, &["jpg", "jpeg", "png", "bmp", "webp"])? {
             let number = path
@@ -276,13 +310,15 @@ impl Corpus {
                 let cause = format!("is numbered below {IMAGE_BASE}, which is frame 0");
                 return Err(TrainError::Data { path, cause });
             };
+            let file = path.metadata().map_err(TrainError::data(&path))?;
+            let stamp = (file.len(), file.mtime(), file.mtime_nsec());
             let next = names.len();
             self.samples.push(Sample {
                 video: *names.entry(video.to_owned()).or_insert(next),
                 frame,
                 face: 0,
                 labels: Labels::default(),
-                place: Place::File(path),
+                place: Place::File(path, stamp),
             });
         }
         if self.samples.len() == before {
@@ -293,8 +329,15 @@ impl Corpus {
                 cause,
             });
         }
-        let aligned = self.take_crop(Some(Crop::Arcface112.name()));
-        aligned.map_err(|cause| TrainError::Data {
+        if crop.is_none() {
+            self.warnings.push(format!(
+                "`{}`: how these faces were cropped is not stated, so the weights state no crop, and jobs that crop faces refuse them; \
+                 add `image_crop` to [data]",
+                images.display()
+            ));
+        }
+        let stated = self.take_crop(crop.map(Crop::name));
+        stated.map_err(|cause| TrainError::Data {
             path: images.into(),
             cause,
         })
@@ -316,18 +359,28 @@ impl Corpus {
 
     /// Gives each face what people said of its frame. Where a frame has several faces, it cannot be told whom they meant.
     fn annotate(&mut self, people: &Annotations) -> Result<(), TrainError> {
-        let videos = &self.videos;
-        let mut named: BTreeMap<&str, &str> = BTreeMap::new();
-        for video in videos {
-            let stem = split::stem(video);
-            let path = &video[..video.rfind(stem).unwrap_or(0)];
-            if let Some(other) = named.insert(stem, path).filter(|other| *other != path)
-                && people.persons.contains_key(stem)
-            {
+        let names = Names::of(self.videos.iter().map(String::as_str));
+        let mut annotated: BTreeMap<&str, Vec<(&str, &Person)>> = BTreeMap::new();
+        for (name, person) in &people.persons {
+            let fit = names.fit(name);
+            if let Some(other) = fit.iter().find(|video| split(video).0 != split(fit[0]).0) {
                 return Err(TrainError::Corpus(format!(
-                    "the annotations of `{stem}` fit `{other}{stem}` and `{path}{stem}`; which one they speak of cannot be told: \
-                     rename one of them, with its annotations"
+                    "the annotations of `{name}` fit `{}` and `{other}`; which one they speak of cannot be told: rename one of them, or \
+                     put their annotations into folders called as theirs",
+                    fit[0]
                 )));
+            }
+            for video in fit {
+                let others = annotated.entry(video).or_default();
+                let same = |(_, other): &&(&str, &Person)| {
+                    Task::ALL.iter().any(|task| person.has(*task) && other.has(*task))
+                };
+                if let Some((other, _)) = others.iter().find(same) {
+                    return Err(TrainError::Corpus(format!(
+                        "the annotations `{other}` and `{name}` both fit `{video}`; leave one of them out"
+                    )));
+                }
+                others.push((name, person));
             }
         }
         for faces in self
@@ -335,9 +388,9 @@ impl Corpus {
             .chunk_by_mut(|a, b| (a.video, a.frame) == (b.video, b.frame))
         {
             let [sample] = faces else { continue };
-            let person = people.persons.get(split::stem(&videos[sample.video]));
-            if let Some(truth) = person.and_then(|person| person.frames.get(&sample.frame)) {
-                sample.labels.human = Human::from(truth);
+            let persons = annotated.get(&*self.videos[sample.video]).into_iter().flatten();
+            for truth in persons.filter_map(|(_, person)| person.frames.get(&sample.frame)) {
+                sample.labels.human.add(&Human::from(truth));
             }
         }
         Ok(())
@@ -400,50 +453,4 @@ fn files(path: &Path, endings: &[&str]) -> Result<Vec<PathBuf>, TrainError> {
         }
     }
     Ok(files)
-}
-
-/// What teachers said, out of a sample's JSON.
-fn teacher(text: &Map<String, Value>, job: &TrainJob) -> Result<Teacher, String> {
-    let mut teacher = Teacher::default();
-    for &task in job.kind().tasks() {
-        let Some(model) = job.teacher(task) else { continue };
-        match task {
-            Task::Va => teacher.va = Some(outputs(text, model, "", VALENCE_AROUSAL, |_| f64::NAN)?),
-            Task::Expr => teacher.expr = Some(outputs(text, model, "expr_", EXPRESSIONS, f64::ln)?),
-            Task::Au => teacher.au = Some(outputs(text, model, "", ACTION_UNITS, |p| (p / (1.0 - p)).ln())?),
-        }
-    }
-    Ok(teacher)
-}
-
-/// A head's outputs: logits, or where only probabilities were kept, `logit` of them.
-fn outputs<const N: usize>(
-    text: &Map<String, Value>,
-    model: &str,
-    prefix: &str,
-    names: [&str; N],
-    logit: impl Fn(f64) -> f64,
-) -> Result<[f32; N], String> {
-    // A probability that was rounded to 0 or 1 has no finite logit.
-    const TINY: f64 = 1e-7;
-    let mut outputs = [0.0; N];
-    for (output, name) in outputs.iter_mut().zip(names) {
-        let key = format!("{model}_{prefix}{name}");
-        let number = |key: &str| text.get(key).and_then(Value::as_f64);
-        let probability = || number(&format!("{key}_p")).map(|p| logit(p.clamp(TINY, 1.0 - TINY)));
-        let value = number(&key)
-            .or_else(probability)
-            .filter(|value| value.is_finite());
-        *output = value.ok_or_else(|| {
-            let known = text
-                .keys()
-                .filter_map(|key| key.strip_suffix("_expr_Neutral").or(key.strip_suffix("_valence")));
-            let known: Vec<&str> = known.collect();
-            format!(
-                "has no number `{key}`; is `{model}` a model of that run? It has {}",
-                known.join(", ")
-            )
-        })? as f32;
-    }
-    Ok(outputs)
 }

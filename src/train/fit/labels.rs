@@ -1,7 +1,9 @@
 //! What is known of one face: by people, and by teachers.
 
-use crate::domain::{ACTION_UNITS, EXPRESSIONS, Task};
+use crate::domain::{ACTION_UNITS, EXPRESSIONS, Task, VALENCE_AROUSAL};
+use crate::spec::TrainJob;
 use crate::train::metrics::{Truth, Units};
+use serde_json::{Map, Value};
 
 /// Labels of one face. A task may have both kinds, one, or none.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -68,6 +70,66 @@ pub fn argmax(values: &[f32]) -> usize {
         }
     }
     best
+}
+
+impl Teacher {
+    /// What a job's teachers said, out of the JSON beside a crop.
+    ///
+    /// # Errors
+    /// One of them said nothing there.
+    pub fn read(text: &Map<String, Value>, job: &TrainJob) -> Result<Self, String> {
+        let mut said = Self::default();
+        for &task in job.kind().tasks() {
+            let Some(model) = job.teacher(task) else { continue };
+            match task {
+                Task::Va => said.va = Some(outputs(text, model, "", VALENCE_AROUSAL, |_| f64::NAN)?),
+                Task::Expr => said.expr = Some(outputs(text, model, "expr_", EXPRESSIONS, f64::ln)?),
+                Task::Au => said.au = Some(outputs(text, model, "", ACTION_UNITS, |p| (p / (1.0 - p)).ln())?),
+            }
+        }
+        Ok(said)
+    }
+}
+
+/// A head's outputs: logits, or where only probabilities were kept, `logit` of them.
+fn outputs<const N: usize>(
+    text: &Map<String, Value>,
+    model: &str,
+    prefix: &str,
+    names: [&str; N],
+    logit: impl Fn(f64) -> f64,
+) -> Result<[f32; N], String> {
+    // A probability that was rounded to 0 or 1 has no finite logit.
+    const TINY: f64 = 1e-7;
+    let mut outputs = [0.0; N];
+    for (output, name) in outputs.iter_mut().zip(names) {
+        let key = format!("{model}_{prefix}{name}");
+        let number = |key: &str| text.get(key).and_then(Value::as_f64);
+        let probability = || number(&format!("{key}_p")).map(|p| logit(p.clamp(TINY, 1.0 - TINY)));
+        let value = number(&key)
+            .or_else(probability)
+            .filter(|value| value.is_finite());
+        *output = value.ok_or_else(|| {
+            let known = text
+                .keys()
+                .filter_map(|key| key.strip_suffix("_expr_Neutral").or(key.strip_suffix("_valence")));
+            let known: Vec<&str> = known.collect();
+            format!(
+                "has no number `{key}`; is `{model}` a model of that run? It has {}",
+                known.join(", ")
+            )
+        })? as f32;
+    }
+    Ok(outputs)
+}
+
+impl Human {
+    /// Takes what another one says of tasks that this one says nothing of.
+    pub fn add(&mut self, other: &Self) {
+        self.va = self.va.or(other.va);
+        self.expr = self.expr.or(other.expr);
+        self.au = self.au.or(other.au);
+    }
 }
 
 impl From<&Truth> for Human {

@@ -64,10 +64,21 @@ struct Record {
     version: u32,
     job: Value,
     data: String,
+    /// Of the pictures outside tar files; a checkpoint of an older affectmill does not say.
+    #[serde(default)]
+    pictures: Option<String>,
     progress: Progress,
 }
 
 const VERSION: u32 = 1;
+
+/// What tells the data of one training from another's: two hashes.
+pub struct Identity {
+    /// Over names, sides and labels of the faces, and the sizes of those in tar files.
+    pub faces: String,
+    /// Over sizes and dates of pictures outside tar files.
+    pub pictures: String,
+}
 
 /// The output folder of a training.
 pub struct Folder {
@@ -75,7 +86,7 @@ pub struct Folder {
     /// What a checkpoint must say of its job.
     job: Value,
     /// What a checkpoint must say of its data.
-    data: String,
+    data: Identity,
 }
 
 /// What a checkpoint holds.
@@ -93,7 +104,7 @@ impl Folder {
     ///
     /// # Errors
     /// The folder cannot be made.
-    pub fn open(job: &TrainJob, data: String) -> Result<Self, TrainError> {
+    pub fn open(job: &TrainJob, data: Identity) -> Result<Self, TrainError> {
         let path = job.output.path.clone();
         fs::create_dir_all(&path).map_err(|error| TrainError::Output {
             path: path.clone(),
@@ -158,8 +169,16 @@ impl Folder {
             let keys = differences(&record.job, &ours);
             return Err(other(&format!("is of a job with another {}", keys.join(", "))));
         }
-        if record.data != self.data {
+        if record.data != self.data.faces {
             return Err(other("was made from other faces, labels or held-out videos"));
+        }
+        if record
+            .pictures
+            .is_some_and(|pictures| pictures != self.data.pictures)
+        {
+            return Err(other(
+                "was made from other pictures: sizes or dates of files in `data.images` have changed since",
+            ));
         }
         let names: Vec<String> = weights
             .tensors
@@ -202,7 +221,8 @@ impl Folder {
         let record = Record {
             version: VERSION,
             job: self.job.clone(),
-            data: self.data.clone(),
+            data: self.data.faces.clone(),
+            pictures: Some(self.data.pictures.clone()),
             progress: progress.clone(),
         };
         let record = serde_json::to_string(&record).map_err(|error| self.unwritten(&error.into()))?;
@@ -343,6 +363,8 @@ fn decisive(job: &TrainJob) -> Value {
         ("train", "patience"),
         ("data", "crops"),
         ("data", "images"),
+        // The weights' mark alone follows from it.
+        ("data", "image_crop"),
         ("data", "annotations"),
         ("start", "body"),
         ("start", "weights"),

@@ -344,7 +344,7 @@ impl<'a> Trainer<'a> {
         (progress.epoch, progress.batch, progress.loss) = (epoch.epoch, 0, 0);
         let best = rank(progress, &epoch, self.job.output.keep);
         if progress.best.iter().any(|kept| kept.epoch == epoch.epoch) {
-            let crop = self.corpus.crop.as_deref();
+            let crop = self.corpus.crop();
             self.folder.keep(&self.model, crop, epoch.epoch, &self.progress)?;
         }
         self.folder

@@ -58,7 +58,7 @@ fn people_label_the_frames_that_their_rows_are_about() {
     ))
     .unwrap();
     assert_eq!(corpus.videos, ["a", "b_left", "b_right", "c"]);
-    assert_eq!(corpus.crop.as_deref(), Some("arcface112"));
+    assert_eq!(corpus.crop(), None);
     let found: Vec<(usize, u64, Human)> = corpus
         .samples
         .iter()
@@ -113,6 +113,90 @@ fn recordings_of_one_person_never_stand_on_both_sides() {
         let sides: BTreeSet<bool> = corpus.held_out.iter().copied().collect();
         assert_eq!(sides.len(), 2, "share {share}");
     }
+}
+
+#[test]
+fn a_video_of_one_name_for_every_subject_is_trained_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: String, text: &str| {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    for (subject, set) in [
+        ("s1", "Train_Set"),
+        ("s2", "Train_Set"),
+        ("s3", "Validation_Set"),
+        ("s4", "Test_Set"),
+    ] {
+        write(format!("faces/{subject}/video/00001.jpg"), "");
+        write(
+            format!("annotations/VA/{set}/{subject}/video.txt"),
+            &format!("valence,arousal\n0.{},0\n", &subject[1..]),
+        );
+    }
+    write("annotations/README.txt".into(), "Whom to cite.\n");
+    let valence = |corpus: &Corpus| -> Vec<Option<[f32; 2]>> {
+        corpus
+            .samples
+            .iter()
+            .map(|sample| sample.labels.human.va)
+            .collect()
+    };
+    for (by, held_out) in [("annotations", vec![false, false, true]), ("share", vec![])] {
+        let corpus = Corpus::read(&job(folder.path(), &[&format!("validation.by={by}")])).unwrap();
+        // What people said of the test set is not learnt from.
+        assert_eq!(corpus.videos, ["s1/video", "s2/video", "s3/video"]);
+        assert_eq!(
+            valence(&corpus),
+            [0.1, 0.2, 0.3].map(|valence| Some([valence, 0.0]))
+        );
+        assert!(
+            held_out.is_empty() || corpus.held_out == held_out,
+            "{:?}",
+            corpus.held_out
+        );
+        for words in [
+            "videos of one name in different folders",
+            "README.txt (`Whom to cite.`",
+            "the test set",
+        ] {
+            assert!(
+                corpus.warnings.iter().any(|warning| warning.contains(words)),
+                "{:?}",
+                corpus.warnings
+            );
+        }
+    }
+    let sets = ["validation.by=videos", "validation.videos=[\"s2/video\"]"];
+    let corpus = Corpus::read(&job(folder.path(), &sets)).unwrap();
+    assert_eq!(corpus.held_out, [false, true, false]);
+}
+
+#[test]
+fn names_are_held_against_annotations_however_accents_are_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    affwild(folder.path());
+    let (composed, decomposed) = ("caf\u{e9}", "cafe\u{301}");
+    fs::rename(
+        folder.path().join("faces/c"),
+        folder.path().join("faces").join(decomposed),
+    )
+    .unwrap();
+    let annotations = folder.path().join("annotations/VA_Set/Validation_Set");
+    fs::rename(
+        annotations.join("c.txt"),
+        annotations.join(format!("{composed}.txt")),
+    )
+    .unwrap();
+    let sets = [
+        "validation.by=videos",
+        &format!("validation.videos=[{composed:?}]"),
+    ];
+    let corpus = Corpus::read(&job(folder.path(), &sets)).unwrap();
+    assert_eq!(corpus.videos[3], decomposed);
+    assert_eq!(corpus.samples[6].labels.human.va, Some([1.0, 1.0]));
+    assert_eq!(corpus.held_out, [false, false, false, true]);
 }
 
 #[test]
