@@ -2,6 +2,7 @@
 
 use super::{Failure, existing, exit, print};
 use crate::coordinator;
+use crate::report::labels::in_words;
 use crate::report::render::{self, ApartError, FindError};
 use std::ffi::OsString;
 use std::fs::Permissions;
@@ -17,8 +18,9 @@ const ENDINGS: [&str; 4] = ["mp4", "m4v", "mov", "mkv"];
 ///
 /// The video comes out as H.264, the displayed way up, each frame at its own time, with its sound copied; --sheet gives a
 /// contact sheet. A frame that was not sampled shows the labels of the one before it. What is drawn is what the first
-/// trained model of each task says, unless --model names another. The video must be the one that was labelled: its size and
-/// the time of each labelled frame are compared.
+/// trained model of each task says, unless --model names another; what untrained weights say is left out unless --model names
+/// them, and then marked in the picture. The video must be the one that was labelled: its size and the time of each labelled
+/// frame are compared.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -79,6 +81,13 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         &args.sheet,
     )?;
     let written = args.film.as_deref().map(beside).transpose()?;
+    for (model, tasks) in render::left_out(&found.task.job, args.model.as_deref()) {
+        let outputs: Vec<&str> = tasks.into_iter().map(in_words).collect();
+        eprintln!(
+            "not drawn, because the weights of {model} are untrained: {}; --model {model} draws them, marked",
+            outputs.join(", ")
+        );
+    }
     found.task.model = args.model;
     found.task.film = written.as_ref().map(|file| file.path().to_owned());
     found.task.sheet = args.sheet.clone().map(|sheet| (sheet, args.frames.into()));

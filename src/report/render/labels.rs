@@ -1,7 +1,7 @@
 //! The labels of one video, frame by frame, from its part.
 
 use super::RenderError;
-use crate::dataset::JobRecord;
+use crate::dataset::{JobRecord, ModelRecord};
 use crate::domain::{ACTION_UNITS, EXPRESSIONS, Rect, Task};
 use crate::report::page::parts::{self, Rows, having};
 use std::path::PathBuf;
@@ -34,6 +34,8 @@ pub struct FaceLabel {
     pub valence_arousal: Option<[f32; 2]>,
     /// Probability of each action unit.
     pub units: Option<[f32; ACTION_UNITS.len()]>,
+    /// Whether untrained weights speak, by task in output order.
+    pub untrained: [bool; Task::ALL.len()],
 }
 
 /// Which model speaks for each task: its number among those that have the task.
@@ -42,6 +44,30 @@ struct Speakers {
     plane: Option<usize>,
     expressions: Option<usize>,
     units: Option<usize>,
+    untrained: [bool; Task::ALL.len()],
+}
+
+/// Which model speaks for a task, by its number among those that have it: the one that is asked for, else the first trained one.
+fn speaker(job: &JobRecord, task: Task, asked: Option<&str>) -> Option<usize> {
+    let named = having(job, task).position(|model| Some(model.name.as_str()) == asked);
+    named.or_else(|| having(job, task).position(|model| !model.untrained))
+}
+
+/// Untrained models whose labels are not drawn because no trained one has their task, with these tasks.
+pub fn left_out<'a>(job: &'a JobRecord, asked: Option<&str>) -> Vec<(&'a str, Vec<Task>)> {
+    let silent: Vec<Task> = Task::ALL
+        .into_iter()
+        .filter(|task| speaker(job, *task, asked).is_none())
+        .collect();
+    let of = |model: &'a ModelRecord| {
+        let tasks = silent.iter().copied().filter(|task| model.tasks().contains(task));
+        (model.name.as_str(), tasks.collect::<Vec<_>>())
+    };
+    job.models
+        .iter()
+        .map(of)
+        .filter(|(_, tasks)| !tasks.is_empty())
+        .collect()
 }
 
 /// Reads the labels of one video.
@@ -60,10 +86,10 @@ pub struct LabelReader<'a> {
 impl<'a> LabelReader<'a> {
     /// `count` rows from `first` on, as `model` says, where it has the task; else as the first trained model does.
     pub fn new(job: &'a JobRecord, part: PathBuf, first: u64, count: u64, model: Option<&str>) -> Self {
-        let speaker = |task| {
-            let wanted = having(job, task).position(|candidate| Some(candidate.name.as_str()) == model);
-            let trained = having(job, task).position(|candidate| !candidate.untrained);
-            wanted.or(trained).or(having(job, task).next().map(|_| 0))
+        let speaker = |task| speaker(job, task, model);
+        let untrained = |task| {
+            let speaks = speaker(task).and_then(|at| having(job, task).nth(at));
+            speaks.is_some_and(|model| model.untrained)
         };
         Self {
             job,
@@ -76,6 +102,7 @@ impl<'a> LabelReader<'a> {
                 plane: speaker(Task::Va),
                 expressions: speaker(Task::Expr),
                 units: speaker(Task::Au),
+                untrained: Task::ALL.map(untrained),
             },
         }
     }
@@ -86,6 +113,7 @@ impl<'a> LabelReader<'a> {
             plane,
             expressions,
             units,
+            ..
         } = self.speakers;
         let mut names = Vec::new();
         for (task, at) in [(Task::Expr, expressions), (Task::Va, plane), (Task::Au, units)] {
@@ -156,5 +184,6 @@ fn face(rows: &Rows, row: usize, index: i32, speakers: Speakers) -> FaceLabel {
         units: speakers
             .units
             .map(|model| rows.units[model].each_ref().map(|column| column[row])),
+        untrained: speakers.untrained,
     }
 }

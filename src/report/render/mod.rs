@@ -13,6 +13,7 @@ mod sheet;
 
 pub use apart::{ApartError, have_drawn, serve};
 pub use find::{FindError, Found, find};
+pub use labels::left_out;
 
 use crate::dataset::{JobRecord, SourceKind};
 use crate::domain::{Micros, Size, VideoKey};

@@ -3,7 +3,7 @@
 
 use super::canvas::Canvas;
 use super::labels::{FaceLabel, FrameLabels};
-use crate::domain::{ACTION_UNITS, EXPRESSIONS};
+use crate::domain::{ACTION_UNITS, EXPRESSIONS, Task};
 use embedded_graphics::pixelcolor::{Rgb888, WebColors};
 use embedded_graphics::prelude::RgbColor;
 
@@ -35,6 +35,8 @@ const BAR: i32 = 44;
 /// Drawn pixels of the plane's side.
 const PLANE: i32 = 45;
 const GAP: i32 = 3;
+/// Stands over figures that mean nothing.
+const UNTRAINED: &str = "UNTRAINED";
 
 /// The colour of a face's box: that of its track, else of its index.
 pub fn colour(face: &FaceLabel) -> Rgb888 {
@@ -79,6 +81,9 @@ fn draw_face(canvas: &mut Canvas, face: &FaceLabel) {
     };
     if let Some(class) = face.class {
         title += &format!(" {}", EXPRESSIONS[usize::from(class)]);
+        if face.untrained[Task::Expr as usize] {
+            title += &format!(" {UNTRAINED}");
+        }
     }
     let above = y - canvas.text_height() - 2 * scale;
     plate(canvas, x, above.max(0), &title, colour);
@@ -96,6 +101,8 @@ struct Panel {
     plane: i32,
     /// Names of active action units, three to a line.
     units: Vec<String>,
+    /// The blocks over which a word says that they mean nothing: expressions, plane, units.
+    untrained: [bool; 3],
 }
 
 impl Panel {
@@ -113,11 +120,20 @@ impl Panel {
             let names: Vec<&str> = active.map(|(name, _)| *name).collect();
             names.chunks(3).map(|pair| pair.join(" ")).collect()
         });
+        let blocks = [
+            (bars > 0, Task::Expr),
+            (plane > 0, Task::Va),
+            (!units.is_empty(), Task::Au),
+        ];
+        let untrained = blocks.map(|(shown, task)| shown && face.untrained[task as usize]);
+        let words = untrained.iter().filter(|untrained| **untrained).count();
+        let rows = (units.len() + words) as i32 * row;
         Self {
             width: width + 2 * GAP * scale,
-            height: bars + plane + units.len() as i32 * row + if bars + plane > 0 { GAP * scale } else { 0 },
+            height: bars + plane + rows + if bars + plane > 0 { GAP * scale } else { 0 },
             plane,
             units,
+            untrained,
         }
     }
 
@@ -140,6 +156,13 @@ impl Panel {
         canvas.shade(left, top, self.width, self.height, 0.65);
         let x = left + GAP * scale;
         let mut y = top + GAP * scale;
+        let word = |canvas: &mut Canvas, y: &mut i32, untrained: bool| {
+            if untrained {
+                canvas.text(x, *y, UNTRAINED, Rgb888::new(255, 120, 120));
+                *y += row;
+            }
+        };
+        word(canvas, &mut y, self.untrained[0]);
         if let Some(probabilities) = face.expressions {
             let bars = x + canvas.text_width("Neu ");
             for (class, probability) in probabilities.into_iter().enumerate() {
@@ -162,10 +185,12 @@ impl Panel {
             }
             y += GAP * scale;
         }
+        word(canvas, &mut y, self.untrained[1]);
         if let Some(point) = face.valence_arousal {
             self.plane(canvas, point, (x, y));
             y += self.plane;
         }
+        word(canvas, &mut y, self.untrained[2]);
         for line in &self.units {
             canvas.text(x, y, line, Rgb888::new(240, 240, 240));
             y += row;
