@@ -12,7 +12,8 @@
 # While task 0 waits to come back, the others have nothing to do with its own server. Where tasks are preempted often, a
 # server outside (AFFECTMILL_QUEUE) keeps them busy.
 
-# Yours to change: how many, what each gets, and for how long.
+# Yours to change: how many, what each gets, and for how long. GPUs in any of Slurm's forms: --gpus=a100:2, --gres=gpu:4,
+# --gpus-per-node=2, --gpus=0 for the CPU alone; MIG instances get a worker each.
 #SBATCH --job-name=affectmill
 #SBATCH --array=0-3
 #SBATCH --gpus=1
@@ -39,8 +40,31 @@ address=${AFFECTMILL_ADDRESS:-$(scontrol --oneliner show node "$SLURMD_NODENAME"
 task=${SLURM_ARRAY_JOB_ID:?start it by sbatch, as an array}_$SLURM_ARRAY_TASK_ID
 # What task 0 tells the others, in one line: `open QUEUE [USER PASSWORD]`, in the end `done CODE`.
 board=$job.$SLURM_ARRAY_JOB_ID
-gpus=${SLURM_GPUS:-0}
 server='' coordinator='' worker='' canary='' heard='' again=0 failures=0 stopping=''
+
+# The GPUs that the node gave, as CUDA is told: indices, UUIDs or MIG instances, with commas between them.
+devices=${CUDA_VISIBLE_DEVICES:-}
+case $devices in NoDevFiles | -1) devices='' ;; esac
+
+# How many there are of a list with commas.
+count() { [ -z "$1" ] || tr ',' '\n' <<<"$1" | grep -c .; }
+
+# How many GPUs the task was given. What was asked for may be typed: `a100:2`, or `a100:2,v100:1`.
+gpus_given() {
+    local asked=${SLURM_GPUS:-${SLURM_GPUS_PER_NODE:-${SLURM_GPUS_PER_TASK:-}}}
+    if [ "$asked" = 0 ]; then
+        echo 0
+    elif [[ ${SLURM_GPUS_ON_NODE:-} =~ ^[0-9]+$ ]]; then
+        echo "$SLURM_GPUS_ON_NODE"
+    elif [ -n "$devices" ]; then
+        count "$devices"
+    elif [ -n "${SLURM_JOB_GPUS:-}" ]; then
+        count "$SLURM_JOB_GPUS"
+    else
+        tr ',' '\n' <<<"$asked" | awk -F: '{ sum += $NF } END { print sum + 0 }'
+    fi
+}
+gpus=$(gpus_given)
 
 say() { printf '%s %s: %s\n' "$(date +%T)" "$task" "$*"; }
 leads() { [ "$SLURM_ARRAY_TASK_ID" = 0 ]; }
@@ -74,7 +98,8 @@ finish() {
 # The server goes last, so that what is given back reaches it.
 # shellcheck disable=SC2317 # called by the trap
 cleanup() {
-    stop "$worker" "$coordinator"
+    # shellcheck disable=SC2086 # a word for each process
+    stop $worker "$coordinator"
     stop "$server" "$canary"
     rm -rf "$scratch"
 }
@@ -114,13 +139,29 @@ coordinate() {
     coordinator=$!
 }
 
-label() {
-    local options=(--threads $((${SLURM_CPUS_PER_TASK:-1} / (gpus > 1 ? gpus : 1))))
-    # Rather none than a node whose GPU is out of order: the CPU would be slow, and label differently.
-    if [ "$gpus" != 0 ]; then options+=(--all-gpus); fi
+# A process that labels on the GPUs it is shown.
+work() { # OPTION...
     # The job is posted when it is planned, which may take long.
-    "$affectmill" worker --queue "$queue" --job "$name" --wait 86400 "${options[@]}" &
-    worker=$!
+    "$affectmill" worker --queue "$queue" --job "$name" --wait 86400 "$@" &
+    worker="$worker $!"
+}
+
+label() {
+    local cpus=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}} device
+    local threads=$((cpus / (gpus > 1 ? gpus : 1)))
+    local options=(--threads $((threads > 1 ? threads : 1)))
+    worker=''
+    case $gpus,$devices in
+        0,*) work "${options[@]}" ;;
+        # Of MIG instances CUDA shows a process one.
+        *,MIG-*)
+            for device in ${devices//,/ }; do
+                CUDA_VISIBLE_DEVICES=$device work "${options[@]}" --all-gpus
+            done
+            ;;
+        # Rather none than a node whose GPU is out of order: the CPU would be slow, and label differently.
+        *) work "${options[@]}" --all-gpus ;;
+    esac
 }
 
 if leads; then
@@ -150,7 +191,8 @@ while [ -z "$stopping" ]; do
         say "the NATS server has ended"
         break
     fi
-    line='' state=''
+    ended='' line='' state=''
+    for pid in $worker; do lives "$pid" || ended=$pid; done
     { read -r line <"$board"; } 2>/dev/null
     read -r state queue user password <<<"$line"
     if [ "$state" = "done" ]; then
@@ -158,18 +200,21 @@ while [ -z "$stopping" ]; do
         exit "$queue"
     elif [ "$line" != "$heard" ] && ((SECONDS >= again)); then
         # The first word of task 0, or a new one: it came back, and its server is another.
-        stop "$worker"
+        # shellcheck disable=SC2086
+        stop $worker
         if [ -n "$user" ]; then export NATS_USER=$user NATS_PASSWORD=$password; fi
         heard=$line
         label
-    elif [ -n "$worker" ] && ! lives "$worker"; then
-        wait "$worker"
+    elif [ -n "$ended" ]; then
+        wait "$ended"
         code=$?
         case $code in
             0) ;; # the run is finished, which task 0 will say in a moment
             2) finish 2 ;; # what is wrong here does not mend
             *) ((++failures < 5)) || finish "$code" ;;
         esac
+        # shellcheck disable=SC2086
+        stop $worker
         worker='' heard='' again=$((SECONDS + 5))
     fi
     pause 1
@@ -179,7 +224,8 @@ say "drains"
 pause 0.5
 # Slurm signals every process of a task that it requeues, preempts or cancels, but only this script when the time is up. A
 # second TERM would stop at once what the first one drains.
-if lives "$canary"; then stop "$worker" "$coordinator"; else await "$worker" "$coordinator"; fi
+# shellcheck disable=SC2086
+if lives "$canary"; then stop $worker "$coordinator"; else await $worker "$coordinator"; fi
 # Slurm brings back by itself what it preempts, and what somebody cancels must stay away.
 if [ "$(squeue --noheader --jobs="$task" --format=%T)" = RUNNING ]; then
     say "comes back"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs jobs/slurm.sh for real, on a Slurm of one machine that it sets up on loopback and tears down: as an array of three;
+# Runs jobs/slurm.sh for real, on a Slurm of one machine that it sets up on loopback and tears down: with GPUs (of which the
+# machine needs none) asked for in several forms; as an array of three;
 # with a task preempted in the midst; with task 0, and its server, taken away in the midst. Each time the job must end by
 # itself, with labels that are byte for byte those of a plain run, and leave no process behind. What is cancelled stays away.
 #
@@ -68,6 +69,9 @@ start_slurm() {
     munged --foreground --force --key-file="$home/munge/key" --socket="$home/munge/socket" --pid-file="$home/munge/pid" \
         --seed-file="$home/munge/seed" --log-file="$home/munge/log" >/dev/null 2>&1 &
     daemons+=($!)
+    # Four GPUs that are none: Slurm wants a device, and takes their numbers from their names.
+    for n in 0 1 2 3; do ln -s /dev/null "$home/gpu$n"; done
+    echo "Name=gpu Type=a100 File=$home/gpu[0-3]" >"$home/gres.conf"
     cat >"$home/slurm.conf" <<END
 ClusterName=test
 SlurmctldHost=$host(127.0.0.1)
@@ -94,7 +98,8 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SchedulerParameters=sched_interval=1,bf_interval=1,sched_min_interval=0
 SlurmdParameters=config_overrides
-NodeName=$host NodeAddr=127.0.0.1 CPUs=8
+GresTypes=gpu
+NodeName=$host NodeAddr=127.0.0.1 CPUs=8 Gres=gpu:a100:4
 PartitionName=all Nodes=$host Default=YES MaxTime=INFINITE State=UP
 END
     export SLURM_CONF=$home/slurm.conf
@@ -206,6 +211,41 @@ make_project
 say "a plain run labelled $clips clips of $frames frames"
 start_slurm
 say "Slurm $(sinfo --version | cut -d' ' -f2) is up"
+
+# How the script calls its workers: CUDA_VISIBLE_DEVICES, threads, `all` for --all-gpus. The program only writes it down, and ends
+# the run then.
+mkdir bin
+cat >bin/affectmill <<'END'
+#!/usr/bin/env bash
+if [ "$1" = run ]; then
+    until [ -s "$CALLS" ]; do sleep 0.1; done
+    exit 0
+fi
+trap 'kill %1; exit 75' TERM
+sed -E 's/^(\S*) worker .*--threads ([0-9]+)( --all-gpus)?$/\1 \2\3/; s/ --all-gpus/ all/' <<<"${CUDA_VISIBLE_DEVICES-unset} $*" >>"$CALLS"
+sleep 60 & wait $!
+END
+chmod +x bin/affectmill
+sed '/^#SBATCH --gpus/d' "$recipe" >bin/slurm.sh
+gpus() { # EXPECTED OPTION...
+    local expected=$1 found
+    shift
+    rm -f "$home/calls" work/gpus.toml.*
+    (cd work && CALLS=$home/calls AFFECTMILL=$home/bin/affectmill AFFECTMILL_QUEUE=nats://nowhere:1 sbatch --wait --array=0 \
+        --cpus-per-task=4 --mem=0 --time=10 --output="gpus-%a.log" "$@" "$home/bin/slurm.sh" gpus.toml >/dev/null) \
+        || fail "$*: $(cat work/gpus-0.log)"
+    found=$(paste -sd ';' "$home/calls")
+    # Without GPUs Slurm leaves the variable out, or sets it to nothing of use.
+    [[ $found =~ ^($expected)$ ]] || fail "$*: '$found', not '$expected'"
+    say "$*: $found"
+}
+gpus '(unset|NoDevFiles|) 4' --gpus=0
+gpus '0 4 all' --gpus=1
+gpus '0,1 2 all' --gpus=a100:2
+gpus '0,1,2,3 1 all' --gres=gpu:4
+gpus '0,1 2 all' --gres=gpu:a100:2
+gpus '0,1 2 all' --gpus-per-node=2
+await_gone gpus
 
 id=$(submit array)
 for _ in $(seq 300); do [ ! -e "work/array.toml.$id" ] || break; sleep 0.1; done
