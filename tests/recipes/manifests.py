@@ -1,10 +1,12 @@
-"""Holds jobs/kubernetes.yaml, jobs/nats-values.yaml and jobs/Dockerfile against what others publish and what the repository has.
+"""Holds jobs/kubernetes.yaml, jobs/keda.yaml, jobs/nats-values.yaml and jobs/Dockerfile against what others publish and what the
+repository has.
 
 Usage: manifests.py REPOSITORY NATS_SERVER [AFFECTMILL]. With the program, the image's packages are held against what it is
 linked with (on Debian).
 
 The manifests are validated against Kubernetes' own schemas (PyPI kubernetes-validate carries them), the job in them against
-schemas/job.schema.json, the server's users by a real server.
+schemas/job.schema.json, the server's users by a real server. No package for Python carries KEDA's schema: its fields stand below.
+That the queue is where jobs/keda.yaml looks for it is a test of its own, with a real server (tests/suite/cluster.rs).
 """
 
 import copy
@@ -109,14 +111,132 @@ schema = json.loads((repository / "schemas/job.schema.json").read_text())
 job = tomllib.loads(by_name["ConfigMap", "affectmill-job"]["data"]["job.toml"])
 amiss = [error.message for error in jsonschema.Draft202012Validator(schema).iter_errors(job)]
 assert not amiss, f"{amiss}: is schemas/job.schema.json up to date?"
-args = container(workers["spec"])["args"]
-given = dict(zip(args, args[1:]))
+
+
+def options(spec):
+    command, *rest = container(spec)["args"]
+    assert command == "worker"
+    return dict((option + "=").split("=")[:2] for option in rest)
+
+
+given = options(workers["spec"])
 assert given["--queue"] == job["run"]["queue"] and given["--job"] == job["run"]["name"]
 assert given["--scratch"] == job["run"]["scratch"]
 assert container(coordinator["spec"])["args"] == ["run", "/job/job.toml"]
 drain = job["run"].get("drain_seconds", 25)
 assert workers["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > drain
 print("the job in them is valid, and the workers look for it where it is posted")
+
+# ---- threads by the CPU request ---------------------------------------------------------------------------------------
+
+# Whole CPUs, rounded up, as resourceFieldRef has them without a divisor.
+assert container(workers["spec"])["env"] == [
+    {"name": "THREADS", "valueFrom": {"resourceFieldRef": {"resource": "requests.cpu"}}}
+]
+assert given["--threads"] == "$(THREADS)" and "cpu" in container(workers["spec"])["resources"]["requests"]
+refused(lambda spec: container(spec)["env"][0]["valueFrom"]["resourceFieldRef"].pop("resource"))
+
+# ---- KEDA -------------------------------------------------------------------------------------------------------------
+
+# The fields of keda.sh/v1alpha1 ScaledJob (KEDA 2.12 to 2.18), its own ones; what a job is, Kubernetes says.
+integer, string, strings = {"type": "integer"}, {"type": "string"}, {"type": "array", "items": {"type": "string"}}
+positive = {"type": "string", "pattern": "^[1-9][0-9]*$"}
+
+
+def fields(required, **properties):
+    return {"type": "object", "required": required, "properties": properties, "additionalProperties": False}
+
+
+SCALED_JOB = fields(
+    ["apiVersion", "kind", "metadata", "spec"],
+    apiVersion={"const": "keda.sh/v1alpha1"},
+    kind={"const": "ScaledJob"},
+    metadata={"type": "object", "required": ["name"]},
+    spec=fields(
+        ["jobTargetRef", "triggers"],
+        jobTargetRef={"type": "object"},
+        pollingInterval=integer,
+        minReplicaCount=integer,
+        maxReplicaCount=integer,
+        successfulJobsHistoryLimit=integer,
+        failedJobsHistoryLimit=integer,
+        envSourceContainerName=string,
+        rollout=fields([], strategy={"enum": ["default", "gradual"]}, propagationPolicy={"enum": ["background", "foreground"]}),
+        scalingStrategy=fields(
+            [],
+            strategy={"enum": ["default", "custom", "accurate", "eager"]},
+            customScalingQueueLengthDeduction=integer,
+            customScalingRunningJobPercentage=string,
+            pendingPodConditions=strings,
+            multipleScalersCalculation={"enum": ["max", "min", "avg", "sum"]},
+        ),
+        triggers={
+            "type": "array",
+            "minItems": 1,
+            "items": fields(
+                ["type", "metadata"],
+                type={"const": "nats-jetstream"},
+                name=string,
+                metricType={"enum": ["AverageValue", "Value"]},
+                authenticationRef=fields(["name"], name=string, kind=string),
+                # All values of a trigger are text.
+                metadata=fields(
+                    ["natsServerMonitoringEndpoint", "account", "stream", "consumer"],
+                    natsServerMonitoringEndpoint={"type": "string", "pattern": "^[a-z0-9.-]+:[0-9]+$"},
+                    account=string,
+                    stream=string,
+                    consumer=string,
+                    lagThreshold=positive,
+                    activationLagThreshold=positive,
+                    useHttps={"enum": ["true", "false"]},
+                ),
+            ),
+        },
+    ),
+)
+
+
+def amiss_in(scaled):
+    wrong = [error.message for error in jsonschema.Draft202012Validator(SCALED_JOB).iter_errors(scaled)]
+    if not wrong:
+        try:
+            validate({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "x"}, "spec": scaled["spec"]["jobTargetRef"]})
+        except kubernetes_validate.ValidationError as error:
+            wrong.append(error.message)
+    return wrong
+
+
+scaled = yaml.safe_load((jobs / "keda.yaml").read_text())
+assert not amiss_in(scaled), amiss_in(scaled)
+assert "namespace" not in scaled["metadata"]
+for change in (
+    lambda spec: spec.pop("triggers"),
+    lambda spec: spec.update(maxReplicas=4),
+    lambda spec: spec.update(pollingInterval="30s"),
+    lambda spec: spec["triggers"][0]["metadata"].update(lagThreshold=8),
+    lambda spec: spec["triggers"][0]["metadata"].pop("consumer"),
+    lambda spec: spec["jobTargetRef"].pop("template"),
+    lambda spec: container(spec["jobTargetRef"]).update(imagePullPolice="Always"),
+):
+    wrong = copy.deepcopy(scaled)
+    change(wrong["spec"])
+    assert amiss_in(wrong), "a wrong manifest passed: the validation proves nothing"
+    print(f"refused, as it should be: {amiss_in(wrong)[0][:90]}")
+
+# The same workers as those of the other manifest, started for one queue that is there.
+target, usual = scaled["spec"]["jobTargetRef"], copy.deepcopy(workers["spec"])
+assert options(target) == given | {"--wait": options(target)["--wait"]} and int(options(target)["--wait"]) <= 600
+container(usual)["args"] = container(target)["args"]
+assert target["template"] == usual["template"] and target["podFailurePolicy"] == usual["podFailurePolicy"]
+assert target["parallelism"] == target["completions"] == 1
+assert workers["metadata"]["labels"]["part"] == "workers", "the other workers can be left out by their label"
+assert not any("part" in manifest["metadata"].get("labels", {}) for manifest in manifests if manifest is not workers)
+looks_at = scaled["spec"]["triggers"][0]["metadata"]
+assert looks_at["stream"] == f"affectmill-{job['run']['name']}"
+# The port and the service that NATS' chart opens, whose release is called as the queue's host.
+host = job["run"]["queue"].removeprefix("nats://").split(":")[0]
+assert re.fullmatch(rf"{host}-headless\.[a-z0-9-]+\.svc\.cluster\.local:8222", looks_at["natsServerMonitoringEndpoint"])
+print("jobs/keda.yaml is valid, and its workers are those of jobs/kubernetes.yaml")
 
 # ---- NATS ------------------------------------------------------------------------------------------------------------
 

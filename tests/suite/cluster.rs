@@ -9,7 +9,8 @@ mod network;
 use network::Network;
 use serde_json::Value;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -314,6 +315,64 @@ fn the_recipes_are_what_kubernetes_docker_and_nats_take() {
         "{}",
         succeed(check.arg(nats::program()).arg(affectmill().get_program()))
     );
+}
+
+/// The answer of a server's monitoring port to what KEDA asks for.
+fn monitored(port: u16) -> Value {
+    let mut connection = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let path = "/jsz?acc=$G&consumers=true&config=true";
+    write!(connection, "GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+#[test]
+fn keda_finds_the_queue_where_its_manifest_says() {
+    let manifest = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/jobs/keda.yaml")).unwrap();
+    let said = |key: &str| {
+        let line = manifest
+            .lines()
+            .find_map(|line| line.trim().strip_prefix(&format!("{key}: ")));
+        line.unwrap().split(" #").next().unwrap().to_owned()
+    };
+    let project = Project::new().synthetic(3, 30);
+    let [port, monitor] = nats::free_ports(2)[..] else {
+        panic!("two ports")
+    };
+    let http = format!("http: \"127.0.0.1:{monitor}\"");
+    let cluster = Cluster {
+        server: Server::configured(&http, ([127, 0, 0, 1], port).into(), None),
+        project,
+        network: None,
+        job: said("stream").strip_prefix("affectmill-").unwrap().into(),
+    };
+    // What is neither done nor given up, as KEDA adds it up.
+    let lag = || -> Option<u64> {
+        let found =
+            |list: &Value, name: &str| list.as_array()?.iter().find(|one| one["name"] == name).cloned();
+        let account = found(&monitored(monitor)["account_details"], &said("account"))?;
+        let stream = found(&account["stream_detail"], &said("stream"))?;
+        let consumer = found(&stream["consumer_detail"], &said("consumer"))?;
+        Some(consumer["num_pending"].as_u64()? + consumer["num_ack_pending"].as_u64()?)
+    };
+    let mut run = Part::start({
+        let mut run = cluster.run("out", &[]);
+        run.arg("--json");
+        run
+    });
+    run.until("queued");
+    assert_eq!(lag(), Some(3), "{}", monitored(monitor));
+    let worker = Part::start(cluster.worker("w1"));
+    assert_eq!((worker.wait().0, run.wait().0), (Some(0), Some(0)));
+    assert_eq!(lag(), None, "a queue that is done with starts no worker");
+}
+
+#[test]
+fn the_slurm_script_gives_each_gpu_of_its_node_a_worker() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recipes/slurm_gpus.sh");
+    let told = succeed(Command::new("bash").arg(script));
+    assert!(told.ends_with("all good\n"), "{told}");
 }
 
 /// Minutes of a real Slurm, so only where there is time.
