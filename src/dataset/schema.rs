@@ -27,6 +27,8 @@ pub const META_MODELS: &str = "affectmill.models";
 pub const META_EXPRESSIONS: &str = "affectmill.expressions";
 /// Metadata key of the action unit order: a JSON array.
 pub const META_ACTION_UNITS: &str = "affectmill.action_units";
+/// Metadata key of the recipes by which faces were cropped that came as crops: a JSON array; absent where none did.
+pub const META_CROPPED_BY: &str = "affectmill.cropped_by";
 
 /// Columns of every label set, before those of its models.
 pub const FIXED_COLUMNS: usize = 12;

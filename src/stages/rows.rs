@@ -15,7 +15,7 @@ mod spans;
 mod videos;
 
 use crate::dataset::PartInfo;
-use crate::dataset::schema::LabelSchema;
+use crate::dataset::schema::{LabelSchema, META_CROPPED_BY};
 use crate::domain::{Face, FrameIndex, Micros, RowStatus, VideoKey};
 use crate::store::remedy;
 use columns::Columns;
@@ -23,6 +23,8 @@ use encoding::{HashedFile, properties};
 use numbers::Numbers;
 use parquet::arrow::ArrowWriter;
 use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -168,6 +170,8 @@ pub struct RowWriter {
     numbers: Numbers,
     last: Option<Last>,
     rows: u64,
+    /// Recipes of faces that were cropped before.
+    cropped_by: BTreeSet<String>,
 }
 
 impl RowWriter {
@@ -190,6 +194,7 @@ impl RowWriter {
             numbers: Numbers::default(),
             last: None,
             rows: 0,
+            cropped_by: BTreeSet::new(),
         })
     }
 
@@ -222,6 +227,13 @@ impl RowWriter {
         Ok(())
     }
 
+    /// Notes the recipe by which a face was cropped before it came here, for the part's metadata.
+    pub fn cropped_by(&mut self, recipe: &str) {
+        if !self.cropped_by.contains(recipe) {
+            self.cropped_by.insert(recipe.into());
+        }
+    }
+
     /// Ends the part: the file is whole and flushed to the disk.
     ///
     /// # Errors
@@ -229,6 +241,11 @@ impl RowWriter {
     pub fn finish(mut self) -> Result<PartInfo, RowError> {
         if self.columns.len() > 0 {
             self.write_batch()?;
+        }
+        if !self.cropped_by.is_empty() {
+            let recipes = serde_json::json!(self.cropped_by).to_string();
+            self.writer
+                .append_key_value_metadata(KeyValue::new(META_CROPPED_BY.into(), recipes));
         }
         let file = self
             .writer

@@ -14,6 +14,7 @@
 //! depend on its neighbours in a batch. Frames in flight are bounded by the channel, whose entries are prepared faces of
 //! 192 KiB or few pictures, and by what the finder holds back, whatever the length of the video.
 
+mod cropped;
 mod decoding;
 mod earlier;
 mod fetching;
@@ -39,6 +40,7 @@ use labelling::{Labelling, Writers};
 pub use spans::Spans;
 use spans::{CropStyle, Goal, Keeper, Mark};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::Instant;
@@ -148,6 +150,8 @@ struct Item {
 enum Content {
     /// A face, prepared: for each crop planar RGB `[3, 128, 128]`, normalised.
     Face(Face, Sample),
+    /// A face of a set of crops, prepared likewise.
+    Cropped(Face, Sample, Cropped),
     /// A picture on a GPU that is a face as a whole.
     Whole(Picture),
     /// There is no face in the frame.
@@ -156,6 +160,15 @@ enum Content {
     Picture(Picture, bool),
     /// The frame could not be decoded whole.
     Damaged,
+}
+
+/// What a set of crops has of a face beside its picture.
+#[derive(Default)]
+struct Cropped {
+    /// The file, where the models see it as it is.
+    jpeg: Option<Vec<u8>>,
+    /// How it was cropped.
+    recipe: Option<Arc<str>>,
 }
 
 /// The GPU that decodes, as the run's record and the worker's device say.

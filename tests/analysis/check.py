@@ -296,6 +296,7 @@ def check_webdataset(rows, folder):
         seen.add(key)
         assert sample["jpg"].shape == (128, 128, 3)
         assert sample["cls"] == CLASSES.index(row["student_expression"]) and labels["expression"] == row["student_expression"]
+        assert labels.pop("crop") == "arcface112"
         for name, value in labels.items():
             wanted = row.get(name, row.get(f"student_{name}"))
             same = list(value) == list(wanted) if name == "landmarks" else value == wanted

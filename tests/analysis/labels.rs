@@ -143,7 +143,7 @@ impl LabelSet {
                     if let (Some(cropper), Content::Face { .. }) = (&mut cropper, &row.content) {
                         let grey = vec![f32::from(line.frame as u8); 3 * 128 * 128];
                         let jpeg = cropper.jpeg(&grey).expect("a picture");
-                        cropper.push(&row, &jpeg).expect("a crop");
+                        cropper.push(&row, &jpeg, None).expect("a crop");
                     }
                 };
                 match &line.seen {

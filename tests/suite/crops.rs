@@ -1,7 +1,10 @@
 //! `[output] crops = "webdataset"`: the faces that the models saw, beside the labels.
 
 use super::common::*;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 /// Reads the shards with the package `webdataset`, and holds every sample against the row of its key in the labels (read
@@ -291,4 +294,148 @@ fn a_later_job_labels_the_crops_of_an_earlier_one() {
     let crops = format!("input.uri={:?}", out.join("crops"));
     let error = stderr(&project.run("none", &[&crops], 2));
     assert!(error.contains("mode = \"full_frame\""), "{error}");
+}
+
+/// Members of the tar files in a folder, by name.
+fn members(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut members = BTreeMap::new();
+    for shard in tree(folder).keys().filter(|name| name.ends_with(".tar")) {
+        let mut archive = tar::Archive::new(fs::File::open(folder.join(shard)).unwrap());
+        for member in archive.entries().unwrap() {
+            let mut member = member.unwrap();
+            let name = member.path().unwrap().to_str().unwrap().to_owned();
+            let mut bytes = Vec::new();
+            std::io::Read::read_to_end(&mut member, &mut bytes).unwrap();
+            assert!(members.insert(name, bytes).is_none());
+        }
+    }
+    members
+}
+
+#[test]
+fn crops_of_crops_keep_their_recipe_and_their_bytes() {
+    let project = project(&["mini_xception"]);
+    let sets = [
+        "output.crops=webdataset",
+        "sampling.mode=stride",
+        "sampling.stride=24",
+    ];
+    project.run("out", &sets, 0);
+    let detecting = fs::read_to_string(project.job()).unwrap();
+    // Each generation is labelled from the crops of the one before, at another quality.
+    let job = |input: &Path| {
+        let model = &detecting[detecting.find("[[models]]").unwrap()..];
+        let faces = "[faces]\nmode = \"full_frame\"\n";
+        fs::write(
+            project.job(),
+            format!("[input]\nuri = {input:?}\n{faces}{model}crops = \"webdataset\"\ncrop_quality = 50\n"),
+        )
+        .unwrap();
+    };
+    let first = members(&project.output("out/crops"));
+    assert_eq!(first.len(), 2 * 6);
+    let mut input = project.output("out/crops");
+    for generation in ["second", "third"] {
+        job(&input);
+        project.run(generation, &[], 0);
+        input = project.output(generation).join("crops");
+        let found = members(&input);
+        assert!(found.keys().eq(first.keys()));
+        for (name, bytes) in &found {
+            if name.ends_with(".jpg") {
+                assert!(bytes == &first[name], "{name} was encoded again");
+            } else {
+                let json: serde_json::Value = serde_json::from_slice(bytes).unwrap();
+                assert_eq!(json["crop"], "arcface112", "{name}");
+            }
+        }
+        let parts = tree(&project.output(generation).join("labels"));
+        let part = project
+            .output(generation)
+            .join("labels")
+            .join(parts.keys().next().unwrap());
+        let reader = SerializedFileReader::new(fs::File::open(part).unwrap()).unwrap();
+        let pairs = reader
+            .metadata()
+            .file_metadata()
+            .key_value_metadata()
+            .unwrap()
+            .clone();
+        let recipes = pairs.into_iter().find(|pair| pair.key == "affectmill.cropped_by");
+        assert_eq!(recipes.unwrap().value.unwrap(), "[\"arcface112\"]");
+    }
+
+    // Weights of another recipe are refused over either.
+    let square = project.output("square.safetensors");
+    let mut import = affectmill();
+    import
+        .arg("import-weights")
+        .arg(weights("mini_xception"))
+        .args(["--crop", "square", "-o"])
+        .arg(&square);
+    succeed(&mut import);
+    let square = format!("models.mini_xception.weights={square:?}");
+    for generation in ["out", "third"] {
+        job(&project.output(generation).join("crops"));
+        let told = stderr(&project.run(&format!("{generation}_square"), &[&square], 3));
+        assert!(
+            told.contains("cropped by `arcface112`") && told.contains("trained on faces cropped by `square`"),
+            "{told}"
+        );
+        assert!(rows(&project.output(&format!("{generation}_square"))).is_empty());
+    }
+
+    // What an export and a training make of the last states the recipe too, and a job that detects faces takes it.
+    let mut export = affectmill();
+    export
+        .arg("export")
+        .arg(project.output("third"))
+        .args(["--format", "webdataset", "-o"])
+        .arg(project.output("exported"));
+    succeed(&mut export);
+    let exported = members(&project.output("exported"));
+    let json = exported
+        .iter()
+        .find(|(name, _)| name.ends_with(".json"))
+        .unwrap()
+        .1;
+    assert_eq!(
+        serde_json::from_slice::<serde_json::Value>(json).unwrap()["crop"],
+        "arcface112"
+    );
+    let train = "[train]\nrecipe = \"teacher\"\ntask = \"expr\"\nepochs = 1\nepoch_share = 1.0\nbatch = 16\ntrainable_layers = 0\n\
+                 [data]\ncrops = \"third/crops\"\nexpr_teacher = \"mini_xception\"\n[validation]\nshare = 0.5\n\
+                 [output]\npath = \"model\"\n[run]\ndevice = \"cpu\"\nthreads = 1\n";
+    fs::write(project.output("train.toml"), train).unwrap();
+    succeed(affectmill().arg("train").arg(project.output("train.toml")));
+    fs::write(
+        project.job(),
+        detecting.replace("kind = \"mini_xception\"", "kind = \"teacher_expr\""),
+    )
+    .unwrap();
+    let student = format!(
+        "models.mini_xception.weights={:?}",
+        project.output("model/best.safetensors")
+    );
+    project.run("student", &[&sets[1..], &[&student]].concat(), 0);
+
+    // One face states another recipe than the others of its video: it is not labelled as they are.
+    let mixed = project.output("mixed");
+    fs::create_dir(&mixed).unwrap();
+    for shard in tree(&project.output("out/crops")).keys() {
+        let mut bytes = fs::read(project.output("out/crops").join(shard)).unwrap();
+        let stated = b"\"crop\":\"arcface112\"";
+        let at = bytes
+            .windows(stated.len())
+            .rposition(|found| found == stated)
+            .unwrap();
+        bytes[at..at + stated.len()].copy_from_slice(b"\"crop\":\"square\"    ");
+        fs::write(mixed.join(shard), bytes).unwrap();
+    }
+    job(&mixed);
+    let told = stderr(&project.command("mixed_out", &[]).output().unwrap());
+    assert!(
+        told.contains("states the crop `square`, and that of the video's first face `arcface112`"),
+        "{told}"
+    );
 }

@@ -1,7 +1,7 @@
 //! Tar shards for trainers: each face as the models saw it, with labels under names that do not tell which model gave them.
 //!
-//! A sample is `<video>/<frame>-<face>` with `jpg`; `json`: key, time, track and box of the row and the outputs of the models chosen,
-//! such as `valence`, `expr_Happiness`, `AU12_p`; and `cls`, the index of the expression, where a model has expressions.
+//! A sample is `<video>/<frame>-<face>` with `jpg`; `json`: key, time, track, box and crop recipe of the row and the outputs of the
+//! models chosen, such as `valence`, `expr_Happiness`, `AU12_p`; and `cls`, the index of the expression, where a model has expressions.
 
 use super::Exported;
 use super::folder::Folder;
@@ -140,7 +140,9 @@ fn copy(
         let outputs = renamed
             .iter()
             .map(|(column, plain)| (plain.clone(), said(column)));
-        let sample: Map<String, Value> = fixed.chain(outputs).collect();
+        // How it was cropped, which whoever learns from it or labels it must know.
+        let crop = row.get("crop").map(|crop| ("crop".to_owned(), crop.clone()));
+        let sample: Map<String, Value> = fixed.chain(outputs).chain(crop).collect();
         append(
             shard,
             &name.to_string(),

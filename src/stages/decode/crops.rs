@@ -5,7 +5,7 @@
 
 use super::error::DecodeError;
 use super::images::{self, BadImage};
-use super::{DecodeOptions, DecodedFrame, Picture, native};
+use super::{CroppedFace, DecodeOptions, DecodedFrame, native};
 use crate::dataset::paths::SampleName;
 use crate::dataset::{ErrorClass, Trouble};
 use crate::domain::{Face, FrameIndex, Micros, Rect, VideoKey};
@@ -51,7 +51,11 @@ struct Said {
     box_h: f32,
     face_score: Option<f32>,
     landmarks: Option<[f32; 10]>,
+    crop: Option<String>,
 }
+
+/// What a file of JPEG begins with.
+const JPEG: [u8; 3] = [0xff, 0xd8, 0xff];
 
 impl CropReader {
     pub(super) fn open(path: &Path, video: &VideoKey, options: &DecodeOptions) -> Result<Self, DecodeError> {
@@ -109,9 +113,9 @@ impl CropReader {
         let (mut timestamp, mut faces) = (None, Vec::with_capacity(samples.len()));
         for (face, sample) in samples {
             match self.face(frame, face, &sample) {
-                Ok((face, at, picture)) => {
+                Ok((face, at)) => {
                     timestamp = at;
-                    faces.push((face, picture));
+                    faces.push(face);
                 }
                 Err(BadImage::Unreadable(cause)) => {
                     return Err(DecodeError::BrokeOff {
@@ -152,7 +156,7 @@ impl CropReader {
         frame: u64,
         face: i32,
         sample: &Sample,
-    ) -> Result<(Face, Option<Micros>, Picture), BadImage> {
+    ) -> Result<(CroppedFace, Option<Micros>), BadImage> {
         let corrupt = |cause: String| BadImage::Unfit(ErrorClass::Corrupt, cause);
         let (Some(jpeg), Some(json)) = (sample.jpeg, sample.json) else {
             return Err(corrupt("the sample has not both a .jpg and a .json".into()));
@@ -166,6 +170,15 @@ impl CropReader {
             );
             return Err(corrupt(cause));
         }
+        if said.crop != self.recipe {
+            let name =
+                |recipe: Option<&String>| recipe.map_or("no recipe".into(), |recipe| format!("`{recipe}`"));
+            return Err(corrupt(format!(
+                "its .json states the crop {}, and that of the video's first face {}",
+                name(said.crop.as_ref()),
+                name(self.recipe.as_ref())
+            )));
+        }
         let sides = [said.box_x, said.box_y, said.box_w, said.box_h];
         let numbers = sides
             .iter()
@@ -176,7 +189,8 @@ impl CropReader {
                 "its .json has an empty box, or a number beyond 32-bit floats".into(),
             ));
         }
-        let picture = images::decoded(&self.member(jpeg, images::MAX_BYTES)?, self.max_pixels)?;
+        let bytes = self.member(jpeg, images::MAX_BYTES)?;
+        let picture = images::decoded(&bytes, self.max_pixels)?;
         let face = Face {
             index: face,
             track: said.track,
@@ -189,7 +203,12 @@ impl CropReader {
             score: said.face_score,
             landmarks: said.landmarks,
         };
-        Ok((face, said.timestamp_us.map(Micros), picture))
+        let cropped = CroppedFace {
+            face,
+            picture,
+            jpeg: bytes.starts_with(&JPEG).then_some(bytes),
+        };
+        Ok((cropped, said.timestamp_us.map(Micros)))
     }
 
     fn member(&self, (start, length): (u64, u64), most: u64) -> Result<Vec<u8>, BadImage> {

@@ -71,8 +71,18 @@ pub struct DecodedFrame {
     pub key: bool,
     /// The picture; `None` when the frame exists but could not be decoded whole, and in a set of crops.
     pub picture: Option<Picture>,
-    /// In a set of crops: the faces of the frame, each with its crop; those that could not be decoded whole are missing.
-    pub faces: Vec<(Face, Picture)>,
+    /// In a set of crops: the faces of the frame; those that could not be decoded whole are missing.
+    pub faces: Vec<CroppedFace>,
+}
+
+/// A face of a set of crops.
+pub struct CroppedFace {
+    /// Where it was found.
+    pub face: Face,
+    /// Its crop.
+    pub picture: Picture,
+    /// The file of its crop, if it is JPEG.
+    pub jpeg: Option<Vec<u8>>,
 }
 
 /// A picture is larger than the job allows: in words.

@@ -33,8 +33,8 @@ pub struct CropWriter {
 }
 
 impl CropWriter {
-    /// Begins a shard in a file that is there, of faces cropped by the recipe `crop` and kept as JPEG of `quality` 1 to 100; what the
-    /// file held is lost.
+    /// Begins a shard in a file that is there, of faces cropped by the recipe `crop`, where a face states no other, and kept as JPEG of
+    /// `quality` 1 to 100; what the file held is lost.
     ///
     /// # Errors
     /// [`RowError::Io`] when the file cannot be opened.
@@ -79,11 +79,12 @@ impl CropWriter {
         Ok(bytes)
     }
 
-    /// Adds a row with a face, and its crop. After an error the shard is to be thrown away.
+    /// Adds a row with a face, its crop, and the recipe of the crop if it is not the shard's. After an error the shard is to be
+    /// thrown away.
     ///
     /// # Errors
     /// The row has no face or its outputs do not fit the models; or the file cannot be written.
-    pub fn push(&mut self, row: &Row<'_>, jpeg: &[u8]) -> Result<(), RowError> {
+    pub fn push(&mut self, row: &Row<'_>, jpeg: &[u8], recipe: Option<&str>) -> Result<(), RowError> {
         let Content::Face { face, outputs } = &row.content else {
             return Err(unfit(row, "a crop of a frame without a face"));
         };
@@ -92,7 +93,7 @@ impl CropWriter {
         let sample = Sample {
             row,
             face,
-            crop: self.crop,
+            crop: recipe.unwrap_or(self.crop),
             schema: &self.schema,
             numbers: &self.numbers,
         };
@@ -144,7 +145,7 @@ fn io_error(path: &Path, source: io::Error) -> RowError {
 struct Sample<'a> {
     row: &'a Row<'a>,
     face: &'a Face,
-    crop: &'static str,
+    crop: &'a str,
     schema: &'a LabelSchema,
     numbers: &'a Numbers,
 }

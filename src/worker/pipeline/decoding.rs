@@ -5,14 +5,15 @@ use super::input::{NotOpened, WithinReach};
 use super::spans::{Goal, Mark};
 use super::{Content, Item, PipelineError, Source};
 use crate::dataset::{ErrorClass, PlannedVideo, Seam, Trouble, VideoOutcome, VideoStatus};
-use crate::domain::{Crop, Face, FrameIndex, Micros, VideoKey};
-use crate::model::{INPUT_LEN, ModelError};
+use crate::domain::{Face, FrameIndex, Micros, VideoKey};
+use crate::model::{INPUT_LEN, ModelError, Sample};
 use crate::queue::{EarlierVideo, Lease};
 use crate::spec::FaceMode;
 use crate::stages::decode::{DecodeError, DecodeOptions, DecodedFrame, Picture, Sampler, VideoReader};
 use crate::stages::faces::{self, CropError, Cuts, InputMaker};
 use crate::store::StoreError;
 use crate::worker::heartbeat::Reports;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -120,8 +121,8 @@ pub(super) fn decode_shard(
 }
 
 /// Decoding of one video after the other.
-struct Frames<'a> {
-    source: &'a Source,
+pub(super) struct Frames<'a> {
+    pub source: &'a Source,
     inputs: InputMaker,
     cuts: Cuts,
     parts: Parts,
@@ -164,6 +165,7 @@ impl Frames<'_> {
                 return Ok(());
             }
         };
+        let recipe: Option<Arc<str>> = reader.recipe().map(Arc::from);
         self.cuts.clear();
         let mut sampler = Sampler::new(&self.source.job.sampling);
         let detect = self.source.job.faces.mode == FaceMode::Detect;
@@ -240,9 +242,11 @@ impl Frames<'_> {
                     contents.push(Content::Whole(picture));
                 }
                 (None, picture) => {
-                    let whole = picture.map(|picture| (faces::full_frame(&picture), picture));
-                    for (face, picture) in frame.faces.into_iter().chain(whole) {
-                        match self.prepare(face, &picture) {
+                    let whole = picture.map(|picture| self.prepare(faces::full_frame(&picture), &picture));
+                    let whole = whole.map(|face| face.map(|(face, input)| Content::Face(face, input)));
+                    let cropped = frame.faces.into_iter().map(|face| self.cropped(face, &recipe));
+                    for content in cropped.chain(whole) {
+                        match content {
                             Ok(content) => contents.push(content),
                             Err(CropError::Model(error)) => return Err(Abandoned::Model(error)),
                             Err(error) => outcome.note(Trouble {
@@ -371,9 +375,9 @@ impl Frames<'_> {
     }
 
     /// A face whose crop is the whole picture.
-    fn prepare(&mut self, face: Face, picture: &Picture) -> Result<Content, CropError> {
+    pub fn prepare(&mut self, face: Face, picture: &Picture) -> Result<(Face, Sample), CropError> {
         let room = self.input();
-        Ok(Content::Face(face, self.inputs.whole(picture, room)?))
+        Ok((face, self.inputs.whole(picture, room)?))
     }
 
     /// The faces of an earlier run, cut out of this frame.
@@ -475,21 +479,5 @@ impl Frames<'_> {
                 passing: false,
             }),
         }
-    }
-
-    /// Why crops by this recipe are not for the models, if they are not.
-    fn mistaken(&self, recipe: &str) -> Option<String> {
-        let is_recipe = Crop::ALL.iter().any(|crop| crop.name() == recipe);
-        let mut stated = self.source.trained_on.iter().zip(&self.source.job.models);
-        let (other, model) = stated.find_map(|(stated, model)| {
-            let other = stated
-                .as_deref()
-                .filter(|stated| is_recipe && *stated != recipe)?;
-            Some((other, &model.name))
-        })?;
-        Some(format!(
-            "its faces were cropped by `{recipe}`, and model `{model}` was trained on faces cropped by `{other}`; keep crops of \
-             that recipe, or take the faces over from the labels ([faces] mode = \"from_labels\")"
-        ))
     }
 }

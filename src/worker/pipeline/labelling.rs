@@ -1,7 +1,7 @@
 //! The labelling side of the pipeline: faces, batches, models, rows.
 
 use super::spans::Keeper;
-use super::{Content, Item, PipelineError};
+use super::{Content, Cropped, Item, PipelineError};
 use crate::commit;
 use crate::dataset::{Following, LabelSchema, PartInfo, SpanRecord, StageSeconds};
 use crate::domain::{Face, FrameIndex, Micros};
@@ -12,6 +12,7 @@ use crate::stages::infer::Engine;
 use crate::stages::rows::{self, CropWriter, Row, RowWriter, replay, span_schema};
 use crate::store::Store;
 use crate::worker::heartbeat::Reports;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Instant;
 
@@ -70,10 +71,18 @@ struct Pending {
 
 /// What a row is about.
 enum Shown {
-    /// With the JPEG of its crop, where crops are kept.
-    Face(Face, Vec<u8>),
+    Face(Face, Crop),
     NoFace,
     Damaged,
+}
+
+/// How a face was cut out.
+#[derive(Default)]
+struct Crop {
+    /// The crop, where crops are kept.
+    jpeg: Vec<u8>,
+    /// The recipe, where it is that of a set of crops and not the job's.
+    recipe: Option<Arc<str>>,
 }
 
 impl<'a> Labelling<'a> {
@@ -128,7 +137,7 @@ impl<'a> Labelling<'a> {
                 if let rows::Content::Face { .. } = row.content {
                     tally.1 += 1;
                     if let Some(crops) = kept_crops {
-                        crops.push(row, jpeg).map_err(|error| error.to_string())?;
+                        crops.push(row, jpeg, None).map_err(|error| error.to_string())?;
                     }
                 }
                 Ok(())
@@ -192,11 +201,13 @@ impl<'a> Labelling<'a> {
         };
         let (picture, cut) = match content {
             Content::Face(face, input) => {
-                let shown = self.face(face, &input)?;
-                if let Sample::Host(room) = input {
-                    // A full return channel only means that this buffer is not needed again.
-                    let _ = self.recycle.try_send(room);
-                }
+                let shown = self.face(face, &input, None)?;
+                self.give_back(input);
+                return self.hold(pending(shown));
+            }
+            Content::Cropped(face, input, cropped) => {
+                let shown = self.face(face, &input, Some(cropped))?;
+                self.give_back(input);
                 return self.hold(pending(shown));
             }
             Content::Whole(picture) => {
@@ -205,7 +216,7 @@ impl<'a> Labelling<'a> {
                 self.tally.seconds.faces += preparing.elapsed().as_secs_f64();
                 // The whole of a picture can always be prepared.
                 let input = made.map_err(CropError::of_model)?;
-                let shown = self.face(full_frame(&picture), &input)?;
+                let shown = self.face(full_frame(&picture), &input, None)?;
                 return self.hold(pending(shown));
             }
             Content::NoFace => return self.hold(pending(Shown::NoFace)),
@@ -279,7 +290,7 @@ impl<'a> Labelling<'a> {
                     // A face whose landmarks cannot be aligned is none.
                     Err(CropError::Prepare(_)) => continue,
                 };
-                let face = self.face(face, &input)?;
+                let face = self.face(face, &input, None)?;
                 self.hold(pending(face))?;
                 shown += 1;
                 if let Sample::Host(room) = input {
@@ -293,16 +304,26 @@ impl<'a> Labelling<'a> {
         Ok(())
     }
 
-    /// Hands a face to the models, and keeps its crop.
-    fn face(&mut self, face: Face, input: &Sample) -> Result<Shown, PipelineError> {
+    /// Lends memory out again.
+    fn give_back(&self, input: Sample) {
+        if let Sample::Host(room) = input {
+            // A full return channel only means that this buffer is not needed again.
+            let _ = self.recycle.try_send(room);
+        }
+    }
+
+    /// Hands a face to the models, and keeps its crop: of one that is a crop already, the very bytes.
+    fn face(&mut self, face: Face, input: &Sample, cropped: Option<Cropped>) -> Result<Shown, PipelineError> {
         self.engine.push(input)?;
         let writing = Instant::now();
-        let jpeg = match &self.crops {
-            Some(crops) => crops.jpeg(&input.first()?)?,
-            None => Vec::new(),
+        let Cropped { jpeg, recipe } = cropped.unwrap_or_default();
+        let jpeg = match (&self.crops, jpeg) {
+            (Some(_), Some(jpeg)) => jpeg,
+            (Some(crops), None) => crops.jpeg(&input.first()?)?,
+            (None, _) => Vec::new(),
         };
         self.tally.seconds.rows += writing.elapsed().as_secs_f64();
-        Ok(Shown::Face(face, jpeg))
+        Ok(Shown::Face(face, Crop { jpeg, recipe }))
     }
 
     /// Keeps a row until its batch was run.
@@ -347,12 +368,15 @@ impl<'a> Labelling<'a> {
                 content,
             };
             self.writer.push(&row)?;
-            let jpeg = match &pending.shown {
-                Shown::Face(_, jpeg) => jpeg.as_slice(),
-                Shown::NoFace | Shown::Damaged => &[],
-            };
-            if let (Some(crops), Shown::Face(..)) = (&mut self.crops, &pending.shown) {
-                crops.push(&row, jpeg)?;
+            let mut jpeg: &[u8] = &[];
+            if let Shown::Face(_, crop) = &pending.shown {
+                jpeg = &crop.jpeg;
+                if let Some(recipe) = &crop.recipe {
+                    self.writer.cropped_by(recipe);
+                }
+                if let Some(crops) = &mut self.crops {
+                    crops.push(&row, jpeg, crop.recipe.as_deref())?;
+                }
             }
             if let Some(spans) = &mut self.spans {
                 spans.push(&row, jpeg);

@@ -171,7 +171,8 @@ impl<'a> Keeper<'a> {
         };
         open.rows.push(row)?;
         if let (Some((crops, _)), false) = (&mut open.crops, jpeg.is_empty()) {
-            crops.push(row, jpeg)?;
+            // A set of crops has no spans, so the recipe is the job's.
+            crops.push(row, jpeg, None)?;
         }
         Ok(())
     }
