@@ -5,6 +5,7 @@ use super::{Failure, existing, exit, print};
 use crate::coordinator;
 use crate::report::export::{self, Format};
 use crate::report::labels::Labels;
+use crate::report::table::{self, Cells};
 use crate::report::text::plural;
 use clap::ValueEnum;
 use std::ffi::OsString;
@@ -29,6 +30,9 @@ pub struct Args {
     /// csv and jsonl hold all models unless some are named.
     #[arg(long, value_name = "NAME")]
     model: Vec<String>,
+    /// With csv: write text as it is, also where a spreadsheet would take it for a formula (= + - @ at its beginning).
+    #[arg(long)]
+    raw: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -63,10 +67,20 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         Told::Csv => Format::Csv,
         Told::Jsonl => Format::Jsonl,
     };
+    let cells = match (args.raw, format) {
+        (false, _) => Cells::Harmless,
+        (true, Format::Csv) => Cells::Raw,
+        (true, format) => {
+            return Err(Failure::usage(format!(
+                "--raw is for csv; {} has its names as they are",
+                format.name()
+            )));
+        }
+    };
     let store = existing(&args.output)?;
     let job = coordinator::read_job(&store).map_err(Failure::stopped)?;
     let labels = Labels::open(store, job).map_err(failure)?;
-    let exported = export::export(&labels, format, &args.out, &args.model).map_err(failure)?;
+    let exported = export::export(&labels, format, &args.out, &args.model, cells).map_err(failure)?;
     print(format!(
         "{} in {} of {}, in {}",
         plural(exported.rows, "row"),
@@ -74,6 +88,9 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         format.name(),
         args.out.display()
     ));
+    if let Some(told) = table::quoted_cells(exported.quoted_cells) {
+        eprintln!("{told}");
+    }
     if !exported.untrained.is_empty() {
         eprintln!(
             "UNTRAINED weights, labels that mean nothing: {}",

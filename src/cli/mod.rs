@@ -20,7 +20,7 @@ mod summary;
 mod train;
 mod worker;
 
-use crate::domain::Location;
+use crate::domain::{Location, visible};
 use crate::store::{Access, Store};
 use clap::{Parser, Subcommand};
 use std::ffi::OsStr;
@@ -138,7 +138,7 @@ pub fn run(cli: Cli) -> ExitCode {
             eprintln!(
                 "{}: {}",
                 console::style("error").red().bold().for_stderr(),
-                failure.message
+                visible(&failure.message)
             );
             ExitCode::from(failure.code)
         }
@@ -169,9 +169,9 @@ fn carry_out(command: Command) -> Result<u8, Failure> {
     }
 }
 
-/// Prints to standard output; a reader that went away (`| head`) is no error.
+/// Prints to standard output, without characters that act on a terminal; a reader that went away (`| head`) is no error.
 fn print(text: impl AsRef<str>) {
-    let _ = writeln!(std::io::stdout(), "{}", text.as_ref().trim_end());
+    let _ = writeln!(std::io::stdout(), "{}", visible(text.as_ref().trim_end()));
 }
 
 /// Prints a value as JSON.

@@ -2,6 +2,7 @@
 
 use super::{Failure, block_on, exit, print, print_json, run::failure};
 use crate::coordinator::{self, Outlook};
+use crate::domain::escaped;
 use crate::report::text;
 use crate::spec;
 use std::path::PathBuf;
@@ -50,10 +51,10 @@ fn render(outlook: &Outlook) -> String {
         format!("fingerprint {}", outlook.fingerprint),
     ];
     for (path, reason) in &outlook.skipped {
-        lines.push(format!("skipped     {path}: {reason}"));
+        lines.push(format!("skipped     {}: {}", escaped(path), escaped(reason)));
     }
     for (key, reason) in &outlook.unreadable {
-        lines.push(format!("unreadable  {key}: {reason}"));
+        lines.push(format!("unreadable  {key}: {}", escaped(reason)));
     }
     lines.join("\n")
 }

@@ -2,9 +2,10 @@
 
 use super::{Failure, existing, exit};
 use crate::coordinator;
+use crate::domain::escaped;
 use crate::report::labels::{LabelError, Labels, Quantity};
 use crate::report::query::{self, Answer, Question, Smooth};
-use crate::report::table::{self, Format};
+use crate::report::table::{self, Cells, Format};
 use crate::report::text::plural;
 use crate::runtime::write_atomic;
 use clap::{Subcommand, ValueEnum};
@@ -39,6 +40,9 @@ pub struct Args {
     /// Write the answer into this file instead of printing it.
     #[arg(short, long = "out", value_name = "FILE", global = true)]
     out: Option<PathBuf>,
+    /// In CSV, write text as it is, also where a spreadsheet would take it for a formula (= + - @ at its beginning).
+    #[arg(long, global = true)]
+    raw: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -167,12 +171,16 @@ pub fn run(args: Args) -> Result<u8, Failure> {
             "Parquet is not for a terminal: say where it belongs with -o FILE",
         ));
     }
+    if args.raw && format != Format::Csv {
+        return Err(Failure::usage("--raw is for CSV; add --format csv"));
+    }
+    let cells = if args.raw { Cells::Raw } else { Cells::Harmless };
     let store = existing(&args.output)?;
     let job = coordinator::read_job(&store).map_err(Failure::stopped)?;
     let labels = Labels::open(store, job).map_err(failure)?;
     let (question, smooth) = args.question.question();
     let answer = query::ask(&labels, &question, &args.model, smooth).map_err(failure)?;
-    tell(&answer, format, args.out.as_deref())?;
+    tell(&answer, format, cells, args.out.as_deref())?;
     note(&answer);
     Ok(exit::OK)
 }
@@ -185,14 +193,18 @@ pub(super) fn failure(error: LabelError) -> Failure {
     }
 }
 
-fn tell(answer: &Answer, format: Format, out: Option<&Path>) -> Result<(), Failure> {
+fn tell(answer: &Answer, format: Format, cells: Cells, out: Option<&Path>) -> Result<(), Failure> {
     let told = |error| failure(LabelError::Table(error));
     let mut shown = answer.table.clone();
     if let Some(of) = answer.of.as_ref().filter(|_| format != Format::Table) {
         shown = query::with_constant(shown, "of", of).map_err(told)?;
     }
     let wrapped = console::Term::stdout().size_checked().filter(|_| out.is_none());
-    let mut bytes = table::encode(&shown, format, wrapped.map(|(_, width)| width.into())).map_err(told)?;
+    let width = wrapped.map(|(_, width)| width.into());
+    let (mut bytes, quoted) = table::encode(&shown, format, cells, width).map_err(told)?;
+    if let Some(told) = table::quoted_cells(quoted) {
+        eprintln!("{told}");
+    }
     if format == Format::Table {
         let rows = plural(answer.table.height() as u64, "row");
         bytes.extend(format!("\n{rows}: {}\n", answer.caption).bytes());
@@ -211,8 +223,9 @@ fn tell(answer: &Answer, format: Format, out: Option<&Path>) -> Result<(), Failu
 fn note(answer: &Answer) {
     if let Some(first) = answer.without_times.first() {
         eprintln!(
-            "left out, without times to go by: {} (such as `{first}`); images get times by `[input] image_fps`",
-            plural(answer.without_times.len() as u64, "video")
+            "left out, without times to go by: {} (such as `{}`); images get times by `[input] image_fps`",
+            plural(answer.without_times.len() as u64, "video"),
+            escaped(first)
         );
     }
     if !answer.untrained.is_empty() {

@@ -21,7 +21,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     let job = coordinator::read_job(&store).map_err(Failure::stopped)?;
     let labels = Labels::open(store, job).map_err(failure)?;
     let tables = summary::read(&labels).map_err(failure)?;
-    print(summary::render(&tables));
+    print(summary::render(&tables).map_err(|error| failure(error.into()))?);
     let untrained: Vec<&str> = labels.job().untrained().collect();
     if !untrained.is_empty() {
         print(format!(

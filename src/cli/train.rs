@@ -2,6 +2,7 @@
 
 use super::{Failure, block_on, exit, print};
 use crate::coordinator::Signal;
+use crate::domain::escaped;
 use crate::report::curves::{self, Curve, Panel};
 use crate::report::text;
 use crate::runtime::write_atomic;
@@ -123,7 +124,10 @@ impl Shown {
         if matches!(event, Event::Epoch { .. } | Event::Finished { .. })
             && let Err(cause) = draw(&self.curves, &self.picture)
         {
-            eprintln!("warning: {}: {cause}", self.picture.display());
+            eprintln!(
+                "{}",
+                escaped(&format!("warning: {}: {cause}", self.picture.display()))
+            );
         }
         if self.json {
             print(serde_json::to_string(event).unwrap_or_default());
@@ -133,7 +137,7 @@ impl Shown {
             .line(event)
             .filter(|_| !self.quiet || matches!(event, Event::Warning { .. }))
         {
-            eprintln!("{line}");
+            eprintln!("{}", escaped(&line));
         }
     }
 

@@ -1,6 +1,6 @@
 //! The JSON records under `_affectmill/`. Each carries `version`; a reader refuses a version it does not know.
 
-use crate::domain::{Fingerprint, FrameIndex, Location, ShardId, VideoKey};
+use crate::domain::{Fingerprint, FrameIndex, Location, ShardId, VideoKey, escaped};
 use crate::spec::{Job, ModelRecord, ModelSpec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -226,10 +226,10 @@ impl VideoOutcome {
         })
     }
 
-    /// Notes trouble; what was noted first stays.
+    /// Notes trouble; what was noted first stays. Its text is for people: a path in it acts on no terminal, and breaks no line.
     pub fn note(&mut self, trouble: Trouble) {
         if self.error.is_none() {
-            self.error = Some(trouble.error);
+            self.error = Some(escaped(&trouble.error).into_owned());
             self.error_class = Some(trouble.class);
             self.error_frame = trouble.frame;
         }

@@ -1,5 +1,6 @@
 //! Identities that appear in files: video keys, shard ids, fingerprints.
 
+use super::escaped;
 use serde::{Deserialize, Serialize};
 use std::borrow::Borrow;
 use std::fmt;
@@ -64,9 +65,10 @@ impl From<VideoKey> for String {
     }
 }
 
+/// For people; [`as_str`](VideoKey::as_str) is the key itself.
 impl fmt::Display for VideoKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&escaped(&self.0))
     }
 }
 

@@ -9,6 +9,7 @@ mod ids;
 mod labels;
 mod location;
 mod outputs;
+mod shown;
 mod time;
 
 pub use face::Face;
@@ -17,4 +18,5 @@ pub use ids::{BadKey, Fingerprint, ShardId, VideoKey, hex};
 pub use labels::{ACTION_UNITS, Crop, EXPRESSIONS, ModelKind, Precision, RowStatus, Task, VALENCE_AROUSAL};
 pub use location::Location;
 pub use outputs::{BadOutputs, NamedOutputs, NetworkKind};
+pub use shown::{escaped, visible};
 pub use time::{FrameIndex, Micros, TimeBase};

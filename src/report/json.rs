@@ -1,6 +1,7 @@
 //! `--json`: one event a line on standard output.
 
 use super::Sink;
+use crate::domain::visible;
 use crate::events::Event;
 use std::io::Write;
 
@@ -11,7 +12,7 @@ impl Sink for Json {
     fn event(&mut self, event: &Event) {
         if let Ok(line) = serde_json::to_string(event) {
             // Nobody reads any more: the run itself goes on.
-            let _ = writeln!(std::io::stdout(), "{line}");
+            let _ = writeln!(std::io::stdout(), "{}", visible(&line));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! How far a run is, kept up to date from its events; bars and plain lines both read it.
 
 use super::text;
+use crate::domain::escaped;
 use crate::events::{Event, Totals};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -63,7 +64,8 @@ impl Progress {
                 let doing = "loading models".to_owned();
                 let host = host.iter().map(|host| format!("{host} "));
                 let gpu = gpu.iter().map(|gpu| format!(" ({gpu})"));
-                let device = host.chain([device.clone()]).chain(gpu).collect();
+                let device: String = host.chain([device.clone()]).chain(gpu).collect();
+                let device = escaped(&device).into_owned();
                 self.workers.insert(
                     *worker,
                     WorkerState {
@@ -81,7 +83,9 @@ impl Progress {
                 (state.planned, state.decoded) = (*frames, 0);
             }),
             Event::Opened { worker, video } => self.worker(*worker, |state| state.doing = video.to_string()),
-            Event::Waiting { worker, reason } => self.worker(*worker, |state| state.doing = reason.clone()),
+            Event::Waiting { worker, reason } => {
+                self.worker(*worker, |state| state.doing = escaped(reason).into_owned())
+            }
             Event::Progress { worker, frames, .. } => self.worker(*worker, |state| state.decoded = *frames),
             Event::ShardDone {
                 worker,

@@ -1,8 +1,9 @@
 //! `affectmill summary`: small tables of what is in a label set, made by Polars over the committed parts.
 
 use super::labels::{LabelError, Labels};
+use super::table::map_text;
 use crate::dataset::ModelRecord;
-use crate::domain::{EXPRESSIONS, Task};
+use crate::domain::{EXPRESSIONS, Task, escaped};
 use polars::prelude::*;
 
 /// Tables of a label set.
@@ -110,10 +111,13 @@ fn expressions(whole: &DataFrame, models: &[ModelRecord]) -> PolarsResult<Option
 }
 
 /// The tables as text.
-pub fn render(tables: &Tables) -> String {
-    let mut text = tables.videos.to_string();
+///
+/// # Errors
+/// Polars' own.
+pub fn render(tables: &Tables) -> PolarsResult<String> {
+    let mut text = map_text(&tables.videos, escaped)?.to_string();
     if let Some(expressions) = &tables.expressions {
         text += &format!("\nshare of faces by expression\n{expressions}");
     }
-    text
+    Ok(text)
 }

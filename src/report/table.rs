@@ -1,6 +1,8 @@
 //! A table as a terminal shows it, and as files hold it.
 
+use crate::domain::escaped;
 use polars::prelude::*;
+use std::borrow::Cow;
 use std::path::Path;
 
 /// How a table is told.
@@ -28,16 +30,84 @@ impl Format {
     }
 }
 
-/// The bytes of a table in a format; text is wrapped at `width`.
+/// What a spreadsheet takes for the beginning of a formula, or passes over before one.
+pub const FORMULA: [char; 7] = ['=', '+', '-', '@', '\t', '\r', '\n'];
+
+/// How text is written into CSV.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cells {
+    /// Text that a spreadsheet would take for a formula gets a `'` before it. Numbers stay numbers.
+    #[default]
+    Harmless,
+    /// As it is.
+    Raw,
+}
+
+/// Adds a table as CSV; returns how many cells got a `'`.
 ///
 /// # Errors
 /// Polars' own.
-pub fn encode(table: &DataFrame, format: Format, width: Option<usize>) -> PolarsResult<Vec<u8>> {
+pub fn csv(table: &DataFrame, cells: Cells, header: bool, bytes: &mut Vec<u8>) -> PolarsResult<u64> {
+    let mut changed = 0;
+    let mut table = map_text(table, |text| {
+        match text.starts_with(FORMULA) && cells == Cells::Harmless {
+            true => {
+                changed += 1;
+                Cow::Owned(format!("'{text}"))
+            }
+            false => Cow::Borrowed(text),
+        }
+    })?;
+    CsvWriter::new(bytes).include_header(header).finish(&mut table)?;
+    Ok(changed)
+}
+
+/// What to say of cells that got a `'`.
+pub fn quoted_cells(cells: u64) -> Option<String> {
+    (cells > 0).then(|| {
+        format!(
+            "{} a ' before them, because spreadsheets take text that begins with = + - @ for a formula; --raw writes it as it is",
+            match cells {
+                1 => "1 cell has".into(),
+                cells => format!("{cells} cells have"),
+            }
+        )
+    })
+}
+
+/// A table whose text is changed.
+///
+/// # Errors
+/// Polars' own.
+pub fn map_text(table: &DataFrame, mut change: impl FnMut(&str) -> Cow<'_, str>) -> PolarsResult<DataFrame> {
+    let column = |column: &Column| match column.dtype() {
+        DataType::String | DataType::Categorical(..) | DataType::Enum(..) => {
+            let texts = column.cast(&DataType::String)?;
+            let texts: StringChunked = texts.str()?.iter().map(|text| text.map(&mut change)).collect();
+            Ok(texts.with_name(column.name().clone()).into_column())
+        }
+        _ => Ok(column.clone()),
+    };
+    let columns = table.columns().iter().map(column).collect::<PolarsResult<_>>()?;
+    DataFrame::new(table.height(), columns)
+}
+
+/// The bytes of a table in a format; a table for people is wrapped at `width`, and cells of CSV are as `cells` says. Returns also
+/// how many of them got a `'`.
+///
+/// # Errors
+/// Polars' own.
+pub fn encode(
+    table: &DataFrame,
+    format: Format,
+    cells: Cells,
+    width: Option<usize>,
+) -> PolarsResult<(Vec<u8>, u64)> {
     let mut table = table.clone();
-    let mut bytes = Vec::new();
+    let (mut bytes, mut changed) = (Vec::new(), 0);
     match format {
         Format::Table => bytes = text(&table, width)?.into_bytes(),
-        Format::Csv => CsvWriter::new(&mut bytes).finish(&mut table)?,
+        Format::Csv => changed = csv(&table, cells, true, &mut bytes)?,
         Format::Json => {
             let writer = JsonWriter::new(&mut bytes);
             writer.with_json_format(JsonFormat::Json).finish(&mut table)?;
@@ -47,7 +117,7 @@ pub fn encode(table: &DataFrame, format: Format, width: Option<usize>) -> Polars
             ParquetWriter::new(&mut bytes).finish(&mut table)?;
         }
     }
-    Ok(bytes)
+    Ok((bytes, changed))
 }
 
 /// Aligned columns under their names. What is wider than `width` goes on below, each time behind the first column.
@@ -110,22 +180,10 @@ fn cells(column: &Column) -> PolarsResult<Vec<String>> {
         }
         _ => {
             let texts = column.cast(&DataType::String)?;
-            texts.str()?.iter().map(|value| value.map(escaped)).collect()
+            let shown = |value: &str| escaped(value).into_owned();
+            texts.str()?.iter().map(|value| value.map(shown)).collect()
         }
     };
     let values = values.into_iter().map(|value| value.unwrap_or("-".into()));
     Ok(std::iter::once(column.name().to_string()).chain(values).collect())
-}
-
-/// Text without what would break a line of a terminal.
-fn escaped(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            if c.is_control() {
-                c.escape_default().collect::<Vec<_>>()
-            } else {
-                vec![c]
-            }
-        })
-        .collect()
 }

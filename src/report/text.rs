@@ -1,14 +1,18 @@
 //! Events and figures as people read them.
 
 use crate::dataset::{ErrorClass, VideoStatus};
+use crate::domain::escaped;
 use crate::events::{Event, NotOk, Summary};
 use console::style;
+use serde_json::Value;
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// An event as lines of text, or `None` when it is not worth one. Styled; the caller's stream decides whether
-/// colours show.
+/// colours show. Nothing else in it acts on a terminal.
 pub fn lines(event: &Event) -> Option<String> {
-    Some(match event {
+    let event = harmless(event);
+    Some(match &*event {
         Event::RunStarted {
             output,
             workers,
@@ -120,6 +124,22 @@ pub fn lines(event: &Event) -> Option<String> {
     })
 }
 
+/// The event with every text in it escaped: names of videos, what went wrong, what a worker wrote last.
+fn harmless(event: &Event) -> Cow<'_, Event> {
+    let mut value = serde_json::to_value(event).unwrap_or_default();
+    escape(&mut value);
+    serde_json::from_value(value).map_or(Cow::Borrowed(event), Cow::Owned)
+}
+
+fn escape(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = escaped(text).into_owned(),
+        Value::Array(values) => values.iter_mut().for_each(escape),
+        Value::Object(values) => values.values_mut().for_each(escape),
+        _ => {}
+    }
+}
+
 /// Whether somebody should look at it.
 pub fn is_trouble(event: &Event) -> bool {
     matches!(
@@ -140,6 +160,7 @@ pub fn not_ok(video: &NotOk) -> String {
         class,
         error,
     } = video;
+    let error = escaped(error);
     let class = class.map_or(String::new(), |class| format!(" ({})", class.as_str()));
     let status = match status {
         VideoStatus::Partial => style(status.as_str()).yellow(),

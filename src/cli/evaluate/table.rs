@@ -1,7 +1,7 @@
 //! An evaluation as tables on a terminal.
 
 use super::Report;
-use crate::domain::Task;
+use crate::domain::{Task, escaped};
 use crate::report::text::{count, plural};
 use crate::train::annotations::PassedOver;
 use crate::train::calibration::TEMPERATURES;
@@ -232,14 +232,21 @@ fn text(value: &impl serde::Serialize) -> String {
 
 fn few(names: &[String]) -> String {
     let shown = names[..names.len().min(MOST_NAMES)].join(", ");
+    let shown = escaped(&shown);
     match names.len() {
         n if n > MOST_NAMES => format!("{shown}, … ({n} in all; --json lists them)"),
-        _ => shown,
+        _ => shown.into_owned(),
     }
 }
 
 /// Columns of equal width: the first `left` flush left, the others flush right.
 fn aligned(rows: &[Vec<String>], left: usize) -> String {
+    let shown = |row: &Vec<String>| {
+        row.iter()
+            .map(|cell| escaped(cell).into_owned())
+            .collect::<Vec<_>>()
+    };
+    let rows: Vec<Vec<String>> = rows.iter().map(shown).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter()

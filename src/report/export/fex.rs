@@ -9,7 +9,9 @@ use super::{Exported, of_task};
 use crate::dataset::ModelRecord;
 use crate::domain::Task;
 use crate::report::labels::{LabelError, Labels, Quantity, floats, integers};
+use crate::report::table::FORMULA;
 use polars::prelude::{PolarsResult, col};
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::str::FromStr;
 
@@ -74,7 +76,7 @@ pub(super) fn write(
             .iter()
             .map(|name| name.as_ref().map(|name| floats(rows, name)).transpose())
             .collect::<PolarsResult<_>>()?;
-        let input = quoted(video);
+        let input = quoted(&as_path(video));
         for row in 0..rows.height() {
             for side in &boxes {
                 number(text, side[row]);
@@ -105,6 +107,14 @@ fn number(text: &mut String, value: Option<f32>) {
         let _ = write!(text, "{value}");
     }
     text.push(',');
+}
+
+/// A video's path, which py-feat opens; one that a spreadsheet would take for a formula, in the spelling that no spreadsheet does.
+fn as_path(video: &str) -> Cow<'_, str> {
+    match video.starts_with(FORMULA) {
+        true => Cow::Owned(format!("./{video}")),
+        false => Cow::Borrowed(video),
+    }
 }
 
 /// A cell of CSV.

@@ -15,6 +15,7 @@ mod plain;
 mod webdataset;
 
 use super::labels::{LabelError, Labels, models_for};
+use super::table::Cells;
 use crate::dataset::ModelRecord;
 use crate::domain::Task;
 use folder::Folder;
@@ -58,12 +59,14 @@ pub struct Exported {
     pub files: u64,
     /// Rows, or samples, in them.
     pub rows: u64,
+    /// Cells of CSV that got a `'` before them.
+    pub quoted_cells: u64,
     /// Models that were asked and whose weights mean nothing.
     pub untrained: Vec<String>,
 }
 
 /// Exports a label set into a folder that is empty, missing, or holds an earlier export of the same; from the models named, where
-/// several could answer.
+/// several could answer. `cells` is for [`Format::Csv`].
 ///
 /// # Errors
 /// [`LabelError`]; among them that the format cannot be had from these labels, or that the folder is somebody else's.
@@ -72,6 +75,7 @@ pub fn export(
     format: Format,
     folder: &Path,
     models: &[String],
+    cells: Cells,
 ) -> Result<Exported, LabelError> {
     let tasks: &[Task] = match format {
         Format::Openface => &[Task::Au],
@@ -109,8 +113,8 @@ pub fn export(
         Format::Fex => fex::write(labels, &folder, &chosen)?,
         Format::Abaw => abaw::write(labels, &folder, &chosen)?,
         Format::Webdataset => webdataset::write(labels, &folder, &chosen)?,
-        Format::Csv => plain::write(labels, &folder, &asked, plain::Text::Csv)?,
-        Format::Jsonl => plain::write(labels, &folder, &asked, plain::Text::JsonLines)?,
+        Format::Csv => plain::write(labels, &folder, &asked, plain::Text::Csv, cells)?,
+        Format::Jsonl => plain::write(labels, &folder, &asked, plain::Text::JsonLines, cells)?,
     };
     let untrained = asked.iter().filter(|model| model.untrained);
     exported.untrained = untrained.map(|model| model.name.clone()).collect();

@@ -5,6 +5,7 @@ use super::folder::Folder;
 use super::per_video::put;
 use crate::dataset::{LabelSchema, ModelRecord};
 use crate::report::labels::{LabelError, Labels};
+use crate::report::table::{self, Cells};
 use polars::prelude::*;
 
 /// Which text.
@@ -26,6 +27,7 @@ pub(super) fn write(
     folder: &Folder,
     models: &[&ModelRecord],
     text: Text,
+    cells: Cells,
 ) -> Result<Exported, LabelError> {
     let job = labels.job();
     let models: Vec<ModelRecord> = models.iter().map(|&model| model.clone()).collect();
@@ -51,9 +53,7 @@ pub(super) fn write(
     labels.each_piece(&columns, |mut rows| {
         let mut bytes = Vec::new();
         match text {
-            Text::Csv => CsvWriter::new(&mut bytes)
-                .include_header(exported.rows == 0)
-                .finish(&mut rows)?,
+            Text::Csv => exported.quoted_cells += table::csv(&rows, cells, exported.rows == 0, &mut bytes)?,
             Text::JsonLines => JsonWriter::new(&mut bytes)
                 .with_json_format(JsonFormat::JsonLines)
                 .finish(&mut rows)?,

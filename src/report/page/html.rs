@@ -4,7 +4,7 @@ use super::figures::{Expressions, Figures, Moments, Plane, Units};
 use super::plots::{self, Bars, series, variable};
 use super::tables::{percent, plural};
 use super::{curves, tables};
-use crate::domain::{ACTION_UNITS, EXPRESSIONS};
+use crate::domain::{ACTION_UNITS, EXPRESSIONS, visible};
 use crate::report::text;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use plotters::style::RGBColor;
@@ -51,7 +51,8 @@ pub fn render(figures: &Figures) -> Result<String, serde_json::Error> {
             }
         }
     };
-    Ok(page.into_string())
+    // Markup holds no name; in text and JSON alike a name is shown and acts on nothing.
+    Ok(visible(&page.into_string()).into_owned())
 }
 
 fn labels(figures: &Figures) -> Markup {

@@ -34,7 +34,7 @@ impl Timelines {
     pub fn new(shown: &[&VideoOutcome], expressions: Option<usize>, units: Option<usize>) -> Self {
         let order: Vec<_> = shown
             .iter()
-            .map(|video| (video.key.to_string(), video.frames))
+            .map(|video| (video.key.as_str().to_owned(), video.frames))
             .collect();
         let empty = |(video, _): &(String, u64)| (video.clone(), vec![Sums::default(); BINS]);
         Self {

@@ -1,6 +1,7 @@
 //! Drawing in a process of its own: the video's bytes meet FFmpeg there, and what they break is that process.
 
 use super::{Task, draw};
+use crate::domain::escaped;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -93,7 +94,7 @@ pub fn have_drawn(task: &Task, mut command: Command) -> Result<u64, ApartError> 
     let words = words.join().unwrap_or_default();
     match end {
         Some(Said::Done(frames)) => Ok(frames),
-        Some(Said::Failed(cause)) => Err(ApartError::Failed(cause)),
+        Some(Said::Failed(cause)) => Err(ApartError::Failed(escaped(&cause).into_owned())),
         _ => Err(ApartError::Crashed {
             end: describe(status),
             frames,

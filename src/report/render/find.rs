@@ -4,7 +4,7 @@ use super::Task;
 use crate::commit::{self, CommitError};
 use crate::dataset::{JobRecord, PlannedVideo, SourceKind, paths};
 use crate::discover;
-use crate::domain::{Location, ShardId};
+use crate::domain::{Location, ShardId, escaped};
 use crate::plan::{self, Latest, PlanError};
 use crate::runtime::{Alike, ByName, nfc};
 use crate::store::{Access, Bucket, ScratchFolder, Store, StoreError};
@@ -115,7 +115,7 @@ pub fn find(store: &Store, job: JobRecord, video: &OsStr) -> Result<Found, FindE
     let outcome = &record.videos[at];
     if outcome.rows == 0 {
         return Err(no_rows(
-            outcome.error.clone().unwrap_or_else(|| "it has no frame".into()),
+            escaped(outcome.error.as_deref().unwrap_or("it has no frame")).into_owned(),
         ));
     }
     let first_row = record.videos[..at].iter().map(|video| video.rows).sum();

@@ -2,6 +2,7 @@
 
 use super::{Phase, Watched, gpus};
 use crate::dataset::StageSeconds;
+use crate::domain::visible;
 use crate::model::Load;
 use crate::report::text;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -32,7 +33,7 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .25rem 0; font-siz
 /// The page.
 pub fn page(watched: &Watched, loads: &[Load]) -> String {
     let (state, detail) = state(&watched.phase);
-    html! {
+    let page = html! {
         (DOCTYPE)
         html lang="en" {
             head {
@@ -53,8 +54,8 @@ pub fn page(watched: &Watched, loads: &[Load]) -> String {
                 (troubles(watched))
             }
         }
-    }
-    .into_string()
+    };
+    visible(&page.into_string()).into_owned()
 }
 
 fn state(phase: &Phase) -> (&str, Vec<String>) {
