@@ -1,6 +1,7 @@
 //! The events of a run in the log, among what the libraries say.
 
 use super::text;
+use crate::domain::visible;
 use crate::events::Event;
 use tracing::Level;
 
@@ -11,7 +12,7 @@ pub fn event(event: &Event) {
         ($level:expr) => {
             if tracing::enabled!(target: "affectmill::run", $level) {
                 let told = serde_json::to_string(event).unwrap_or_default();
-                tracing::event!(target: "affectmill::run", $level, "{told}");
+                tracing::event!(target: "affectmill::run", $level, "{}", visible(&told));
             }
         };
     }

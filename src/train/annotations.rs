@@ -255,8 +255,9 @@ impl Columns {
         }
         if let Some(units) = names.iter().map(|name| unit(name)).collect::<Option<Vec<_>>>() {
             let all = names.iter().zip(&units);
-            let unknown = all.filter_map(|(name, unit)| unit.is_none().then(|| (*name).into()));
-            return Some((Columns::Units(units.clone()), unknown.collect()));
+            let unknown = all.filter(|(_, unit)| unit.is_none());
+            let unknown = unknown.map(|(name, _)| (*name).into()).collect();
+            return Some((Columns::Units(units), unknown));
         }
         let class = |name: &&str| match EXPRESSIONS
             .iter()

@@ -161,6 +161,12 @@ fn a_stop_is_gone_on_with_and_what_cannot_be_is_refused() {
         "{}",
         said(&unknown)
     );
+    let needless = train(&project, "lost", &["data.image_crop=square"], 2);
+    assert!(
+        said(&needless).contains("`data.image_crop` has no effect without `data.images`"),
+        "{}",
+        said(&needless)
+    );
     let unknown = train(&project, "lost", &["data.expr_teacher=fer"], 2);
     assert!(
         said(&unknown).contains("is `fer` a model of that run? It has mini_xception"),

@@ -116,8 +116,8 @@ pub struct Data {
     #[serde(default)]
     #[schemars(schema_with = "optional_crops")]
     pub image_crop: Option<Crop>,
-    /// Labels by people: a folder with files `<video>.txt` in ABAW's format at any depth, told apart by their first line. A path
-    /// like `crops`. Default: none.
+    /// Labels by people: a folder with files in ABAW's format at any depth, `<video>.txt` or those of the multi-task challenges, told
+    /// apart by their first line. Those of a test set are left out. A path like `crops`. Default: none.
     #[serde(default)]
     pub annotations: Option<PathBuf>,
     /// Name of the model whose valence and arousal in the crops' JSON are taken for labels. Default: none.
@@ -137,7 +137,8 @@ pub struct Data {
 #[serde(deny_unknown_fields, default)]
 pub struct Validation {
     /// `share`: about `share` of the videos, by a hash of their names; `videos`: those listed; `annotations`: those whose
-    /// annotation files lie in a folder named for validation (`Validation_Set`). Default: `"share"`.
+    /// annotations belong to the validation set, as the nearest folder (`Validation_Set`) or the name of a file of many videos
+    /// (`validation_set_annotations.txt`) tells. Default: `"share"`.
     pub by: SplitBy,
     /// With `by = "share"`: that share of the videos, above 0, below 1; at least one video. Default: `0.2`.
     #[schemars(range(max = 0.9), extend("exclusiveMinimum" = 0))]
@@ -164,7 +165,7 @@ pub enum SplitBy {
     Share,
     /// Those that are listed.
     Videos,
-    /// As the folders of the annotations say.
+    /// As the sets of the annotations say.
     Annotations,
 }
 

@@ -141,10 +141,10 @@ impl PassedOver {
     /// The first of some, and how many more there are; nothing where there is none.
     pub fn list(files: &[Self]) -> Option<String> {
         let shown: Vec<String> = files.iter().take(MOST_NAMES).map(Self::to_string).collect();
-        let more = files.len() - shown.len();
-        let more = (more > 0)
-            .then(|| format!(" and {more} more"))
-            .unwrap_or_default();
+        let more = match files.len() - shown.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
         (!shown.is_empty()).then(|| format!("{}{more}", shown.join(", ")))
     }
 }
