@@ -84,9 +84,10 @@ pub struct Found {
 /// [`FindError`].
 pub fn find(store: &Store, job: JobRecord, video: &OsStr) -> Result<Found, FindError> {
     let labels = store.root().to_string();
-    let shards = plan::read_all(store)?;
-    let latest = plan::latest(&shards);
-    let (wanted, path) = meant(&latest, &job, video).ok_or_else(|| FindError::Unknown {
+    let plans = plan::read(store)?;
+    let latest = plan::latest(&plans.shards);
+    let roots: Vec<&Location> = plans.places.iter().rev().map(|place| &place.root).collect();
+    let (wanted, path) = meant(&latest, &roots, video).ok_or_else(|| FindError::Unknown {
         labels: labels.clone(),
         video: video.to_string_lossy().into_owned(),
     })?;
@@ -143,21 +144,28 @@ pub fn find(store: &Store, job: JobRecord, video: &OsStr) -> Result<Found, FindE
     })
 }
 
-/// The video that a person names by its key, or by a path: that of the input, or another one's with its name and size.
-fn meant<'a>(latest: &[Latest<'a>], job: &JobRecord, video: &OsStr) -> Option<(Latest<'a>, Location)> {
-    let root = root(latest, &job.job.input.uri);
-    let place = |video: &Latest| discover::source_path(&root, &video.planned.key);
+/// The video that a person names by its key, or by a path: that of an input's root, the latest first, or another one's with
+/// its name and size.
+fn meant<'a>(latest: &[Latest<'a>], roots: &[&Location], video: &OsStr) -> Option<(Latest<'a>, Location)> {
     let by_key = |key: &str| latest.iter().find(|video| video.planned.key.as_str() == key);
-    let below = video
-        .to_str()
-        .and_then(|video| video.strip_prefix(&format!("{root}/")));
-    if let Some(found) = video.to_str().into_iter().chain(below).find_map(by_key) {
-        return Some((*found, place(found)));
+    if let Some(found) = video.to_str().and_then(by_key) {
+        let places = roots
+            .iter()
+            .map(|root| discover::source_path(root, &found.planned.key));
+        let places: Vec<Location> = places.collect();
+        let is_here = |place: &&Location| place.as_local().is_none_or(Path::exists);
+        let place = places.iter().find(is_here).or(places.first())?;
+        return Some((*found, place.clone()));
+    }
+    let below = |root: &&Location| video.to_str()?.strip_prefix(&format!("{root}/"));
+    let named = roots.iter().find_map(|root| Some((root, by_key(below(root)?)?)));
+    if let Some((root, found)) = named {
+        return Some((*found, discover::source_path(root, &found.planned.key)));
     }
     let path = fs::canonicalize(video).ok()?;
-    let root = root.as_local().and_then(|root| fs::canonicalize(root).ok());
-    let key = root.and_then(|root| path.strip_prefix(root).ok()?.to_str());
-    if let Some(found) = key.and_then(by_key) {
+    let real = |root: &&Location| fs::canonicalize(root.as_local()?).ok();
+    let key = |root: PathBuf| by_key(path.strip_prefix(root).ok()?.to_str()?);
+    if let Some(found) = roots.iter().filter_map(real).find_map(key) {
         return Some((*found, path.clone().into()));
     }
     let bytes = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?.len();
@@ -168,30 +176,6 @@ fn meant<'a>(latest: &[Latest<'a>], job: &JobRecord, video: &OsStr) -> Option<(L
     let mut alike = latest.iter().filter(alike);
     let found = alike.next()?;
     alike.next().is_none().then(|| (*found, path.into()))
-}
-
-/// What keys are relative to: the input, or where it is one video itself, what it lies in.
-fn root(latest: &[Latest], input: &Location) -> Location {
-    let [only] = latest else { return input.clone() };
-    let key = only.planned.key.as_str();
-    match input {
-        Location::Local(path) if path.file_name() == Some(OsStr::new(key)) => {
-            path.parent().map_or_else(|| input.clone(), Location::from)
-        }
-        Location::S3 { bucket, key: object } => {
-            let above = object
-                .strip_suffix(key)
-                .filter(|above| above.is_empty() || above.ends_with('/'));
-            above.map_or_else(
-                || input.clone(),
-                |above| Location::S3 {
-                    bucket: bucket.clone(),
-                    key: above.trim_end_matches('/').into(),
-                },
-            )
-        }
-        Location::Local(_) => input.clone(),
-    }
 }
 
 fn bring_part(
