@@ -3,7 +3,9 @@
 //! One stream of [`Event`]s feeds the bars, the plain lines, `--json` and the event log. The JSON form is
 //! versioned by `affectmill` in `run_started`; fields are added, never renamed.
 
-use crate::dataset::{ErrorClass, PlannedVideo, ShardPlan, StageSeconds, VideoOutcome, VideoStatus};
+use crate::dataset::{
+    ErrorClass, PassedOver, PlannedVideo, ShardPlan, StageSeconds, Unseen, VideoOutcome, VideoStatus,
+};
 use crate::domain::{Fingerprint, FrameIndex, Location, ShardId, VideoKey};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -29,6 +31,12 @@ pub enum Event {
         workers: usize,
         /// Totals over all plans, and what commits cover already.
         totals: Totals,
+        /// What the search of the input passed over, by kind.
+        #[serde(default)]
+        passed_over: Vec<PassedOver>,
+        /// What it could not look at.
+        #[serde(default)]
+        unseen: Unseen,
     },
     /// The run shows itself: `http://<address>/` and `/metrics`.
     Shown {
@@ -331,6 +339,12 @@ pub struct Summary {
     pub fell_back: usize,
     /// The first videos that did not end `ok`, in key order; all are in `videos.parquet`.
     pub not_ok: Vec<NotOk>,
+    /// What the search of the input passed over, by kind.
+    #[serde(default)]
+    pub passed_over: Vec<PassedOver>,
+    /// What it could not look at: not everything may be labelled, even where all videos are `ok`.
+    #[serde(default)]
+    pub unseen: Unseen,
     /// One sentence on where the time of this run's shards went; absent when nothing was labelled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bottleneck: Option<String>,

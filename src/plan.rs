@@ -6,10 +6,12 @@
 //! further attempt ([`append_again`]); nothing here opens a video or changes a plan that was written.
 
 mod latest;
+mod places;
 
 pub use latest::{Latest, latest, outcomes};
+pub use places::Origin;
 
-use crate::dataset::{Plan, PlannedVideo, RECORD_VERSION, ShardPlan, SourceKind, paths};
+use crate::dataset::{InputPlace, Plan, PlannedVideo, RECORD_VERSION, ShardPlan, SourceKind, paths};
 use crate::domain::{ShardId, VideoKey};
 use crate::store::{Put, Store, StoreError};
 use serde::Deserialize;
@@ -53,6 +55,19 @@ pub enum PlanError {
              plans from a backup, or label into a new output folder"
     )]
     Doubled(VideoKey),
+    /// The videos lie elsewhere than those that are planned.
+    #[error(
+        "`{output}` labels the videos in `{known}`, and the input is now in `{found}`, where videos of the same names may be \
+         others; name another [output] uri, or, if it is the same collection in another place, run once with --input-moved"
+    )]
+    OtherInput {
+        /// The output root.
+        output: String,
+        /// What the keys of the planned videos are relative to.
+        known: String,
+        /// What those of the new ones are relative to.
+        found: String,
+    },
     /// A plan cannot be put into words.
     #[error("cannot encode a plan: {0}; please report this")]
     Encode(String),
@@ -102,25 +117,36 @@ pub fn covered(shards: &[ShardPlan]) -> BTreeSet<VideoKey> {
     videos.map(|video| video.key.clone()).collect()
 }
 
-/// Every shard of every plan, in the order they were planned.
+/// All plans of an output.
+#[derive(Clone, Debug, Default)]
+pub struct Plans {
+    /// Every shard of every plan, in the order they were planned.
+    pub shards: Vec<ShardPlan>,
+    /// Where the videos lie: each place once, the one that was planned from last at the end. Empty when nothing is planned.
+    pub places: Vec<InputPlace>,
+    count: u32,
+}
+
+/// The shards of [`read`].
 ///
 /// # Errors
-/// The store cannot be read; a plan is damaged, missing among its followers, or of another version.
+/// As [`read`].
 pub fn read_all(store: &Store) -> Result<Vec<ShardPlan>, PlanError> {
-    read(store).map(|(shards, _)| shards)
+    read(store).map(|plans| plans.shards)
 }
 
 /// Plans the videos that no plan covers yet, and returns every shard of every plan. When another coordinator
 /// appends at the same moment, its plan stands and only what it leaves uncovered is planned.
 ///
 /// # Errors
-/// As [`read_all`]; or the plan cannot be written.
+/// As [`read`]; the videos lie elsewhere than those that are planned; or the plan cannot be written.
 pub fn append(
     store: &Store,
+    origin: &Origin,
     videos: &[PlannedVideo],
     target_frames: u64,
 ) -> Result<Vec<ShardPlan>, PlanError> {
-    append_made(store, |planned| {
+    append_made(store, origin, |planned| {
         make(videos.to_vec(), &covered(planned), target_frames)
     })
 }
@@ -134,10 +160,11 @@ pub fn append(
 /// As [`append`].
 pub fn append_again(
     store: &Store,
+    origin: &Origin,
     videos: &[(u32, PlannedVideo)],
     target_frames: u64,
 ) -> Result<Vec<ShardPlan>, PlanError> {
-    append_made(store, |planned| {
+    append_made(store, origin, |planned| {
         let attempts = attempts(planned);
         let mut due: BTreeMap<u32, Vec<PlannedVideo>> = BTreeMap::new();
         for (attempt, video) in videos {
@@ -162,19 +189,23 @@ fn attempts(shards: &[ShardPlan]) -> BTreeMap<&VideoKey, u32> {
 
 fn append_made(
     store: &Store,
+    origin: &Origin,
     make: impl Fn(&[ShardPlan]) -> Vec<ShardPlan>,
 ) -> Result<Vec<ShardPlan>, PlanError> {
     loop {
-        let (mut planned, plans) = read(store)?;
+        let plans = read(store)?;
+        let is_new = plans.admit(origin, store.root())?;
+        let mut planned = plans.shards;
         let shards = make(&planned);
-        if shards.is_empty() {
+        if shards.is_empty() && !is_new {
             return Ok(planned);
         }
         let plan = Plan {
             version: RECORD_VERSION,
+            input: Some(origin.place.clone()),
             shards,
         };
-        match store.put_new(&paths::plan(plans + 1), &encode(&plan)?)? {
+        match store.put_new(&paths::plan(plans.count + 1), &encode(&plan)?)? {
             Put::Created => {
                 planned.extend(plan.shards);
                 return Ok(planned);
@@ -212,17 +243,20 @@ fn shard_id(videos: &[PlannedVideo], attempt: u32) -> ShardId {
     ShardId::from_digest(&hash.finalize())
 }
 
-fn read(store: &Store) -> Result<(Vec<ShardPlan>, u32), PlanError> {
-    let mut shards = Vec::new();
+/// Reads every plan.
+///
+/// # Errors
+/// The store cannot be read; a plan is damaged, missing among its followers, or of another version.
+pub fn read(store: &Store) -> Result<Plans, PlanError> {
+    let mut plans = Plans::default();
     let mut seen: BTreeMap<VideoKey, u32> = BTreeMap::new();
-    let mut plans = 0;
     for entry in store.list(paths::PLANS)? {
         let damaged = |cause: String| PlanError::Damaged {
             path: store.path(&entry.key).to_string(),
             cause,
         };
-        plans += 1;
-        let expected = paths::plan(plans);
+        plans.count += 1;
+        let expected = paths::plan(plans.count);
         if entry.key != expected {
             return Err(damaged(format!(
                 "`{expected}` should come before it and is missing"
@@ -235,6 +269,7 @@ fn read(store: &Store) -> Result<(Vec<ShardPlan>, u32), PlanError> {
             path: store.path(&entry.key).to_string(),
             found,
         })?;
+        plans.add_places(&plan, store)?;
         for shard in plan.shards {
             if shard.id != shard_id(&shard.videos, shard.attempt) {
                 return Err(damaged(format!(
@@ -252,10 +287,10 @@ fn read(store: &Store) -> Result<(Vec<ShardPlan>, u32), PlanError> {
                 }
                 *planned += 1;
             }
-            shards.push(shard);
+            plans.shards.push(shard);
         }
     }
-    Ok((shards, plans))
+    Ok(plans)
 }
 
 fn encode(plan: &Plan) -> Result<Vec<u8>, PlanError> {

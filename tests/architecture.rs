@@ -39,6 +39,7 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("aws_config", &["src/store/"]),
     ("aws_sdk_s3", &["src/store/"]),
     ("aws_smithy_http_client", &["src/store/"]),
+    ("rustls", &["src/store/"]),
     ("async_nats", &["src/queue/nats/"]),
     ("unicode_normalization", &["src/runtime/"]),
     ("indicatif", &["src/report/"]),

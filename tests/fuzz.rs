@@ -6,8 +6,10 @@
 #[allow(dead_code)]
 mod common;
 
-use affectmill::dataset::{CommitRecord, PartInfo, RECORD_VERSION, StageSeconds, VideoOutcome, paths};
-use affectmill::domain::{Fingerprint, FrameIndex, ModelKind, ShardId, VideoKey};
+use affectmill::dataset::{
+    CommitRecord, InputPlace, PartInfo, RECORD_VERSION, StageSeconds, VideoOutcome, paths,
+};
+use affectmill::domain::{Fingerprint, FrameIndex, Location, ModelKind, ShardId, VideoKey};
 use affectmill::queue::{FromWorker, read_message, write_message};
 use affectmill::store::Store;
 use affectmill::{commit, model, plan, spec};
@@ -223,7 +225,15 @@ fn commit_records_and_plans() {
     });
     let video = serde_json::from_value(video).unwrap();
     let made = Store::open(fresh.path()).unwrap();
-    plan::append(&made, &[video], 100).unwrap();
+    let place: Location = fresh.path().into();
+    let origin = plan::Origin {
+        place: InputPlace {
+            uri: place.clone(),
+            root: place,
+        },
+        moved: false,
+    };
+    plan::append(&made, &origin, &[video], 100).unwrap();
     let packed = fs::read(fresh.path().join(&plan_key)).unwrap();
     let plain = zstd::decode_all(packed.as_slice()).unwrap();
     let seeds = [packed, plain];

@@ -3,6 +3,7 @@
 //! The listing is served by a real HTTP server of this test's own, page by page as `ListObjectsV2` has them, so that
 //! nobody has to store a million objects first.
 
+use affectmill::dataset::InputPlace;
 use affectmill::discover::discover;
 use affectmill::plan;
 use affectmill::spec::{Input, S3Settings};
@@ -126,10 +127,10 @@ fn a_million_keys_are_listed_and_planned_within_a_gibibyte() {
     let access = Access::new(settings, None, Duration::from_secs(5));
     let input: Input = toml::from_str("uri = \"s3://bucket/footage\"").expect("an input");
     let began = Instant::now();
-    let found = discover(&input, &access).expect("videos");
+    let found = discover(&input, &BTreeSet::new(), &access).expect("videos");
     let listed = began.elapsed();
     assert_eq!(found.sources.len(), count);
-    assert!(found.skipped.is_empty());
+    assert!(found.passed_over.is_empty() && found.unseen.is_empty());
     assert_eq!(found.sources[0].key.as_str(), &key(0)["footage/".len()..]);
     assert_eq!(
         found.sources[count - 1].key.as_str(),
@@ -145,10 +146,17 @@ fn a_million_keys_are_listed_and_planned_within_a_gibibyte() {
         .iter()
         .map(affectmill::coordinator::unprobed)
         .collect();
+    let origin = plan::Origin {
+        place: InputPlace {
+            uri: input.uri.clone(),
+            root: found.root.clone(),
+        },
+        moved: false,
+    };
     // As if probed: ten seconds each.
     videos.iter_mut().for_each(|video| video.frames = 250);
     drop(found);
-    let shards = plan::append(&store, &videos, 5_000).expect("a plan");
+    let shards = plan::append(&store, &origin, &videos, 5_000).expect("a plan");
     let planned = began.elapsed();
     drop(videos);
     let keys: BTreeSet<&str> = shards

@@ -76,7 +76,8 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     let job = spec::load(&args.job, &args.set).map_err(Failure::usage)?;
     let access = Access::of(&job);
     let record = coordinator::resolve(job, &access).map_err(failure)?;
-    let found = discover::discover(&record.job.input, &access).map_err(Failure::usage)?;
+    let found =
+        discover::discover(&record.job.input, &Default::default(), &access).map_err(Failure::usage)?;
     // Their length does not matter here, but 0 would stand for an unreadable one.
     let videos = found
         .sources

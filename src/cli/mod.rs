@@ -2,6 +2,7 @@
 
 mod bench;
 mod completions;
+mod dashes;
 mod doctor;
 mod evaluate;
 mod export;
@@ -33,7 +34,7 @@ pub mod exit {
     pub const OK: u8 = 0;
     /// The command or the job file is wrong; nothing was begun.
     pub const USAGE: u8 = 2;
-    /// The run is finished; some videos failed and are listed.
+    /// The run is finished; some videos failed, or some of the input could not be looked at, and are listed.
     pub const VIDEOS_FAILED: u8 = 3;
     /// The run could not go on; what is committed stays.
     pub const STOPPED: u8 = 4;
@@ -59,7 +60,7 @@ would do, `affectmill run JOB.toml` does it; `affectmill report OUTPUT -o labels
 Exit codes:
   0    all labelled
   2    the command or the job file is wrong; nothing was begun
-  3    finished, some videos failed (they are listed)
+  3    finished, some videos failed or some of the input could not be looked at (it is listed)
   4    the run could not go on; what is committed stays, run again
   75   preempted (SIGTERM), run again
   130  interrupted (Ctrl-C), run again";
@@ -127,6 +128,11 @@ impl Failure {
             message: message.to_string(),
         }
     }
+}
+
+/// Parses the arguments of this process; where they cannot be understood, says why and ends it.
+pub fn parse() -> Cli {
+    dashes::parse().unwrap_or_else(|error| error.exit())
 }
 
 /// Runs the command.

@@ -1,14 +1,17 @@
 //! `affectmill plan`.
 
-use super::{Failure, block_on, exit, print, print_json, run::failure};
+use super::run::{Input, failure};
+use super::{Failure, block_on, exit, print, print_json};
 use crate::coordinator::{self, Outlook};
 use crate::domain::escaped;
+use crate::dataset::PassedOver;
 use crate::report::text;
 use crate::spec;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Show what a run would do: videos, frames, hours, shards, expected output size, files that cannot be read.
+/// Show what a run would do: videos, frames, hours, shards, expected output size, files that cannot be read, and what of the
+/// input is passed over.
 ///
 /// Reads headers only, takes no device and writes nothing.
 #[derive(Debug, clap::Args)]
@@ -18,6 +21,8 @@ pub struct Args {
     /// Override a value of the job file; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    #[command(flatten)]
+    input: Input,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -25,7 +30,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<u8, Failure> {
     let job = spec::load(&args.job, &args.set).map_err(Failure::usage)?;
-    let outlook = block_on(coordinator::outlook(job))?.map_err(failure)?;
+    let outlook = block_on(coordinator::outlook(job, args.input.moved))?.map_err(failure)?;
     if args.json {
         print_json(&outlook)?;
     } else {
@@ -50,8 +55,17 @@ fn render(outlook: &Outlook) -> String {
         format!("models      {}", outlook.models.join(", ")),
         format!("fingerprint {}", outlook.fingerprint),
     ];
-    for (path, reason) in &outlook.skipped {
-        lines.push(format!("skipped     {}: {}", escaped(path), escaped(reason)));
+    if let Some(list) = PassedOver::list(&outlook.passed_over) {
+        lines.push(format!("passed over {list}"));
+    }
+    for place in &outlook.unseen.first {
+        lines.push(format!("unseen      {place}"));
+    }
+    if outlook.unseen.more() > 0 {
+        lines.push(format!(
+            "unseen      … and {} more",
+            text::count(outlook.unseen.more())
+        ));
     }
     for (key, reason) in &outlook.unreadable {
         lines.push(format!("unreadable  {key}: {}", escaped(reason)));

@@ -1,6 +1,6 @@
 //! `affectmill retry`.
 
-use super::run::{Shown, carry_out, failure};
+use super::run::{Input, Shown, carry_out, failure};
 use super::{Failure, block_on, existing};
 use crate::coordinator::{self, Wanted};
 use crate::dataset::{ErrorClass, paths};
@@ -28,6 +28,8 @@ pub struct Args {
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     #[command(flatten)]
+    input: Input,
+    #[command(flatten)]
     shown: Shown,
 }
 
@@ -45,9 +47,9 @@ fn key(text: &str) -> Result<VideoKey, String> {
 
 pub fn run(args: Args) -> Result<u8, Failure> {
     let store = existing(&args.output)?;
-    let recorded = coordinator::read_job(&store).map_err(failure)?;
+    let recorded = coordinator::recorded_job(&store).map_err(failure)?;
     let record = PathBuf::from(store.path(paths::JOB).to_string());
-    let mut job = spec::amend(&recorded.job, &args.set, &record).map_err(Failure::usage)?;
+    let mut job = spec::amend(&recorded, &args.set, &record).map_err(Failure::usage)?;
     // The folder may have been moved since.
     job.output.uri = store.root().clone();
     let wanted = Wanted {
@@ -55,6 +57,6 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         videos: args.video,
     };
     block_on(carry_out(args.shown, async |sink| {
-        coordinator::prepare_retry(job, &wanted, sink).await
+        coordinator::prepare_retry(job, &wanted, args.input.moved, sink).await
     }))?
 }

@@ -21,7 +21,18 @@ pub struct Args {
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     #[command(flatten)]
+    input: Input,
+    #[command(flatten)]
     shown: Shown,
+}
+
+/// What the user says of the input.
+#[derive(Debug, clap::Args)]
+pub struct Input {
+    /// The input is the collection that the output labels, moved or mounted elsewhere: videos of the same name are the
+    /// same. Recorded, so it need not be said again.
+    #[arg(long = "input-moved")]
+    pub moved: bool,
 }
 
 /// How a run is shown.
@@ -49,7 +60,7 @@ impl Shown {
 pub fn run(args: Args) -> Result<u8, Failure> {
     let job = spec::load(&args.job, &args.set).map_err(Failure::usage)?;
     block_on(carry_out(args.shown, async |sink| {
-        coordinator::prepare(job, sink).await
+        coordinator::prepare(job, args.input.moved, sink).await
     }))?
 }
 
@@ -71,6 +82,7 @@ pub async fn carry_out(
         .map_err(failure)?;
     Ok(match ended {
         Ended::Finished(summary) if summary.failed + summary.quarantined > 0 => exit::VIDEOS_FAILED,
+        Ended::Finished(summary) if !summary.unseen.is_empty() => exit::VIDEOS_FAILED,
         Ended::Finished(_) => exit::OK,
         Ended::Stopped(signal) => exit::stopped(signal),
     })

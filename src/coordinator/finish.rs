@@ -106,7 +106,12 @@ pub fn finish(prepared: &Prepared, sink: Sink<'_>) -> Result<(Summary, bool), Ru
         sink(&Event::Warning { message });
     }
     let outcomes = outcomes.into_iter().map(|(_, outcome)| outcome);
-    Ok((summarise(manifest.rows, outcomes), changed))
+    let summary = Summary {
+        passed_over: prepared.passed_over.clone(),
+        unseen: prepared.unseen.clone(),
+        ..summarise(manifest.rows, outcomes)
+    };
+    Ok((summary, changed))
 }
 
 /// `outcomes` come in key order.

@@ -22,7 +22,7 @@ pub use join::{Joining, Part, join};
 use labelled::Labelled;
 pub use outlook::{Outlook, outlook};
 pub use prepare::{Prepared, prepare, read_job, resolve, unprobed};
-pub use retry::{Wanted, prepare_retry};
+pub use retry::{Wanted, prepare_retry, recorded_job};
 
 use crate::commit::CommitError;
 use crate::dataset::ShardPlan;
@@ -111,6 +111,14 @@ pub enum RunError {
         video: VideoKey,
         /// Its bytes.
         bytes: u64,
+    },
+    /// The credentials may list the input and read none of it.
+    #[error("no video in `{input}` may be read; of the first one: {cause}")]
+    Forbidden {
+        /// What the keys are relative to.
+        input: String,
+        /// Why the first one may not be read, with the remedy.
+        cause: String,
     },
     /// Faces are to be looked for in crops.
     #[error(
@@ -236,6 +244,7 @@ impl RunError {
         matches!(
             self,
             RunError::Discover(_)
+                | RunError::Plan(PlanError::OtherInput { .. })
                 | RunError::Model(_)
                 | RunError::Scratch { .. }
                 | RunError::Crop { .. }
@@ -276,6 +285,8 @@ pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> 
             None => prepared.worker_count(),
         },
         totals,
+        passed_over: prepared.passed_over.clone(),
+        unseen: prepared.unseen.clone(),
     });
     let untrained: Vec<&str> = prepared.record.untrained().collect();
     if !untrained.is_empty() {

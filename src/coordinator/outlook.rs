@@ -1,9 +1,9 @@
 //! What a run would do, without doing it: nothing is written and no device is taken.
 
 use super::RunError;
-use super::prepare::{begun_with, fits, probe_fresh, resolve};
+use super::prepare::{begun_with, fits, origin, probe_fresh, resolve};
 use crate::commit;
-use crate::dataset::{JobRecord, ModelRecord};
+use crate::dataset::{JobRecord, ModelRecord, PassedOver, Unseen};
 use crate::discover;
 use crate::domain::{Fingerprint, VideoKey};
 use crate::plan;
@@ -35,23 +35,29 @@ pub struct Outlook {
     pub models: Vec<String>,
     /// Fingerprint the labels would carry.
     pub fingerprint: Fingerprint,
-    /// Paths that were passed over, with the reason.
-    pub skipped: Vec<(String, String)>,
+    /// What is no video of the job, by kind.
+    pub passed_over: Vec<PassedOver>,
+    /// What could not be looked at.
+    pub unseen: Unseen,
     /// Videos whose header could not be read, with the reason.
     pub unreadable: Vec<(VideoKey, String)>,
 }
 
-/// Looks at the input and, if it exists, at the output.
+/// Looks at the input and, if it exists, at the output. `moved` as in [`prepare`](super::prepare).
 ///
 /// # Errors
 /// [`RunError`] as a run would end with before its first lease.
-pub async fn outlook(job: Job) -> Result<Outlook, RunError> {
+pub async fn outlook(job: Job, moved: bool) -> Result<Outlook, RunError> {
     let access = Access::of(&job);
-    let record = resolve(begun_with(job, &access)?, &access)?;
-    let discovery = discover::discover(&record.job.input, &access)?;
+    let (job, plans) = begun_with(job, &access)?;
+    let record = resolve(job, &access)?;
+    let discovery = discover::discover(&record.job.input, &plan::covered(&plans.shards), &access)?;
     fits(&record.job, &discovery)?;
-    let (mut shards, commits) = match Store::connect_existing(&record.job.output.uri, &access) {
-        Ok(store) => (plan::read_all(&store)?, commit::read_all(&store)?),
+    let output = &record.job.output.uri;
+    plans.admit(&origin(&record.job, &discovery, moved), output)?;
+    let mut shards = plans.shards;
+    let commits = match Store::connect_existing(output, &access) {
+        Ok(store) => commit::read_all(&store)?,
         // Nothing there yet, or what is there is no output: the run will say what is wrong.
         Err(error) if error.trouble().is_none() => Default::default(),
         Err(error) => return Err(error.into()),
@@ -96,11 +102,8 @@ pub async fn outlook(job: Job) -> Result<Outlook, RunError> {
             })
             .collect(),
         fingerprint: record.fingerprint.clone(),
-        skipped: discovery
-            .skipped
-            .iter()
-            .map(|skipped| (skipped.path.to_string(), skipped.reason.to_string()))
-            .collect(),
+        passed_over: discovery.passed_over,
+        unseen: discovery.unseen,
         unreadable: videos()
             .filter_map(|video| Some((video.key.clone(), video.unreadable.clone()?)))
             .collect(),

@@ -2,12 +2,15 @@
 
 use super::{Crew, Earlier, RunError, Sink, earlier, gpu_names, probe};
 use crate::commit;
-use crate::dataset::{CommitRecord, JobRecord, ModelRecord, PlannedVideo, RECORD_VERSION, ShardPlan, paths};
+use crate::dataset::{
+    CommitRecord, InputPlace, JobRecord, ModelRecord, PassedOver, PlannedVideo, RECORD_VERSION, ShardPlan,
+    Unseen, paths,
+};
 use crate::discover::{self, Discovery, Source};
 use crate::domain::{Crop, Location, NamedOutputs, NetworkKind, ShardId, VideoKey};
 use crate::events::Event;
 use crate::model::{self, Device};
-use crate::plan;
+use crate::plan::{self, Origin, Plans};
 use crate::spec::{self, Decode, FaceMode, Job, ModelSpec};
 use crate::stages::decode;
 use crate::store::{Access, Put, Scratch, Store, kept_copy};
@@ -38,6 +41,10 @@ pub struct Prepared {
     pub fetch_bytes: u64,
     /// Where the faces are that the job takes over.
     pub earlier: Earlier,
+    /// What the search of the input passed over.
+    pub passed_over: Vec<PassedOver>,
+    /// What it could not look at.
+    pub unseen: Unseen,
     gpus: usize,
 }
 
@@ -58,6 +65,8 @@ impl Prepared {
             record,
             store,
             input_root: discovery.root,
+            passed_over: discovery.passed_over,
+            unseen: discovery.unseen,
             shards,
             committed,
             gpus: Device::cuda_count(),
@@ -215,22 +224,26 @@ fn preprocessing(job: &Job, spec: &ModelSpec) -> String {
     }
 }
 
-/// Prepares a run. New videos are probed by worker processes and get a plan of their own.
+/// Prepares a run. New videos are probed by worker processes and get a plan of their own. `moved`: the user says that the
+/// input is the collection that was planned, in another place.
 ///
 /// # Errors
 /// [`RunError`]; nothing is written before models, output and input are known to fit.
-pub async fn prepare(job: Job, sink: Sink<'_>) -> Result<Prepared, RunError> {
+pub async fn prepare(job: Job, moved: bool, sink: Sink<'_>) -> Result<Prepared, RunError> {
     let Opened {
         record,
         discovery,
         store,
         access,
-    } = open(job, sink)?;
-    let mut shards = plan::read_all(&store)?;
-    let fresh = probe_fresh(&record.job, &discovery, &shards, sink).await?;
-    if !fresh.is_empty() {
-        shards = plan::append(&store, &fresh, record.job.output.shard_frames)?;
-    }
+        origin,
+        is_new_place,
+        planned,
+    } = open(job, moved, sink)?;
+    let fresh = probe_fresh(&record.job, &discovery, &planned, sink).await?;
+    let shards = match fresh.is_empty() && !is_new_place {
+        true => planned,
+        false => plan::append(&store, &origin, &fresh, record.job.output.shard_frames)?,
+    };
     let commits = commit::read_all(&store)?;
     warn_changed(&discovery, &shards, sink);
     Prepared::new(record, store, discovery, shards, &commits, &access)
@@ -242,44 +255,66 @@ pub(super) struct Opened {
     pub discovery: Discovery,
     pub store: Store,
     pub access: Access,
+    pub origin: Origin,
+    /// The user has said of this place that what is planned lies there too, and no plan says so yet.
+    pub is_new_place: bool,
+    /// The shards that are planned already.
+    pub planned: Vec<ShardPlan>,
 }
 
 /// Resolves a job, finds its videos and binds the output to it; writes nothing before all that is known to fit.
-pub(super) fn open(job: Job, sink: Sink<'_>) -> Result<Opened, RunError> {
+pub(super) fn open(job: Job, moved: bool, sink: Sink<'_>) -> Result<Opened, RunError> {
     let access = Access::of(&job);
-    let record = resolve(begun_with(job, &access)?, &access)?;
+    let (job, plans) = begun_with(job, &access)?;
+    let record = resolve(job, &access)?;
     // Past one machine it is for the workers' hosts to have it.
     if record.job.servers().is_none() {
         has_nvdec(&record.job)?;
     }
-    let discovery = discover::discover(&record.job.input, &access)?;
+    let discovery = discover::discover(&record.job.input, &plan::covered(&plans.shards), &access)?;
     fits(&record.job, &discovery)?;
     let store = Store::connect(&record.job.output.uri, &access)?;
     bind(&store, &record)?;
+    let origin = origin(&record.job, &discovery, moved);
+    let is_new_place = plans.admit(&origin, store.root())?;
+    discover::keep(&store, &record.job.input.uri, &discovery)?;
     store.sweep_scratch(ORPHAN_AGE)?;
-    warn_skipped(&discovery, sink);
+    warn_unseen(&discovery, sink);
     Ok(Opened {
         access,
         record,
         discovery,
         store,
+        origin,
+        is_new_place,
+        planned: plans.shards,
     })
 }
 
-/// The job with what it leaves open as the output was begun with, where that exists: a run may go on on another machine.
-pub(super) fn begun_with(mut job: Job, access: &Access) -> Result<Job, RunError> {
-    if job.input.decode == Decode::Auto {
-        match Store::connect_existing(&job.output.uri, access) {
-            Ok(store) if store.get(paths::JOB)?.is_some() => {
-                job.input.decode = read_job(&store)?.job.input.decode;
-            }
-            Ok(_) => {}
-            // Nothing there yet, or what is there is no output.
-            Err(error) if error.trouble().is_none() => {}
-            Err(error) => return Err(error.into()),
-        }
+/// Where the videos of a job were found.
+pub(super) fn origin(job: &Job, discovery: &Discovery, moved: bool) -> Origin {
+    Origin {
+        place: InputPlace {
+            uri: job.input.uri.clone(),
+            root: discovery.root.clone(),
+        },
+        moved,
     }
-    Ok(job)
+}
+
+/// The job with what it leaves open as the output was begun with, and what is planned there, where that exists: a run may go
+/// on on another machine.
+pub(super) fn begun_with(mut job: Job, access: &Access) -> Result<(Job, Plans), RunError> {
+    let store = match Store::connect_existing(&job.output.uri, access) {
+        Ok(store) => store,
+        // Nothing there yet, or what is there is no output.
+        Err(error) if error.trouble().is_none() => return Ok((job, Plans::default())),
+        Err(error) => return Err(error.into()),
+    };
+    if job.input.decode == Decode::Auto && store.get(paths::JOB)?.is_some() {
+        job.input.decode = read_job(&store)?.job.input.decode;
+    }
+    Ok((job, plan::read(&store)?))
 }
 
 /// Refuses a machine on which no worker could decode as the job says.
@@ -319,7 +354,18 @@ pub async fn probe_fresh(
     if fresh.is_empty() {
         return Ok(fresh);
     }
-    probe::probe(fresh, discovery.root.clone(), job, sink).await
+    let (probed, forbidden) = probe::probe(fresh, discovery.root.clone(), job, sink).await?;
+    // One forbidden video is that video's failure; where all are, the run would only fail them one by one.
+    if forbidden == discovery.sources.len() {
+        return Err(RunError::Forbidden {
+            input: discovery.root.to_string(),
+            cause: probed
+                .into_iter()
+                .find_map(|video| video.unreadable)
+                .unwrap_or_default(),
+        });
+    }
+    Ok(probed)
 }
 
 /// A video before anyone looked into it.
@@ -378,11 +424,15 @@ pub(super) fn find<'a>(discovery: &'a Discovery, key: &VideoKey) -> Option<&'a S
     at.ok().map(|at| &discovery.sources[at])
 }
 
-fn warn_skipped(discovery: &Discovery, sink: Sink<'_>) {
-    for skipped in &discovery.skipped {
-        sink(&Event::Warning {
-            message: format!("{} was skipped: {}", skipped.path, skipped.reason),
-        });
+fn warn_unseen(discovery: &Discovery, sink: Sink<'_>) {
+    let unseen = &discovery.unseen;
+    for place in &unseen.first {
+        let message = format!("could not be looked at: {place}");
+        sink(&Event::Warning { message });
+    }
+    if unseen.more() > 0 {
+        let message = format!("{} more places could not be looked at", unseen.more());
+        sink(&Event::Warning { message });
     }
 }
 
@@ -391,7 +441,7 @@ fn warn_skipped(discovery: &Discovery, sink: Sink<'_>) {
 fn warn_changed(discovery: &Discovery, shards: &[ShardPlan], sink: Sink<'_>) {
     for plan::Latest { planned: video, .. } in plan::latest(shards) {
         let what = match find(discovery, &video.key) {
-            None => "is gone from the input",
+            None => "is gone from the input, or passed over there,",
             Some(source) if source.bytes != video.bytes || source.etag != video.etag => {
                 "changed in the input"
             }

@@ -18,13 +18,14 @@ use tokio::time::{Instant, interval};
 /// A header that takes longer is not read to plan with.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Fills in frames and duration of each video, or why it could not be read. The order is kept.
+/// Fills in frames and duration of each video, or why it could not be read. The order is kept. Also tells how many of them
+/// the credentials may not read.
 pub async fn probe(
     videos: Vec<PlannedVideo>,
     root: Location,
     job: &Job,
     sink: Sink<'_>,
-) -> Result<Vec<PlannedVideo>, RunError> {
+) -> Result<(Vec<PlannedVideo>, usize), RunError> {
     let (signals, mut inbox) = mpsc::channel(64);
     let mut pool = Pool {
         probed: videos,
@@ -39,6 +40,7 @@ pub async fn probe(
         max_pixels: job.input.max_pixels,
         next: 0,
         done: 0,
+        forbidden: 0,
         started: 0,
         probers: HashMap::new(),
         signals,
@@ -56,7 +58,7 @@ pub async fn probe(
             }
         }
     }
-    Ok(pool.probed)
+    Ok((pool.probed, pool.forbidden))
 }
 
 /// Probers at work at a time: where each waits for answers of a server most of the time, more than there are processors.
@@ -77,6 +79,7 @@ struct Pool {
     max_pixels: u64,
     next: usize,
     done: usize,
+    forbidden: usize,
     started: usize,
     probers: HashMap<usize, Prober>,
     signals: mpsc::Sender<Signal>,
@@ -133,7 +136,8 @@ impl Pool {
 
     async fn take(&mut self, signal: Signal) -> Result<(), RunError> {
         match signal {
-            Signal::Report(id, FromWorker::Probed { video }) => {
+            Signal::Report(id, FromWorker::Probed { video, forbidden }) => {
+                self.forbidden += usize::from(forbidden);
                 let held = self.probers.get_mut(&id).and_then(|prober| prober.holds.take());
                 if let Some((at, _)) = held {
                     self.probed[at] = video;

@@ -4,7 +4,7 @@
 //! counts of a video is what became of it in its latest attempt. So a retry may be killed at any moment like a run, and
 //! `affectmill run` goes on with it. A video that has rows is never planned again: they would be there twice.
 
-use super::prepare::{Opened, Prepared, find, open, unprobed};
+use super::prepare::{Opened, Prepared, find, open, read_job, unprobed};
 use super::{RunError, Sink, probe};
 use crate::commit;
 use crate::dataset::{ErrorClass, PlannedVideo, VideoOutcome, VideoStatus};
@@ -13,6 +13,7 @@ use crate::events::Event;
 use crate::plan;
 use crate::runtime::ByName;
 use crate::spec::Job;
+use crate::store::Store;
 use std::collections::BTreeMap;
 
 /// Which videos without rows are to be labelled again.
@@ -34,19 +35,38 @@ impl Wanted {
     }
 }
 
+/// The job of an output as a retry carries it out: as it is recorded, with the input where its videos were found last.
+///
+/// # Errors
+/// [`RunError`] when job or plans cannot be read.
+pub fn recorded_job(store: &Store) -> Result<Job, RunError> {
+    let mut job = read_job(store)?.job;
+    if let Some(place) = plan::read(store)?.places.pop() {
+        job.input.uri = place.uri;
+    }
+    Ok(job)
+}
+
 /// Prepares a run over what is planned already, with the wanted videos planned once more as they lie in the input now. New
 /// videos stay unplanned.
 ///
 /// # Errors
 /// As [`prepare`](super::prepare); [`RunError::NoSuchVideo`] when a video is wanted by a name that no plan has.
-pub async fn prepare_retry(job: Job, wanted: &Wanted, sink: Sink<'_>) -> Result<Prepared, RunError> {
+pub async fn prepare_retry(
+    job: Job,
+    wanted: &Wanted,
+    moved: bool,
+    sink: Sink<'_>,
+) -> Result<Prepared, RunError> {
     let Opened {
         record,
         discovery,
         store,
         access,
-    } = open(job, sink)?;
-    let shards = plan::read_all(&store)?;
+        origin,
+        planned: shards,
+        ..
+    } = open(job, moved, sink)?;
     let commits = commit::read_all(&store)?;
     let covered: ByName<VideoKey, ()> = plan::covered(&shards).into_iter().map(|key| (key, ())).collect();
     let named = |name: &VideoKey| match covered.get(name.as_str())? {
@@ -95,10 +115,12 @@ pub async fn prepare_retry(job: Job, wanted: &Wanted, sink: Sink<'_>) -> Result<
     let videos = if videos.is_empty() {
         videos
     } else {
-        probe::probe(videos, discovery.root.clone(), &record.job, sink).await?
+        probe::probe(videos, discovery.root.clone(), &record.job, sink)
+            .await?
+            .0
     };
     let again: Vec<_> = attempts.into_iter().zip(videos).collect();
-    let shards = plan::append_again(&store, &again, record.job.output.shard_frames)?;
+    let shards = plan::append_again(&store, &origin, &again, record.job.output.shard_frames)?;
     let commits = commit::read_all(&store)?;
     Prepared::new(record, store, discovery, shards, &commits, &access)
 }

@@ -59,8 +59,24 @@ impl JobRecord {
 pub struct Plan {
     /// Format version.
     pub version: u32,
+    /// Where the videos were found; none in plans that were written before this was kept. A plan without shards says that the
+    /// videos of the earlier plans lie there too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<InputPlace>,
     /// Shards in order of their first video.
     pub shards: Vec<ShardPlan>,
+}
+
+/// Where the videos of a plan were found.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+pub struct InputPlace {
+    /// `[input] uri`, absolute.
+    #[schemars(with = "String")]
+    #[serde(deserialize_with = "Location::deserialize_input")]
+    pub uri: Location,
+    /// What keys are relative to: the folder or prefix that was searched, or the one above a single file.
+    #[schemars(with = "String")]
+    pub root: Location,
 }
 
 /// Consecutive videos, in key order, whose frames add up to about the target.

@@ -1,36 +1,39 @@
-//! The search through a bucket, from listings alone, by the same rules as on a disk.
+//! The search through a bucket, from listings alone but for the first bytes of files whose extension has two meanings.
 
-use super::{
-    BESIDE_FOLDERS, DiscoverError, Discovery, Others, Skipped, Source, THUMBNAILS, finished, is_hidden,
-    is_numbered_image, is_wanted_extension, lower_extension,
-};
-use crate::dataset::SourceKind;
+use super::names::{self, Look, Named};
+use super::search::Search;
+use super::{DiscoverError, Discovery, Source};
+use crate::dataset::{Passed, SourceKind, Unseen};
 use crate::domain::{Location, VideoKey, hex};
 use crate::spec::Input;
-use crate::store::{Access, Bucket, Object, StoreError};
+use crate::store::{Access, Bucket, Object, StoreError, Trouble};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
-use std::path::Path;
+
+/// Files whose first bytes are in memory at a time.
+const HEADS: usize = 1_000;
 
 /// Finds the videos below the input's prefix, or the one object that it names.
-pub(super) fn discover(input: &Input, access: &Access) -> Result<Discovery, DiscoverError> {
-    if let Some(found) = single(&input.uri, access)? {
+pub(super) fn discover(
+    input: &Input,
+    planned: &BTreeSet<VideoKey>,
+    access: &Access,
+) -> Result<Discovery, DiscoverError> {
+    let bucket = Bucket::open(&input.uri, access)?;
+    if let Some(found) = single(&input.uri, &bucket, access)? {
         return Ok(found);
     }
-    let bucket = Bucket::open(&input.uri, access)?;
-    let mut search = Search {
+    let mut walk = Walk {
         bucket: &bucket,
-        extensions: &input.extensions,
-        sources: Vec::new(),
-        skipped: Vec::new(),
+        search: Search::new(&input.extensions, planned),
         images: BTreeMap::new(),
-        with_videos: BTreeSet::new(),
+        doubtful: Vec::new(),
+        folders: BTreeSet::new(),
         outputs: BTreeSet::new(),
-        others: Others::default(),
+        successes: BTreeSet::new(),
     };
-    bucket.walk(|object| search.object(object))?;
-    search.finish(&input.uri)
+    bucket.walk(|object| walk.object(object))?;
+    walk.finish(&input.uri)
 }
 
 /// The numbered images directly in a folder, as they are now, with the size and tag of them all, which
@@ -42,7 +45,7 @@ pub fn images_in(bucket: &Bucket, folder: &VideoKey) -> Result<(Vec<Object>, u64
     let (mut images, mut identity) = (Vec::new(), Images::default());
     bucket.walk_folder(folder.as_str(), |object| {
         let name = object.key.rsplit('/').next().unwrap_or_default();
-        if is_numbered_image(Path::new(name)) {
+        if names::is_numbered_image(name) {
             identity.add(name, &object);
             images.push(object);
         }
@@ -50,8 +53,9 @@ pub fn images_in(bucket: &Bucket, folder: &VideoKey) -> Result<(Vec<Object>, u64
     Ok((images, identity.bytes, identity.etag()))
 }
 
-/// The input as one object; `None` when it is a prefix.
-fn single(uri: &Location, access: &Access) -> Result<Option<Discovery>, DiscoverError> {
+/// The input as one object; `None` when it is a prefix: `/` ends it, or keys lie below it and no object with content has
+/// the name. Whoever may only list what is below the prefix, or only read the object, is refused the other question.
+fn single(uri: &Location, below: &Bucket, access: &Access) -> Result<Option<Discovery>, DiscoverError> {
     let Location::S3 { bucket, key } = uri else {
         return Ok(None);
     };
@@ -63,14 +67,26 @@ fn single(uri: &Location, access: &Access) -> Result<Option<Discovery>, Discover
         bucket: bucket.clone(),
         key: folder.into(),
     };
-    let Some(object) = Bucket::open(&root, access)?.head(name)? else {
-        return Ok(None);
+    let above = Bucket::open(&root, access)?;
+    let is_forbidden = |error: &StoreError| error.trouble() == Some(Trouble::Forbidden);
+    let object = match below.is_empty() {
+        Ok(true) => above.head(name)?,
+        Ok(false) => match above.head(name) {
+            Err(error) if is_forbidden(&error) => None,
+            object => object?.filter(|object| object.bytes > 0),
+        },
+        Err(listing) if is_forbidden(&listing) => match above.head(name) {
+            Ok(Some(object)) => Some(object),
+            _ => return Err(listing.into()),
+        },
+        Err(error) => return Err(error.into()),
     };
+    let Some(object) = object else { return Ok(None) };
     let bad = |cause: String| DiscoverError::BadName {
         path: uri.clone(),
         cause,
     };
-    if name.to_ascii_lowercase().ends_with(".tar") {
+    if names::extension(name).as_deref() == Some("tar") {
         return Err(bad("crops are read from a disk; bring the tar file to one".into()));
     }
     let key = VideoKey::new(name).map_err(|error| bad(error.to_string()))?;
@@ -83,7 +99,8 @@ fn single(uri: &Location, access: &Access) -> Result<Option<Discovery>, Discover
             etag: object.etag,
             crops: None,
         }],
-        skipped: Vec::new(),
+        passed_over: Vec::new(),
+        unseen: Unseen::default(),
     }))
 }
 
@@ -109,121 +126,141 @@ impl Images {
 }
 
 /// One search. Keys are relative to the prefix.
-struct Search<'a> {
+struct Walk<'a> {
     bucket: &'a Bucket,
-    extensions: &'a [String],
-    sources: Vec<Source>,
-    skipped: Vec<Skipped>,
+    search: Search<'a>,
     /// Numbered images by folder.
     images: BTreeMap<String, Images>,
-    /// Folders that directly hold videos.
-    with_videos: BTreeSet<String>,
-    /// Folders that hold an `_affectmill` folder.
+    /// Files whose first bytes decide.
+    doubtful: Vec<(Look, Source)>,
+    /// Folders that were passed over and counted.
+    folders: BTreeSet<String>,
+    /// Folders that hold a label set.
     outputs: BTreeSet<String>,
-    others: Others,
+    /// Folders whose `_SUCCESS` was counted before it was known that they are outputs: it comes before `_affectmill/`.
+    successes: BTreeSet<String>,
 }
 
-impl Search<'_> {
+impl Walk<'_> {
     fn object(&mut self, object: Object) {
-        let (folder, name) = object.key.rsplit_once('/').unwrap_or(("", &object.key));
-        if let Some((output, _)) = object.key.split_once("/_affectmill/") {
-            if !self.outputs.contains(output) {
-                self.outputs.insert(output.into());
-            }
-            return;
-        }
+        let key = object.key.as_str();
         // An object whose key ends in `/` stands for a folder.
-        if name.is_empty() || object.key.split('/').any(|part| is_hidden(OsStr::new(part))) {
-            // `.` and `..` begin with a dot as hidden names do, and yet are none.
-            if object.key.split('/').any(|part| matches!(part, "." | "..")) && !name.is_empty() {
-                self.source(&object.key.clone(), SourceKind::File, object.bytes, object.etag);
-            }
+        if key.is_empty() || key.ends_with('/') || self.is_passed_over(key) {
             return;
         }
-        let extension = lower_extension(Path::new(name));
-        let is_video = is_wanted_extension(extension.as_deref(), self.extensions);
-        if is_video {
-            if !self.with_videos.contains(folder) {
-                self.with_videos.insert(folder.into());
-            }
-            self.source(&object.key.clone(), SourceKind::File, object.bytes, object.etag);
-        } else if is_numbered_image(Path::new(name)) {
-            match self.images.get_mut(folder) {
-                Some(images) => images.add(name, &object),
-                None => {
-                    let mut images = Images::default();
-                    images.add(name, &object);
-                    self.images.insert(folder.into(), images);
+        let (folder, name) = key.rsplit_once('/').unwrap_or(("", key));
+        let look = match self.search.named(key) {
+            Named::Tar => return self.search.pass_file(Passed::Extension, key),
+            Named::Other(kind) => {
+                if name == "_SUCCESS" {
+                    self.successes.insert(folder.into());
                 }
+                return self.search.pass_file(kind, key);
             }
-        } else {
-            self.others.count(extension);
+            Named::Image => {
+                match self.images.get_mut(folder) {
+                    Some(images) => images.add(name, &object),
+                    None => {
+                        let mut images = Images::default();
+                        images.add(name, &object);
+                        self.images.insert(folder.into(), images);
+                    }
+                }
+                return;
+            }
+            Named::Video => None,
+            Named::Doubtful(look) => Some(look),
+        };
+        let place = self.bucket.place(key);
+        let identity = (object.bytes, object.etag);
+        let source = self
+            .search
+            .source(&object.key, SourceKind::File, identity, &place);
+        match (source, look) {
+            (None, _) => {}
+            (Some(source), None) => self.search.video(source),
+            (Some(source), Some(look)) => self.doubtful.push((look, source)),
         }
     }
 
-    fn source(&mut self, key: &str, kind: SourceKind, bytes: u64, etag: String) {
-        match VideoKey::new(key) {
-            Ok(key) => self.sources.push(Source {
-                key,
-                kind,
-                bytes,
-                etag,
-                crops: None,
-            }),
-            Err(error) => self.skip(key, &error.to_string()),
+    /// Whether a folder of the key, or the name of the object, is passed over. A folder is counted once.
+    fn is_passed_over(&mut self, key: &str) -> bool {
+        let mut start = 0;
+        for part in key.split('/') {
+            let end = start + part.len();
+            // `.` and `..` are no names; a video there is told to have no usable key.
+            let kind = names::passed_over(part).filter(|_| !matches!(part, "." | ".."));
+            if let Some(kind) = kind {
+                let path = match kind {
+                    Passed::Labels if start > 0 => &key[..start - 1],
+                    _ => &key[..end],
+                };
+                if kind == Passed::Labels && start > 0 && end < key.len() && !self.outputs.contains(path) {
+                    self.outputs.insert(path.into());
+                }
+                let is_new = end == key.len() || !self.folders.contains(path);
+                if is_new {
+                    let told = if matches!(kind, Passed::Hidden | Passed::Labels) {
+                        ""
+                    } else {
+                        part
+                    };
+                    self.search.pass(kind, told, path);
+                    self.folders.insert(path.into());
+                }
+                return true;
+            }
+            start = end + 1;
         }
-    }
-
-    fn skip(&mut self, key: &str, reason: &str) {
-        self.skipped.push(Skipped {
-            path: self.bucket.place(key),
-            reason: reason.into(),
-        });
+        false
     }
 
     fn finish(mut self, uri: &Location) -> Result<Discovery, DiscoverError> {
-        let mut root = uri.clone();
-        let mut at_root = None;
         for (folder, images) in std::mem::take(&mut self.images) {
-            if self.with_videos.contains(&folder) {
-                self.skip(&folder, THUMBNAILS);
-            } else if folder.is_empty() {
-                at_root = Some(images);
-            } else {
-                self.source(&folder, SourceKind::Images, images.bytes, images.etag());
-            }
+            self.search.images(&folder, (images.bytes, images.etag()));
         }
         let outputs = std::mem::take(&mut self.outputs);
         let in_output = |key: &str| {
-            let mut above = key;
-            while let Some((folder, _)) = above.rsplit_once('/') {
-                if outputs.contains(folder) {
-                    return true;
-                }
-                above = folder;
-            }
-            false
+            key.match_indices('/')
+                .any(|(end, _)| outputs.contains(&key[..end]))
         };
         if !outputs.is_empty() {
-            self.sources.retain(|source| !in_output(source.key.as_str()));
-        }
-        match (at_root, uri) {
-            (Some(_), _) if !self.sources.is_empty() => self.skip("", BESIDE_FOLDERS),
-            (Some(images), Location::S3 { bucket, key }) if !key.is_empty() => {
-                let (parent, name) = key.rsplit_once('/').unwrap_or(("", key));
-                root = Location::S3 {
-                    bucket: bucket.clone(),
-                    key: parent.into(),
-                };
-                self.source(name, SourceKind::Images, images.bytes, images.etag());
+            self.search.forget(|key| in_output(key) || outputs.contains(key));
+            self.doubtful
+                .retain(|(_, source)| !in_output(source.key.as_str()));
+            for folder in outputs.intersection(&self.successes) {
+                self.search
+                    .unpass_file(Passed::Extension, &format!("{folder}/_SUCCESS"));
             }
-            (Some(_), _) => self.skip(
-                "",
-                "numbered images of a whole bucket have no name; put them under a prefix",
-            ),
-            (None, _) => {}
         }
-        self.sources.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        finished(root, uri.clone(), self.sources, self.skipped, &self.others)
+        while !self.doubtful.is_empty() {
+            let rest = self.doubtful.split_off(self.doubtful.len().min(HEADS));
+            let some = std::mem::replace(&mut self.doubtful, rest);
+            let object = |(_, source): &(Look, Source)| Object {
+                key: source.key.as_str().into(),
+                bytes: source.bytes,
+                etag: source.etag.clone(),
+                sha256: None,
+            };
+            let heads = self
+                .bucket
+                .beginnings(some.iter().map(object).collect(), names::HEAD as u64)?;
+            for ((look, source), head) in some.into_iter().zip(heads) {
+                self.search.doubtful(look, source, head.as_deref());
+            }
+        }
+        let own = match uri {
+            Location::S3 { bucket, key } if !key.is_empty() => {
+                let key = key.trim_end_matches('/');
+                let (above, name) = key.rsplit_once('/').unwrap_or(("", key));
+                let above = Location::S3 {
+                    bucket: bucket.clone(),
+                    key: above.into(),
+                };
+                Some((above, name.to_owned()))
+            }
+            _ => None,
+        };
+        self.search.finish(uri, own)
     }
 }

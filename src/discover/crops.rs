@@ -1,6 +1,6 @@
 //! Tar shards of crops in an input: the videos that the crops were cut from. Only headers are read.
 
-use super::{CropsOf, Search, Source};
+use super::{CropsOf, Source};
 use crate::dataset::SourceKind;
 use crate::dataset::paths::SampleName;
 use crate::domain::VideoKey;
@@ -39,48 +39,6 @@ pub(super) fn single(root: &Path, path: &Path) -> io::Result<Vec<Source>> {
         }),
     };
     Ok(videos.into_iter().map(source).collect())
-}
-
-impl Search<'_> {
-    /// Takes the videos of a tar file of crops; `false` when it is none.
-    pub(super) fn crops(&mut self, path: &Path) -> bool {
-        match single(self.root, path) {
-            Ok(videos) if videos.is_empty() => return false,
-            Ok(videos) => self.sources.extend(videos),
-            Err(error) => self.skip(path, &format!("cannot be read: {error}")),
-        }
-        true
-    }
-
-    /// Sorts the sources by key. Crops of a video that is there itself are left out; so are crops of a video that lie in
-    /// several tar files, because neither holds the whole of it.
-    pub(super) fn sort(&mut self) {
-        self.sources
-            .sort_by(|a, b| (&a.key, &a.crops).cmp(&(&b.key, &b.crops)));
-        let sources = std::mem::take(&mut self.sources);
-        for alike in sources.chunk_by(|a, b| a.key == b.key) {
-            let archives = alike.iter().filter_map(|source| source.crops.as_ref());
-            let (first, rest) = (&alike[0], &alike[1..]);
-            if rest.is_empty() || first.crops.is_none() {
-                self.sources.push(first.clone());
-            }
-            let reason = match (rest, &first.crops) {
-                ([], _) => continue,
-                (_, None) => format!(
-                    "it has crops of `{}`, which is there itself; label one of them",
-                    first.key
-                ),
-                _ => format!(
-                    "crops of `{}` lie in several tar files, which makes none of them whole; bring the crops of a video together \
-                     in one",
-                    first.key
-                ),
-            };
-            for crops in archives {
-                self.skip(&self.root.join(&crops.archive), &reason);
-            }
-        }
-    }
 }
 
 /// The videos of a tar file, and its identity. No video when its first file is no crop. One that is cut off gives what is

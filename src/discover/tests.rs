@@ -2,6 +2,7 @@ use super::*;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::symlink;
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 fn input(uri: &Path) -> Input {
@@ -13,7 +14,31 @@ fn access() -> Access {
 }
 
 fn find(uri: &Path) -> Result<Discovery, DiscoverError> {
-    discover(&input(uri), &access())
+    discover(&input(uri), &BTreeSet::new(), &access())
+}
+
+/// Kinds that were passed over, as `kind name count`.
+fn passed(found: &Discovery) -> Vec<String> {
+    let kind = |one: &PassedOver| {
+        serde_json::to_value(one.kind)
+            .unwrap()
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let passed = found.passed_over.iter();
+    let mut passed: Vec<_> = passed
+        .map(|one| format!("{} {} {}", kind(one), one.name, one.count))
+        .collect();
+    passed.sort();
+    passed
+}
+
+fn unseen(found: &Discovery) -> Vec<(&str, &str)> {
+    let places = found.unseen.first.iter();
+    places
+        .map(|place| (place.path.as_str(), place.reason.as_str()))
+        .collect()
 }
 
 fn path_of(found: &Discovery, source: &Source) -> PathBuf {
@@ -56,25 +81,16 @@ fn a_folder_is_searched_through_and_sorted_by_the_bytes_of_the_key() {
         "B.mp4",
         "a.mp4",
         "a-b/x.webm",
+        "_x.mp4",
+        "-Zx9.mp4",
+        "id00012/_raOc3x/00110.mp4",
     ];
     fill(root.path(), &names);
-    fill(
-        root.path(),
-        &[
-            ".hidden.mp4",
-            ".git/x.mp4",
-            "_work/x.mp4",
-            "_x.mp4",
-            "notes.txt",
-            "mp4",
-            "a/photo.jpg",
-        ],
-    );
     let found = find(root.path()).unwrap();
     let mut expected = names.to_vec();
     expected.sort_by_key(|name| name.as_bytes());
     assert_eq!(keys(&found), expected);
-    assert!(found.skipped.is_empty(), "{:?}", found.skipped);
+    assert_eq!((passed(&found), unseen(&found)), (vec![], vec![]));
     for source in &found.sources {
         let path = path_of(&found, source);
         assert_eq!(fs::read(&path).unwrap(), source.key.as_str().as_bytes());
@@ -89,26 +105,100 @@ fn a_folder_is_searched_through_and_sorted_by_the_bytes_of_the_key() {
 }
 
 #[test]
+fn what_is_no_video_is_counted_by_kind() {
+    let root = tempfile::tempdir().unwrap();
+    fill(
+        root.path(),
+        &[
+            "a.mp4",
+            ".hidden.mp4",
+            ".git/x.mp4",
+            ".Trash-1000/files/x.mp4",
+            "x/@eaDir/a.mp4/thumb.jpg",
+            "x/@eaDir/b.mp4",
+            "@eaDir/c.mp4",
+            "#recycle/x.mp4",
+            "$RECYCLE.BIN/x.mp4",
+            "lost+found/x.mp4",
+            "notes.txt",
+            "more.TXT",
+            "mp4",
+            "a/photo.jpg",
+            "intro.bik",
+            "code.ts",
+            "go.mod",
+            "other/_affectmill/job.json",
+            "other/labels/x.mp4",
+        ],
+    );
+    assert!(
+        Command::new("mkfifo")
+            .arg(root.path().join("pipe.mp4"))
+            .status()
+            .unwrap()
+            .success()
+    );
+    let found = find(root.path()).unwrap();
+    assert_eq!(keys(&found), ["a.mp4"]);
+    let expected = [
+        "deleted #recycle 1",
+        "deleted $RECYCLE.BIN 1",
+        "deleted .Trash-1000 1",
+        "extension  1",
+        "extension jpg 1",
+        "extension txt 2",
+        "hidden  2",
+        "labels  1",
+        "no_video mod 1",
+        "no_video ts 1",
+        "preview @eaDir 2",
+        "special  1",
+        "system lost+found 1",
+        "video bik 1",
+    ];
+    assert_eq!(passed(&found), expected);
+    assert_eq!(unseen(&found), []);
+}
+
+#[test]
+fn a_video_that_is_planned_stays_one_whatever_its_name() {
+    let root = tempfile::tempdir().unwrap();
+    fill(root.path(), &["a.mp4", "code.ts", "clip.bin", "other.bin"]);
+    let planned = ["code.ts", "clip.bin"].map(|key| VideoKey::new(key).unwrap());
+    let found = discover(&input(root.path()), &planned.into(), &access()).unwrap();
+    assert_eq!(keys(&found), ["a.mp4", "clip.bin", "code.ts"]);
+    assert_eq!(passed(&found), ["extension bin 1"]);
+}
+
+#[test]
 fn an_output_inside_the_input_is_passed_over() {
     let root = tempfile::tempdir().unwrap();
     fill(
         root.path(),
         &["a.mp4", "out/_affectmill/job.json", "out/labels/x.mp4"],
     );
-    assert_eq!(keys(&find(root.path()).unwrap()), ["a.mp4"]);
+    let found = find(root.path()).unwrap();
+    assert_eq!(
+        (keys(&found), passed(&found)),
+        (vec!["a.mp4"], vec!["labels  1".into()])
+    );
     // Labels written into the input folder itself leave its videos where they are.
     fill(root.path(), &["_affectmill/job.json"]);
-    assert_eq!(keys(&find(root.path()).unwrap()), ["a.mp4"]);
+    let found = find(root.path()).unwrap();
+    assert_eq!(
+        (keys(&found), passed(&found)),
+        (vec!["a.mp4"], vec!["labels  2".into()])
+    );
 }
 
 #[test]
 fn a_single_file_is_taken_whatever_its_name() {
     let root = tempfile::tempdir().unwrap();
-    fill(root.path(), &["_clip.bin"]);
-    let found = find(&root.path().join("_clip.bin")).unwrap();
+    fill(root.path(), &[".clip.bin"]);
+    let found = find(&root.path().join(".clip.bin")).unwrap();
     assert_eq!(
         (keys(&found), found.root.as_local().unwrap()),
-        (vec!["_clip.bin"], root.path())
+        (vec![".clip.bin"], root.path())
     );
 }
 
@@ -125,27 +215,26 @@ fn links_are_followed_and_loops_end() {
     symlink("nowhere", root.path().join(".#lock")).unwrap();
     let found = find(root.path()).unwrap();
     assert_eq!(keys(&found), ["c.mp4", "in/a.mp4", "in/far/b.mp4"]);
-    let skipped: Vec<_> = found
-        .skipped
-        .iter()
-        .map(|skip| (skip.path.as_local().unwrap().to_path_buf(), skip.reason.as_str()))
-        .collect();
-    assert_eq!(skipped.len(), 2, "{skipped:?}");
-    assert_eq!(skipped[0].0, root.path().join("dangling.mp4"));
-    assert!(skipped[0].1.contains("No such file"), "{skipped:?}");
-    assert_eq!(skipped[1].0, root.path().join("in/loop"));
-    assert!(skipped[1].1.contains("link back to"), "{skipped:?}");
+    let dangling = root.path().join("dangling.mp4").display().to_string();
+    assert_eq!(unseen(&found).len(), 1, "{:?}", found.unseen);
+    assert_eq!(unseen(&found)[0].0, dangling);
+    assert!(
+        unseen(&found)[0].1.contains("what is not there"),
+        "{:?}",
+        found.unseen
+    );
+    assert_eq!(passed(&found), ["hidden  1", "loop  1"]);
 }
 
 #[test]
-fn names_that_are_not_utf8_are_skipped_with_a_reason() {
+fn names_that_are_not_utf8_are_told_as_unseen() {
     let root = tempfile::tempdir().unwrap();
     fill(root.path(), &["a.mp4"]);
     fs::write(root.path().join(OsString::from_vec(b"caf\xe9.mp4".to_vec())), b"").unwrap();
     let found = find(root.path()).unwrap();
     assert_eq!(keys(&found), ["a.mp4"]);
-    assert_eq!(found.skipped.len(), 1);
-    assert!(found.skipped[0].reason.contains("not UTF-8"));
+    assert_eq!(unseen(&found).len(), 1);
+    assert!(unseen(&found)[0].1.contains("not UTF-8"));
 }
 
 #[test]
@@ -172,11 +261,11 @@ fn folders_of_numbered_images_are_videos() {
         ("s/v1/00001.jpg".len() + "s/v1/00003.JPG".len()) as u64
     );
     assert_eq!(found.sources[1].etag.len(), 16);
-    assert_eq!(found.skipped.len(), 1);
-    assert!(
-        found.skipped[0].path.to_string().ends_with("thumbs")
-            && found.skipped[0].reason.contains("thumbnails")
+    assert_eq!(
+        passed(&found),
+        ["extension jpg 1", "extension txt 1", "thumbnails  1"]
     );
+    assert_eq!(found.passed_over[0].first, "thumbs");
 }
 
 #[test]
@@ -201,7 +290,7 @@ fn the_input_itself_may_be_a_folder_of_images() {
     fill(&whole, &["person/more/a.mp4"]);
     let found = find(&whole.join("person")).unwrap();
     assert_eq!(keys(&found), ["more/a.mp4"]);
-    assert_eq!(found.skipped.len(), 1);
+    assert_eq!(passed(&found), ["images  1"]);
 }
 
 #[test]
@@ -241,15 +330,21 @@ fn nothing_to_label_is_an_error_that_says_what_was_seen() {
     assert!(message(root.path()).contains("no other file either"));
     fill(
         root.path(),
-        &["a.txt", "b.txt", "c.rmvb", "LICENSE", ".hidden.mp4"],
+        &["a.txt", "b.txt", "c.bik", "LICENSE", ".hidden.mp4"],
     );
     let empty = message(root.path());
-    assert!(
-        empty.contains("4 other files (2 .txt, 1 without extension, 1 .rmvb)"),
-        "{empty}"
-    );
-    assert!(empty.contains("[input] extensions"), "{empty}");
+    for told in [
+        "1 file of .bik (videos that [input] extensions does not name)",
+        "1 hidden name",
+        "2 files of .txt, 1 file without extension",
+        "[input] extensions",
+    ] {
+        assert!(empty.contains(told), "{empty}");
+    }
     let mut wider = input(root.path());
-    wider.extensions.push("RMVB".into());
-    assert_eq!(keys(&discover(&wider, &access()).unwrap()), ["c.rmvb"]);
+    wider.extensions.push("BIK".into());
+    assert_eq!(
+        keys(&discover(&wider, &BTreeSet::new(), &access()).unwrap()),
+        ["c.bik"]
+    );
 }

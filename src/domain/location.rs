@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// A path, or a place in S3 written `s3://bucket/key`.
 ///
 /// The key of an S3 location is what follows the bucket, byte for byte: nothing in it is percent-decoded, no `.` or
-/// `..` is resolved. A `/` at its end is dropped, since it changes no meaning here.
+/// `..` is resolved. A `/` at its end is dropped, save in an input, where it says that a prefix is meant and no object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Location {
     /// A path on a local disk or a mounted share.
@@ -16,7 +16,7 @@ pub enum Location {
     S3 {
         /// Bucket.
         bucket: String,
-        /// Key or prefix, without `/` at its end; empty for the whole bucket.
+        /// Key or prefix; empty for the whole bucket. A single `/` at its end only where [`Self::parse_input`] read it.
         key: String,
     },
 }
@@ -27,6 +27,14 @@ impl Location {
     /// # Errors
     /// The uri names no bucket, or one whose name no bucket can have; in words.
     pub fn parse(text: &str) -> Result<Self, String> {
+        Self::parse_input(text).map(Self::without_slash)
+    }
+
+    /// As [`parse`](Self::parse); a `/` at the end of a key is kept.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn parse_input(text: &str) -> Result<Self, String> {
         let Some(rest) = text.strip_prefix("s3://") else {
             return Ok(Self::Local(text.into()));
         };
@@ -37,10 +45,34 @@ impl Location {
                 "{bucket:?} is no name of a bucket; write s3://bucket/prefix"
             ));
         }
+        let name = key.trim_end_matches('/');
+        let slash = if name.is_empty() || name == key { "" } else { "/" };
         Ok(Self::S3 {
             bucket: bucket.into(),
-            key: key.trim_end_matches('/').into(),
+            key: format!("{name}{slash}"),
         })
+    }
+
+    /// Reads an input's location from a job: as text, with a `/` at the end of an S3 key kept.
+    ///
+    /// # Errors
+    /// What is there is no text.
+    pub fn deserialize_input<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        // A bad uri stays text: the job file's check says where it stands.
+        Ok(Self::parse_input(&text).unwrap_or_else(|_| Self::Local(text.into())))
+    }
+
+    /// The same place without a `/` at the end of an S3 key.
+    #[must_use]
+    pub fn without_slash(self) -> Self {
+        match self {
+            Self::S3 { bucket, key } => Self::S3 {
+                bucket,
+                key: key.trim_end_matches('/').into(),
+            },
+            local => local,
+        }
     }
 
     /// The place of `key` below this one; `key` is `/`-separated.
@@ -49,10 +81,9 @@ impl Location {
             Self::Local(path) => Self::Local(path.join(key)),
             Self::S3 { bucket, key: prefix } => Self::S3 {
                 bucket: bucket.clone(),
-                key: if prefix.is_empty() {
-                    key.into()
-                } else {
-                    format!("{prefix}/{key}")
+                key: match prefix.trim_end_matches('/') {
+                    "" => key.into(),
+                    prefix => format!("{prefix}/{key}"),
                 },
             },
         }
@@ -105,9 +136,7 @@ impl Serialize for Location {
 
 impl<'de> Deserialize<'de> for Location {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        // A bad uri stays text: the job file's check says where it stands.
-        Ok(Self::parse(&text).unwrap_or_else(|_| Self::Local(text.into())))
+        Self::deserialize_input(deserializer).map(Self::without_slash)
     }
 }
 
@@ -135,6 +164,21 @@ mod tests {
             assert!(Location::parse(bad).is_err(), "{bad}");
         }
         assert_eq!(Location::parse("a/b").unwrap().as_local(), Some(Path::new("a/b")));
+    }
+
+    #[test]
+    fn an_input_keeps_the_slash_that_says_prefix() {
+        for (text, shown) in [
+            ("s3://b/x//", "s3://b/x/"),
+            ("s3://b/x", "s3://b/x"),
+            ("s3://b/", "s3://b/"),
+            ("s3://b", "s3://b/"),
+        ] {
+            let input = Location::parse_input(text).unwrap();
+            assert_eq!(input.to_string(), shown);
+            assert_eq!(input.join("y"), Location::parse(text).unwrap().join("y"));
+            assert_eq!(input.without_slash(), Location::parse(text).unwrap());
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 use super::*;
 use crate::dataset::CommitRecord;
+use std::path::Path;
 use std::sync::Barrier;
 
 fn video(key: &str, frames: u64) -> PlannedVideo {
@@ -13,6 +14,20 @@ fn video(key: &str, frames: u64) -> PlannedVideo {
         archive: None,
         unreadable: None,
     }
+}
+
+fn at(root: &Path, moved: bool) -> Origin {
+    Origin {
+        place: InputPlace {
+            uri: root.into(),
+            root: root.into(),
+        },
+        moved,
+    }
+}
+
+fn here() -> Origin {
+    at(Path::new("/videos"), false)
 }
 
 fn keys(shards: &[ShardPlan]) -> Vec<Vec<&str>> {
@@ -106,14 +121,14 @@ fn plans_are_appended_and_read_back() {
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path()).unwrap();
     let videos: Vec<_> = (0..10).map(|n| video(&format!("v{n}"), 50)).collect();
-    let first = append(&store, &videos[3..], 100).unwrap();
+    let first = append(&store, &here(), &videos[3..], 100).unwrap();
     assert_eq!(
-        append(&store, &videos[3..], 100).unwrap(),
+        append(&store, &here(), &videos[3..], 100).unwrap(),
         first,
         "nothing new, no new plan"
     );
     assert_eq!(store.list(paths::PLANS).unwrap().len(), 1);
-    let both = append(&store, &videos, 100).unwrap();
+    let both = append(&store, &here(), &videos, 100).unwrap();
     assert_eq!(both[..first.len()], first, "earlier shards stay");
     assert_eq!(read_all(&store).unwrap(), both);
     assert_eq!(store.list(paths::PLANS).unwrap().len(), 2);
@@ -133,7 +148,7 @@ fn coordinators_that_plan_at_once_never_plan_a_video_twice() {
                     .map(|n| video(&format!("v{n:02}"), 30))
                     .collect();
                 gate.wait();
-                append(store, &videos, 100).unwrap();
+                append(store, &here(), &videos, 100).unwrap();
             });
         }
     });
@@ -146,7 +161,7 @@ fn coordinators_that_plan_at_once_never_plan_a_video_twice() {
 fn damaged_plans_are_refused_by_name() {
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path()).unwrap();
-    let shards = append(&store, &[video("a", 1), video("b", 1)], 1).unwrap();
+    let shards = append(&store, &here(), &[video("a", 1), video("b", 1)], 1).unwrap();
     let refused = |bytes: &[u8], expected: &str| {
         store.replace(&paths::plan(2), bytes).unwrap();
         let message = read_all(&store).unwrap_err().to_string();
@@ -158,6 +173,7 @@ fn damaged_plans_are_refused_by_name() {
     let packed = |plan: &Plan| encode(plan).unwrap();
     let plan = |version, shards: &[ShardPlan]| Plan {
         version,
+        input: None,
         shards: shards.to_vec(),
     };
     refused(b"no zstd", "damaged");
@@ -205,26 +221,31 @@ fn a_video_is_planned_again_once_for_each_attempt_and_the_latest_counts() {
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path()).unwrap();
     let videos: Vec<_> = (0..4).map(|n| video(&format!("v{n}"), 50)).collect();
-    let first = append(&store, &videos, 1_000).unwrap();
+    let first = append(&store, &here(), &videos, 1_000).unwrap();
     let again = |attempt, n: usize| vec![(attempt, videos[n].clone())];
 
-    let second = append_again(&store, &again(1, 1), 1_000).unwrap();
+    let second = append_again(&store, &here(), &again(1, 1), 1_000).unwrap();
     assert_eq!(second[..1], first);
     assert_eq!((second.len(), second[1].attempt), (2, 1));
     let alone = make(vec![videos[1].clone()], &BTreeSet::new(), 1_000);
     assert_ne!(second[1].id, alone[0].id, "another attempt is another part");
     for due in [again(1, 1), again(0, 1), again(3, 1)] {
-        let planned = append_again(&store, &due, 1_000).unwrap();
+        let planned = append_again(&store, &here(), &due, 1_000).unwrap();
         assert_eq!(planned, second, "planned for that attempt, or not due yet");
     }
     let third = append_again(
         &store,
+        &here(),
         &[again(2, 1), vec![(1, videos[3].clone())]].concat(),
         1_000,
     )
     .unwrap();
     assert_eq!(third.len(), 4);
-    assert_eq!(append(&store, &videos, 1_000).unwrap(), third, "nothing is new");
+    assert_eq!(
+        append(&store, &here(), &videos, 1_000).unwrap(),
+        third,
+        "nothing is new"
+    );
     assert_eq!(read_all(&store).unwrap(), third);
     let attempts: Vec<u32> = latest(&third).iter().map(|video| video.shard.attempt).collect();
     assert_eq!(attempts, [0, 2, 0, 1]);
@@ -259,6 +280,7 @@ fn a_video_is_planned_again_once_for_each_attempt_and_the_latest_counts() {
 
     let late = Plan {
         version: RECORD_VERSION,
+        input: None,
         shards: cut(vec![video("new", 1)], 10, 1),
     };
     store.replace(&paths::plan(4), &encode(&late).unwrap()).unwrap();
@@ -266,5 +288,48 @@ fn a_video_is_planned_again_once_for_each_attempt_and_the_latest_counts() {
     assert!(
         error.contains("`new` is planned twice for one attempt, or before an earlier one"),
         "{error}"
+    );
+}
+
+#[test]
+fn videos_of_another_place_are_refused_until_somebody_says_that_they_moved() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    };
+    let (first, second) = (place("day1"), place("day2"));
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&first, &link).unwrap();
+    let store = Store::open(&place("out")).unwrap();
+    append(&store, &at(&first, false), &[video("a", 1)], 100).unwrap();
+    // The same place by other names.
+    for same in [link, first.join("."), second.join("../day1")] {
+        append(&store, &at(&same, false), &[video("a", 1)], 100).unwrap();
+    }
+    let error = append(&store, &at(&second, false), &[video("b", 1)], 100).unwrap_err();
+    let told = error.to_string();
+    for told_place in [&first, &second] {
+        assert!(told.contains(told_place.to_str().unwrap()), "{told}");
+    }
+    assert!(
+        matches!(error, PlanError::OtherInput { .. }) && told.contains("--input-moved"),
+        "{told}"
+    );
+    assert_eq!(store.list(paths::PLANS).unwrap().len(), 1);
+
+    // Said once, it holds for both places.
+    let moved = append(&store, &at(&second, true), &[video("a", 1)], 100).unwrap();
+    assert_eq!(keys(&moved), [["a"]]);
+    append(&store, &at(&second, true), &[], 100).unwrap();
+    assert_eq!(store.list(paths::PLANS).unwrap().len(), 2, "recorded once");
+    for known in [&first, &second] {
+        append(&store, &at(known, false), &[], 100).unwrap();
+    }
+    append(&store, &at(&second, false), &[video("b", 1)], 100).unwrap();
+    assert_eq!(
+        read(&store).unwrap().places.last().unwrap().root,
+        second.as_path().into()
     );
 }

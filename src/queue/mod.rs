@@ -187,5 +187,8 @@ pub enum FromWorker {
     Probed {
         /// The video with what its header tells, or why it could not be read.
         video: PlannedVideo,
+        /// The credentials may not read it.
+        #[serde(default)]
+        forbidden: bool,
     },
 }

@@ -2,7 +2,7 @@
 
 use super::progress::Progress;
 use super::{Sink, text};
-use crate::events::Event;
+use crate::events::{Event, Summary};
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,8 @@ impl Plain {
     }
 
     fn wanted(&self, event: &Event) -> bool {
-        let listed = matches!(event, Event::Finished { summary, .. } if !summary.not_ok.is_empty());
+        let is_whole = |summary: &Summary| summary.not_ok.is_empty() && summary.unseen.is_empty();
+        let listed = matches!(event, Event::Finished { summary, .. } if !is_whole(summary));
         text::is_trouble(event) || listed || !self.quiet
     }
 }

@@ -4,7 +4,8 @@ use super::log::{Line, now_ms};
 use super::progress::Progress;
 use super::text;
 use crate::commit::{self, CommitError};
-use crate::dataset::paths;
+use crate::dataset::{PassedOver, Unseen, paths};
+use crate::discover::{self, DiscoverError};
 use crate::events::{Event, NotOk, Totals};
 use crate::plan::{self, PlanError};
 use crate::store::{Store, StoreError};
@@ -24,6 +25,9 @@ pub enum StatusError {
     /// A commit cannot be read.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// What the last search found cannot be read.
+    #[error(transparent)]
+    Input(#[from] DiscoverError),
 }
 
 /// The state of a label set.
@@ -39,6 +43,10 @@ pub struct Status {
     pub fell_back: usize,
     /// Videos that did not end `ok`.
     pub not_ok: Vec<NotOk>,
+    /// What the last run's search of the input passed over, by kind.
+    pub passed_over: Vec<PassedOver>,
+    /// What it could not look at.
+    pub unseen: Unseen,
     /// The last run, if its event log could be read.
     pub last_run: Option<LastRun>,
 }
@@ -95,12 +103,18 @@ pub fn read(store: &Store) -> Result<Status, StatusError> {
     let under_way = under_way.filter(|(shard, _)| !commits.contains_key(shard));
     let rows = commits.values().map(|record| record.part.rows).sum::<u64>()
         + under_way.map(|(_, rows)| rows).sum::<u64>();
+    let input = discover::kept(store)?;
+    let (passed_over, unseen) = input
+        .map(|input| (input.passed_over, input.unseen))
+        .unwrap_or_default();
     Ok(Status {
         state,
         totals,
         rows,
         fell_back,
         not_ok,
+        passed_over,
+        unseen,
         last_run,
     })
 }
@@ -202,7 +216,11 @@ pub fn render(status: &Status) -> String {
             shown += &format!("\n  {worker}");
         }
     }
-    if let Some(line) = text::fell_back(status.fell_back) {
+    for line in text::fell_back(status.fell_back)
+        .into_iter()
+        .chain(text::passed_over(&status.passed_over))
+        .chain(text::unseen(&status.unseen))
+    {
         shown += &format!("\n{line}");
     }
     for video in &status.not_ok {

@@ -1,6 +1,6 @@
 //! Events and figures as people read them.
 
-use crate::dataset::{ErrorClass, VideoStatus};
+use crate::dataset::{ErrorClass, PassedOver, Unseen, VideoStatus};
 use crate::domain::escaped;
 use crate::events::{Event, NotOk, Summary};
 use console::style;
@@ -17,8 +17,10 @@ pub fn lines(event: &Event) -> Option<String> {
             output,
             workers,
             totals,
+            passed_over: passed,
             ..
         } => {
+            let passed = passed_over(passed).map_or(String::new(), |line| format!("\n{line}"));
             let resumed = match totals.shards_done {
                 0 => String::new(),
                 done => format!(
@@ -28,7 +30,7 @@ pub fn lines(event: &Event) -> Option<String> {
                 ),
             };
             format!(
-                "labelling {} of about {} into {} with {}{resumed}",
+                "labelling {} of about {} into {} with {}{resumed}{passed}",
                 plural(totals.videos as u64, "video"),
                 plural(totals.frames, "frame"),
                 output,
@@ -222,13 +224,41 @@ fn finished(nothing_to_do: bool, summary: &Summary) -> String {
     if more > 0 {
         text += &format!("\n  … and {more} more: see videos.parquet");
     }
-    if let Some(line) = fell_back(summary.fell_back) {
+    for line in unseen(&summary.unseen)
+        .into_iter()
+        .chain(passed_over(&summary.passed_over))
+        .chain(fell_back(summary.fell_back))
+    {
         text += &format!("\n{line}");
     }
     if let Some(bottleneck) = &summary.bottleneck {
         text += &format!("\n{bottleneck}");
     }
     text
+}
+
+/// What a search of the input passed over; nothing where that is nothing.
+pub fn passed_over(passed_over: &[PassedOver]) -> Option<String> {
+    PassedOver::list(passed_over).map(|list| format!("passed over: {list}"))
+}
+
+/// What a search of the input could not look at; nothing where it saw everything.
+pub fn unseen(unseen: &Unseen) -> Option<String> {
+    if unseen.is_empty() {
+        return None;
+    }
+    let what = plural(unseen.count, "place");
+    let mut text = format!(
+        "{}: {what} of the input could not be looked at, and what is there is not labelled",
+        style("unseen").red()
+    );
+    for place in &unseen.first {
+        text += &format!("\n  {place}");
+    }
+    if unseen.more() > 0 {
+        text += &format!("\n  … and {} more", count(unseen.more()));
+    }
+    Some(text)
 }
 
 /// How many videos were decoded on the CPU though the job decodes on GPUs; nothing where none was.

@@ -73,12 +73,18 @@ impl Job {
 #[serde(deny_unknown_fields)]
 pub struct Input {
     /// A folder (searched with its subfolders) or one video file, as a path, `file://` uri or `s3://bucket/prefix`. A
-    /// relative path is relative to the job file; one given by `--set`, to the current directory. Required.
+    /// relative path is relative to the job file; one given by `--set`, to the current directory. A `/` at the end of an
+    /// `s3://` uri says that a prefix is meant, even where an object has that name. Required.
     #[schemars(with = "String")]
+    #[serde(deserialize_with = "Location::deserialize_input")]
     pub uri: Location,
-    /// File name extensions taken for videos, without the dot, any case. An image folder needs none.
+    /// File name extensions taken for videos, without the dot, any case. An image folder needs none. Where an extension has
+    /// another meaning too (ts, mts: TypeScript; mod, dat, ogg), the first bytes of the file decide.
     /// Default: `["mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "m2ts", "flv", "wmv", "3gp", "ogv",
-    /// "gif"]`.
+    /// "gif", "mts", "m2t", "tp", "trp", "mod", "tod", "vob", "vro", "evo", "mpe", "m2p", "m1v", "m2v", "dat", "dv",
+    /// "mxf", "gxf", "asf", "dvr-ms", "wtv", "f4v", "qt", "mk3d", "mj2", "ismv", "insv", "360", "3g2", "3gpp", "divx",
+    /// "xvid", "ogm", "ogg", "rm", "rmvb", "amv", "dav", "h261", "h263", "h264", "264", "avc", "hevc", "h265", "265",
+    /// "obu", "ivf", "mjpg", "mjpeg", "y4m", "nut", "nuv"]`.
     #[serde(default = "default_extensions")]
     #[schemars(length(min = 1))]
     pub extensions: Vec<String>,
@@ -406,13 +412,15 @@ impl Default for Run {
 /// The queue in the coordinator's memory.
 const LOCAL: &str = "local";
 
+/// The default of `[input] extensions`: what cameras, phones, discs, recorders and broadcasters write, and streams without a container.
+pub const DEFAULT_EXTENSIONS: &str = "
+    mp4 m4v mov mkv webm avi mpg mpeg ts m2ts flv wmv 3gp ogv gif mts m2t tp trp mod tod vob vro evo mpe
+    m2p m1v m2v dat dv mxf gxf asf dvr-ms wtv f4v qt mk3d mj2 ismv insv 360 3g2 3gpp divx xvid ogm ogg rm
+    rmvb amv dav h261 h263 h264 264 avc hevc h265 265 obu ivf mjpg mjpeg y4m nut nuv
+";
+
 fn default_extensions() -> Vec<String> {
-    [
-        "mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "m2ts", "flv", "wmv", "3gp", "ogv",
-        "gif",
-    ]
-    .map(String::from)
-    .to_vec()
+    DEFAULT_EXTENSIONS.split_whitespace().map(String::from).collect()
 }
 
 fn default_image_base() -> u64 {

@@ -23,7 +23,8 @@ mod tree;
 pub use error::{Place, Problem, SpecError};
 pub use identity::{LABELS_VERSION, ModelRecord, differences, fingerprint, identity};
 pub use job::{
-    Crops, Decode, FaceMode, Faces, Input, Job, ModelSpec, Output, Run, Sampling, SamplingMode, Values,
+    Crops, DEFAULT_EXTENSIONS, Decode, FaceMode, Faces, Input, Job, ModelSpec, Output, Run, Sampling,
+    SamplingMode, Values,
 };
 pub use rules::is_job_name;
 pub use services::{NatsSettings, S3Settings};

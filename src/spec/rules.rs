@@ -114,7 +114,7 @@ fn faces(job: &Job, tree: &Node, refuse: &mut Refuse<'_>) {
 
 fn extensions(job: &Job, refuse: &mut Refuse<'_>) {
     for (index, extension) in job.input.extensions.iter().enumerate() {
-        if extension.is_empty() || !extension.chars().all(char::is_alphanumeric) {
+        if extension.is_empty() || !extension.chars().all(|c| c.is_alphanumeric() || c == '-') {
             let message = format!(
                 "`input.extensions` holds {extension:?}; write the letters and digits after a file name's last dot, \
                  such as \"mp4\""
@@ -288,6 +288,6 @@ fn real(location: &Location) -> Location {
     };
     match location {
         Location::Local(path) => Location::Local(real(path)),
-        other => other.clone(),
+        other => other.clone().without_slash(),
     }
 }

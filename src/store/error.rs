@@ -3,6 +3,8 @@
 use crate::domain::Location;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 /// A store operation that failed.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +66,9 @@ pub enum Trouble {
     Missing,
     /// The object is not the one that was meant: it was written anew since (412).
     Changed,
-    /// Nothing will work until somebody mends it: credentials, permissions, the bucket's name, the region.
+    /// These credentials may not do that there (403); elsewhere they may.
+    Forbidden,
+    /// Nothing will work until somebody mends it: credentials, the bucket's name, the region.
     Setup,
 }
 
@@ -85,6 +89,14 @@ impl StoreError {
         }
     }
 
+    /// Whether it is the trouble of one object and not of the store: others may be read all the same.
+    pub fn is_of_one_object(&self) -> bool {
+        matches!(
+            self.trouble(),
+            Some(Trouble::Missing | Trouble::Changed | Trouble::Forbidden)
+        )
+    }
+
     /// Whether trying the same again shortly may succeed without anybody doing anything.
     pub fn is_transient(&self) -> bool {
         use io::ErrorKind::{
@@ -103,6 +115,30 @@ impl StoreError {
             | Self::NotAnOutput(_) => false,
         }
     }
+}
+
+/// How long a disk or a network share that fails is left in peace before it is asked again.
+const PAUSES: [Duration; 3] = [
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+];
+
+/// Tries what a disk or a network share refuses three times more, after pauses, as long as the error is one that may pass.
+///
+/// # Errors
+/// The last one.
+pub fn retry_passing<T, E>(
+    mut attempt: impl FnMut() -> Result<T, E>,
+    may_pass: impl Fn(&E) -> bool,
+) -> Result<T, E> {
+    for pause in PAUSES {
+        match attempt() {
+            Err(error) if may_pass(&error) => thread::sleep(pause),
+            other => return other,
+        }
+    }
+    attempt()
 }
 
 /// Whether a disk or a network share that gave this error may work again in a moment.

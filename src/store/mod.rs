@@ -14,13 +14,14 @@ mod s3;
 mod scratch;
 
 pub use access::Access;
-pub use error::{StoreError, Trouble, passes, remedy};
+pub use error::{StoreError, Trouble, passes, remedy, retry_passing};
 pub use s3::{Bucket, Object};
 pub use scratch::{Scratch, ScratchFolder};
 
 use crate::domain::Location;
 use local::Local;
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::NamedTempFile;
@@ -260,6 +261,19 @@ impl Store {
             Backend::Local(local) => local.scratch(),
             Backend::S3(bucket) => bucket.scratch(),
         }
+    }
+}
+
+/// Whether two locations are one place: the same text, or on a disk the same file or folder, by whatever links or mounts it
+/// is reached.
+pub fn same_place(one: &Location, other: &Location) -> bool {
+    let id = |path: &Path| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    match (one, other) {
+        // Paths compare by their components.
+        (Location::Local(one), Location::Local(other)) => {
+            one == other || id(one).is_some_and(|one| Some(one) == id(other))
+        }
+        (one, other) => one.clone().without_slash() == other.clone().without_slash(),
     }
 }
 

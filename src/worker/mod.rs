@@ -81,7 +81,7 @@ pub fn serve() -> Result<(), WorkerError> {
                 max_pixels,
             } => {
                 let report = match prober.probe(video, &root, *reach, (image_base, max_pixels), &reports) {
-                    Ok(video) => FromWorker::Probed { video },
+                    Ok((video, forbidden)) => FromWorker::Probed { video, forbidden },
                     Err(error) => Failure::final_(error).into(),
                 };
                 reports.send(&report);

@@ -33,7 +33,8 @@ pub(super) struct Prober {
 }
 
 impl Prober {
-    /// The video with its frames and duration, or why it cannot be read. An error is the store's fault.
+    /// The video with its frames and duration, or why it cannot be read, and whether that is for the credentials. An error is
+    /// the store's fault.
     pub fn probe(
         &mut self,
         mut video: PlannedVideo,
@@ -41,7 +42,7 @@ impl Prober {
         reach: Reach,
         (image_base, max_pixels): (u64, u64),
         reports: &Arc<Reports>,
-    ) -> Result<PlannedVideo, StoreError> {
+    ) -> Result<(PlannedVideo, bool), StoreError> {
         let options = DecodeOptions {
             threads: 1,
             image_base,
@@ -50,6 +51,7 @@ impl Prober {
             max_frames: u64::MAX,
             nvdec: None,
         };
+        let mut forbidden = false;
         let probed = match root {
             Location::Local(_) => {
                 let path = discover::source_path(root, &video.key).to_string();
@@ -58,7 +60,8 @@ impl Prober {
             Location::S3 { .. } => {
                 let bucket = self.bucket(root, reach, reports)?;
                 match in_bucket(bucket, &video, &options) {
-                    Err(error) if matches!(error.trouble(), Some(Trouble::Missing | Trouble::Changed)) => {
+                    Err(error) if error.is_of_one_object() => {
+                        forbidden = error.trouble() == Some(Trouble::Forbidden);
                         Err(error.to_string())
                     }
                     other => other?,
@@ -69,7 +72,7 @@ impl Prober {
             Ok(probe) => (video.frames, video.duration_us) = (probe.frames, probe.duration_us),
             Err(error) => video.unreadable = Some(error),
         }
-        Ok(video)
+        Ok((video, forbidden))
     }
 
     fn bucket(
@@ -178,9 +181,8 @@ fn fill_header(bucket: &Bucket, object: &Object, file: &File) -> Result<bool, St
             }
             let moov = bucket.read(object, at..at + length)?;
             file.write_all_at(&moov, at).map_err(scratch)?;
-            return Ok(true);
+            return Ok(!is_fragmented(&moov));
         }
-        // The samples of a fragmented file are told all over it.
         if &kind == b"moof" {
             return Ok(false);
         }
@@ -190,6 +192,22 @@ fn fill_header(bucket: &Bucket, object: &Object, file: &File) -> Result<bool, St
         }
     }
     Ok(false)
+}
+
+/// Whether a `moov` says that samples are told all over the file, in fragments: it then holds the box `mvex` (8.8.1).
+fn is_fragmented(moov: &[u8]) -> bool {
+    // Behind its own header, which is longer where the length is 64 bits.
+    let mut rest = match moov.first_chunk() {
+        Some(length) if u32::from_be_bytes(*length) == 1 => &moov[16..],
+        _ => moov.get(8..).unwrap_or_default(),
+    };
+    while let Some((kind, length)) = box_header(rest, rest.len() as u64) {
+        if &kind == b"mvex" {
+            return true;
+        }
+        rest = &rest[length as usize..];
+    }
+    false
 }
 
 /// Kind and length of the box that begins with these 16 bytes, of which `left` are left; `None` where it is none.
@@ -223,5 +241,28 @@ mod tests {
         assert_eq!(read(1, u64::MAX, 100), None);
         assert_eq!(read(7, 0, 100), None, "shorter than its own header");
         assert_eq!(box_header(&[0; 3], 100), None);
+    }
+
+    #[test]
+    fn a_fragmented_header_says_so() {
+        let boxed = |kind: &[u8; 4], content: &[u8]| {
+            [&(8 + content.len() as u32).to_be_bytes()[..], kind, content].concat()
+        };
+        let long = |kind: &[u8; 4], content: &[u8]| {
+            let length = (16 + content.len() as u64).to_be_bytes();
+            [&1_u32.to_be_bytes()[..], kind, &length, content].concat()
+        };
+        let (header, track, extends) = (
+            boxed(b"mvhd", &[0; 100]),
+            boxed(b"trak", b"mvex"),
+            boxed(b"mvex", &[0; 32]),
+        );
+        let whole = [header.clone(), track.clone()].concat();
+        let parts = [header, track, extends].concat();
+        assert!(!is_fragmented(&boxed(b"moov", &whole)) && !is_fragmented(&long(b"moov", &whole)));
+        assert!(is_fragmented(&boxed(b"moov", &parts)) && is_fragmented(&long(b"moov", &parts)));
+        for cut in 0..parts.len() {
+            is_fragmented(&boxed(b"moov", &parts)[..cut]);
+        }
     }
 }

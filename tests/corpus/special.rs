@@ -383,7 +383,8 @@ fn hostile(folder: &Path) -> Vec<Case> {
         corrupt,
     );
     write("zeros.mkv", &[0; 5_000], corrupt);
-    write("script.ts", b"#!/bin/sh\nexit 1\n", corrupt);
+    let no_video = Fate::Skipped("1 file of .ts without a video in it (script.ts)");
+    write("script.ts", b"#!/bin/sh\nexit 1\n", no_video);
     let mut dice = Dice::seeded(7);
     let noise: Vec<u8> = (0..20_000).map(|_| dice.roll(256) as u8).collect();
     write("noise.avi", &noise, corrupt);
@@ -431,12 +432,21 @@ fn hostile(folder: &Path) -> Vec<Case> {
     cases.push(fate("unreadable.mp4", Fate::Failed("io")));
 
     symlink(keep.path().join("gone.mp4"), folder.join("dangling.mp4")).unwrap();
-    cases.push(fate("dangling.mp4", Fate::Skipped("cannot be read")));
+    cases.push(fate(
+        "dangling.mp4",
+        Fate::Skipped("dangling.mp4: a symbolic link to what is not there"),
+    ));
     symlink(folder, folder.join("loop.mp4")).unwrap();
-    cases.push(fate("loop.mp4", Fate::Skipped("a symbolic link back to")));
+    cases.push(fate(
+        "loop.mp4",
+        Fate::Skipped("1 link to a folder above it (loop.mp4)"),
+    ));
     let pipe = folder.join("pipe.mp4");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    cases.push(fate("pipe.mp4", Fate::Skipped("no regular file")));
+    cases.push(fate(
+        "pipe.mp4",
+        Fate::Skipped("1 pipe, socket or device (pipe.mp4)"),
+    ));
     fs::copy(
         keep.path().join("b.mp4"),
         folder.parent().unwrap().join("elsewhere.mp4"),

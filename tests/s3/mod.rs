@@ -17,10 +17,15 @@ pub const KEY: (&str, &str) = ("testkey", "testsecret");
 /// Keys of one that may only read.
 pub const READER: (&str, &str) = ("readkey", "readsecret");
 
+/// Keys of one that may only list and read what lies below `in/` of the buckets `limited-0` to `limited-9`.
+pub const LIMITED: (&str, &str) = ("limitedkey", "limitedsecret");
+
 /// A server that runs.
 pub struct Server {
     /// Where S3 is spoken.
     pub port: u16,
+    /// Where it is spoken with TLS, of a server that has a certificate.
+    pub tls: u16,
     filer: u16,
     // Closing its standard input ends it.
     _process: Option<Child>,
@@ -38,11 +43,12 @@ pub fn server() -> &'static Server {
             let mut port = || ports.next().expect("two ports");
             Server {
                 port: port(),
+                tls: 0,
                 filer: port(),
                 _process: None,
             }
         }
-        Err(_) => Server::start(),
+        Err(_) => Server::start(&[]),
     })
 }
 
@@ -76,9 +82,15 @@ pub fn with_environment(test: &str, environment: Vec<(&'static str, String)>, bo
 }
 
 impl Server {
-    fn start() -> Self {
+    /// A server that also speaks TLS, with a certificate and its key.
+    pub fn with_certificate(certificate: &Path, key: &Path) -> Self {
+        let file = |name: &str, path: &Path| format!("-s3.{name}.file={}", path.display());
+        Self::start(&[file("cert", certificate), file("key", key)])
+    }
+
+    fn start(more: &[String]) -> Self {
         for _ in 0..5 {
-            if let Some(server) = Self::try_start() {
+            if let Some(server) = Self::try_start(more) {
                 return server;
             }
             // A port was taken in the moment between finding and using it.
@@ -86,18 +98,19 @@ impl Server {
         panic!("SeaweedFS does not start");
     }
 
-    fn try_start() -> Option<Self> {
+    fn try_start(more: &[String]) -> Option<Self> {
         let weed = cache().join("seaweedfs/weed");
         assert!(
             weed.exists(),
             "{} is missing: run `make test`, which fetches it",
             weed.display()
         );
-        let folder = std::env::temp_dir().join(format!("affectmill-seaweedfs-{}", std::process::id()));
+        let ports = free_ports(9);
+        let folder = format!("affectmill-seaweedfs-{}-{}", std::process::id(), ports[0]);
+        let folder = std::env::temp_dir().join(folder);
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(folder.join("data")).expect("a folder for the server");
         std::fs::write(folder.join("identities.json"), identities()).expect("its identities");
-        let ports = free_ports(8);
         let flags = [
             "master.port",
             "master.port.grpc",
@@ -147,6 +160,11 @@ impl Server {
                 "-volume.minFreeSpace=1",
             ])
             .args(ports_given)
+            .args(
+                more.iter()
+                    .cloned()
+                    .chain((!more.is_empty()).then(|| format!("-s3.port.https={}", ports[8]))),
+            )
             .current_dir(&folder)
             .stdin(Stdio::piped())
             .process_group_of_its_own()
@@ -154,6 +172,7 @@ impl Server {
             .expect("sh starts");
         let server = Self {
             port: ports[6],
+            tls: ports[8],
             filer: ports[4],
             _process: Some(process),
         };
@@ -298,10 +317,18 @@ fn identities() -> String {
             r#"{{"name": "{name}", "credentials": [{{"accessKey": "{key}", "secretKey": "{secret}"}}], "actions": {actions}}}"#
         )
     };
+    let limited: Vec<String> = (0..10)
+        .map(|n| format!(r#""Read:limited-{n}/in/*", "List:limited-{n}/in/*""#))
+        .collect();
+    let anonymous: Vec<String> = (0..10)
+        .map(|n| format!(r#""Read:public-{n}", "List:public-{n}""#))
+        .collect();
     format!(
-        r#"{{"identities": [{}, {}, {{"name": "anonymous", "actions": ["Read:public-0", "List:public-0"]}}]}}"#,
+        r#"{{"identities": [{}, {}, {}, {{"name": "anonymous", "actions": [{}]}}]}}"#,
         identity("all", KEY, all),
-        identity("reader", READER, r#"["Read", "List"]"#)
+        identity("reader", READER, r#"["Read", "List"]"#),
+        identity("limited", LIMITED, &format!("[{}]", limited.join(", "))),
+        anonymous.join(", ")
     )
 }
 

@@ -63,6 +63,15 @@ struct Shared {
     dice: AtomicU64,
     requests: AtomicUsize,
     faults: Mutex<BTreeMap<Fault, usize>>,
+    /// Requests whose first line holds one of these are forbidden.
+    forbidden: Mutex<Vec<String>>,
+    /// Whether tags look like MD5s and are none, and whether answers say that a key of KMS is why.
+    turned_tags: AtomicBool,
+    kms: AtomicBool,
+    /// Another path that is asked for instead of one.
+    alias: Mutex<Option<(String, String)>>,
+    /// First line of every request, with the range that it asks for.
+    lines: Mutex<Vec<String>>,
 }
 
 impl Proxy {
@@ -77,6 +86,11 @@ impl Proxy {
             dice: AtomicU64::new(seed | 1),
             requests: AtomicUsize::new(0),
             faults: Mutex::default(),
+            forbidden: Mutex::default(),
+            turned_tags: AtomicBool::new(false),
+            kms: AtomicBool::new(false),
+            alias: Mutex::default(),
+            lines: Mutex::default(),
         });
         let theirs = shared.clone();
         let accept = move || {
@@ -112,6 +126,29 @@ impl Proxy {
     /// From now on nothing gets through, or everything again.
     pub fn outage(&self, on: bool) {
         self.shared.outage.store(on, Ordering::Relaxed);
+    }
+
+    /// From now on requests whose first line holds one of these are answered 403.
+    pub fn forbid(&self, parts: &[&str]) {
+        let parts = parts.iter().map(|part| part.to_string());
+        *self.shared.forbidden.lock().expect("rules") = parts.collect();
+    }
+
+    /// From now on tags look like MD5s and are none; `kms`: as of objects that a key of KMS encrypts, which answers say.
+    /// Requests must not be signed.
+    pub fn turn_tags(&self, kms: bool) {
+        self.shared.turned_tags.store(true, Ordering::Relaxed);
+        self.shared.kms.store(kms, Ordering::Relaxed);
+    }
+
+    /// From now on whoever asks for one path gets another. Requests must not be signed.
+    pub fn alias(&self, path: &str, other: &str) {
+        *self.shared.alias.lock().expect("alias") = Some((path.into(), other.into()));
+    }
+
+    /// First line of every request so far, with the range that it asked for.
+    pub fn lines(&self) -> Vec<String> {
+        self.shared.lines.lock().expect("lines").clone()
     }
 
     /// Requests so far.
@@ -156,6 +193,28 @@ impl Shared {
             return Ok(());
         }
         let (head, begun) = head(&mut client)?;
+        let first = lines(&head).next().unwrap_or_default().to_owned();
+        let range = header(&head, "range").unwrap_or_default();
+        self.lines.lock().expect("lines").push(format!("{first} {range}"));
+        let is_forbidden = |part: &String| first.contains(part.as_str());
+        if self.forbidden.lock().expect("rules").iter().any(is_forbidden) {
+            return refuse(&mut client, &head, begun, "403", "AccessDenied");
+        }
+        let turned_tags = self.turned_tags.load(Ordering::Relaxed);
+        let mut head = if turned_tags {
+            with_turned_tags(&head)
+        } else {
+            head
+        };
+        if let Some((path, other)) = self.alias.lock().expect("alias").clone() {
+            let text = String::from_utf8_lossy(&head).into_owned();
+            let asks = [" ", "?"]
+                .iter()
+                .any(|end| first.contains(&format!(" {path}{end}")));
+            if asks {
+                head = text.replacen(&path, &other, 1).into_bytes();
+            }
+        }
         match fault {
             Some(Fault::Drop) => {
                 thread::sleep(Duration::from_millis(1500));
@@ -197,6 +256,18 @@ impl Shared {
                 client.write_all(&begun)?;
                 relay(&mut server, &mut client)
             }
+            _ if turned_tags => {
+                let mut body = begun;
+                server.read_to_end(&mut body)?;
+                let mut answer = with_turned_tags(&answer);
+                if header(&answer, "etag").is_some() && self.kms.load(Ordering::Relaxed) {
+                    let end = answer.len() - 2;
+                    answer.splice(end..end, *b"x-amz-server-side-encryption: aws:kms\r\n");
+                }
+                client.write_all(&answer)?;
+                client.write_all(&turned(&body, "<ETag>"))?;
+                client.shutdown(Shutdown::Write)
+            }
             _ => {
                 client.write_all(&answer)?;
                 client.write_all(&begun)?;
@@ -204,6 +275,39 @@ impl Shared {
             }
         }
     }
+}
+
+/// A head whose entity tags read backwards: hex digits still, and the MD5 of nothing.
+fn with_turned_tags(head: &[u8]) -> Vec<u8> {
+    let mut changed = Vec::new();
+    for line in lines(head).filter(|line| !line.is_empty()) {
+        let line = format!("{line}\r\n").into_bytes();
+        let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+        let has_tag = [&b"etag"[..], b"if-match"]
+            .iter()
+            .any(|tag| name.eq_ignore_ascii_case(tag));
+        changed.extend(if has_tag { turned(&line, ":") } else { line });
+    }
+    changed.extend(b"\r\n");
+    changed
+}
+
+/// The text with the first run of 32 hex digits behind each `mark` turned around.
+fn turned(text: &[u8], mark: &str) -> Vec<u8> {
+    let mut text = text.to_vec();
+    let mut at = 0;
+    while let Some(found) = text[at..]
+        .windows(mark.len())
+        .position(|bytes| bytes == mark.as_bytes())
+    {
+        at += found + mark.len();
+        let near = at..(at + 64).min(text.len());
+        let is_tag = |bytes: &[u8]| bytes.iter().all(u8::is_ascii_hexdigit);
+        if let Some(start) = text[near].windows(32).position(is_tag) {
+            text[at + start..at + start + 32].reverse();
+        }
+    }
+    text
 }
 
 /// Everything up to the blank line, and what came of the body with it.

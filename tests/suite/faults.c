@@ -8,7 +8,11 @@
 //   slow   takes three seconds,
 //   crash  writes through a null pointer,
 //   nomem  makes every later allocation of FFmpeg's fail that is larger than a page.
+// Opening a folder whose path ends in the suffix fails
+//   list-eio    as one on a broken disk does,
+//   list-flaky  so twice in a process, then works.
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdio.h>
@@ -57,6 +61,26 @@ ssize_t read(int fd, void *buffer, size_t count) {
         }
     }
     return next(fd, buffer, count);
+}
+
+DIR *opendir(const char *path) {
+    static DIR *(*next)(const char *);
+    static int refused;
+    if (!next) next = dlsym(RTLD_NEXT, "opendir");
+    for (const char *faults = getenv("AFFECTMILL_FAULTS"); faults && *faults;) {
+        char kind[16], suffix[256];
+        if (sscanf(faults, "%15[^:]:%*d:%*d:%255[^;]", kind, suffix) == 2) {
+            size_t end = strlen(suffix), length = strlen(path);
+            int here = length >= end && !strcmp(path + length - end, suffix);
+            if (here && (!strcmp(kind, "list-eio") || (!strcmp(kind, "list-flaky") && refused++ < 2))) {
+                errno = EIO;
+                return NULL;
+            }
+        }
+        faults = strchr(faults, ';');
+        if (faults) faults++;
+    }
+    return next(path);
 }
 
 int posix_memalign(void **memory, size_t alignment, size_t size) {

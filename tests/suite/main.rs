@@ -12,6 +12,7 @@ mod ensembles;
 mod evaluate;
 mod faces;
 mod gpu;
+mod inputs;
 mod kills;
 mod limits;
 mod names;

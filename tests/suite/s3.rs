@@ -2,6 +2,7 @@
 
 use super::common::*;
 use super::nats;
+mod inputs;
 #[path = "../s3/proxy.rs"]
 mod proxy;
 #[path = "../s3/mod.rs"]

@@ -1,6 +1,6 @@
 //! What the page shows, as numbers; its JSON form.
 
-use crate::dataset::StageSeconds;
+use crate::dataset::{PassedOver, StageSeconds, Unseen};
 use crate::domain::{ACTION_UNITS, EXPRESSIONS};
 use crate::events::NotOk;
 use serde::Serialize;
@@ -29,6 +29,10 @@ pub struct Figures {
     pub corpus: Corpus,
     /// Videos that did not end `ok`.
     pub failures: Failures,
+    /// What the last search of the input passed over, by kind.
+    pub passed_over: Vec<PassedOver>,
+    /// What it could not look at.
+    pub unseen: Unseen,
     /// The models, in job order.
     pub models: Vec<Model>,
     /// Valence and arousal of each model that has them.

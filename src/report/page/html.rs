@@ -4,6 +4,7 @@ use super::figures::{Expressions, Figures, Moments, Plane, Units};
 use super::plots::{self, Bars, series, variable};
 use super::tables::{percent, plural};
 use super::{curves, tables};
+use crate::dataset::PassedOver;
 use crate::domain::{ACTION_UNITS, EXPRESSIONS, visible};
 use crate::report::text;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -113,6 +114,13 @@ fn header(figures: &Figures) -> Markup {
                     " have no labels yet; " code { "affectmill run" } " with the same job goes on."
                 }
             }
+            @if !figures.unseen.is_empty() {
+                div.warning {
+                    b { "Not everything was seen." }
+                    " " (plural(figures.unseen.count, "place")) " of the input could not be looked at:"
+                    ul { @for place in &figures.unseen.first { li { (tables::name(&place.to_string())) } } }
+                }
+            }
         }
     }
 }
@@ -164,6 +172,9 @@ fn collection(figures: &Figures) -> Markup {
         p.note {
             "Videos: " (statuses.join(", ")) ". "
             (text::count(corpus.frames_decoded)) " frames were decoded, before sampling."
+        }
+        @if let Some(list) = PassedOver::list(&figures.passed_over) {
+            p.note { "Passed over in the input: " (tables::name(&list)) "." }
         }
     }
 }

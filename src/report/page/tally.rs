@@ -9,7 +9,7 @@ use super::figures::{
 };
 use super::parts::{Classes, Rows, having};
 use super::timeline::Timelines;
-use crate::dataset::{JobRecord, StageSeconds, VideoOutcome};
+use crate::dataset::{JobRecord, StageSeconds, Unseen, VideoOutcome};
 use crate::domain::{ACTION_UNITS, EXPRESSIONS, RowStatus, ShardId, Task};
 use std::collections::BTreeMap;
 
@@ -146,6 +146,8 @@ impl Tally {
             fingerprint: job.fingerprint.to_string(),
             corpus: self.corpus,
             failures: Failures::default(),
+            passed_over: Vec::new(),
+            unseen: Unseen::default(),
             models: Model::all(job),
             valence_arousal: planes.map(|(model, sums)| sums.finish(model)).collect(),
             expressions: expressions.map(|(model, sums)| sums.finish(model)).collect(),

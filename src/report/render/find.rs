@@ -10,7 +10,7 @@ use crate::runtime::{Alike, ByName, nfc};
 use crate::store::{Access, Bucket, ScratchFolder, Store, StoreError};
 use std::ffi::OsStr;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why there is nothing to draw.
 #[derive(Debug, thiserror::Error)]
@@ -88,9 +88,10 @@ pub struct Found {
 /// [`FindError`].
 pub fn find(store: &Store, job: JobRecord, video: &OsStr) -> Result<Found, FindError> {
     let labels = store.root().to_string();
-    let shards = plan::read_all(store)?;
-    let latest = plan::latest(&shards);
-    let (wanted, path) = meant(&latest, &job, video)?.ok_or_else(|| FindError::Unknown {
+    let plans = plan::read(store)?;
+    let latest = plan::latest(&plans.shards);
+    let roots: Vec<&Location> = plans.places.iter().rev().map(|place| &place.root).collect();
+    let (wanted, path) = meant(&latest, &roots, video)?.ok_or_else(|| FindError::Unknown {
         labels: labels.clone(),
         video: video.to_string_lossy().into_owned(),
     })?;
@@ -147,33 +148,39 @@ pub fn find(store: &Store, job: JobRecord, video: &OsStr) -> Result<Found, FindE
     })
 }
 
-/// The video that a person names by its key, or by a path: that of the input, or another one's with its name and size.
+/// The video that a person names by its key, or by a path: that of an input's root, the latest first, or another one's with
+/// its name and size.
 fn meant<'a>(
     latest: &[Latest<'a>],
-    job: &JobRecord,
+    roots: &[&Location],
     video: &OsStr,
 ) -> Result<Option<(Latest<'a>, Location)>, Alike> {
-    let root = root(latest, &job.job.input.uri);
-    let place = |video: &Latest| discover::source_path(&root, &video.planned.key);
     let keys = latest.iter().map(|video| (video.planned.key.as_str(), *video));
     let keys: ByName<&str, Latest> = keys.collect();
-    let below = video
-        .to_str()
-        .and_then(|video| video.strip_prefix(&format!("{root}/")));
-    for name in video.to_str().into_iter().chain(below) {
-        if let Some((_, found)) = keys.get(name)? {
-            return Ok(Some((*found, place(found))));
+    let find = |key: &str| Ok(keys.get(key)?.map(|(_, found)| *found));
+    if let Some(name) = video.to_str() {
+        if let Some(found) = find(name)? {
+            let place = |root: &&Location| discover::source_path(root, &found.planned.key);
+            let places: Vec<Location> = roots.iter().map(place).collect();
+            let is_here = |place: &&Location| place.as_local().is_none_or(Path::exists);
+            let place = places.iter().find(is_here).or(places.first());
+            return Ok(place.map(|place| (found, place.clone())));
+        }
+        for root in roots {
+            let below = name.strip_prefix(&format!("{root}/"));
+            if let Some(found) = below.map(find).transpose()?.flatten() {
+                return Ok(Some((found, discover::source_path(root, &found.planned.key))));
+            }
         }
     }
     let Ok(path) = fs::canonicalize(video) else {
         return Ok(None);
     };
-    let root = root.as_local().and_then(|root| fs::canonicalize(root).ok());
-    let key = root.and_then(|root| path.strip_prefix(root).ok()?.to_str());
-    if let Some(key) = key
-        && let Some((_, found)) = keys.get(key)?
-    {
-        return Ok(Some((*found, path.into())));
+    for root in roots.iter().filter_map(|root| fs::canonicalize(root.as_local()?).ok()) {
+        let key = path.strip_prefix(root).ok().and_then(Path::to_str);
+        if let Some(found) = key.map(find).transpose()?.flatten() {
+            return Ok(Some((found, path.into())));
+        }
     }
     let bytes = fs::metadata(&path)
         .ok()
@@ -190,30 +197,6 @@ fn meant<'a>(
     let mut alike = latest.iter().filter(alike);
     let found = alike.next().filter(|_| alike.next().is_none());
     Ok(found.map(|found| (*found, path.clone().into())))
-}
-
-/// What keys are relative to: the input, or where it is one video itself, what it lies in.
-fn root(latest: &[Latest], input: &Location) -> Location {
-    let [only] = latest else { return input.clone() };
-    let key = only.planned.key.as_str();
-    match input {
-        Location::Local(path) if path.file_name() == Some(OsStr::new(key)) => {
-            path.parent().map_or_else(|| input.clone(), Location::from)
-        }
-        Location::S3 { bucket, key: object } => {
-            let above = object
-                .strip_suffix(key)
-                .filter(|above| above.is_empty() || above.ends_with('/'));
-            above.map_or_else(
-                || input.clone(),
-                |above| Location::S3 {
-                    bucket: bucket.clone(),
-                    key: above.trim_end_matches('/').into(),
-                },
-            )
-        }
-        Location::Local(_) => input.clone(),
-    }
 }
 
 fn bring_part(

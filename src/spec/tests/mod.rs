@@ -63,7 +63,9 @@ fn a_minimal_job_has_the_documented_defaults() {
         &["faces.detector=/w/d.safetensors".into()],
     )
     .unwrap();
-    let extensions = "mp4 m4v mov mkv webm avi mpg mpeg ts m2ts flv wmv 3gp ogv gif";
+    let extensions = "mp4 m4v mov mkv webm avi mpg mpeg ts m2ts flv wmv 3gp ogv gif mts m2t tp trp mod tod vob vro evo mpe m2p \
+                      m1v m2v dat dv mxf gxf asf dvr-ms wtv f4v qt mk3d mj2 ismv insv 360 3g2 3gpp divx xvid ogm ogg rm rmvb \
+                      amv dav h261 h263 h264 264 avc hevc h265 265 obu ivf mjpg mjpeg y4m nut nuv";
     let expected = Job {
         input: Input {
             uri: folder.join("videos").into(),
@@ -324,7 +326,7 @@ fn places_in_s3_are_taken_as_they_are_written() {
         bucket: bucket.into(),
         key: key.into(),
     };
-    assert_eq!(job.input.uri, s3("in", "a b/../%20+#é"));
+    assert_eq!(job.input.uri, s3("in", "a b/../%20+#é/"));
     assert_eq!(job.output.uri, s3("in", "labels"));
     assert_eq!(job.models[0].weights, s3("weights", "student.safetensors"));
     let expected = S3Settings {

@@ -1,6 +1,7 @@
 //! Clients: the standard chain of credentials, region and endpoint, and what the job says instead.
 
 use super::retry::on_runtime;
+use super::route;
 use crate::spec::S3Settings;
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
@@ -10,8 +11,7 @@ use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_s3::Client;
-use aws_smithy_http_client::Builder;
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use aws_sdk_s3::config::SharedHttpClient;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -28,8 +28,8 @@ const STALLED: Duration = Duration::from_secs(20);
 /// Clients made when first needed. They are kept: credentials, once found, are shared and refreshed in them.
 #[derive(Debug, Default)]
 pub struct Clients {
-    signing: OnceLock<Client>,
-    unsigned: OnceLock<Client>,
+    signing: OnceLock<Result<Client, String>>,
+    unsigned: OnceLock<Result<Client, String>>,
     reached: AtomicBool,
 }
 
@@ -45,15 +45,24 @@ impl Clients {
     }
 
     /// The client to speak to a bucket with.
-    pub fn client(&self, settings: &S3Settings, bucket: &str) -> Client {
+    ///
+    /// # Errors
+    /// The environment names a way that cannot be taken; in words.
+    pub fn client(&self, settings: &S3Settings, bucket: &str) -> Result<Client, String> {
         let unsigned = settings.unsigned.iter().any(|name| name == bucket);
         let kept = if unsigned { &self.unsigned } else { &self.signing };
-        kept.get_or_init(|| on_runtime(make(settings.clone(), unsigned)))
-            .clone()
+        let make = || {
+            Ok(on_runtime(make(
+                settings.clone(),
+                route::http_client()?,
+                unsigned,
+            )))
+        };
+        kept.get_or_init(make).clone()
     }
 }
 
-async fn make(settings: S3Settings, unsigned: bool) -> Client {
+async fn make(settings: S3Settings, http: SharedHttpClient, unsigned: bool) -> Client {
     let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let endpoint = settings
         .endpoint
@@ -64,11 +73,7 @@ async fn make(settings: S3Settings, unsigned: bool) -> Client {
         .read_timeout(ANSWER)
         .build();
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(
-            Builder::new()
-                .tls_provider(Provider::Rustls(CryptoMode::Ring))
-                .build_https(),
-        )
+        .http_client(http)
         .retry_config(RetryConfig::disabled())
         .timeout_config(timeouts)
         .stalled_stream_protection(

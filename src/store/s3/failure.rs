@@ -62,6 +62,8 @@ where
 const CREDENTIALS: &str = "check the credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE or [s3] profile, \
      `aws sso login`, or the machine's role; a bucket that anybody may read goes into [s3] unsigned";
 
+const PROXY: &str = "the proxy wants a name and a password: HTTPS_PROXY=http://name:password@host:port";
+
 fn answered(status: u16, code: &str, message: Option<&str>, region: Option<&str>) -> Failure {
     let cause = match (code, message) {
         ("", _) => format!("the server answered {status}"),
@@ -114,11 +116,12 @@ fn answered(status: u16, code: &str, message: Option<&str>, region: Option<&str>
         ),
         (500.., _) | (_, "SlowDown" | "ThrottlingException") => (Trouble::Transient, String::new()),
         (401 | 403, _) => (
-            Trouble::Setup,
+            if status == 403 { Trouble::Forbidden } else { Trouble::Setup },
             "check that these credentials may list, read and write there (s3:ListBucket, s3:GetObject, s3:PutObject, \
              s3:DeleteObject, s3:AbortMultipartUpload)"
                 .into(),
         ),
+        (407, _) => (Trouble::Setup, PROXY.into()),
         (404, _) => (
             Trouble::Missing,
             "was it moved or deleted? Put it back and run again".into(),
@@ -140,8 +143,11 @@ fn unanswered(cause: String) -> Failure {
         return Failure::of(Trouble::Setup, cause, CREDENTIALS);
     }
     if says("certificate") {
-        let remedy = "check the server's certificate and this machine's list of authorities (SSL_CERT_FILE)";
+        let remedy = "check the server's certificate and this machine's list of authorities (AWS_CA_BUNDLE, SSL_CERT_FILE)";
         return Failure::of(Trouble::Setup, cause, remedy);
+    }
+    if says("proxy authorization required") {
+        return Failure::of(Trouble::Setup, cause, PROXY);
     }
     Failure::of(Trouble::Transient, cause, "")
 }
@@ -185,8 +191,9 @@ mod tests {
             (409, "ConditionalRequestConflict", Trouble::Transient, ""),
             (404, "NoSuchKey", Trouble::Missing, "deleted"),
             (404, "NoSuchBucket", Trouble::Setup, "bucket"),
-            (403, "AccessDenied", Trouble::Setup, "s3:GetObject"),
-            (403, "", Trouble::Setup, "s3:PutObject"),
+            (403, "AccessDenied", Trouble::Forbidden, "s3:GetObject"),
+            (403, "", Trouble::Forbidden, "s3:PutObject"),
+            (401, "", Trouble::Setup, "s3:PutObject"),
             (403, "InvalidAccessKeyId", Trouble::Setup, "AWS_ACCESS_KEY_ID"),
             (
                 403,

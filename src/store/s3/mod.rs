@@ -11,11 +11,13 @@ mod connect;
 mod failure;
 mod read;
 mod retry;
+mod route;
+mod sums;
 mod write;
 
 pub(super) use connect::Clients;
 
-use super::{Access, Scratch, StoreError};
+use super::{Access, Scratch, StoreError, Trouble};
 use crate::domain::Location;
 use aws_sdk_s3::Client;
 
@@ -53,12 +55,20 @@ impl Bucket {
         let Location::S3 { bucket, key } = root else {
             return Err(StoreError::NotAnOutput(root.clone()));
         };
+        let client = access.clients.client(&access.settings, bucket);
+        let client = client.map_err(|cause| StoreError::S3 {
+            operation: "reach",
+            place: root.to_string(),
+            cause,
+            remedy: "correct that variable, or unset it".into(),
+            trouble: Trouble::Setup,
+        })?;
         Ok(Self {
-            client: access.clients.client(&access.settings, bucket),
+            client,
             access: access.clone(),
             root: root.clone(),
             bucket: bucket.clone(),
-            prefix: match key.as_str() {
+            prefix: match key.trim_end_matches('/') {
                 "" => String::new(),
                 key => format!("{key}/"),
             },

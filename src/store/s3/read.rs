@@ -2,12 +2,13 @@
 
 use super::failure::{Failure, chain};
 use super::retry::Notice;
+use super::sums::Sums;
 use super::{Bucket, Object};
-use crate::domain::{Location, hex};
+use crate::domain::Location;
 use crate::runtime::sha256_hex;
 use crate::store::{Access, Entry, StoreError, Trouble};
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
-use md5::{Digest, Md5};
+use aws_sdk_s3::types::ServerSideEncryption;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -26,6 +27,14 @@ const SIDE_BY_SIDE: usize = 4;
 
 /// Small objects read at a time.
 const SMALL_SIDE_BY_SIDE: usize = 16;
+
+/// What a ranged read brought.
+#[derive(Default)]
+struct Came {
+    bytes: Vec<u8>,
+    /// The object's tag may be the MD5 of its bytes.
+    may_be_md5: bool,
+}
 
 /// One page of a listing, and what continues it.
 type Page = (Vec<Object>, Option<String>);
@@ -104,22 +113,10 @@ impl Bucket {
     pub(in crate::store) fn get_each(&self, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         let keys = keys.to_vec();
         self.wait(|bucket, notice| async move {
-            let mut found = vec![None; keys.len()];
-            let mut keys = keys.into_iter().enumerate();
-            let mut reads = JoinSet::new();
-            loop {
-                while reads.len() < SMALL_SIDE_BY_SIDE
-                    && let Some((at, key)) = keys.next()
-                {
-                    let (bucket, notice) = (bucket.clone(), notice.clone());
-                    reads.spawn(async move { (at, bucket.get_async(&key, &notice).await) });
-                }
-                match reads.join_next().await {
-                    None => return Ok(found),
-                    Some(Ok((at, bytes))) => found[at] = bytes?,
-                    Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
-                }
-            }
+            let read = |(bucket, notice): (Bucket, Notice), key: String| async move {
+                bucket.get_async(&key, &notice).await
+            };
+            side_by_side(&(bucket, notice), keys, read).await
         })
     }
 
@@ -133,7 +130,7 @@ impl Bucket {
             .create_new(true)
             .open(path)
             .map_err(failed)?;
-        self.fetch(&object, &file)
+        self.fetch(&object, &file).map(drop)
     }
 
     /// A copy of an object in scratch space, made once for each version of it and kept.
@@ -186,7 +183,9 @@ impl Bucket {
     /// [`StoreError`]; of [`Trouble::Changed`] when it was written anew since, [`Trouble::Missing`] when it is gone.
     pub fn read(&self, object: &Object, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
         let object = object.clone();
-        self.wait(|bucket, notice| async move { bucket.read_async(&object, range, &notice).await })
+        let came =
+            self.wait(|bucket, notice| async move { bucket.read_async(&object, range, &notice).await });
+        came.map(|came| came.bytes)
     }
 
     async fn read_async(
@@ -194,9 +193,9 @@ impl Bucket {
         object: &Object,
         range: Range<u64>,
         notice: &Notice,
-    ) -> Result<Vec<u8>, StoreError> {
+    ) -> Result<Came, StoreError> {
         if range.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Came::default());
         }
         let ask = || async {
             let request = self.client.get_object().bucket(&self.bucket);
@@ -206,26 +205,35 @@ impl Bucket {
                 .range(format!("bytes={}-{}", range.start, range.end - 1))
                 .send()
                 .await?;
-            body(answer, Some(range.end - range.start)).await
+            let may_be_md5 = answer.sse_customer_algorithm.is_none()
+                && matches!(
+                    answer.server_side_encryption,
+                    None | Some(ServerSideEncryption::Aes256)
+                );
+            let bytes = body(answer, Some(range.end - range.start)).await?;
+            Ok(Came { bytes, may_be_md5 })
         };
         self.again("read", &object.key, notice, ask).await
     }
 
-    /// Brings an object, as it was when it was looked at, into an empty file, which is at its beginning afterwards.
+    /// Brings an object, as it was when it was looked at, into an empty file, which is at its beginning afterwards. Returns how
+    /// many bytes came.
     ///
     /// The content is held against the SHA-256 that affectmill stored with it, else against the entity tag where that is
-    /// an MD5. Some servers' tags only look like one, so a second reading that gives the same bytes is believed.
+    /// an MD5: not that of an upload in parts, nor where the server says that it encrypts with a key of KMS ("Object", Amazon
+    /// S3 API reference). Some servers' tags only look like one, so a second reading that gives the same bytes is believed.
     ///
     /// # Errors
     /// As [`read`](Self::read); or the file cannot be written.
-    pub fn fetch(&self, object: &Object, file: &File) -> Result<(), StoreError> {
+    pub fn fetch(&self, object: &Object, file: &File) -> Result<u64, StoreError> {
         let mut before = None;
-        for _ in 0..3 {
-            self.transfer(object, file)?;
+        for reading in 1..=3 {
+            let may_be_md5 = self.transfer(object, file)?;
             let sums =
                 Sums::of(file).map_err(StoreError::io("read scratch space in", self.scratch.folder()))?;
-            if sums.fit(object) || (object.sha256.is_none() && before.as_ref() == Some(&sums)) {
-                return Ok(());
+            let is_same = object.sha256.is_none() && before.as_ref() == Some(&sums);
+            if is_same || sums.fit(object, may_be_md5) {
+                return Ok(reading * object.bytes);
             }
             before = Some(sums);
         }
@@ -233,7 +241,8 @@ impl Bucket {
         Err(self.error("read", &object.key, failure, Default::default()))
     }
 
-    fn transfer(&self, object: &Object, file: &File) -> Result<(), StoreError> {
+    /// Whether the tag may be the MD5 of what came.
+    fn transfer(&self, object: &Object, file: &File) -> Result<bool, StoreError> {
         let folder = self.scratch.folder().to_path_buf();
         let scratch = |error| StoreError::io("fill scratch space in", &folder)(error);
         file.set_len(object.bytes).map_err(scratch)?;
@@ -242,6 +251,7 @@ impl Bucket {
         let written = self.wait(|bucket, notice| async move {
             let mut starts = (0..object.bytes).step_by(RANGE as usize);
             let mut reads = JoinSet::new();
+            let mut may_be_md5 = true;
             loop {
                 while reads.len() < SIDE_BY_SIDE
                     && let Some(start) = starts.next()
@@ -250,13 +260,13 @@ impl Bucket {
                     let file = file.clone();
                     reads.spawn(async move {
                         let range = start..(start + RANGE).min(object.bytes);
-                        let bytes = bucket.read_async(&object, range, &notice).await?;
-                        Ok(file.write_all_at(&bytes, start))
+                        let came = bucket.read_async(&object, range, &notice).await?;
+                        Ok(file.write_all_at(&came.bytes, start).map(|()| came.may_be_md5))
                     });
                 }
                 match reads.join_next().await {
-                    None => return Ok(Ok(())),
-                    Some(Ok(Ok(Ok(())))) => {}
+                    None => return Ok(Ok(may_be_md5)),
+                    Some(Ok(Ok(Ok(may_be)))) => may_be_md5 &= may_be,
                     // What is still on its way is broken off with the set.
                     Some(Ok(other)) => return other,
                     Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
@@ -264,6 +274,34 @@ impl Bucket {
             }
         })?;
         written.map_err(scratch)
+    }
+
+    /// The first bytes of each of some objects, at most `most`, in their order, several at a time; `None` of one that cannot
+    /// be read though others can.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn beginnings(&self, objects: Vec<Object>, most: u64) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.wait(|bucket, notice| async move {
+            let read = |(bucket, notice): (Bucket, Notice), object: Object| async move {
+                let range = 0..object.bytes.min(most);
+                match bucket.read_async(&object, range, &notice).await {
+                    Ok(came) => Ok(Some(came.bytes)),
+                    Err(error) if error.is_of_one_object() => Ok(None),
+                    Err(error) => Err(error),
+                }
+            };
+            side_by_side(&(bucket, notice), objects, read).await
+        })
+    }
+
+    /// Whether nothing lies below the prefix.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn is_empty(&self) -> Result<bool, StoreError> {
+        let (objects, _) = self.page("", None, Some(1), None)?;
+        Ok(objects.is_empty())
     }
 
     /// The objects directly in a folder, sorted by key.
@@ -341,19 +379,52 @@ impl Bucket {
                         "the listing breaks off without saying how it goes on",
                     ));
                 }
-                let objects = page.contents.unwrap_or_default().into_iter();
-                let objects = objects.filter_map(|object| {
+                let relative = |object: aws_sdk_s3::types::Object| {
                     Some(Object {
                         key: object.key?.strip_prefix(&bucket.prefix)?.to_string(),
                         bytes: u64::try_from(object.size?).ok()?,
                         etag: unquoted(object.e_tag),
                         sha256: None,
                     })
-                });
-                Ok((objects.collect(), page.next_continuation_token.filter(|_| more)))
+                };
+                let objects = page.contents.unwrap_or_default().into_iter().map(relative);
+                let objects: Option<Vec<Object>> = objects.collect();
+                let objects =
+                    objects.ok_or_else(|| Failure::damaged("the listing lacks an object's key or size"))?;
+                Ok((objects, page.next_continuation_token.filter(|_| more)))
             };
             bucket.again("list", &below, &notice, ask).await
         })
+    }
+}
+
+/// Asks for each of some things, a few at a time, until one cannot be had; the answers are in their order.
+async fn side_by_side<C, A, T, F>(
+    context: &C,
+    asked: Vec<A>,
+    ask: impl Fn(C, A) -> F,
+) -> Result<Vec<T>, StoreError>
+where
+    C: Clone,
+    T: Send + 'static,
+    F: Future<Output = Result<T, StoreError>> + Send + 'static,
+{
+    let mut answers: Vec<Option<T>> = asked.iter().map(|_| None).collect();
+    let mut asked = asked.into_iter().enumerate();
+    let mut under_way = JoinSet::new();
+    loop {
+        while under_way.len() < SMALL_SIDE_BY_SIDE
+            && let Some((at, what)) = asked.next()
+        {
+            let answer = ask(context.clone(), what);
+            under_way.spawn(async move { (at, answer.await) });
+        }
+        match under_way.join_next().await {
+            None => return Ok(answers.into_iter().flatten().collect()),
+            // What is still on its way is broken off with the set.
+            Some(Ok((at, answer))) => answers[at] = Some(answer?),
+            Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
+        }
     }
 }
 
@@ -394,42 +465,4 @@ fn unquoted(etag: Option<String>) -> String {
 
 fn stored_sha256(metadata: Option<HashMap<String, String>>) -> Option<String> {
     metadata?.remove(SHA256)
-}
-
-/// Checksums of a file, hex.
-#[derive(Debug, PartialEq)]
-struct Sums {
-    sha256: String,
-    md5: String,
-}
-
-impl Sums {
-    fn of(file: &File) -> std::io::Result<Self> {
-        let mut sha256 = sha2::Sha256::default();
-        let mut md5 = Md5::new();
-        let mut piece = vec![0; 1 << 18];
-        let mut at = 0;
-        loop {
-            let count = file.read_at(&mut piece, at)?;
-            if count == 0 {
-                break;
-            }
-            sha2::Digest::update(&mut sha256, &piece[..count]);
-            md5.update(&piece[..count]);
-            at += count as u64;
-        }
-        Ok(Self {
-            sha256: hex(&sha2::Digest::finalize(sha256)),
-            md5: hex(&md5.finalize()),
-        })
-    }
-
-    fn fit(&self, object: &Object) -> bool {
-        let is_md5 = object.etag.len() == 32 && object.etag.bytes().all(|b| b.is_ascii_hexdigit());
-        match &object.sha256 {
-            Some(sha256) => self.sha256 == *sha256,
-            // Of an upload in parts the tag is something else, and ends in a `-` and their number.
-            None => !is_md5 || self.md5.eq_ignore_ascii_case(&object.etag),
-        }
-    }
 }

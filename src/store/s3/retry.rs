@@ -2,6 +2,7 @@
 
 use super::Bucket;
 use super::failure::Failure;
+use super::route;
 use crate::store::{StoreError, Trouble};
 use std::future::Future;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -123,10 +124,17 @@ impl Bucket {
         waited: Duration,
     ) -> StoreError {
         let remedy = match failure.trouble {
-            Trouble::Transient => format!(
-                "tried for {:.0} s: check the network and the server ([s3] endpoint), and run again",
-                waited.as_secs_f64()
-            ),
+            Trouble::Transient => {
+                let proxy = if route::names_proxy() {
+                    ", the proxy (HTTPS_PROXY, HTTP_PROXY, NO_PROXY)"
+                } else {
+                    ""
+                };
+                format!(
+                    "tried for {:.0} s: check the network{proxy} and the server ([s3] endpoint), and run again",
+                    waited.as_secs_f64()
+                )
+            }
             _ => failure.remedy,
         };
         StoreError::S3 {

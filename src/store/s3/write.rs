@@ -150,7 +150,7 @@ impl Bucket {
                     }
                     Ok(left.len())
                 }
-                Err(error) if error.trouble() == Some(Trouble::Setup) => Ok(0),
+                Err(error) if matches!(error.trouble(), Some(Trouble::Setup | Trouble::Forbidden)) => Ok(0),
                 Err(error) => Err(error),
             }
         })

@@ -11,19 +11,11 @@ use crate::queue::{EarlierVideo, Lease};
 use crate::spec::FaceMode;
 use crate::stages::decode::{DecodeError, DecodeOptions, DecodedFrame, Picture, Sampler, VideoReader};
 use crate::stages::faces::{self, CropError, Cuts, InputMaker};
-use crate::store::StoreError;
+use crate::store::{StoreError, retry_passing};
 use crate::worker::heartbeat::Reports;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
-use std::thread;
 use std::time::{Duration, Instant};
-
-/// How long a disk that fails while a video is opened is left in peace before it is asked again.
-const PAUSES: [Duration; 3] = [
-    Duration::from_millis(250),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-];
 
 /// What the decode thread has to tell when it is through.
 #[derive(Default)]
@@ -436,38 +428,22 @@ impl Frames<'_> {
         options: DecodeOptions,
     ) -> Result<VideoReader, NotOpened> {
         let path = here.path();
-        let mut pauses = PAUSES.into_iter();
-        let reader = loop {
-            let (not_opened, may_pass) = match here.still_the_same(video) {
-                Ok(()) => {
-                    let opened = match video.archive {
-                        None => VideoReader::open(path, video.kind, &options),
-                        Some(_) => VideoReader::open_crops(path, &video.key, &options),
-                    };
-                    match opened {
-                        Ok(reader) => break reader,
-                        Err(error) => (
-                            NotOpened::Video {
-                                trouble: here.trouble(&error),
-                                passing: error.broke_off().is_some(),
-                            },
-                            error.may_pass(),
-                        ),
-                    }
-                }
-                Err((trouble, may_pass)) => (
-                    NotOpened::Video {
-                        trouble,
-                        passing: false,
-                    },
-                    may_pass,
-                ),
+        let attempt = || {
+            here.still_the_same(video).map_err(|(trouble, may_pass)| {
+                let passing = false;
+                (NotOpened::Video { trouble, passing }, may_pass)
+            })?;
+            let opened = match video.archive {
+                None => VideoReader::open(path, video.kind, &options),
+                Some(_) => VideoReader::open_crops(path, &video.key, &options),
             };
-            match pauses.next() {
-                Some(pause) if may_pass => thread::sleep(pause),
-                _ => return Err(not_opened),
-            }
+            opened.map_err(|error| {
+                let (trouble, passing) = (here.trouble(&error), error.broke_off().is_some());
+                (NotOpened::Video { trouble, passing }, error.may_pass())
+            })
         };
+        let opened = retry_passing(attempt, |(_, may_pass)| *may_pass);
+        let reader = opened.map_err(|(not_opened, _)| not_opened)?;
         match reader.recipe().and_then(|recipe| self.mistaken(recipe)) {
             None => Ok(reader),
             Some(cause) => Err(NotOpened::Video {

@@ -77,7 +77,7 @@ impl Drop for Copy {
 pub struct Fetched {
     /// Time it took.
     pub time: Duration,
-    /// Bytes that arrived.
+    /// Bytes that arrived; of a video that was read twice, twice.
     pub bytes: u64,
 }
 
@@ -234,12 +234,16 @@ impl Shared {
             if content.is_ok() {
                 self.trouble.note("");
             }
+            let mut came = 0;
             let arrived = match content {
-                Ok(content) => Ok(Copy {
-                    content,
-                    bytes: video.bytes,
-                    shared: self.clone(),
-                }),
+                Ok((content, bytes)) => {
+                    came = bytes;
+                    Ok(Copy {
+                        content,
+                        bytes: video.bytes,
+                        shared: self.clone(),
+                    })
+                }
                 Err(error) => {
                     self.state().held -= video.bytes;
                     Err(error)
@@ -248,9 +252,7 @@ impl Shared {
 
             let mut state = self.state();
             state.fetched.time += busy;
-            if arrived.is_ok() {
-                state.fetched.bytes += video.bytes;
-            }
+            state.fetched.bytes += came;
             state.fetching.remove(&video.key);
             let is_wanted = state.wanted.iter().any(|wanted| wanted.key == video.key);
             let left_over = match is_wanted {
@@ -263,7 +265,8 @@ impl Shared {
         }
     }
 
-    fn fetch(&self, video: &PlannedVideo) -> Result<Content, NotOpened> {
+    /// A copy of a video, and how many bytes came for it.
+    fn fetch(&self, video: &PlannedVideo) -> Result<(Content, u64), NotOpened> {
         self.room_for(video.bytes).map_err(NotOpened::Store)?;
         match video.kind {
             SourceKind::File => self.fetch_file(video),
@@ -272,7 +275,7 @@ impl Shared {
         .map_err(|error| self.verdict(video, error))
     }
 
-    fn fetch_file(&self, video: &PlannedVideo) -> Result<Content, StoreError> {
+    fn fetch_file(&self, video: &PlannedVideo) -> Result<(Content, u64), StoreError> {
         let file = self.bucket.scratch().file("video", &extension(&video.key))?;
         let object = Object {
             key: video.key.as_str().into(),
@@ -280,16 +283,17 @@ impl Shared {
             etag: video.etag.clone(),
             sha256: None,
         };
-        self.bucket.fetch(&object, file.as_file())?;
-        Ok(Content::File(file))
+        let came = self.bucket.fetch(&object, file.as_file())?;
+        Ok((Content::File(file), came))
     }
 
-    fn fetch_images(&self, video: &PlannedVideo) -> Result<Content, StoreError> {
+    fn fetch_images(&self, video: &PlannedVideo) -> Result<(Content, u64), StoreError> {
         let (images, bytes, etag) = discover::images_in(&self.bucket, &video.key)?;
         if (bytes, &etag) != (video.bytes, &video.etag) {
             return Err(self.bucket.changed(video.key.as_str()));
         }
         let folder = self.bucket.scratch().subfolder("images")?;
+        let mut came = 0;
         for image in images {
             // Digits and a known extension: nothing that could lead out of the folder.
             let name = image.key.rsplit('/').next().unwrap_or_default();
@@ -304,9 +308,9 @@ impl Shared {
                     path: path.clone(),
                     source,
                 })?;
-            self.bucket.fetch(&image, &file)?;
+            came += self.bucket.fetch(&image, &file)?;
         }
-        Ok(Content::Folder(folder))
+        Ok((Content::Folder(folder), came))
     }
 
     fn verdict(&self, video: &PlannedVideo, error: StoreError) -> NotOpened {
@@ -317,7 +321,8 @@ impl Shared {
         };
         match error.trouble() {
             Some(store::Trouble::Changed) => own(changed(&place())),
-            Some(store::Trouble::Missing) => own(Trouble {
+            // Of many videos these credentials may read all but some.
+            Some(store::Trouble::Missing | store::Trouble::Forbidden) => own(Trouble {
                 error: error.to_string(),
                 class: ErrorClass::Io,
                 frame: None,
