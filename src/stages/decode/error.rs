@@ -110,6 +110,14 @@ pub enum DecodeError {
         /// What FFmpeg said.
         cause: String,
     },
+    /// Its samples are encrypted.
+    #[error("{}: is encrypted ({scheme}); decrypt it with its key (`ffmpeg -decryption_key …`), or leave it out", .path.display())]
+    Encrypted {
+        /// The file.
+        path: PathBuf,
+        /// How: `cenc`, `cbcs`, `webm`, …
+        scheme: String,
+    },
     /// The file opened, but not one frame came out.
     #[error("{}: no frame could be decoded: {cause}; the file is damaged, fetch it again or leave it out", .path.display())]
     NothingDecoded {
@@ -173,6 +181,7 @@ impl DecodeError {
             Self::NoFile { .. }
             | Self::Indirect { .. }
             | Self::NoVideo { .. }
+            | Self::Encrypted { .. }
             | Self::NoDecoder { .. }
             | Self::TooLarge { .. }
             | Self::NoImages { .. }
