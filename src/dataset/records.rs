@@ -198,6 +198,12 @@ pub struct VideoOutcome {
     /// Why it was decoded on the CPU though the job decodes on GPUs. Null where it was decoded as the job says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decode_fallback: Option<String>,
+    /// Frames without a picture: damaged, predicted from damaged ones, or left out. Null where it was not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<u64>,
+    /// Transfer characteristics of its pictures, by ffprobe's name. Null where it does not say, or nobody looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transfer: Option<String>,
 }
 
 impl VideoOutcome {
@@ -214,6 +220,8 @@ impl VideoOutcome {
             error_class: None,
             error_frame: None,
             decode_fallback: None,
+            lost: None,
+            transfer: None,
         }
     }
 
@@ -232,6 +240,14 @@ impl VideoOutcome {
             self.error = Some(trouble.error);
             self.error_class = Some(trouble.class);
             self.error_frame = trouble.frame;
+        }
+    }
+
+    /// Notes what is to be told besides what was noted first.
+    pub fn note_also(&mut self, trouble: Trouble) {
+        match &mut self.error {
+            Some(error) => *error = format!("{error}; {}", trouble.error),
+            None => self.note(trouble),
         }
     }
 }

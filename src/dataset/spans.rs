@@ -47,6 +47,12 @@ pub struct Seam {
     /// Why the CPU decoded up to there though the job decodes on the GPU; absent where it did not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decode_fallback: Option<String>,
+    /// Frames without a picture up to there.
+    #[serde(default)]
+    pub lost: u64,
+    /// Transfer characteristics of the pictures up to there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transfer: Option<String>,
     /// From where decoding goes on.
     pub foothold: Foothold,
     /// Which face is which; absent where faces are not followed.

@@ -55,6 +55,8 @@ pub(super) struct Mark {
     frames: u64,
     trouble: Option<Trouble>,
     decode_fallback: Option<String>,
+    lost: u64,
+    transfer: Option<String>,
     foothold: Foothold,
 }
 
@@ -75,6 +77,8 @@ impl Mark {
                 .decode_fallback
                 .clone()
                 .or_else(|| fallback.map(str::to_owned)),
+            lost: outcome.lost.unwrap_or(0),
+            transfer: outcome.transfer.clone(),
             foothold,
         }
     }
@@ -229,6 +233,8 @@ impl<'a> Keeper<'a> {
                 frames: mark.frames,
                 trouble: mark.trouble,
                 decode_fallback: mark.decode_fallback,
+                lost: mark.lost,
+                transfer: mark.transfer,
                 foothold: mark.foothold,
                 following,
             },
