@@ -6,30 +6,28 @@ pub(super) struct Onward {
     /// What is added to the source's times.
     shift: i64,
     last: Option<i64>,
-    /// When what was written last ends.
-    end: i64,
+    /// From one to the next before it.
+    step: Option<i64>,
 }
 
 impl Onward {
-    /// The time to write for something that lasts so long: the source's while that goes on, and after a step back as long
-    /// after the step as the source says. What comes a little too early, by `disorder` at most, is moved to just behind what
-    /// came before.
+    /// The time to write for what comes next: the source's while that goes on. After a step back it comes as long after what was
+    /// written last as that came after the one before, or as it `lasts`, and all that follows likewise. What comes a little too
+    /// early, by `disorder` at most, is moved to just behind what came before.
     pub(super) fn at(&mut self, time: i64, lasts: i64, disorder: i64) -> i64 {
         let mut at = time.saturating_add(self.shift);
-        if let Some(last) = self.last
-            && at <= last
-        {
-            let onward = if last - at > disorder {
-                self.end.max(last + 1)
-            } else {
-                last + 1
-            };
+        if let Some(last) = self.last {
             if last - at > disorder {
+                let onward = last + self.step.unwrap_or(lasts).max(1);
                 self.shift += onward - at;
+                at = onward;
+            } else if at <= last {
+                at = last + 1;
+            } else {
+                self.step = Some(at - last);
             }
-            at = onward;
         }
-        (self.last, self.end) = (Some(at), at.saturating_add(lasts));
+        self.last = Some(at);
         at
     }
 }
