@@ -68,6 +68,9 @@ pub struct Foothold {
     pub frame: FrameIndex,
     /// Its time in ticks of the stream's time base; null in a folder of images.
     pub ticks: Option<i64>,
+    /// The byte of the file at which it begins; null where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<i64>,
     /// The time of the key frame before it, which is sought; null when nothing can be sought exactly.
     pub seek: Option<i64>,
     /// SHA-256 over times and pictures from the key frame to the seam's frame, both included, hex.

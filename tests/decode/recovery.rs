@@ -72,3 +72,39 @@ fn nothing_is_whole_again_where_nothing_refreshes_it() {
     assert_eq!(whole, 20);
     assert!(reader.adrift());
 }
+
+/// Pictures that are shown before one that they lean on.
+#[test]
+fn no_picture_leans_on_a_damaged_one_that_comes_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = "-f lavfi -i testsrc2=size=320x240:rate=25:duration=4";
+    for (name, codec) in [
+        (
+            "a.mp4",
+            "-c:v libx264 -preset ultrafast -bf 3 -b-pyramid normal -g 25 -sc_threshold 0",
+        ),
+        ("a.mpg", "-c:v mpeg2video -bf 2 -g 15 -q:v 3 -f mov"),
+        ("a.avi", "-c:v mpeg4 -bf 2 -g 15 -q:v 3"),
+    ] {
+        let path = folder.path().join(name);
+        ffmpeg(&format!("{source} {codec}"), &path);
+        let (whole, _) = read(&path, SourceKind::File, &OPTIONS);
+        let bytes = fs::read(&path).unwrap();
+        let (mut noticed, mut wrong) = (0, Vec::new());
+        for packet in 30..46 {
+            damage(&path, packet);
+            let (torn, said) = read(&path, SourceKind::File, &OPTIONS);
+            fs::write(&path, &bytes).unwrap();
+            // What a decoder takes for good nobody can tell.
+            if said.is_none() {
+                continue;
+            }
+            noticed += 1;
+            let shown = torn.iter().filter(|torn| torn.3.is_some());
+            let shown = shown.filter(|torn| torn.3 != whole[torn.0 as usize].3);
+            wrong.extend(shown.map(|torn| (packet, torn.0)));
+        }
+        println!("{name}: {noticed} of 16 noticed; {wrong:?}");
+        assert!(wrong.is_empty() && noticed > 8, "{name}: {noticed}, {wrong:?}");
+    }
+}

@@ -5,6 +5,7 @@ use super::{DecodeOptions, cuda, native};
 use ffmpeg_next as ffmpeg;
 use ffmpeg_next::Stream;
 use ffmpeg_next::codec::{Id, threading};
+use ffmpeg_next::frame::Video;
 use std::path::Path;
 
 /// Codecs whose decoders put the picture before in a damaged slice's place, and say so nowhere but in the log: FFV1, which has
@@ -86,6 +87,11 @@ impl Decoder {
             predicts,
         })
     }
+}
+
+/// Whether the decoder says that a frame is not whole.
+pub(super) fn is_damaged(frame: &Video) -> bool {
+    frame.is_corrupt() || frame.has_decode_errors()
 }
 
 pub(super) fn no_decoder(path: &Path, codec: Id, error: ffmpeg::Error) -> DecodeError {

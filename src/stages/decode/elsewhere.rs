@@ -5,6 +5,13 @@ use ffmpeg_next as ffmpeg;
 use ffmpeg_next::format::context::Input;
 use std::collections::BTreeMap;
 
+/// The stream that the picture has moved to, and where its first packet lies.
+#[derive(Clone, Copy)]
+pub(super) struct Move {
+    pub stream: usize,
+    pub place: isize,
+}
+
 /// What came of them so far.
 #[derive(Default)]
 pub(super) struct Elsewhere {
@@ -42,9 +49,9 @@ impl Elsewhere {
         self.last = self.last.max(Some(packet.position()));
     }
 
-    /// A packet of another stream. Where the picture has moved there, the packet's place: the program's table does not list the
+    /// A packet of another stream. Whether the picture has moved there: the program's table does not list the
     /// stream any more that was read, and this one as its only video.
-    pub(super) fn other(&mut self, input: &Input, stream: usize, packet: &ffmpeg::Packet) -> Option<isize> {
+    pub(super) fn other(&mut self, input: &Input, stream: usize, packet: &ffmpeg::Packet) -> Option<Move> {
         let (index, place) = (packet.stream(), packet.position());
         if place < 0 || !is_video(input, index) {
             return None;
@@ -59,7 +66,8 @@ impl Elsewhere {
         let programs = native::programs(input);
         let (_, listed) = programs.iter().find(|(id, _)| *id == program)?;
         let alone = listed.iter().all(|at| *at == index || !is_video(input, *at));
-        (alone && listed.contains(&index) && !listed.contains(&stream)).then_some(place)
+        let moved = Move { stream: index, place };
+        (alone && listed.contains(&index) && !listed.contains(&stream)).then_some(moved)
     }
 
     /// The first stream that began behind the end of the one that is read: its beginning in ticks, and its packets.

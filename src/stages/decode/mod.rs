@@ -3,7 +3,7 @@
 //! Flows in: a path. Flows out: [`DecodedFrame`]s, each with its index, its time after the container's start, and
 //! a [`Picture`] that borrows nothing and copies nothing: the planes stay as the decoder laid them. FFmpeg is named
 //! in this folder only. It must never skip or invent a frame, never guess a time from a frame rate, never hold
-//! more than the decoder's own few frames, never write to the terminal.
+//! more than as many frames as the decoder itself, never write to the terminal.
 //!
 //! Frames, their order and their times are those of `ffprobe -show_frames`, whatever the number of threads.
 
@@ -18,6 +18,7 @@ mod foothold;
 mod images;
 mod native;
 mod nvdec;
+mod order;
 mod picture;
 mod probe;
 mod promise;
@@ -75,6 +76,8 @@ pub struct DecodedFrame {
     pub ticks: Option<i64>,
     /// Marked by the decoder as a key frame; always so for images.
     pub key: bool,
+    /// Of a key frame: the byte of the file at which its packet begins, where that is known.
+    pub place: Option<i64>,
     /// The picture; `None` when the frame exists but could not be decoded whole, and in a set of crops.
     pub picture: Option<Picture>,
     /// In a set of crops: the faces of the frame, each with its crop; those that could not be decoded whole are missing.

@@ -28,8 +28,12 @@ pub(super) struct Promise {
     duration: Option<i64>,
     /// Where the container's clock begins, in microseconds.
     start: i64,
-    /// Whether there are other streams than this one.
+    /// Whether there is no other stream than this one.
     alone: bool,
+    /// The file ends before its container does.
+    cut: bool,
+    /// Packets were passed over, so that their number says nothing.
+    sought: bool,
     came: Came,
 }
 
@@ -75,8 +79,16 @@ impl Promise {
             duration: told.into_iter().flatten().filter(|told| *told < LONGEST).max(),
             start: native::start_time(input),
             alone: input.nb_streams() == 1,
+            cut: is_cut(path, input.format().name()),
+            sought: false,
             came: Came::default(),
         }
+    }
+
+    /// Reading goes on elsewhere.
+    pub(super) fn seek(&mut self) {
+        self.came = Came::default();
+        self.sought = true;
     }
 
     /// Takes a packet of the stream.
@@ -106,11 +118,12 @@ impl Promise {
     ///   last entry must have come. Where it names as many packets as the header counts frames, it is the whole truth, and
     ///   durations are not looked at: those of edited and patched files are often wrong. Entries that the edit list hides
     ///   come as packets and count as such, so a file of which fewer frames are shown than it holds is whole.
-    /// * Else a **duration** that the file tells (Matroska, FLV, ASF, MXF, RealMedia, IVF, fragmented MP4; of an AVI without
-    ///   index its count of frames) is a promise of the container: the video must end there, or some other stream must,
-    ///   as sound does that is longer than its picture. Left out of account: a second, or a tenth of a short file, for such
-    ///   durations are rounded and padded; and the longest way from one frame to the next, for the last frame's end is not
-    ///   always known.
+    /// * A **count** of frames without an index, as of an AVI that lost its end, is a promise to the packet too.
+    /// * Else a **duration** that the file tells (Matroska, FLV, ASF, MXF, RealMedia, IVF, fragmented MP4) is a promise of the
+    ///   container: the video must end there, or some other stream must, as sound does that is longer than its picture. Left
+    ///   out of account: a second, or a tenth of a short file, for such durations are rounded and padded; and the longest
+    ///   way from one frame to the next, for the last frame's end is not always known. Where the file is shorter than its
+    ///   container says in bytes (Matroska), half that way alone.
     /// * **No promise** is what FFmpeg works out from what is there: durations from the last time stamps (MPEG-TS, MPEG-PS,
     ///   NUT, Ogg, GIF) or from the bit rate (raw streams, live recordings without a duration). Such files may be cut off
     ///   without a trace.
@@ -137,7 +150,15 @@ impl Promise {
         // Some containers count from 0, others from their first time.
         let reached = end.max(end - self.start);
         let step = self.micros(self.came.step).unwrap_or(0);
-        let slack = SLACK.min(promised / SLACK_SHARE) + step;
+        let slack = match self.cut {
+            true => step / 2,
+            false => SLACK.min(promised / SLACK_SHARE) + step,
+        };
+        let counted = header.entries == 0 && !self.sought && self.came.packets < header.frames;
+        if counted {
+            let count = format!("{frames} of the {} frames in its header came", header.frames);
+            return Some(format!("{}: {count}", self.ends_at(promised)));
+        }
         if reached + slack >= promised || (!self.alone && another_reaches(path, stream, promised - slack)) {
             return None;
         }
@@ -180,6 +201,33 @@ fn another_reaches(path: &Path, but: usize, until: i64) -> bool {
         }
     }
     false
+}
+
+/// Whether a Matroska file ends before its segment does, which says its size in bytes unless it was recorded live.
+fn is_cut(path: &Path, format: &str) -> bool {
+    let ends = || {
+        let mut file = File::open(path).ok()?;
+        let (head, content) = element(&mut file, 0)?;
+        let (segment, begins) = element(&mut file, content.checked_add(head)?)?;
+        Some(begins.checked_add(segment)? > file.metadata().ok()?.len())
+    };
+    format.starts_with("matroska") && ends().unwrap_or(false)
+}
+
+/// The size of the EBML element at a place, and where its content begins (RFC 8794, 4 and 5). `None` where it has no size.
+fn element(file: &mut File, at: u64) -> Option<(u64, u64)> {
+    let mut bytes = [0; 12];
+    file.seek(SeekFrom::Start(at)).ok()?;
+    file.read_exact(&mut bytes).ok()?;
+    let id = bytes[0].leading_zeros() as usize + 1;
+    let length = bytes.get(id)?.leading_zeros() as usize + 1;
+    let size = bytes.get(id..id + length)?;
+    let size = size
+        .iter()
+        .fold(0, |size: u64, byte| size << 8 | u64::from(*byte));
+    let unknown = (1 << (7 * length)) - 1;
+    let size = size & unknown;
+    (size != unknown).then_some((size, at + (id + length) as u64))
 }
 
 /// Durations that FFmpeg does not tell, in microseconds: that of all fragments of an MP4, and that of an ASF file that is

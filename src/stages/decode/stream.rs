@@ -4,11 +4,14 @@
 //! refuses is passed over, a read error ends the stream, and frames held back by the decoder are drawn out at
 //! the end.
 
+mod ending;
+
 use super::container::{self, Container, orientation, time_base};
-use super::decoder::Decoder;
-use super::elsewhere::Elsewhere;
+use super::decoder::{Decoder, is_damaged};
+use super::elsewhere::{Elsewhere, Move};
 use super::error::DecodeError;
 use super::foothold::Clock;
+use super::order::Order;
 use super::picture::NoPicture;
 use super::promise::Promise;
 use super::recovery::Recovery;
@@ -33,6 +36,7 @@ pub(super) struct StreamReader {
     promise: Promise,
     elsewhere: Elsewhere,
     recovery: Option<Recovery>,
+    order: Order,
     /// How packets were encrypted that were passed over.
     encrypted: Option<String>,
     time_base: TimeBase,
@@ -48,13 +52,6 @@ pub(super) struct StreamReader {
     damage: Option<Trouble>,
     /// What the file held back at its end.
     shortfall: Option<Trouble>,
-}
-
-/// The stream that the picture has moved to, and where its first packet lies.
-#[derive(Clone, Copy)]
-struct Move {
-    stream: usize,
-    place: isize,
 }
 
 enum Phase {
@@ -94,6 +91,7 @@ impl StreamReader {
             promise,
             elsewhere: Elsewhere::default(),
             recovery: Recovery::of(&own),
+            order: Order::default(),
             encrypted: None,
             time_base: time_base(&own),
             start: native::start_time(&input),
@@ -111,7 +109,8 @@ impl StreamReader {
     }
 
     pub(super) fn next(&mut self) -> Result<Option<DecodedFrame>, DecodeError> {
-        let frame = self.step()?;
+        while !self.order.is_ready() && self.step()? {}
+        let frame = self.order.pop();
         if frame.is_some() || self.next_index > 0 {
             return Ok(frame);
         }
@@ -132,8 +131,8 @@ impl StreamReader {
         })
     }
 
-    /// The decoder's next frame, `None` at the end.
-    fn step(&mut self) -> Result<Option<DecodedFrame>, DecodeError> {
+    /// Takes the decoder's next frame; `false` at the end.
+    fn step(&mut self) -> Result<bool, DecodeError> {
         while !matches!(self.phase, Phase::Ended) {
             let mut frame = Video::empty();
             match self.decoder.codec.receive_frame(&mut frame) {
@@ -148,7 +147,10 @@ impl StreamReader {
                 Ok(()) if cuda::is_there(&frame) && (cuda::is_empty(&frame) || is_damaged(&frame)) => {
                     return Err(self.nvdec_failed("it could not restore the whole picture".into()));
                 }
-                Ok(()) => return self.take(frame).map(Some),
+                Ok(()) => {
+                    self.take(frame)?;
+                    return Ok(true);
+                }
                 Err(ffmpeg::Error::Other { errno: libc::EAGAIN }) => self.feed()?,
                 Err(ffmpeg::Error::Eof) => self.end()?,
                 Err(error) => {
@@ -162,7 +164,12 @@ impl StreamReader {
                 }
             }
         }
-        Ok(None)
+        Ok(false)
+    }
+
+    /// The frame that comes next out of here.
+    fn at(&self) -> FrameIndex {
+        FrameIndex(self.next_index - self.order.len())
     }
 
     /// Whether every time so far was told, none guessed.
@@ -174,13 +181,16 @@ impl StreamReader {
     pub(super) fn seek(&mut self, ticks: i64) -> bool {
         let done = native::seek(&mut self.input, self.stream, ticks);
         self.decoder.codec.flush();
+        self.promise.seek();
+        self.order = Order::default();
         self.phase = Phase::Reading(None);
         done
     }
 
     /// The frame that was returned last is this one; what was met before it, on the way from some other place, does not count.
     pub(super) fn stand(&mut self, frame: FrameIndex) {
-        self.next_index = frame.0 + 1;
+        self.next_index = frame.0 + 1 + self.order.len();
+        self.order.renumber(frame.0 + 1);
         self.damage = None;
         self.adrift = false;
         self.encrypted = None;
@@ -242,7 +252,7 @@ impl StreamReader {
             Some(Err(cause)) => self.gpu_failed(cause),
             _ => DecodeError::Nvdec {
                 path: self.path.clone(),
-                frame: FrameIndex(self.next_index),
+                frame: self.at(),
                 cause,
             },
         }
@@ -251,7 +261,7 @@ impl StreamReader {
     fn gpu_failed(&self, cause: String) -> DecodeError {
         DecodeError::Gpu {
             path: self.path.clone(),
-            frame: FrameIndex(self.next_index),
+            frame: self.at(),
             cause,
         }
     }
@@ -259,7 +269,7 @@ impl StreamReader {
     fn starved(&self) -> DecodeError {
         DecodeError::Memory {
             path: self.path.clone(),
-            frame: FrameIndex(self.next_index),
+            frame: self.at(),
         }
     }
 
@@ -274,10 +284,9 @@ impl StreamReader {
             let read_error = match packet.read(&mut self.input) {
                 Ok(()) if packet.stream() != self.stream => {
                     if moved.is_none()
-                        && let Some(place) = self.elsewhere.other(&self.input, self.stream, &packet)
+                        && let Some(moved) = self.elsewhere.other(&self.input, self.stream, &packet)
                     {
-                        let stream = packet.stream();
-                        self.phase = Phase::Reading(Some(Move { stream, place }));
+                        self.phase = Phase::Reading(Some(moved));
                     }
                     continue;
                 }
@@ -294,7 +303,7 @@ impl StreamReader {
             if let Some(cause) = native::read_error(&self.input) {
                 return Err(DecodeError::BrokeOff {
                     path: self.path.clone(),
-                    frame: FrameIndex(self.next_index),
+                    frame: self.at(),
                     cause,
                 });
             }
@@ -319,6 +328,7 @@ impl StreamReader {
     }
 
     fn send(&mut self, packet: &ffmpeg::Packet) -> Result<(), DecodeError> {
+        self.order.see(packet);
         if let Some(recovery) = &mut self.recovery {
             recovery.see(packet);
         }
@@ -342,40 +352,8 @@ impl StreamReader {
         }
     }
 
-    /// Goes on with another stream, from its first packet on.
-    fn follow(&mut self, Move { stream, place }: Move) -> Result<(), DecodeError> {
-        let missing = || DecodeError::NoVideo {
-            path: self.path.clone(),
-        };
-        let own = self.input.stream(stream).ok_or_else(missing)?;
-        let decoder = Decoder::open(&self.path, &own, false, &self.options);
-        self.stream = stream;
-        self.recovery = Recovery::of(&own);
-        self.time_base = time_base(&own);
-        self.aspect = native::container_aspect(&own);
-        self.orientation = orientation(&own);
-        self.elsewhere = self.elsewhere.moved();
-        match decoder {
-            Ok(decoder) if native::go_to(&mut self.input, place) => {
-                self.decoder = decoder;
-                // What comes before its first key frame leans on pictures that are not there.
-                self.adrift = self.decoder.predicts;
-                self.phase = Phase::Reading(None);
-            }
-            Ok(_) => self.note(
-                ErrorClass::Corrupt,
-                "the picture moves to another stream, which is not found",
-            ),
-            Err(error) => {
-                let cause = format!("the picture moves to another stream: {error}");
-                self.note(ErrorClass::Unsupported, &cause);
-            }
-        }
-        Ok(())
-    }
-
-    /// Turns a frame of the decoder's into one of ours.
-    fn take(&mut self, frame: Video) -> Result<DecodedFrame, DecodeError> {
+    /// Turns a frame of the decoder's into one of ours, which waits its turn.
+    fn take(&mut self, frame: Video) -> Result<(), DecodeError> {
         self.note_fallback(&frame);
         let index = FrameIndex(self.next_index);
         let ticks = frame.timestamp();
@@ -390,10 +368,24 @@ impl StreamReader {
             .map(Micros);
         self.last_time = timestamp.or(self.last_time);
         let key = frame.is_key();
-        let damaged = self.decoder.complaint.take() || is_damaged(&frame);
+        // Where frames stand on their own, decoders make up for the end of a packet and do not say so.
+        let packet = self.order.packet_of(&frame);
+        let torn = !self.decoder.predicts && packet.as_ref().is_some_and(|packet| packet.torn);
+        let damaged = self.decoder.complaint.take() || is_damaged(&frame) || torn;
+        let place = packet.as_ref().and_then(|packet| packet.place).filter(|_| key);
+        let kind = frame.kind();
         let recovered = |recovery: &Recovery| recovery.reached(frame.pts());
         if damaged {
             self.lose();
+            if let Some(first) = self.order.spoil(packet.as_ref()) {
+                let (frame, time) = (first.index, first.timestamp);
+                self.note_at(
+                    frame,
+                    time,
+                    ErrorClass::Corrupt,
+                    "it may lean on a damaged picture",
+                );
+            }
         } else if key || self.recovery.as_ref().is_some_and(recovered) {
             self.adrift = false;
         }
@@ -418,18 +410,22 @@ impl StreamReader {
             .inspect_err(|(class, cause)| self.note(*class, cause))
             .ok();
         self.next_index += 1;
-        Ok(DecodedFrame {
+        let frame = DecodedFrame {
             index,
             timestamp,
             ticks,
             key,
+            place,
             picture,
             faces: Vec::new(),
-        })
+        };
+        self.order.push(frame, packet.as_ref(), kind);
+        Ok(())
     }
 
     /// The decoder has given everything.
     fn end(&mut self) -> Result<(), DecodeError> {
+        self.order.end();
         if let Phase::Draining { read_error, next, .. } = std::mem::replace(&mut self.phase, Phase::Ended) {
             if let Some(next) = next {
                 return self.follow(next);
@@ -440,28 +436,6 @@ impl StreamReader {
             self.shortfall = self.find_shortfall();
         }
         Ok(())
-    }
-
-    fn find_shortfall(&self) -> Option<Trouble> {
-        let frame = Some(FrameIndex(self.next_index));
-        if let Some(missing) = self.promise.missing(&self.path, self.stream, self.next_index) {
-            return Some(Trouble {
-                error: format!("{missing}; the file was cut off, fetch it again"),
-                class: ErrorClass::Corrupt,
-                frame,
-            });
-        }
-        let (begins, packets) = self.elsewhere.later()?;
-        let begins = begins.and_then(|ticks| self.time_base.micros(ticks));
-        let begins = begins.map_or(0, |time| time.0 - self.start) as f64 / 1e6;
-        Some(Trouble {
-            error: format!(
-                "another video stream begins at {begins:.3} s, where this one has ended ({packets} packets); cut the file there \
-                 to label it too"
-            ),
-            class: ErrorClass::Unsupported,
-            frame,
-        })
     }
 
     /// Something of the stream is lost. What is predicted from it is damaged too, though the decoder does not say so: up to the
@@ -475,22 +449,19 @@ impl StreamReader {
 
     /// Keeps the first damage, with the position of the next frame.
     fn note(&mut self, class: ErrorClass, cause: &str) {
-        if self.damage.is_none() {
-            let time = self.last_time.map_or(0, |time| time.0) as f64 / 1e6;
-            let what = match class {
-                ErrorClass::Unsupported => "left out",
-                _ => "damaged",
-            };
-            self.damage = Some(Trouble {
-                error: format!("{what} at frame {} ({time:.3} s): {cause}", self.next_index),
-                class,
-                frame: Some(FrameIndex(self.next_index)),
-            });
-        }
+        self.note_at(FrameIndex(self.next_index), self.last_time, class, cause);
     }
-}
 
-/// Whether the decoder says so.
-fn is_damaged(frame: &Video) -> bool {
-    frame.is_corrupt() || frame.has_decode_errors()
+    fn note_at(&mut self, frame: FrameIndex, time: Option<Micros>, class: ErrorClass, cause: &str) {
+        let time = time.map_or(0, |time| time.0) as f64 / 1e6;
+        let what = match class {
+            ErrorClass::Unsupported => "left out",
+            _ => "damaged",
+        };
+        self.damage.get_or_insert_with(|| Trouble {
+            error: format!("{what} at frame {frame} ({time:.3} s): {cause}"),
+            class,
+            frame: Some(frame),
+        });
+    }
 }
