@@ -204,6 +204,9 @@ pub struct VideoOutcome {
     /// Transfer characteristics of its pictures, by ffprobe's name. Null where it does not say, or nobody looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transfer: Option<String>,
+    /// How its pictures were brought from HDR to SDR. Null where they were labelled as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tone_mapping: Option<String>,
 }
 
 impl VideoOutcome {
@@ -222,6 +225,7 @@ impl VideoOutcome {
             decode_fallback: None,
             lost: None,
             transfer: None,
+            tone_mapping: None,
         }
     }
 

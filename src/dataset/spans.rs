@@ -53,6 +53,9 @@ pub struct Seam {
     /// Transfer characteristics of the pictures up to there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transfer: Option<String>,
+    /// How they were brought from HDR to SDR: what goes on otherwise is not gone on with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tone_mapping: Option<String>,
     /// From where decoding goes on.
     pub foothold: Foothold,
     /// Which face is which; absent where faces are not followed.

@@ -1,4 +1,4 @@
-//! The words everything else is written in: identities, time, geometry and label names.
+//! The words everything else is written in: identities, time, geometry, light and label names.
 //!
 //! Depends on `std` and `serde` only; holds no behaviour that could fail at run time except the checks in the
 //! constructors.
@@ -10,6 +10,7 @@ mod labels;
 mod location;
 mod outputs;
 mod time;
+mod tone;
 
 pub use face::Face;
 pub use geometry::{Orientation, Rect, Size};
@@ -18,3 +19,4 @@ pub use labels::{ACTION_UNITS, Crop, EXPRESSIONS, ModelKind, Precision, RowStatu
 pub use location::Location;
 pub use outputs::{BadOutputs, NamedOutputs, NetworkKind};
 pub use time::{FrameIndex, Micros, TimeBase};
+pub use tone::{TONE_MAPPING, Table, Tone};

@@ -175,3 +175,46 @@ fn a_file_of_which_a_part_is_encrypted_is_read_as_far_as_it_goes() {
     let said = "from here on it is encrypted (cenc); decrypt it with its key";
     assert_eq!(damage.error, format!("left out at frame 25 (0.960 s): {said}"));
 }
+
+#[test]
+fn dolby_vision_without_a_base_layer_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let hevc = "-c:v libx265 -preset ultrafast -x265-params log-level=none -tag:v hvc1 -frames:v 3";
+    let path = made(folder.path(), "hevc.mp4", &format!("{PICTURE} {hevc}"));
+    let plain = fs::read(&path).unwrap();
+    // Profile and compatibility with base layers: 5 has none, 8.4 shows as HLG (Dolby Vision streams in ISO base media files).
+    for (profile, compatibility, refused) in [(5u8, 0u8, true), (8, 4, false), (8, 1, false)] {
+        let mut record = [0; 24];
+        record[..5].copy_from_slice(&[1, 0, profile << 1, 4 << 3 | 0b101, compatibility << 4]);
+        let mut bytes = plain.clone();
+        let entry = [
+            (b"moov", 0),
+            (b"trak", 0),
+            (b"mdia", 0),
+            (b"minf", 0),
+            (b"stbl", 0),
+            (b"stsd", 8),
+            (b"hvc1", 78),
+        ];
+        add(
+            &mut bytes,
+            &entry,
+            &boxed(if profile > 7 { b"dvvC" } else { b"dvcC" }, &record),
+        );
+        fs::write(&path, bytes).unwrap();
+        if refused {
+            let error = refusal(&path);
+            assert_eq!(error.class(), ErrorClass::Unsupported, "{error}");
+            assert!(
+                error.to_string().contains("Dolby Vision without a base layer"),
+                "{error}"
+            );
+        } else {
+            let mut reader = VideoReader::open(&path, SourceKind::File, &OPTIONS).unwrap();
+            assert!(
+                reader.next().unwrap().unwrap().picture.is_some(),
+                "profile {profile}"
+            );
+        }
+    }
+}

@@ -41,6 +41,11 @@ impl Decoder {
                 scheme: "webm".into(),
             });
         }
+        if native::is_dolby_vision_only(stream) {
+            return Err(DecodeError::DolbyVision {
+                path: path.to_owned(),
+            });
+        }
         let parameters = stream.parameters();
         let codec = parameters.id();
         let mut context = ffmpeg::codec::Context::from_parameters(parameters)

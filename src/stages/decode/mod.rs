@@ -31,7 +31,7 @@ pub use cuda::opens as nvdec_opens;
 pub use error::DecodeError;
 pub use nvdec::available as nvdec_available;
 #[cfg(test)]
-pub(crate) use picture::tests::drawn;
+pub(crate) use picture::tests::{drawn, drawn_hdr};
 pub use picture::{Component, Picture, Plane, Samples};
 pub use sampling::Sampler;
 

@@ -7,7 +7,7 @@ mod frame;
 
 pub(super) use frame::{
     ComponentBytes, Descriptor, buffer_bytes, colour_space, descriptor, descriptor_of, pixel_aspect, plane,
-    stride, transfer,
+    primaries, stride, transfer, transfer_number,
 };
 
 use ffmpeg_next as ffmpeg;
@@ -338,6 +338,24 @@ pub(super) fn declared_size(stream: &ffmpeg::Stream) -> (u32, u32) {
         ((*parameters).width, (*parameters).height)
     };
     (width.max(0) as u32, height.max(0) as u32)
+}
+
+/// Whether the pictures are Dolby Vision's own, which nobody else can show: profile 5, and whatever else says that its base layer
+/// is like no other format.
+#[allow(unsafe_code)]
+pub(super) fn is_dolby_vision_only(stream: &ffmpeg::Stream) -> bool {
+    let mut size = 0;
+    let kind = ffi::AVPacketSideDataType::AV_PKT_DATA_DOVI_CONF;
+    // SAFETY: the stream is valid while borrowed; FFmpeg returns null or `size` readable bytes owned by it, which are read at
+    // once. They are an `AVDOVIDecoderConfigurationRecord`: two of version, profile, level, three flags, compatibility.
+    let record = unsafe {
+        let data = ffi::av_stream_get_side_data(stream.as_ptr(), kind, &mut size);
+        if data.is_null() || size < 8 {
+            return false;
+        }
+        std::slice::from_raw_parts(data, 8)
+    };
+    record[7] == 0
 }
 
 /// Lets a decoder that is not open yet hold back as many pictures as H.264 ever reorders: where nobody looked into the stream

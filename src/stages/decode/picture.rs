@@ -4,10 +4,10 @@
 //! lies in them, colour matrix and range. Formats that cannot be read in place (palettes, packed bits, big-endian,
 //! bottom-up) are converted by swscale once, keeping family, matrix and range; all others are never copied.
 
-use super::colour::{Colour, colour_of};
+use super::colour::{Colour, colour_of, tone_of};
 use super::cuda;
 use super::native::{self, ComponentBytes, Descriptor};
-use crate::domain::{Orientation, Size};
+use crate::domain::{Orientation, Size, Tone};
 use crate::model::{Lattice, Surface};
 use ffmpeg_next as ffmpeg;
 use ffmpeg_next::ffi;
@@ -26,6 +26,7 @@ pub struct Picture {
     aspect: f64,
     colour: Colour,
     transfer: Option<&'static str>,
+    tone: Option<&'static Tone>,
     samples: Samples,
     components: Vec<Component>,
 }
@@ -147,8 +148,8 @@ impl Picture {
             .map(orientation_of);
         let orientation = own.unwrap_or(orientation);
         let aspect = native::pixel_aspect(aspect, &frame);
-        let colour = colour_of(&frame, &descriptor);
-        let transfer = native::transfer(&frame);
+        let colour = colour_of(&frame, &descriptor)?;
+        let (transfer, tone) = (native::transfer(&frame), tone_of(&frame));
         let whole = |memory, (samples, components)| Self {
             memory,
             stored,
@@ -156,6 +157,7 @@ impl Picture {
             aspect,
             colour,
             transfer,
+            tone,
             samples,
             components,
         };
@@ -227,6 +229,11 @@ impl Picture {
     /// Transfer characteristics, by ffprobe's name (`bt709`, `smpte2084`); `None` where the stream does not tell them.
     pub fn transfer(&self) -> Option<&'static str> {
         self.transfer
+    }
+
+    /// How its values become those of SDR; `None` where they are.
+    pub fn tone(&self) -> Option<&'static Tone> {
+        self.tone
     }
 
     /// How samples are stored.
@@ -395,14 +402,35 @@ fn converted(frame: &Video, colour: Colour) -> Result<Video, ffmpeg::Error> {
 pub(crate) mod tests {
     use super::*;
     use crate::model::{Device, PlaneMemory};
-    use ffmpeg_next::color::Range;
+    use ffmpeg_next::color::{Primaries, Range, TransferCharacteristic};
 
     /// A picture of smooth slopes with some noise, in a pixel format by its name in FFmpeg.
     pub(crate) fn drawn(format: &str, size: Size, full: bool, orientation: Orientation) -> Picture {
+        drawn_as(TransferCharacteristic::BT709, format, size, full, orientation)
+    }
+
+    /// The same in PQ, or in HLG.
+    pub(crate) fn drawn_hdr(pq: bool, format: &str, size: Size, orientation: Orientation) -> Picture {
+        let transfer = match pq {
+            true => TransferCharacteristic::SMPTE2084,
+            false => TransferCharacteristic::ARIB_STD_B67,
+        };
+        drawn_as(transfer, format, size, false, orientation)
+    }
+
+    fn drawn_as(
+        transfer: TransferCharacteristic,
+        format: &str,
+        size: Size,
+        full: bool,
+        orientation: Orientation,
+    ) -> Picture {
         native::init();
         let format: Pixel = format.parse().unwrap();
         let mut frame = Video::new(format, size.width, size.height);
         frame.set_color_range(if full { Range::JPEG } else { Range::MPEG });
+        frame.set_color_transfer_characteristic(transfer);
+        frame.set_color_primaries(Primaries::BT2020);
         let wide = native::descriptor(&frame).unwrap().components[0].depth > 8;
         let mut noise = 1u32;
         for plane in 0..frame.planes() {

@@ -86,6 +86,7 @@ fn encode(rows: &[VideoRow<'_>], fingerprint: &Fingerprint) -> Result<Vec<u8>, P
             outcomes().map(|video| video.lost.map(|lost| lost as i64)),
         )),
         text(|video| video.transfer.as_deref()),
+        text(|video| video.tone_mapping.as_deref()),
     ];
     let schema = videos_schema();
     let metadata = [

@@ -173,6 +173,7 @@ impl Frames<'_> {
             outcome.frames = seam.frames;
             outcome.lost = Some(seam.lost);
             outcome.transfer = seam.transfer.clone();
+            outcome.tone_mapping = seam.tone_mapping.clone();
             outcome.decode_fallback = seam.decode_fallback.clone();
             if let Some(trouble) = &seam.trouble {
                 outcome.note(trouble.clone());
@@ -325,6 +326,10 @@ impl Frames<'_> {
                 return Err(Abandoned::Model(error));
             }
             match found {
+                // What was labelled before it was brought to SDR, or by another curve, is labelled anew.
+                Ok(Some((frame, _))) if verdict::is_toned_anew(&frame, seam) => {
+                    return Err(Abandoned::Astray);
+                }
                 Ok(Some((frame, again))) => {
                     self.reports.resumed(&video.key, seam.frame, seam.frames, again);
                     return Ok(frame);

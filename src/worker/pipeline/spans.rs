@@ -57,6 +57,7 @@ pub(super) struct Mark {
     decode_fallback: Option<String>,
     lost: u64,
     transfer: Option<String>,
+    tone_mapping: Option<String>,
     foothold: Foothold,
 }
 
@@ -79,6 +80,7 @@ impl Mark {
                 .or_else(|| fallback.map(str::to_owned)),
             lost: outcome.lost.unwrap_or(0),
             transfer: outcome.transfer.clone(),
+            tone_mapping: outcome.tone_mapping.clone(),
             foothold,
         }
     }
@@ -235,6 +237,7 @@ impl<'a> Keeper<'a> {
                 decode_fallback: mark.decode_fallback,
                 lost: mark.lost,
                 transfer: mark.transfer,
+                tone_mapping: mark.tone_mapping,
                 foothold: mark.foothold,
                 following,
             },

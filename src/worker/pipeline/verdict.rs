@@ -2,8 +2,8 @@
 //!
 //! A video is `ok` only if all of it was seen and each frame that the sampling asks for has its row.
 
-use crate::dataset::{ErrorClass, Trouble, VideoOutcome, VideoStatus};
-use crate::domain::{FrameIndex, Micros};
+use crate::dataset::{ErrorClass, Seam, Trouble, VideoOutcome, VideoStatus};
+use crate::domain::{FrameIndex, Micros, TONE_MAPPING};
 use crate::spec::{Sampling, SamplingMode};
 use crate::stages::decode::{DecodedFrame, VideoReader};
 use std::any::Any;
@@ -32,6 +32,9 @@ impl Course {
         if let Some(picture) = &frame.picture {
             if outcome.transfer.is_none() {
                 outcome.transfer = picture.transfer().map(str::to_owned);
+            }
+            if picture.tone().is_some() && outcome.tone_mapping.is_none() {
+                outcome.tone_mapping = Some(TONE_MAPPING.into());
             }
         }
         self.timeless += u64::from(frame.timestamp.is_none());
@@ -123,6 +126,15 @@ fn also(outcome: &mut VideoOutcome, error: String, class: ErrorClass) {
     });
 }
 
+/// Whether a frame is brought from HDR to SDR as those before the seam were not: by a former version, or by another curve.
+pub(super) fn is_toned_anew(frame: &DecodedFrame, seam: &Seam) -> bool {
+    let toned = frame
+        .picture
+        .as_ref()
+        .is_some_and(|picture| picture.tone().is_some());
+    toned && seam.tone_mapping.as_deref() != Some(TONE_MAPPING)
+}
+
 /// Runs the decoding of one video; a panic becomes its message.
 pub(super) fn shielded<T>(decode: impl FnOnce() -> T) -> Result<T, String> {
     // What the closure borrows is only looked at again where it says so itself.
@@ -149,4 +161,39 @@ pub(super) fn panicked(outcome: &mut VideoOutcome, message: &str, rows: u64) {
         class: ErrorClass::Crash,
         frame: Some(FrameIndex(outcome.frames)),
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::VideoKey;
+
+    #[test]
+    fn a_panic_is_that_videos_and_says_where() {
+        let outcome = || VideoOutcome::new(VideoKey::new("a.mp4").unwrap());
+        let message = shielded(|| {
+            let empty: Vec<u32> = Vec::new();
+            empty[7]
+        })
+        .unwrap_err();
+        assert!(message.contains("index is 7"), "{message}");
+        assert_eq!(shielded(|| panic!("at {}", 5)).unwrap_err(), "at 5");
+        assert_eq!(shielded(|| 5), Ok(5));
+        let mut half = outcome();
+        half.frames = 12;
+        panicked(&mut half, &message, 3);
+        assert_eq!(
+            (half.status, half.error_class),
+            (VideoStatus::Partial, Some(ErrorClass::Crash))
+        );
+        assert_eq!(half.error_frame, Some(FrameIndex(12)));
+        let error = half.error.unwrap();
+        assert!(
+            error.contains("frame 12") && error.contains("index is 7"),
+            "{error}"
+        );
+        let mut none = outcome();
+        panicked(&mut none, &message, 0);
+        assert_eq!(none.status, VideoStatus::Failed);
+    }
 }

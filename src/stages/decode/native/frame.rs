@@ -55,6 +55,17 @@ pub(in crate::stages::decode) fn transfer_number(frame: &Video) -> u32 {
     unsafe { (&raw const (*frame.as_ptr()).color_trc).cast::<u32>().read() }
 }
 
+/// Its primaries, likewise.
+#[allow(unsafe_code)]
+pub(in crate::stages::decode) fn primaries(frame: &Video) -> u32 {
+    // SAFETY: the frame is valid; the field is a C enum of 4 bytes, read as an integer.
+    unsafe {
+        (&raw const (*frame.as_ptr()).color_primaries)
+            .cast::<u32>()
+            .read()
+    }
+}
+
 /// Where one component of a pixel lies, in the terms of `AVComponentDescriptor`.
 #[derive(Clone, Copy)]
 pub(in crate::stages::decode) struct ComponentBytes {
