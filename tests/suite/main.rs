@@ -28,3 +28,4 @@ mod spans;
 mod strikes;
 mod train;
 mod watch;
+mod whole;
