@@ -1,6 +1,16 @@
 //! Decoding against ffprobe: the same frames, in the same order, at the same microsecond.
 
+#[path = "decode/boxes.rs"]
+mod boxes;
+#[path = "decode/broadcast.rs"]
+mod broadcast;
+#[path = "decode/encrypted.rs"]
+mod encrypted;
 mod media;
+#[path = "decode/recovery.rs"]
+mod recovery;
+#[path = "decode/whole.rs"]
+mod whole;
 
 use affectmill::dataset::SourceKind;
 use affectmill::domain::Size;
@@ -19,7 +29,7 @@ const OPTIONS: DecodeOptions = DecodeOptions {
 };
 
 /// Everything a caller sees of a frame, the pixels as a hash.
-type Seen = (u64, Option<i64>, bool, Option<u64>);
+pub(crate) type Seen = (u64, Option<i64>, bool, Option<u64>);
 
 fn seen(frame: &DecodedFrame) -> Seen {
     let digest = frame.picture.as_ref().map(|picture| {

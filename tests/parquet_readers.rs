@@ -299,8 +299,11 @@ fn the_table_of_videos_reads_as_well() {
             ..VideoOutcome::new(key)
         };
         error.into_iter().for_each(|trouble| outcome.note(trouble));
-        // The last column: of one video a text, of the others null.
+        // Of one video there is something to tell, of the others nothing.
         outcome.decode_fallback = (rows == 9).then(|| FALLBACK.into());
+        outcome.lost = (rows == 9).then_some(4);
+        outcome.transfer = (rows == 9).then(|| "smpte2084".into());
+        outcome.tone_mapping = (rows == 9).then(|| "bt2390-1000-203".into());
         (planned, outcome)
     };
     let trouble = |error: &str, class, frame: Option<u64>| {
@@ -347,7 +350,9 @@ fn the_table_of_videos_reads_as_well() {
             "error_class": class, "error_frame": frame, "attempt": u32::from(rows == 0),
             "video": key, "status": status, "frames": 10, "rows": rows, "faces": rows / 2, "seconds": 1.25,
             "error": error, "shard": "cdcdcdcdcdcdcdcd", "bytes": 5_000_000_000_u64, "duration_us": duration,
-            "decode_fallback": (rows == 9).then_some(FALLBACK),
+            "decode_fallback": (rows == 9).then_some(FALLBACK), "lost": (rows == 9).then_some(4),
+            "transfer": (rows == 9).then_some("smpte2084"),
+            "tone_mapping": (rows == 9).then_some("bt2390-1000-203"),
         })
     };
     let wanted = [

@@ -3,6 +3,8 @@
 //!
 //! `cargo test --test preprocess -- --nocapture` shows the figures.
 
+#[path = "preprocess/hdr.rs"]
+mod hdr;
 mod media;
 
 use affectmill::dataset::SourceKind;

@@ -3,8 +3,8 @@
 use super::run::{Input, failure};
 use super::{Failure, block_on, exit, print, print_json};
 use crate::coordinator::{self, Outlook};
-use crate::domain::escaped;
 use crate::dataset::PassedOver;
+use crate::domain::escaped;
 use crate::report::text;
 use crate::spec;
 use std::path::PathBuf;

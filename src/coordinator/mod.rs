@@ -126,6 +126,12 @@ pub enum RunError {
          [input] uri"
     )]
     Crops(String),
+    /// Frames are to be chosen by their times, and images have none.
+    #[error(
+        "`{0}` holds images, which have no times, and [sampling] mode = \"fps\" goes by them; set [input] image_fps, or \
+         mode = \"stride\""
+    )]
+    Timeless(String),
     /// The job decodes on GPUs, and this machine cannot.
     #[error(
         "[input] decode = \"nvdec\" cannot be had here: {0}; `affectmill doctor` says what there is; or set decode = \"cpu\", \
@@ -249,6 +255,7 @@ impl RunError {
                 | RunError::Scratch { .. }
                 | RunError::Crop { .. }
                 | RunError::Crops(_)
+                | RunError::Timeless(_)
                 | RunError::NoNvdec(_)
                 | RunError::Earlier { .. }
                 | RunError::NoSuchVideo(_)

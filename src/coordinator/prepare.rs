@@ -4,14 +4,14 @@ use super::{Crew, Earlier, RunError, Sink, earlier, gpu_names, probe};
 use crate::commit;
 use crate::dataset::{
     CommitRecord, InputPlace, JobRecord, ModelRecord, PassedOver, PlannedVideo, RECORD_VERSION, ShardPlan,
-    Unseen, paths,
+    SourceKind, Unseen, paths,
 };
 use crate::discover::{self, Discovery, Source};
 use crate::domain::{Crop, Location, NamedOutputs, NetworkKind, ShardId, VideoKey};
 use crate::events::Event;
 use crate::model::{self, Device};
 use crate::plan::{self, Origin, Plans};
-use crate::spec::{self, Decode, FaceMode, Job, ModelSpec};
+use crate::spec::{self, Decode, FaceMode, Job, ModelSpec, SamplingMode};
 use crate::stages::decode;
 use crate::store::{Access, Put, Scratch, Store, kept_copy};
 use std::collections::{BTreeMap, BTreeSet};
@@ -328,8 +328,17 @@ pub(super) fn has_nvdec(job: &Job) -> Result<(), RunError> {
     decode::nvdec_available().map_err(RunError::NoNvdec)
 }
 
-/// Refuses to look for faces in crops.
+/// Refuses to look for faces in crops, and to go by the time of images that have none.
 pub(super) fn fits(job: &Job, discovery: &Discovery) -> Result<(), RunError> {
+    let mut sources = discovery.sources.iter();
+    if job.sampling.mode == SamplingMode::Fps
+        && job.input.image_fps.is_none()
+        && let Some(images) = sources.find(|source| source.kind == SourceKind::Images)
+    {
+        return Err(RunError::Timeless(
+            discovery.root.join(images.key.as_str()).to_string(),
+        ));
+    }
     let crops = discovery.sources.iter().find_map(|source| source.crops.as_ref());
     match crops.filter(|_| job.faces.mode != FaceMode::FullFrame) {
         None => Ok(()),

@@ -214,6 +214,15 @@ pub struct VideoOutcome {
     /// Why it was decoded on the CPU though the job decodes on GPUs. Null where it was decoded as the job says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decode_fallback: Option<String>,
+    /// Frames without a picture: damaged, predicted from damaged ones, or left out. Null where it was not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<u64>,
+    /// Transfer characteristics of its pictures, by ffprobe's name. Null where it does not say, or nobody looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transfer: Option<String>,
+    /// How its pictures were brought from HDR to SDR. Null where they were labelled as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tone_mapping: Option<String>,
 }
 
 impl VideoOutcome {
@@ -230,6 +239,9 @@ impl VideoOutcome {
             error_class: None,
             error_frame: None,
             decode_fallback: None,
+            lost: None,
+            transfer: None,
+            tone_mapping: None,
         }
     }
 
@@ -248,6 +260,14 @@ impl VideoOutcome {
             self.error = Some(escaped(&trouble.error).into_owned());
             self.error_class = Some(trouble.class);
             self.error_frame = trouble.frame;
+        }
+    }
+
+    /// Notes what is to be told besides what was noted first.
+    pub fn note_also(&mut self, trouble: Trouble) {
+        match &mut self.error {
+            Some(error) => *error = format!("{error}; {}", trouble.error),
+            None => self.note(trouble),
         }
     }
 }

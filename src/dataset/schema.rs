@@ -113,7 +113,9 @@ impl LabelSchema {
 /// The columns of `videos.parquet`: one row per video, sorted by `video`. `seconds` is worker time spent on it; `shard`
 /// names its part `labels/part-<shard>.parquet`; `duration_us` is null when unknown; `error`, `error_class`
 /// ([`ErrorClass`](super::ErrorClass)) and `error_frame` when there is none; `attempt` counts `affectmill retry`s;
-/// `decode_fallback` says why a video was decoded on the CPU though the job decodes on GPUs, and is null otherwise.
+/// `decode_fallback` says why a video was decoded on the CPU though the job decodes on GPUs, and is null otherwise; `lost` counts
+/// frames without a picture; `transfer` is the pictures' transfer characteristics by ffprobe's name, and `tone_mapping` how HDR
+/// was brought to SDR. The last three are null of videos that were labelled before they were kept.
 pub fn videos_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("video", DataType::Utf8, false),
@@ -130,6 +132,9 @@ pub fn videos_schema() -> SchemaRef {
         Field::new("bytes", DataType::Int64, false),
         Field::new("duration_us", DataType::Int64, true),
         Field::new("decode_fallback", DataType::Utf8, true),
+        Field::new("lost", DataType::Int64, true),
+        Field::new("transfer", DataType::Utf8, true),
+        Field::new("tone_mapping", DataType::Utf8, true),
     ]))
 }
 

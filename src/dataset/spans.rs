@@ -47,6 +47,15 @@ pub struct Seam {
     /// Why the CPU decoded up to there though the job decodes on the GPU; absent where it did not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decode_fallback: Option<String>,
+    /// Frames without a picture up to there.
+    #[serde(default)]
+    pub lost: u64,
+    /// Transfer characteristics of the pictures up to there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transfer: Option<String>,
+    /// How they were brought from HDR to SDR: what goes on otherwise is not gone on with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tone_mapping: Option<String>,
     /// From where decoding goes on.
     pub foothold: Foothold,
     /// Which face is which; absent where faces are not followed.
@@ -62,6 +71,9 @@ pub struct Foothold {
     pub frame: FrameIndex,
     /// Its time in ticks of the stream's time base; null in a folder of images.
     pub ticks: Option<i64>,
+    /// The byte of the file at which it begins; null where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<i64>,
     /// The time of the key frame before it, which is sought; null when nothing can be sought exactly.
     pub seek: Option<i64>,
     /// SHA-256 over times and pictures from the key frame to the seam's frame, both included, hex.

@@ -1,4 +1,4 @@
-//! The words everything else is written in: identities, time, geometry and label names.
+//! The words everything else is written in: identities, time, geometry, light and label names.
 //!
 //! Depends on `std` and `serde` only; holds no behaviour that could fail at run time except the checks in the
 //! constructors.
@@ -11,6 +11,7 @@ mod location;
 mod outputs;
 mod shown;
 mod time;
+mod tone;
 
 pub use face::Face;
 pub use geometry::{Orientation, Rect, Size};
@@ -20,3 +21,4 @@ pub use location::Location;
 pub use outputs::{BadOutputs, NamedOutputs, NetworkKind};
 pub use shown::{escaped, visible};
 pub use time::{FrameIndex, Micros, TimeBase};
+pub use tone::{TONE_MAPPING, Table, Tone};

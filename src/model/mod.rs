@@ -39,6 +39,7 @@ mod state;
 mod surface;
 #[cfg(test)]
 pub(crate) mod tests;
+mod toner;
 mod trainable;
 mod xception;
 

@@ -5,8 +5,9 @@
 //! each other (every operation here runs on any device of libtorch's, the CPU among them).
 
 use super::batch::GpuSample;
+use super::toner::Toner;
 use super::{Device, ModelError};
-use crate::domain::Orientation;
+use crate::domain::{Orientation, Tone};
 use std::ops::Range;
 use tch::{Kind, TchError, Tensor};
 
@@ -155,6 +156,8 @@ pub struct Colours {
     pub factors: [Vec<f32>; 3],
     /// For each channel, added.
     pub shift: [f32; 3],
+    /// Of HDR: how what was clipped becomes SDR's.
+    pub tone: Option<&'static Tone>,
     /// For each channel, applied to what was clipped: a factor and what is added.
     pub units: [(f32, f32); 3],
 }
@@ -163,6 +166,7 @@ pub struct Colours {
 struct Palette {
     factors: Tensor,
     shift: Tensor,
+    tone: Option<Toner>,
     /// `None` where clipped values are what is wanted.
     units: Option<(Tensor, Tensor)>,
 }
@@ -174,6 +178,7 @@ impl Palette {
         Ok(Self {
             factors: tensor(&colours.factors.concat(), &[3, components], device)?,
             shift: column(colours.shift)?,
+            tone: colours.tone.map(|tone| Toner::new(tone, device)).transpose()?,
             units: match colours.units {
                 [(1.0, 0.0), (1.0, 0.0), (1.0, 0.0)] => None,
                 units => Some((
@@ -187,6 +192,9 @@ impl Palette {
     /// Codes `[components, pixels]` to `[3, pixels]`; `cover`, where given, darkens what was clipped.
     fn paint(&self, codes: &Tensor, cover: Option<&Tensor>) -> Result<Tensor, TchError> {
         let mut x = self.shift.f_addmm(&self.factors, codes)?.f_clamp_(0.0, 255.0)?;
+        if let Some(tone) = &self.tone {
+            x = tone.apply(&x.f_div_scalar_(255.0)?)?.f_mul_scalar_(255.0)?;
+        }
         if let Some(cover) = cover {
             x = x.f_mul_(cover)?;
         }

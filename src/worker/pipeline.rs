@@ -21,6 +21,7 @@ mod fetching;
 mod input;
 mod labelling;
 mod spans;
+mod verdict;
 mod weights;
 
 use super::heartbeat::Reports;

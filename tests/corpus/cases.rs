@@ -48,6 +48,16 @@ const fn of(name: &'static str, frames: u64, arguments: &'static str) -> Made {
     }
 }
 
+/// Two frames of HDR.
+const fn toned(name: &'static str, arguments: &'static str) -> Made {
+    Made {
+        name,
+        arguments,
+        frames: 2,
+        look: Look::None("brought to SDR, which swscale does not do"),
+    }
+}
+
 /// Everything that ffmpeg makes in one call.
 #[rustfmt::skip]
 pub const MADE: &[Made] = &[
@@ -141,8 +151,8 @@ pub const MADE: &[Made] = &[
     of("bt709.mp4", 2, "S -vf scale=out_color_matrix=bt709 -colorspace bt709 -color_primaries bt709 -color_trc bt709 -frames:v 2 H"),
     of("bt2020.mkv", 2, "S -vf scale=out_color_matrix=bt2020 -colorspace bt2020nc -color_primaries bt2020 -frames:v 2 -c:v libx264 -preset ultrafast -pix_fmt yuv420p10le"),
     of("smpte240m.mkv", 2, "S -vf scale=out_color_matrix=smpte240m -colorspace smpte240m -frames:v 2 H"),
-    of("hdr10.mp4", 2, "S -vf scale=out_color_matrix=bt2020 -frames:v 2 -c:v libx265 -preset ultrafast -x265-params log-level=none:colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc -pix_fmt yuv420p10le"),
-    of("hlg.mkv", 2, "S -vf scale=out_color_matrix=bt2020 -frames:v 2 -c:v libx265 -preset ultrafast -x265-params log-level=none:colorprim=bt2020:transfer=arib-std-b67:colormatrix=bt2020nc -pix_fmt yuv420p10le"),
+    toned("hdr10.mp4", "S -vf scale=out_color_matrix=bt2020 -frames:v 2 -c:v libx265 -preset ultrafast -x265-params log-level=none:colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc -pix_fmt yuv420p10le"),
+    toned("hlg.mkv", "S -vf scale=out_color_matrix=bt2020 -frames:v 2 -c:v libx265 -preset ultrafast -x265-params log-level=none:colorprim=bt2020:transfer=arib-std-b67:colormatrix=bt2020nc -pix_fmt yuv420p10le"),
     // ---- container and codec
     made("fragmented.mp4", "S B -movflags frag_keyframe+empty_moov"),
     made("moov-first.mp4", "S B -movflags +faststart"),
@@ -161,6 +171,14 @@ pub const MADE: &[Made] = &[
     made("mpeg2.ts", "S -c:v mpeg2video -bf 2 -q:v 4"),
     made("mpeg2.vob", "S -c:v mpeg2video -bf 2 -q:v 4 -f vob"),
     made("mpeg2.mxf", "S -vf scale=720:576 -c:v mpeg2video -q:v 4"),
+    made("hybrid.mp4", "S B -movflags frag_keyframe"),
+    made("segments.mp4", "S B -movflags dash+global_sidx+frag_keyframe+empty_moov"),
+    made("live.webm", "S -c:v libvpx -deadline realtime -f webm -live 1"),
+    made("long-sound.mkv", "-f lavfi -i testsrc2=size=160x120:rate=25 -f lavfi -i sine=duration=3 -frames:v 6 B -c:a aac"),
+    made("long-sound.webm", "-f lavfi -i testsrc2=size=160x120:rate=25 -f lavfi -i sine=duration=3 -frames:v 6 -c:v libvpx -deadline realtime -c:a libopus"),
+    made("long-sound.flv", "-f lavfi -i testsrc2=size=160x120:rate=25 -f lavfi -i sine=duration=3 -frames:v 6 -c:v flv -c:a mp3 -ar 44100"),
+    made("long-sound.wmv", "-f lavfi -i testsrc2=size=160x120:rate=25 -f lavfi -i sine=duration=3 -frames:v 6 -c:v wmv2 -c:a wmav2"),
+    made("long-sound.avi", "-f lavfi -i testsrc2=size=160x120:rate=25 -f lavfi -i sine=duration=3 -frames:v 6 -c:v mpeg4 -c:a mp3"),
     made("mpeg4.mp4", "S -c:v mpeg4 -bf 2 -q:v 4"),
     made("xvid.avi", "S -c:v libxvid -q:v 4"),
     made("mjpeg.avi", "S -c:v mjpeg -q:v 4 -pix_fmt yuvj420p"),

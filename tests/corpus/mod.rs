@@ -45,6 +45,8 @@ pub(crate) enum Fate {
     Damaged,
     /// Broken off: as `Damaged` where ffprobe decodes a frame at all, else it fails.
     Cut,
+    /// Broken off, and its header says so: as `Cut`, but never taken for whole.
+    Short,
     /// No row, and this class.
     Failed(&'static str),
     /// No row, and this class.
@@ -57,7 +59,7 @@ pub(crate) enum Fate {
 
 impl Fate {
     fn leaves_nothing(self, probed: &Probed) -> bool {
-        let cut_off = self == Fate::Cut && probed.times.is_empty();
+        let cut_off = matches!(self, Fate::Cut | Fate::Short) && probed.times.is_empty();
         cut_off || matches!(self, Fate::Failed(_) | Fate::Quarantined(_))
     }
 }
@@ -357,6 +359,7 @@ fn every_file_of_the_corpus_becomes_what_it_must() {
                 let status = video.map_or("nothing", |video| &video.status);
                 let wanted = match case.fate {
                     Fate::Ok => "ok".to_owned(),
+                    Fate::Short => "partial (corrupt)".to_owned(),
                     // Whether the decoder notices is the decoder's; that rows are there is not.
                     _ => match status {
                         "ok" => "ok".to_owned(),

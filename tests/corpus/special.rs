@@ -284,8 +284,14 @@ fn damaged(folder: &Path) -> Vec<Case> {
     };
     for tenth in 1..10 {
         let cut = |bytes: &[u8]| bytes[..bytes.len() * tenth / 10].to_vec();
-        for (name, bytes, whole) in [("mp4", &mp4, "whole.mp4"), ("ts", &ts, "whole.ts")] {
-            write(format!("cut-{tenth}.{name}"), &cut(bytes), Fate::Cut, Some(whole));
+        for (name, bytes, fate, whole) in [
+            ("mp4", &mp4, Fate::Short, "whole.mp4"),
+            ("mkv", &mkv, Fate::Short, "whole.mkv"),
+            ("webm", &webm, Fate::Short, "whole.webm"),
+            ("avi", &avi, Fate::Short, "whole.avi"),
+            ("ts", &ts, Fate::Cut, "whole.ts"),
+        ] {
+            write(format!("cut-{tenth}.{name}"), &cut(bytes), fate, Some(whole));
         }
     }
     let mut dice = Dice::seeded(20_211);

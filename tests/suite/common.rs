@@ -503,6 +503,9 @@ pub struct Video {
     pub attempt: i64,
     pub error: Option<String>,
     pub fallback: Option<String>,
+    pub lost: Option<i64>,
+    pub transfer: Option<String>,
+    pub tone_mapping: Option<String>,
 }
 
 /// `videos.parquet` by video.
@@ -521,9 +524,17 @@ pub fn videos(output: &Path) -> BTreeMap<String, Video> {
                 .unwrap_or_else(|| panic!("column {name}"));
             cast(column, &kind).expect("a plain type")
         };
-        let texts = ["video", "status", "error_class", "error", "decode_fallback"];
+        let texts = [
+            "video",
+            "status",
+            "error_class",
+            "error",
+            "decode_fallback",
+            "transfer",
+            "tone_mapping",
+        ];
         let texts = texts.map(|name| column(name, DataType::Utf8));
-        let numbers = ["rows", "error_frame", "attempt"].map(|name| column(name, DataType::Int64));
+        let numbers = ["rows", "error_frame", "attempt", "lost"].map(|name| column(name, DataType::Int64));
         for n in 0..batch.num_rows() {
             let text = |at: usize| {
                 texts[at]
@@ -542,6 +553,9 @@ pub fn videos(output: &Path) -> BTreeMap<String, Video> {
                 attempt: number(2).expect("attempt"),
                 error: text(3),
                 fallback: text(4),
+                lost: number(3),
+                transfer: text(5),
+                tone_mapping: text(6),
             };
             videos.insert(text(0).expect("video"), video);
         }

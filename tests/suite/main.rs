@@ -30,3 +30,4 @@ mod spans;
 mod strikes;
 mod train;
 mod watch;
+mod whole;

@@ -250,3 +250,64 @@ fn spans_that_are_of_no_use_cost_time_and_change_nothing() {
         assert!(tree(&output.join("_affectmill/spans")).is_empty(), "{name}");
     }
 }
+
+#[test]
+fn sampling_by_time_goes_on_as_if_nothing_had_happened() {
+    let project = Project::with_models(&["mini_xception"]).detecting();
+    let path = project.videos().join("twice.ts");
+    footage(&path, "-c:v libx264 -preset ultrafast -bf 2 -g 20");
+    let once = fs::read(&path).unwrap();
+    fs::write(&path, [&once[..], &once].concat()).unwrap();
+    let by_time = [
+        "sampling.mode='fps'",
+        "sampling.fps=10.0",
+        "output.shard_frames=100",
+        "faces.detect_size=128",
+        "run.batch=8",
+    ];
+    let (calm, stormy) = (project.output("calm"), project.output("stormy"));
+    project.run("calm", &by_time, 0);
+    let sets = [&by_time[..], &["run.span_frames=20"]].concat();
+    let resumed = storm(project.command("stormy", &sets), &stormy, 4);
+    assert!(!resumed.is_empty());
+    assert_same_labels(&calm, &stormy);
+    assert_eq!(videos(&calm), videos(&stormy));
+    // Each tenth of a second of six, twice.
+    let frames: BTreeSet<_> = rows(&calm).into_iter().map(|row| row.frame).collect();
+    assert_eq!(frames.len(), 120);
+}
+
+#[test]
+fn spans_from_before_hdr_was_brought_to_sdr_are_labelled_anew() {
+    let project = Project::with_models(&["mini_xception"]);
+    let long = project.videos().join("long.mkv");
+    let hdr = "-pix_fmt yuv420p10le -color_trc arib-std-b67 -color_primaries bt2020 -colorspace bt2020nc";
+    let source = "-f lavfi -i testsrc2=size=96x64:rate=25:duration=36 -c:v libx264 -preset ultrafast -g 20";
+    let arguments = source.split(' ').chain(hdr.split(' '));
+    ffmpeg(&arguments.chain([long.to_str().unwrap()]).collect::<Vec<_>>());
+    project.run("calm", &[], 0);
+    let mut run = project.start("killed", &["run.span_frames=100"]);
+    let killed = project.output("killed");
+    while records(&killed).len() < 2 {
+        run.event()
+            .expect("the video is not done before it has two spans");
+    }
+    run.signal("KILL");
+    run.wait();
+    for name in records(&killed) {
+        let path = killed.join("_affectmill/spans").join(name);
+        let mut span: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let seam = span["seam"].as_object_mut().unwrap();
+        let tone = seam.remove("tone_mapping");
+        assert_eq!(tone.unwrap(), "bt2390-1000-203");
+        seam.remove("transfer");
+        seam.remove("lost");
+        fs::write(&path, serde_json::to_vec(&span).unwrap()).unwrap();
+    }
+    let mut run = project.start("killed", &["run.span_frames=100"]);
+    while let Some(event) = run.event() {
+        assert_ne!(event["event"], "resumed");
+    }
+    assert_eq!(run.wait(), Some(0));
+    assert_same_labels(&project.output("calm"), &killed);
+}

@@ -176,7 +176,10 @@ fn meant<'a>(
     let Ok(path) = fs::canonicalize(video) else {
         return Ok(None);
     };
-    for root in roots.iter().filter_map(|root| fs::canonicalize(root.as_local()?).ok()) {
+    for root in roots
+        .iter()
+        .filter_map(|root| fs::canonicalize(root.as_local()?).ok())
+    {
         let key = path.strip_prefix(root).ok().and_then(Path::to_str);
         if let Some(found) = key.map(find).transpose()?.flatten() {
             return Ok(Some((found, path.into())));

@@ -1,8 +1,9 @@
 //! The container of a video file, and its video stream.
 
 use super::error::DecodeError;
-use super::native;
-use crate::domain::FrameIndex;
+use super::native::{self, Header, Reach};
+use super::picture;
+use crate::domain::{FrameIndex, Orientation, TimeBase};
 use ffmpeg_next as ffmpeg;
 use ffmpeg_next::format::context::Input;
 use ffmpeg_next::format::stream::Disposition;
@@ -22,8 +23,18 @@ const INDIRECT: [&str; 8] = [
     "tty",
 ];
 
-/// Opens the container and finds the video stream.
-pub(super) fn open(path: &Path, max_pixels: u64) -> Result<(Input, usize), DecodeError> {
+/// An open container.
+pub(super) struct Container {
+    pub input: Input,
+    /// Index of its video stream.
+    pub stream: usize,
+    /// What its header says of that stream.
+    pub header: Header,
+}
+
+/// Opens the container and finds the video stream. Where none is known from the first megabytes, and the container does not
+/// list its streams in front, the picture may begin after minutes of sound: then it is read further.
+pub(super) fn open(path: &Path, max_pixels: u64) -> Result<Container, DecodeError> {
     native::init();
     let not_opened = |cause: String| DecodeError::Open {
         path: path.to_owned(),
@@ -49,16 +60,20 @@ pub(super) fn open(path: &Path, max_pixels: u64) -> Result<(Input, usize), Decod
     }
     // FFmpeg does not tell a disk's error from a file's, so the ends of the file are read first.
     ends_can_be_read(path, metadata.len()).map_err(unreadable)?;
-    let input = native::open_input(path, max_pixels).map_err(|error| match error {
-        ffmpeg::Error::Other { errno: libc::ENOMEM } => DecodeError::Memory {
-            path: path.to_owned(),
-            frame: FrameIndex(0),
-        },
-        error => not_opened(error.to_string()),
-    })?;
-    if let Some(cause) = native::read_error(&input) {
-        return Err(unreadable(cause));
-    }
+    let open = |reach| {
+        let opened = native::open_input(path, max_pixels, reach).map_err(|error| match error {
+            ffmpeg::Error::Other { errno: libc::ENOMEM } => DecodeError::Memory {
+                path: path.to_owned(),
+                frame: FrameIndex(0),
+            },
+            error => not_opened(error.to_string()),
+        })?;
+        match native::read_error(&opened.0) {
+            Some(cause) => Err(unreadable(cause)),
+            None => Ok(opened),
+        }
+    };
+    let (mut input, mut headers) = open(Reach::Usual)?;
     let format = input.format().name().to_owned();
     if format.split(',').any(|name| INDIRECT.contains(&name)) {
         return Err(DecodeError::Indirect {
@@ -66,10 +81,19 @@ pub(super) fn open(path: &Path, max_pixels: u64) -> Result<(Input, usize), Decod
             format,
         });
     }
-    let stream = best_stream(&input).ok_or_else(|| DecodeError::NoVideo {
+    let mut stream = best_stream(&input);
+    if stream.is_none() && native::streams_may_follow(&input) {
+        (input, headers) = open(Reach::Far)?;
+        stream = best_stream(&input);
+    }
+    let stream = stream.ok_or_else(|| DecodeError::NoVideo {
         path: path.to_owned(),
     })?;
-    Ok((input, stream))
+    Ok(Container {
+        header: headers.get(stream).copied().unwrap_or_default(),
+        stream,
+        input,
+    })
 }
 
 /// Reads a little of where containers keep their tables.
@@ -90,4 +114,20 @@ fn best_stream(input: &Input) -> Option<usize> {
     let best = input.streams().best(ffmpeg::media::Type::Video).filter(moving);
     best.or_else(|| input.streams().find(moving))
         .map(|stream| stream.index())
+}
+
+/// How a stream's pictures must be turned to be displayed.
+pub(super) fn orientation(stream: &ffmpeg::Stream) -> Orientation {
+    native::display_matrix(stream)
+        .map(picture::orientation_of)
+        .unwrap_or_default()
+}
+
+/// The length of a tick of a stream's times.
+pub(super) fn time_base(stream: &ffmpeg::Stream) -> TimeBase {
+    let base = stream.time_base();
+    TimeBase {
+        num: base.numerator(),
+        den: base.denominator(),
+    }
 }

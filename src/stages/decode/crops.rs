@@ -141,6 +141,7 @@ impl CropReader {
             timestamp,
             ticks: None,
             key: true,
+            place: None,
             picture: None,
             faces,
         }))

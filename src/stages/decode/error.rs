@@ -110,6 +110,24 @@ pub enum DecodeError {
         /// What FFmpeg said.
         cause: String,
     },
+    /// Its samples are encrypted.
+    #[error("{}: is encrypted ({scheme}); decrypt it with its key (`ffmpeg -decryption_key …`), or leave it out", .path.display())]
+    Encrypted {
+        /// The file.
+        path: PathBuf,
+        /// How: `cenc`, `cbcs`, `webm`, …
+        scheme: String,
+    },
+    /// Its pictures are Dolby Vision's own.
+    #[error(
+        "{}: is Dolby Vision without a base layer that others can show (profile 5); convert it to HDR10 or SDR first, as \
+         `ffmpeg -vf libplacebo` does, or leave it out",
+        .path.display()
+    )]
+    DolbyVision {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file opened, but not one frame came out.
     #[error("{}: no frame could be decoded: {cause}; the file is damaged, fetch it again or leave it out", .path.display())]
     NothingDecoded {
@@ -173,6 +191,8 @@ impl DecodeError {
             Self::NoFile { .. }
             | Self::Indirect { .. }
             | Self::NoVideo { .. }
+            | Self::Encrypted { .. }
+            | Self::DolbyVision { .. }
             | Self::NoDecoder { .. }
             | Self::TooLarge { .. }
             | Self::NoImages { .. }

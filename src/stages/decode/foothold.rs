@@ -24,6 +24,7 @@ pub(super) struct Watch {
 struct Standing {
     frame: FrameIndex,
     ticks: Option<i64>,
+    place: Option<i64>,
     seek: Option<i64>,
     hash: Sha256,
 }
@@ -35,6 +36,7 @@ impl Watch {
             self.standing = Some(Standing {
                 frame: frame.index,
                 ticks: frame.ticks,
+                place: frame.place,
                 seek: self.last_key,
                 hash: Sha256::new(),
             });
@@ -132,6 +134,7 @@ impl VideoReader {
         self.source.ordered().then(|| Foothold {
             frame: standing.frame,
             ticks: standing.ticks,
+            place: standing.place,
             seek: standing.seek,
             sha256: hex(&standing.hash.clone().finalize()),
         })
@@ -175,6 +178,9 @@ impl VideoReader {
             again += 1;
             if hash.is_none() {
                 let found = frame.ticks == foothold.ticks && frame.key && frame.picture.is_some();
+                // The same recording twice in one file has the same times and pictures twice.
+                let elsewhere = frame.place.zip(foothold.place).is_some_and(|(a, b)| a != b);
+                let found = found && !elsewhere;
                 if found && (seek || frame.index == foothold.frame) {
                     self.source.stand(foothold.frame);
                     frame.index = foothold.frame;

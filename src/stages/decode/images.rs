@@ -136,6 +136,7 @@ impl ImageReader {
             timestamp,
             ticks: None,
             key: true,
+            place: None,
             picture,
             faces: Vec::new(),
         }))

@@ -3,29 +3,36 @@
 //! Flows in: a path. Flows out: [`DecodedFrame`]s, each with its index, its time after the container's start, and
 //! a [`Picture`] that borrows nothing and copies nothing: the planes stay as the decoder laid them. FFmpeg is named
 //! in this folder only. It must never skip or invent a frame, never guess a time from a frame rate, never hold
-//! more than the decoder's own few frames, never write to the terminal.
+//! more than as many frames as the decoder itself, never write to the terminal.
 //!
 //! Frames, their order and their times are those of `ffprobe -show_frames`, whatever the number of threads.
 
+mod colour;
 mod container;
 mod crops;
 mod cuda;
+mod decoder;
+mod elsewhere;
 mod error;
 mod foothold;
 mod images;
 mod native;
 mod nvdec;
+mod order;
 mod picture;
 mod probe;
+mod promise;
+mod recovery;
 mod sampling;
 mod stream;
 
+pub use colour::Colour;
 pub use cuda::opens as nvdec_opens;
 pub use error::DecodeError;
 pub use nvdec::available as nvdec_available;
 #[cfg(test)]
-pub(crate) use picture::tests::drawn;
-pub use picture::{Colour, Component, Picture, Plane, Samples};
+pub(crate) use picture::tests::{drawn, drawn_hdr};
+pub use picture::{Component, Picture, Plane, Samples};
 pub use sampling::Sampler;
 
 use crate::dataset::{SourceKind, Trouble};
@@ -69,6 +76,8 @@ pub struct DecodedFrame {
     pub ticks: Option<i64>,
     /// Marked by the decoder as a key frame; always so for images.
     pub key: bool,
+    /// Of a key frame: the byte of the file at which its packet begins, where that is known.
+    pub place: Option<i64>,
     /// The picture; `None` when the frame exists but could not be decoded whole, and in a set of crops.
     pub picture: Option<Picture>,
     /// In a set of crops: the faces of the frame; those that could not be decoded whole are missing.
@@ -183,6 +192,23 @@ impl VideoReader {
         }
     }
 
+    /// Whether pictures are left out since something was damaged, and no key frame came after.
+    pub fn adrift(&self) -> bool {
+        match &self.source {
+            Source::File(reader) => reader.adrift(),
+            Source::Images(_) | Source::Crops(_) => false,
+        }
+    }
+
+    /// Of a file that was read to its end: what it should have held and did not, in words: `ends at 2.680 s of 5.280 s: …`. Its
+    /// frame is the first that is missing.
+    pub fn shortfall(&self) -> Option<&Trouble> {
+        match &self.source {
+            Source::File(reader) => reader.shortfall(),
+            Source::Images(_) | Source::Crops(_) => None,
+        }
+    }
+
     /// The first damage met so far, with its position, in words: `damaged at frame 1290 (51.600 s): Invalid data
     /// found when processing input`. The time is that of the frame before.
     pub fn damage(&self) -> Option<&Trouble> {
@@ -219,7 +245,7 @@ pub fn image(bytes: &[u8], max_pixels: u64) -> Result<Picture, String> {
 
 /// Opens a video file for what is copied of it, not decoded.
 pub(super) fn open_media(path: &Path) -> Result<ffmpeg_next::format::context::Input, DecodeError> {
-    container::open(path, u64::MAX).map(|(input, _)| input)
+    container::open(path, u64::MAX).map(|container| container.input)
 }
 
 /// What the clock of an opened file begins with, in microseconds.

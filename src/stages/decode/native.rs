@@ -1,12 +1,18 @@
-//! The few doors to FFmpeg that `ffmpeg-next` leaves shut. All `unsafe` of the decoder is in this file.
+//! The few doors to FFmpeg that `ffmpeg-next` leaves shut. All `unsafe` of the decoder is here.
 //!
-//! Flows in: paths, contexts and frames that `ffmpeg-next` owns. Flows out: plain numbers and slices that borrow
+//! Flows in: paths, contexts and packets that `ffmpeg-next` owns. Flows out: plain numbers and slices that borrow
 //! from them. Never keeps a pointer beyond a call.
+
+mod frame;
+
+pub(super) use frame::{
+    ComponentBytes, Descriptor, buffer_bytes, colour_space, descriptor, descriptor_of, pixel_aspect, plane,
+    primaries, stride, transfer, transfer_number,
+};
 
 use ffmpeg_next as ffmpeg;
 use ffmpeg_next::ffi;
 use ffmpeg_next::format::context::Input;
-use ffmpeg_next::frame::Video;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -68,18 +74,48 @@ impl Complaint {
     }
 }
 
-/// Opens a file and reads as much as tells its streams.
+/// How far FFmpeg reads to learn of a file's streams.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Reach {
+    /// As ffprobe does: 5 MB or 5 seconds.
+    Usual,
+    /// Past minutes of sound; what is read meanwhile stays in memory.
+    Far,
+}
+
+/// What a container's header says of one stream, before a packet was read: nothing of it was learnt from what is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Header {
+    /// Entries of its index.
+    pub entries: u64,
+    /// Time of the last entry that names any bytes, in ticks.
+    pub last: Option<i64>,
+    /// Its duration in ticks.
+    pub duration: Option<i64>,
+    /// Its number of frames; 0 when unknown.
+    pub frames: u64,
+}
+
+/// Opens a file and reads as much as tells its streams; returns also what the header says of those that it names.
 ///
 /// The `file:` prefix keeps FFmpeg from reading a protocol, an option or a pattern into the name; the whitelist
 /// keeps the file from drawing in anything over the network.
 #[allow(unsafe_code)]
-pub(super) fn open_input(path: &Path, max_pixels: u64) -> Result<Input, ffmpeg::Error> {
+pub(super) fn open_input(
+    path: &Path,
+    max_pixels: u64,
+    reach: Reach,
+) -> Result<(Input, Vec<Header>), ffmpeg::Error> {
     let url = [b"file:", path.as_os_str().as_bytes()].concat();
     let url = CString::new(url).map_err(|_| ffmpeg::Error::Other { errno: libc::EINVAL })?;
     let mut options = ffmpeg::Dictionary::new();
     options.set("protocol_whitelist", "file");
     // As ffprobe and ffmpeg do: transport streams whose tables change are read through.
     options.set("scan_all_pmts", "1");
+    if reach == Reach::Far {
+        options.set("probesize", "268435456");
+        options.set("analyzeduration", "7200000000");
+    }
     let mut context = std::ptr::null_mut();
     // SAFETY: `url` is NUL-terminated and outlives the call; `context` and `options` are owned here; on failure
     // FFmpeg frees the context itself; what it leaves of the options goes back to an owner.
@@ -94,6 +130,7 @@ pub(super) fn open_input(path: &Path, max_pixels: u64) -> Result<Input, ffmpeg::
     }
     // SAFETY: a successful open gives a valid context that nothing else owns; `Input` closes it when dropped.
     let mut input = unsafe { Input::wrap(context) };
+    let headers = input.streams().map(|stream| header(&stream)).collect();
     // It decodes some frames to learn about them: within the same limit.
     let limit = decoders_limit(max_pixels).to_string();
     // SAFETY: the context is valid and not shared; FFmpeg reads one dictionary for each stream there is at the call, and
@@ -113,7 +150,47 @@ pub(super) fn open_input(path: &Path, max_pixels: u64) -> Result<Input, ffmpeg::
         }
         result
     };
-    if result < 0 { Err(result.into()) } else { Ok(input) }
+    if result < 0 {
+        Err(result.into())
+    } else {
+        Ok((input, headers))
+    }
+}
+
+#[allow(unsafe_code)]
+fn header(stream: &ffmpeg::Stream) -> Header {
+    let known = |ticks: i64| (ticks != ffi::AV_NOPTS_VALUE && ticks > 0).then_some(ticks);
+    // SAFETY: the stream is valid while borrowed; FFmpeg only reads its index, whose entries are null or valid until it changes.
+    unsafe {
+        let raw = stream.as_ptr();
+        let entries = ffi::avformat_index_get_entries_count(raw);
+        let entry = |at| ffi::avformat_index_get_entry(raw.cast_mut(), at).as_ref();
+        let last = (0..entries)
+            .rev()
+            .filter_map(entry)
+            .find(|entry| entry.size() > 0);
+        Header {
+            entries: entries.max(0) as u64,
+            last: last.map(|entry| entry.timestamp),
+            duration: known((*raw).duration),
+            frames: (*raw).nb_frames.max(0) as u64,
+        }
+    }
+}
+
+/// The container's duration in microseconds, where it tells one: not where FFmpeg took it from the times at the file's end, or
+/// guessed it from the bit rate.
+#[allow(unsafe_code)]
+pub(super) fn told_duration(input: &Input) -> Option<i64> {
+    // SAFETY: `input` holds a valid context; an enum and an integer are read.
+    let (method, duration) = unsafe {
+        (
+            (*input.as_ptr()).duration_estimation_method,
+            (*input.as_ptr()).duration,
+        )
+    };
+    let told = method == ffi::AVDurationEstimationMethod::AVFMT_DURATION_FROM_STREAM;
+    (told && duration > 0).then_some(duration)
 }
 
 /// Decoders count whole blocks and padding, so theirs is a wider limit, for what would fill the memory; the precise one is
@@ -128,6 +205,14 @@ fn decoders_limit(max_pixels: u64) -> i64 {
 pub(super) fn limit_pixels(context: &mut ffmpeg::codec::Context, max_pixels: u64) {
     // SAFETY: the context is valid and borrowed mutably; one field is written.
     unsafe { (*context.as_mut_ptr()).max_pixels = decoders_limit(max_pixels) };
+}
+
+/// Whether the container has no list of its streams, so that further ones may turn up.
+#[allow(unsafe_code)]
+pub(super) fn streams_may_follow(input: &Input) -> bool {
+    // SAFETY: `input` holds a valid context; one integer is read.
+    let flags = unsafe { (*input.as_ptr()).ctx_flags };
+    flags & ffi::AVFMTCTX_NOHEADER as c_int != 0
 }
 
 /// The error that the system gave instead of bytes, if it ever did. Demuxers report it as damage, or as the end.
@@ -159,15 +244,57 @@ pub(super) fn seek(input: &mut Input, stream: usize, ticks: i64) -> bool {
     unsafe { ffi::av_seek_frame(input.as_mut_ptr(), stream, ticks, ffi::AVSEEK_FLAG_BACKWARD) >= 0 }
 }
 
-/// Tells the demuxer to throw away every stream but one.
+/// Goes to a byte of the file; `false` when it cannot.
 #[allow(unsafe_code)]
-pub(super) fn discard_others(input: &mut Input, keep: usize) {
+pub(super) fn go_to(input: &mut Input, place: isize) -> bool {
+    // SAFETY: the context is valid and borrowed mutably.
+    unsafe { ffi::av_seek_frame(input.as_mut_ptr(), -1, place as i64, ffi::AVSEEK_FLAG_BYTE) >= 0 }
+}
+
+/// Tells the demuxer to throw away the packets of some streams.
+#[allow(unsafe_code)]
+pub(super) fn discard(input: &mut Input, which: impl Fn(&ffmpeg::Stream) -> bool) {
     for mut stream in input.streams_mut() {
-        if stream.index() != keep {
+        if which(&stream) {
             // SAFETY: the stream belongs to the context that is borrowed mutably; one field is written.
             unsafe { (*stream.as_mut_ptr()).discard = ffi::AVDiscard::AVDISCARD_ALL };
         }
     }
+}
+
+/// The streams of each program, as the tables say that were read last.
+#[allow(unsafe_code)]
+pub(super) fn programs(input: &Input) -> Vec<(c_int, Vec<usize>)> {
+    // SAFETY: `input` holds a valid context; its programs are valid while it is borrowed, and their lists of streams are copied.
+    unsafe {
+        let raw = input.as_ptr();
+        (0..(*raw).nb_programs as usize)
+            .map(|at| {
+                let program = *(*raw).programs.add(at);
+                let streams = (0..(*program).nb_stream_indexes as usize)
+                    .map(|at| *(*program).stream_index.add(at) as usize);
+                ((*program).id, streams.collect())
+            })
+            .collect()
+    }
+}
+
+/// The scheme by which a packet is encrypted (`cenc`, `cbcs`), where the demuxer has no key for it.
+#[allow(unsafe_code)]
+pub(super) fn encryption(packet: &ffmpeg::Packet) -> Option<String> {
+    use ffmpeg::packet::Ref;
+    let kind = ffi::AVPacketSideDataType::AV_PKT_DATA_ENCRYPTION_INFO;
+    let mut size = 0;
+    // SAFETY: the packet is valid while borrowed; FFmpeg returns null or `size` readable bytes owned by it. They begin with
+    // the scheme, which is copied out at once.
+    let scheme = unsafe {
+        let data = ffi::av_packet_get_side_data(packet.as_ptr(), kind, &mut size);
+        if data.is_null() || size < 4 {
+            return None;
+        }
+        std::slice::from_raw_parts(data, 4)
+    };
+    Some(String::from_utf8_lossy(scheme).into_owned())
 }
 
 /// Whether every frame of the codec stands on its own.
@@ -195,16 +322,6 @@ pub(super) fn display_matrix(stream: &ffmpeg::Stream) -> Option<[i32; 9]> {
     matrix_from(bytes)
 }
 
-/// Width ÷ height of a pixel as the container tells it, else as the decoder does for this frame; 1 when neither does. The
-/// container goes first, as in FFmpeg's `av_guess_sample_aspect_ratio`.
-pub(super) fn pixel_aspect(container: ffmpeg::Rational, frame: &Video) -> f64 {
-    let known = |ratio: &ffmpeg::Rational| ratio.numerator() > 0 && ratio.denominator() > 0;
-    let ratio = [container, frame.aspect_ratio()].into_iter().find(known);
-    ratio.map_or(1.0, |ratio| {
-        f64::from(ratio.numerator()) / f64::from(ratio.denominator())
-    })
-}
-
 /// What the container says of a stream's pixel aspect; 0 when nothing.
 #[allow(unsafe_code)]
 pub(super) fn container_aspect(stream: &ffmpeg::Stream) -> ffmpeg::Rational {
@@ -223,105 +340,61 @@ pub(super) fn declared_size(stream: &ffmpeg::Stream) -> (u32, u32) {
     (width.max(0) as u32, height.max(0) as u32)
 }
 
+/// Whether the pictures are Dolby Vision's own, which nobody else can show: profile 5, and whatever else says that its base layer
+/// is like no other format.
+#[allow(unsafe_code)]
+pub(super) fn is_dolby_vision_only(stream: &ffmpeg::Stream) -> bool {
+    let mut size = 0;
+    let kind = ffi::AVPacketSideDataType::AV_PKT_DATA_DOVI_CONF;
+    // SAFETY: the stream is valid while borrowed; FFmpeg returns null or `size` readable bytes owned by it, which are read at
+    // once. They are an `AVDOVIDecoderConfigurationRecord`: two of version, profile, level, three flags, compatibility.
+    let record = unsafe {
+        let data = ffi::av_stream_get_side_data(stream.as_ptr(), kind, &mut size);
+        if data.is_null() || size < 8 {
+            return false;
+        }
+        std::slice::from_raw_parts(data, 8)
+    };
+    record[7] == 0
+}
+
+/// Lets a decoder that is not open yet hold back as many pictures as H.264 ever reorders: where nobody looked into the stream
+/// before, it would guess, and drop what comes too late.
+#[allow(unsafe_code)]
+pub(super) fn expect_reordering(context: &mut ffmpeg::codec::Context) {
+    // SAFETY: the context is valid and borrowed mutably; one field is written.
+    unsafe { (*context.as_mut_ptr()).has_b_frames = MOST_REORDERED };
+}
+
+/// Pictures that H.264 reorders at most (ITU-T H.264, table A-1: `MaxDpbFrames`).
+const MOST_REORDERED: c_int = 16;
+
+/// The codec's header as the container keeps it.
+#[allow(unsafe_code)]
+pub(super) fn codec_header<'a>(stream: &'a ffmpeg::Stream<'_>) -> &'a [u8] {
+    // SAFETY: the stream and its parameters are valid while borrowed; FFmpeg never changes the header of an open stream, and
+    // null is checked.
+    unsafe {
+        let parameters = (*stream.as_ptr()).codecpar;
+        let (data, size) = ((*parameters).extradata, (*parameters).extradata_size);
+        match data.is_null() || size <= 0 {
+            true => &[],
+            false => std::slice::from_raw_parts(data, size as usize),
+        }
+    }
+}
+
+/// Whether the pictures of a stream are known to be whole frames, not pairs of fields.
+#[allow(unsafe_code)]
+pub(super) fn is_progressive(stream: &ffmpeg::Stream) -> bool {
+    // SAFETY: the stream and its parameters are valid while borrowed; an enum is read.
+    let order = unsafe { (*(*stream.as_ptr()).codecpar).field_order };
+    order == ffi::AVFieldOrder::AV_FIELD_PROGRESSIVE
+}
+
 /// Reads nine native-endian integers.
 pub(super) fn matrix_from(bytes: &[u8]) -> Option<[i32; 9]> {
     let (numbers, _) = bytes.as_chunks::<4>();
     let numbers: &[[u8; 4]; 9] = numbers.get(..9)?.try_into().ok()?;
     Some(numbers.map(i32::from_ne_bytes))
-}
-
-/// The frame's colour matrix as numbered by ITU-T H.273, read as a number because a stream may hold one that the
-/// binding's enum does not know.
-#[allow(unsafe_code)]
-pub(super) fn colour_space(frame: &Video) -> u32 {
-    // SAFETY: the frame is valid; the field is a C enum of 4 bytes, read as an integer.
-    unsafe { (&raw const (*frame.as_ptr()).colorspace).cast::<u32>().read() }
-}
-
-/// Where one component of a pixel lies, in the terms of `AVComponentDescriptor`.
-#[derive(Clone, Copy)]
-pub(super) struct ComponentBytes {
-    /// Plane.
-    pub plane: usize,
-    /// Bytes from one pixel to the next.
-    pub step: usize,
-    /// Bytes before the first.
-    pub offset: usize,
-    /// Low bits that are no part of the value.
-    pub shift: u32,
-    /// Bits of the value.
-    pub depth: u32,
-}
-
-/// A pixel format, in the terms of `AVPixFmtDescriptor`.
-pub(super) struct Descriptor {
-    /// Components, alpha last.
-    pub components: Vec<ComponentBytes>,
-    /// Powers of two by which chroma is subsampled, across and down.
-    pub chroma_shift: (u32, u32),
-    /// `AV_PIX_FMT_FLAG_…`.
-    pub flags: u64,
-}
-
-/// Describes the frame's pixel format; `None` for a format FFmpeg has no description of.
-pub(super) fn descriptor(frame: &Video) -> Option<Descriptor> {
-    descriptor_of(frame.format().into())
-}
-
-/// Describes a pixel format.
-#[allow(unsafe_code)]
-pub(super) fn descriptor_of(format: ffi::AVPixelFormat) -> Option<Descriptor> {
-    // SAFETY: descriptors are static tables of libavutil; null is checked.
-    let raw = unsafe { ffi::av_pix_fmt_desc_get(format).as_ref() }?;
-    let components = raw.comp.iter().take(raw.nb_components.into());
-    let components = components.map(|c| ComponentBytes {
-        plane: c.plane as usize,
-        step: c.step as usize,
-        offset: c.offset as usize,
-        shift: c.shift as u32,
-        depth: c.depth as u32,
-    });
-    Some(Descriptor {
-        components: components.collect(),
-        chroma_shift: (raw.log2_chroma_w.into(), raw.log2_chroma_h.into()),
-        flags: raw.flags,
-    })
-}
-
-/// Bytes from one row of a plane to the next; negative when the rows lie bottom up, 0 when there is no plane.
-#[allow(unsafe_code)]
-pub(super) fn stride(frame: &Video, plane: usize) -> isize {
-    // SAFETY: the frame is valid; an array of integers is copied.
-    let strides = unsafe { (*frame.as_ptr()).linesize };
-    strides.get(plane).map_or(0, |&bytes| bytes as isize)
-}
-
-/// The bytes of a plane from its first sample to its last: `rows − 1` strides and one row of `row_bytes`. Empty
-/// when the plane is missing or its rows lie bottom up.
-#[allow(unsafe_code)]
-pub(super) fn plane(frame: &Video, plane: usize, rows: usize, row_bytes: usize) -> &[u8] {
-    let stride = usize::try_from(stride(frame, plane)).unwrap_or(0);
-    // SAFETY: the frame is valid; an array of pointers is copied.
-    let data = unsafe { (*frame.as_ptr()).data };
-    let data = data.get(plane).copied().unwrap_or(std::ptr::null_mut());
-    if data.is_null() || rows == 0 || stride < row_bytes {
-        return &[];
-    }
-    let length = (rows - 1) * stride + row_bytes;
-    // SAFETY: a frame of this size and format holds `rows` rows of at least `row_bytes` bytes, `stride` apart;
-    // they live as long as the frame, which is borrowed and never written while it is a picture.
-    unsafe { std::slice::from_raw_parts(data, length) }
-}
-
-/// Bytes of memory the frame holds on to.
-#[allow(unsafe_code)]
-pub(super) fn buffer_bytes(frame: &Video) -> usize {
-    // SAFETY: the frame is valid; an array of pointers is copied.
-    let buffers = unsafe { (*frame.as_ptr()).buf };
-    buffers
-        .iter()
-        // SAFETY: buffers are null or valid while the frame lives.
-        .filter_map(|buffer| unsafe { buffer.as_ref() })
-        .map(|buffer| buffer.size)
-        .sum()
 }

@@ -4,9 +4,10 @@
 //! lies in them, colour matrix and range. Formats that cannot be read in place (palettes, packed bits, big-endian,
 //! bottom-up) are converted by swscale once, keeping family, matrix and range; all others are never copied.
 
+use super::colour::{Colour, colour_of, tone_of};
 use super::cuda;
 use super::native::{self, ComponentBytes, Descriptor};
-use crate::domain::{Orientation, Size};
+use crate::domain::{Orientation, Size, Tone};
 use crate::model::{Lattice, Surface};
 use ffmpeg_next as ffmpeg;
 use ffmpeg_next::ffi;
@@ -14,7 +15,6 @@ use ffmpeg_next::format::Pixel;
 use ffmpeg_next::frame::Video;
 use ffmpeg_next::software::scaling;
 use ffmpeg_next::util::chroma::Location;
-use ffmpeg_next::util::color::Range;
 use ffmpeg_next::util::frame::side_data;
 
 /// A picture that owns its frame.
@@ -25,6 +25,8 @@ pub struct Picture {
     /// Width ÷ height of a stored pixel.
     aspect: f64,
     colour: Colour,
+    transfer: Option<&'static str>,
+    tone: Option<&'static Tone>,
     samples: Samples,
     components: Vec<Component>,
 }
@@ -53,25 +55,6 @@ impl From<&str> for NoPicture {
 enum Memory {
     Host(Video),
     Gpu(Surface),
-}
-
-/// What the components are.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Colour {
-    /// One component, grey.
-    Grey {
-        /// Full range (0 is black, the largest code white), else limited (16 and 235 in 8 bits).
-        full: bool,
-    },
-    /// Three components Y′, Cb, Cr.
-    Yuv {
-        /// Weights of red and blue in luma (`Kr`, `Kb` of ITU-T H.273).
-        matrix: (f32, f32),
-        /// Full range, else limited.
-        full: bool,
-    },
-    /// Three components R′, G′, B′, full range.
-    Rgb,
 }
 
 /// How a sample is stored; the same for all components.
@@ -165,13 +148,16 @@ impl Picture {
             .map(orientation_of);
         let orientation = own.unwrap_or(orientation);
         let aspect = native::pixel_aspect(aspect, &frame);
-        let colour = colour_of(&frame, &descriptor);
+        let colour = colour_of(&frame, &descriptor)?;
+        let (transfer, tone) = (native::transfer(&frame), tone_of(&frame));
         let whole = |memory, (samples, components)| Self {
             memory,
             stored,
             orientation,
             aspect,
             colour,
+            transfer,
+            tone,
             samples,
             components,
         };
@@ -238,6 +224,16 @@ impl Picture {
     /// What the components are.
     pub fn colour(&self) -> Colour {
         self.colour
+    }
+
+    /// Transfer characteristics, by ffprobe's name (`bt709`, `smpte2084`); `None` where the stream does not tell them.
+    pub fn transfer(&self) -> Option<&'static str> {
+        self.transfer
+    }
+
+    /// How its values become those of SDR; `None` where they are.
+    pub fn tone(&self) -> Option<&'static Tone> {
+        self.tone
     }
 
     /// How samples are stored.
@@ -316,39 +312,6 @@ pub(super) fn orientation_of(matrix: [i32; 9]) -> Orientation {
         quarter_turns,
         mirrored,
     }
-}
-
-/// Family, matrix and range, decided as ffmpeg's scale filter and swscale do when they convert to RGB: an
-/// untagged or unusual matrix is BT.601 whatever the picture's size; untagged range is limited, but full for grey
-/// and the `yuvj` formats.
-fn colour_of(frame: &Video, descriptor: &Descriptor) -> Colour {
-    if descriptor.flags & (ffi::AV_PIX_FMT_FLAG_RGB | ffi::AV_PIX_FMT_FLAG_PAL) as u64 != 0 {
-        return Colour::Rgb;
-    }
-    let grey = descriptor.components.len() < 3;
-    let full = match frame.color_range() {
-        Range::JPEG => true,
-        Range::MPEG => false,
-        Range::Unspecified => grey || is_yuvj(frame.format()),
-    };
-    // Kr and Kb of ITU-T H.273, table 4.
-    let matrix = match native::colour_space(frame) {
-        1 => (0.2126, 0.0722),
-        4 => (0.30, 0.11),
-        7 => (0.212, 0.087),
-        9 | 10 => (0.2627, 0.0593),
-        _ => (0.299, 0.114),
-    };
-    if grey {
-        Colour::Grey { full }
-    } else {
-        Colour::Yuv { matrix, full }
-    }
-}
-
-fn is_yuvj(format: Pixel) -> bool {
-    use Pixel::{YUVJ411P, YUVJ420P, YUVJ422P, YUVJ440P, YUVJ444P};
-    matches!(format, YUVJ420P | YUVJ411P | YUVJ422P | YUVJ440P | YUVJ444P)
 }
 
 /// Where the components lie, when whole little-endian samples of 8 to 16 bits can be read in place.
@@ -439,13 +402,35 @@ fn converted(frame: &Video, colour: Colour) -> Result<Video, ffmpeg::Error> {
 pub(crate) mod tests {
     use super::*;
     use crate::model::{Device, PlaneMemory};
+    use ffmpeg_next::color::{Primaries, Range, TransferCharacteristic};
 
     /// A picture of smooth slopes with some noise, in a pixel format by its name in FFmpeg.
     pub(crate) fn drawn(format: &str, size: Size, full: bool, orientation: Orientation) -> Picture {
+        drawn_as(TransferCharacteristic::BT709, format, size, full, orientation)
+    }
+
+    /// The same in PQ, or in HLG.
+    pub(crate) fn drawn_hdr(pq: bool, format: &str, size: Size, orientation: Orientation) -> Picture {
+        let transfer = match pq {
+            true => TransferCharacteristic::SMPTE2084,
+            false => TransferCharacteristic::ARIB_STD_B67,
+        };
+        drawn_as(transfer, format, size, false, orientation)
+    }
+
+    fn drawn_as(
+        transfer: TransferCharacteristic,
+        format: &str,
+        size: Size,
+        full: bool,
+        orientation: Orientation,
+    ) -> Picture {
         native::init();
         let format: Pixel = format.parse().unwrap();
         let mut frame = Video::new(format, size.width, size.height);
         frame.set_color_range(if full { Range::JPEG } else { Range::MPEG });
+        frame.set_color_transfer_characteristic(transfer);
+        frame.set_color_primaries(Primaries::BT2020);
         let wide = native::descriptor(&frame).unwrap().components[0].depth > 8;
         let mut noise = 1u32;
         for plane in 0..frame.planes() {

@@ -1,14 +1,15 @@
 //! What a file's header promises, without decoding.
 
-use super::stream::{no_decoder, refuse_too_large, time_base};
-use super::{DecodeError, DecodeOptions, Probe, container, native};
+use super::container::{self, Container, time_base};
+use super::decoder::{no_decoder, refuse_too_large};
+use super::{DecodeError, DecodeOptions, Probe, native};
 use ffmpeg_next as ffmpeg;
 use std::path::Path;
 
 /// What the header says of a file.
 pub(super) fn probe(path: &Path, options: &DecodeOptions) -> Result<Probe, DecodeError> {
-    let (input, index) = container::open(path, options.max_pixels)?;
-    let stream = input.stream(index).ok_or_else(|| DecodeError::NoVideo {
+    let Container { input, stream, .. } = container::open(path, options.max_pixels)?;
+    let stream = input.stream(stream).ok_or_else(|| DecodeError::NoVideo {
         path: path.to_owned(),
     })?;
     let codec = stream.parameters().id();

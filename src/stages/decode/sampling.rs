@@ -3,6 +3,9 @@
 use crate::domain::{FrameIndex, Micros};
 use crate::spec::{Sampling, SamplingMode};
 
+/// Microseconds by which frames may be out of order on one clock.
+const DISORDER: i64 = 200_000;
+
 /// Decides frame by frame; one for each video, shown every decoded frame in order.
 #[derive(Clone, Debug)]
 pub struct Sampler(Rule);
@@ -11,7 +14,13 @@ pub struct Sampler(Rule);
 enum Rule {
     Every,
     Stride(u64),
-    Fps { rate: Rate, last: Option<i128> },
+    Fps {
+        rate: Rate,
+        /// Multiple of 1/fps that the last frame kept stands for.
+        last: Option<i128>,
+        /// Latest time since the clock last stepped back, in microseconds.
+        latest: Option<i64>,
+    },
     Keyframes,
 }
 
@@ -24,6 +33,7 @@ impl Sampler {
             (SamplingMode::Fps, Some(fps)) => Rule::Fps {
                 rate: Rate::new(fps),
                 last: None,
+                latest: None,
             },
             (SamplingMode::Keyframes, _) => Rule::Keyframes,
             (SamplingMode::Every | SamplingMode::Fps, _) => Rule::Every,
@@ -36,17 +46,23 @@ impl Sampler {
     /// * `stride`: frames 0, stride, 2·stride, …
     /// * `fps`: the first frame at or after each multiple of 1/fps seconds, the multiple rounded to the
     ///   microsecond as timestamps are, so that a rate equal to the video's own keeps every frame. A frame without a
-    ///   timestamp is not kept.
+    ///   timestamp is not kept. Where time steps back, as where two recordings were joined, it begins anew, the first frame
+    ///   kept; frames that are only a little out of order ([`DISORDER`], or 1/fps where that is less) step nowhere.
     /// * `keyframes`: those the decoder marks as such.
     pub fn keep(&mut self, index: FrameIndex, timestamp: Option<Micros>, key: bool) -> bool {
         match &mut self.0 {
             Rule::Every => true,
             Rule::Stride(stride) => index.0.is_multiple_of(*stride),
             Rule::Keyframes => key,
-            Rule::Fps { rate, last } => {
+            Rule::Fps { rate, last, latest } => {
                 let Some(Micros(time)) = timestamp else {
                     return false;
                 };
+                let disorder = rate.period().min(DISORDER);
+                if latest.is_some_and(|latest| time < latest.saturating_sub(disorder)) {
+                    (*last, *latest) = (None, None);
+                }
+                *latest = (*latest).max(Some(time));
                 let tick = rate.last_tick(time);
                 let keep = last.is_none_or(|last| tick > last);
                 if keep {
@@ -78,6 +94,14 @@ impl Rate {
             num: num as i128,
             den: den.into(),
         }
+    }
+
+    /// Microseconds from one tick to the next.
+    fn period(self) -> i64 {
+        let period = (1_000_000 * self.den).checked_div(self.num);
+        period
+            .and_then(|period| period.try_into().ok())
+            .unwrap_or(i64::MAX)
     }
 
     /// The largest k whose time, k / rate rounded to the microsecond (halves up), is not after `time`:
@@ -155,6 +179,32 @@ mod tests {
     fn two_a_second_of_25_takes_the_first_at_or_after_each_half() {
         // Multiples of 0.5 s lie at frames 0, 12.5, 25, 37.5, 50.
         assert_eq!(kept(fps(2.0), times(25, 1, 51)), [0, 13, 25, 38, 50]);
+    }
+
+    #[test]
+    fn where_time_steps_back_it_begins_anew() {
+        // Ten seconds twice, then from the middle on: 0, 12.5, … of the first 250 frames are multiples of half a second.
+        let once: Vec<_> = times(25, 1, 250).collect();
+        let joined = once.iter().chain(&once).chain(&once[100..]).copied();
+        let first: Vec<u64> = (0..20).map(|k| (25 * k as u64).div_ceil(2)).collect();
+        let wanted = [0, 250]
+            .iter()
+            .flat_map(|start| first.iter().map(move |k| start + k));
+        let third = first.iter().filter(|k| **k >= 100).map(|k| 500 + k - 100);
+        assert_eq!(
+            kept(fps(2.0), joined.clone()),
+            wanted.chain(third).collect::<Vec<_>>()
+        );
+        let slow = kept(fps(0.01), joined);
+        assert_eq!(slow, [0, 250, 500]);
+        // Pictures in the order in which they are decoded are no step back: 0, 3, 1, 2, 6, 4, 5, …
+        let shuffled = (0..250)
+            .map(|k| [k, k + 2, k - 1][k as usize % 3])
+            .map(|k| once[k.min(249) as usize]);
+        assert_eq!(kept(fps(1.0), shuffled).len(), 10);
+        // At the video's own rate each frame out of order has a multiple of its own.
+        let back = [0, 1, 2, 3, 1, 2, 3, 4].map(|k| once[k]);
+        assert_eq!(kept(fps(25.0), back.into_iter()), [0, 1, 2, 3, 4, 5, 6, 7]);
     }
 
     #[test]

@@ -4,22 +4,24 @@
 //! refuses is passed over, a read error ends the stream, and frames held back by the decoder are drawn out at
 //! the end.
 
+mod ending;
+
+use super::container::{self, Container, orientation, time_base};
+use super::decoder::{Decoder, is_damaged};
+use super::elsewhere::{Elsewhere, Move};
 use super::error::DecodeError;
 use super::foothold::Clock;
+use super::order::Order;
 use super::picture::NoPicture;
-use super::{DecodeOptions, DecodedFrame, container, cuda, native, picture, too_large};
+use super::promise::Promise;
+use super::recovery::Recovery;
+use super::{DecodeOptions, DecodedFrame, cuda, native, picture, too_large};
 use crate::dataset::{ErrorClass, Trouble};
 use crate::domain::{FrameIndex, Micros, Orientation, TimeBase};
 use ffmpeg_next as ffmpeg;
-use ffmpeg_next::codec::threading;
 use ffmpeg_next::format::context::Input;
 use ffmpeg_next::frame::Video;
 use std::path::{Path, PathBuf};
-
-/// Codecs whose decoders put the picture before in a damaged slice's place, and say so nowhere but in the log: FFV1, which has
-/// checksums. They give each packet's frame at once, so that what is said is said of that frame; and from one key frame to the
-/// next a damaged slice stays as it is.
-const MENDS_UNSEEN: [ffmpeg::codec::Id; 1] = [ffmpeg::codec::Id::FFV1];
 
 /// A decoder that keeps failing while it is drained is given up after so many errors.
 const MAX_DRAIN_ERRORS: u32 = 64;
@@ -27,23 +29,20 @@ const MAX_DRAIN_ERRORS: u32 = 64;
 /// Reader of one file.
 pub(super) struct StreamReader {
     path: PathBuf,
+    options: DecodeOptions,
     input: Input,
     stream: usize,
-    decoder: ffmpeg::decoder::Video,
+    decoder: Decoder,
+    promise: Promise,
+    elsewhere: Elsewhere,
+    recovery: Option<Recovery>,
+    order: Order,
+    /// How packets were encrypted that were passed over.
+    encrypted: Option<String>,
     time_base: TimeBase,
     start: i64,
     orientation: Orientation,
     aspect: ffmpeg::Rational,
-    max_pixels: u64,
-    max_frames: u64,
-    /// Dropped after the decoder, which may speak while it goes.
-    complaint: native::Complaint,
-    /// The GPU that was asked to decode.
-    gpu: Option<usize>,
-    /// Why the CPU decodes though the GPU was to.
-    fallback: Option<String>,
-    /// Frames are predicted from one another.
-    predicts: bool,
     /// Something before was damaged, and no frame came since that stands on its own.
     adrift: bool,
     next_index: u64,
@@ -51,105 +50,77 @@ pub(super) struct StreamReader {
     last_time: Option<Micros>,
     phase: Phase,
     damage: Option<Trouble>,
+    /// What the file held back at its end.
+    shortfall: Option<Trouble>,
 }
 
 enum Phase {
-    Reading,
-    /// The input has ended, with an error that is reported once the frames before it are out.
+    /// With a move, only what the demuxer held back of the stream before.
+    Reading(Option<Move>),
+    /// The input has ended, with an error that is reported once the frames before it are out; or the picture has moved.
     Draining {
         read_error: Option<ffmpeg::Error>,
         errors: u32,
+        next: Option<Move>,
     },
     Ended,
 }
 
-pub(super) fn no_decoder(path: &Path, codec: ffmpeg::codec::Id, error: ffmpeg::Error) -> DecodeError {
-    let codec = if codec == ffmpeg::codec::Id::None {
-        "unknown"
-    } else {
-        codec.name()
-    };
-    DecodeError::NoDecoder {
-        path: path.to_owned(),
-        codec: codec.to_owned(),
-        cause: error.to_string(),
-    }
-}
-
 impl StreamReader {
     pub(super) fn open(path: &Path, options: &DecodeOptions) -> Result<Self, DecodeError> {
-        let (mut input, index) = container::open(path, options.max_pixels)?;
-        native::discard_others(&mut input, index);
-        let stream = input.stream(index).ok_or_else(|| DecodeError::NoVideo {
-            path: path.to_owned(),
-        })?;
-        let parameters = stream.parameters();
-        let codec = parameters.id();
-        let mut context = ffmpeg::codec::Context::from_parameters(parameters)
-            .map_err(|error| no_decoder(path, codec, error))?;
-        native::limit_pixels(&mut context, options.max_pixels);
-        let complaint = native::Complaint::default();
-        let mends_unseen = MENDS_UNSEEN.contains(&codec);
-        if mends_unseen {
-            native::listen(&mut context, &complaint);
-        }
-        // Where frames lean on one another, libavcodec fills in for lost ones from what its threads have at hand,
-        // and does not always tell. Frames must not depend on the number of threads.
-        let predicts = !native::intra_only(codec) || mends_unseen;
-        let (gpu, fallback) = match options.nvdec.map(|gpu| cuda::ask(&mut context, gpu)) {
-            None => (None, None),
-            Some(asked) => (asked.is_ok().then_some(options.nvdec).flatten(), asked.err()),
-        };
-        context.set_threading(threading::Config {
-            kind: if mends_unseen {
-                threading::Type::Slice
-            } else {
-                threading::Type::Frame
-            },
-            count: if (predicts && !mends_unseen) || gpu.is_some() {
-                1
-            } else {
-                options.threads
-            },
-            ..Default::default()
+        let container = container::open(path, options.max_pixels)?;
+        let promise = Promise::of(path, &container);
+        let Container {
+            mut input, stream, ..
+        } = container;
+        // Of a broadcast the picture may move to another stream.
+        let broadcast = input.format().name() == "mpegts";
+        native::discard(&mut input, |other| {
+            let video = other.parameters().medium() == ffmpeg::media::Type::Video;
+            other.index() != stream && !(broadcast && video)
         });
-        context.set_frame_rate(Some(stream.avg_frame_rate()));
-        let mut decoder = context.decoder();
-        decoder.set_packet_time_base(stream.time_base());
-        let decoder = decoder.video().map_err(|error| no_decoder(path, codec, error))?;
-        refuse_too_large(path, decoder.width(), decoder.height(), options.max_pixels)?;
+        let missing = || DecodeError::NoVideo {
+            path: path.to_owned(),
+        };
+        let own = input.stream(stream).ok_or_else(missing)?;
         Ok(Self {
             path: path.to_owned(),
-            max_pixels: options.max_pixels,
-            max_frames: options.max_frames,
-            stream: index,
-            decoder,
-            time_base: time_base(&stream),
+            options: *options,
+            stream,
+            decoder: Decoder::open(path, &own, true, options)?,
+            promise,
+            elsewhere: Elsewhere::default(),
+            recovery: Recovery::of(&own),
+            order: Order::default(),
+            encrypted: None,
+            time_base: time_base(&own),
             start: native::start_time(&input),
-            aspect: native::container_aspect(&stream),
-            orientation: native::display_matrix(&stream)
-                .map(picture::orientation_of)
-                .unwrap_or_default(),
-            gpu,
-            fallback,
-            predicts,
-            complaint,
+            aspect: native::container_aspect(&own),
+            orientation: orientation(&own),
             adrift: false,
             next_index: 0,
             clock: Clock::default(),
             last_time: None,
-            phase: Phase::Reading,
+            phase: Phase::Reading(None),
             damage: None,
+            shortfall: None,
             input,
         })
     }
 
     pub(super) fn next(&mut self) -> Result<Option<DecodedFrame>, DecodeError> {
-        let frame = self.step()?;
+        while !self.order.is_ready() && self.step()? {}
+        let frame = self.order.pop();
         if frame.is_some() || self.next_index > 0 {
             return Ok(frame);
         }
-        let (class, cause) = match &self.damage {
+        if let Some(scheme) = self.encrypted.clone() {
+            return Err(DecodeError::Encrypted {
+                path: self.path.clone(),
+                scheme,
+            });
+        }
+        let (class, cause) = match self.damage.as_ref().or(self.shortfall.as_ref()) {
             Some(damage) => (damage.class, damage.error.clone()),
             None => (ErrorClass::Corrupt, "the video stream is empty".into()),
         };
@@ -160,15 +131,15 @@ impl StreamReader {
         })
     }
 
-    /// The decoder's next frame, `None` at the end.
-    fn step(&mut self) -> Result<Option<DecodedFrame>, DecodeError> {
+    /// Takes the decoder's next frame; `false` at the end.
+    fn step(&mut self) -> Result<bool, DecodeError> {
         while !matches!(self.phase, Phase::Ended) {
             let mut frame = Video::empty();
-            match self.decoder.receive_frame(&mut frame) {
-                Ok(()) if self.next_index == self.max_frames => {
+            match self.decoder.codec.receive_frame(&mut frame) {
+                Ok(()) if self.next_index == self.options.max_frames => {
                     let cause = format!(
                         "there are more frames than input.max_frames = {}",
-                        self.max_frames
+                        self.options.max_frames
                     );
                     self.note(ErrorClass::Unsupported, &cause);
                     self.phase = Phase::Ended;
@@ -176,21 +147,29 @@ impl StreamReader {
                 Ok(()) if cuda::is_there(&frame) && (cuda::is_empty(&frame) || is_damaged(&frame)) => {
                     return Err(self.nvdec_failed("it could not restore the whole picture".into()));
                 }
-                Ok(()) => return self.take(frame).map(Some),
+                Ok(()) => {
+                    self.take(frame)?;
+                    return Ok(true);
+                }
                 Err(ffmpeg::Error::Other { errno: libc::EAGAIN }) => self.feed()?,
-                Err(ffmpeg::Error::Eof) => self.end(),
+                Err(ffmpeg::Error::Eof) => self.end()?,
                 Err(error) => {
                     self.refused(error)?;
                     if let Phase::Draining { errors, .. } = &mut self.phase {
                         *errors += 1;
                         if *errors > MAX_DRAIN_ERRORS {
-                            self.end();
+                            self.end()?;
                         }
                     }
                 }
             }
         }
-        Ok(None)
+        Ok(false)
+    }
+
+    /// The frame that comes next out of here.
+    fn at(&self) -> FrameIndex {
+        FrameIndex(self.next_index - self.order.len())
     }
 
     /// Whether every time so far was told, none guessed.
@@ -201,48 +180,65 @@ impl StreamReader {
     /// Goes to a key frame at or before a time, as far as the container knows; `false` when it cannot.
     pub(super) fn seek(&mut self, ticks: i64) -> bool {
         let done = native::seek(&mut self.input, self.stream, ticks);
-        self.decoder.flush();
-        self.phase = Phase::Reading;
+        self.decoder.codec.flush();
+        self.promise.seek();
+        self.order = Order::default();
+        self.phase = Phase::Reading(None);
         done
     }
 
     /// The frame that was returned last is this one; what was met before it, on the way from some other place, does not count.
     pub(super) fn stand(&mut self, frame: FrameIndex) {
-        self.next_index = frame.0 + 1;
+        self.next_index = frame.0 + 1 + self.order.len();
+        self.order.renumber(frame.0 + 1);
         self.damage = None;
         self.adrift = false;
+        self.encrypted = None;
     }
 
     /// Why the CPU decodes though the GPU was to; nothing before the first frame.
     pub(super) fn fallback(&self) -> Option<&str> {
-        self.fallback.as_deref()
+        self.decoder.fallback.as_deref()
     }
 
     /// The GPU may also refuse once it knows what the stream holds: then FFmpeg goes on without it.
     fn note_fallback(&mut self, frame: &Video) {
-        if self.gpu.is_some() && self.fallback.is_none() && !cuda::is_there(frame) {
-            let (codec, format, from) = (self.decoder.id().name(), frame.format(), self.next_index);
+        if self.asks_gpu() && !cuda::is_there(frame) {
+            let (codec, format, from) = (self.decoder.codec.id().name(), frame.format(), self.next_index);
             let (width, height) = (frame.width(), frame.height());
-            self.fallback = Some(format!(
+            self.decoder.fallback = Some(format!(
                 "NVDEC did not take {codec} of {format:?}, {width}×{height}, from frame {from} on: this GPU does not decode it, or had no \
                  memory left for it"
             ));
         }
     }
 
+    fn asks_gpu(&self) -> bool {
+        self.decoder.gpu.is_some() && self.decoder.fallback.is_none()
+    }
+
     pub(super) fn damage(&self) -> Option<&Trouble> {
         self.damage.as_ref()
+    }
+
+    /// Whether pictures are left out since something was damaged.
+    pub(super) fn adrift(&self) -> bool {
+        self.adrift
+    }
+
+    /// Of a file that was read to its end: what it should have held and did not.
+    pub(super) fn shortfall(&self) -> Option<&Trouble> {
+        self.shortfall.as_ref()
     }
 
     /// The decoder refused something: damage, unless it only wants memory. What NVDEC refuses, the CPU shall judge.
     fn refused(&mut self, error: ffmpeg::Error) -> Result<(), DecodeError> {
         match error {
-            error if self.gpu.is_some() && self.fallback.is_none() => {
-                Err(self.nvdec_failed(error.to_string()))
-            }
+            error if self.asks_gpu() => Err(self.nvdec_failed(error.to_string())),
             ffmpeg::Error::Other { errno: libc::ENOMEM } => Err(self.starved()),
             error => {
-                self.complaint.take();
+                self.decoder.complaint.take();
+                self.lose();
                 self.note(ErrorClass::Corrupt, &error.to_string());
                 Ok(())
             }
@@ -252,11 +248,11 @@ impl StreamReader {
     /// The troubles of NVDEC, of its GPU and of the video come as the same few errors, and after them frames may be lost, or old
     /// ones shown, as if nothing had happened.
     fn nvdec_failed(&self, cause: String) -> DecodeError {
-        match self.gpu.map(cuda::answers) {
+        match self.decoder.gpu.map(cuda::answers) {
             Some(Err(cause)) => self.gpu_failed(cause),
             _ => DecodeError::Nvdec {
                 path: self.path.clone(),
-                frame: FrameIndex(self.next_index),
+                frame: self.at(),
                 cause,
             },
         }
@@ -265,7 +261,7 @@ impl StreamReader {
     fn gpu_failed(&self, cause: String) -> DecodeError {
         DecodeError::Gpu {
             path: self.path.clone(),
-            frame: FrameIndex(self.next_index),
+            frame: self.at(),
             cause,
         }
     }
@@ -273,7 +269,7 @@ impl StreamReader {
     fn starved(&self) -> DecodeError {
         DecodeError::Memory {
             path: self.path.clone(),
-            frame: FrameIndex(self.next_index),
+            frame: self.at(),
         }
     }
 
@@ -281,15 +277,25 @@ impl StreamReader {
     fn feed(&mut self) -> Result<(), DecodeError> {
         loop {
             let mut packet = ffmpeg::Packet::empty();
+            let moved = match self.phase {
+                Phase::Reading(moved) => moved,
+                Phase::Draining { .. } | Phase::Ended => None,
+            };
             let read_error = match packet.read(&mut self.input) {
-                Ok(()) if packet.stream() != self.stream => continue,
-                Ok(()) => {
-                    match self.decoder.send_packet(&packet) {
-                        Ok(()) | Err(ffmpeg::Error::Eof) => {}
-                        Err(error) => self.refused(error)?,
+                Ok(()) if packet.stream() != self.stream => {
+                    if moved.is_none()
+                        && let Some(moved) = self.elsewhere.other(&self.input, self.stream, &packet)
+                    {
+                        self.phase = Phase::Reading(Some(moved));
                     }
-                    return Ok(());
+                    continue;
                 }
+                // The last packets of a stream come only when it begins anew, or at the end of the file.
+                Ok(()) if moved.is_some_and(|moved| packet.position() >= moved.place) => {
+                    return self.drain(None, moved);
+                }
+                Ok(()) if self.passed_over(&packet) => continue,
+                Ok(()) => return self.send(&packet),
                 Err(ffmpeg::Error::Eof) => None,
                 Err(ffmpeg::Error::Other { errno: libc::ENOMEM }) => return Err(self.starved()),
                 Err(error) => Some(error),
@@ -297,25 +303,57 @@ impl StreamReader {
             if let Some(cause) = native::read_error(&self.input) {
                 return Err(DecodeError::BrokeOff {
                     path: self.path.clone(),
-                    frame: FrameIndex(self.next_index),
+                    frame: self.at(),
                     cause,
                 });
             }
-            self.phase = Phase::Draining {
-                read_error,
-                errors: 0,
-            };
-            // An error here is that of a packet sent earlier, met by a decoder thread.
-            match self.decoder.send_eof() {
-                Ok(()) | Err(ffmpeg::Error::Eof) => {}
-                Err(error) => self.refused(error)?,
-            }
-            return Ok(());
+            return self.drain(read_error.filter(|_| moved.is_none()), moved);
         }
     }
 
-    /// Turns a frame of the decoder's into one of ours.
-    fn take(&mut self, frame: Video) -> Result<DecodedFrame, DecodeError> {
+    /// Counts a packet of the stream. Whether it is encrypted, and nothing for the decoder.
+    fn passed_over(&mut self, packet: &ffmpeg::Packet) -> bool {
+        self.promise.see(packet);
+        self.elsewhere.own(&self.input, self.stream, packet);
+        let Some(scheme) = native::encryption(packet) else {
+            return false;
+        };
+        self.lose();
+        self.note(
+            ErrorClass::Unsupported,
+            &format!("from here on it is encrypted ({scheme}); decrypt it with its key"),
+        );
+        self.encrypted.get_or_insert(scheme);
+        true
+    }
+
+    fn send(&mut self, packet: &ffmpeg::Packet) -> Result<(), DecodeError> {
+        self.order.see(packet);
+        if let Some(recovery) = &mut self.recovery {
+            recovery.see(packet);
+        }
+        match self.decoder.codec.send_packet(packet) {
+            Ok(()) | Err(ffmpeg::Error::Eof) => Ok(()),
+            Err(error) => self.refused(error),
+        }
+    }
+
+    /// Draws out what the decoder holds back.
+    fn drain(&mut self, read_error: Option<ffmpeg::Error>, next: Option<Move>) -> Result<(), DecodeError> {
+        self.phase = Phase::Draining {
+            read_error,
+            errors: 0,
+            next,
+        };
+        // An error here is that of a packet sent earlier, met by a decoder thread.
+        match self.decoder.codec.send_eof() {
+            Ok(()) | Err(ffmpeg::Error::Eof) => Ok(()),
+            Err(error) => self.refused(error),
+        }
+    }
+
+    /// Turns a frame of the decoder's into one of ours, which waits its turn.
+    fn take(&mut self, frame: Video) -> Result<(), DecodeError> {
         self.note_fallback(&frame);
         let index = FrameIndex(self.next_index);
         let ticks = frame.timestamp();
@@ -330,10 +368,28 @@ impl StreamReader {
             .map(Micros);
         self.last_time = timestamp.or(self.last_time);
         let key = frame.is_key();
-        let damaged = self.complaint.take() || is_damaged(&frame);
-        if key && !damaged {
+        // Where frames stand on their own, decoders make up for the end of a packet and do not say so.
+        let packet = self.order.packet_of(&frame);
+        let torn = !self.decoder.predicts && packet.as_ref().is_some_and(|packet| packet.torn);
+        let damaged = self.decoder.complaint.take() || is_damaged(&frame) || torn;
+        let place = packet.as_ref().and_then(|packet| packet.place).filter(|_| key);
+        let kind = frame.kind();
+        let recovered = |recovery: &Recovery| recovery.reached(frame.pts());
+        if damaged {
+            self.lose();
+            if let Some(first) = self.order.spoil(packet.as_ref()) {
+                let (frame, time) = (first.index, first.timestamp);
+                self.note_at(
+                    frame,
+                    time,
+                    ErrorClass::Corrupt,
+                    "it may lean on a damaged picture",
+                );
+            }
+        } else if key || self.recovery.as_ref().is_some_and(recovered) {
             self.adrift = false;
         }
+        let max_pixels = self.options.max_pixels;
         let picture = if damaged || self.adrift {
             let cause = if damaged {
                 "the decoder could not restore the whole picture"
@@ -341,10 +397,10 @@ impl StreamReader {
                 "it is predicted from damaged pictures"
             };
             Err((ErrorClass::Corrupt, cause.to_owned()))
-        } else if let Some(cause) = too_large(frame.width(), frame.height(), self.max_pixels) {
+        } else if let Some(cause) = too_large(frame.width(), frame.height(), max_pixels) {
             Err((ErrorClass::Unsupported, cause))
         } else {
-            match picture::Picture::new(frame, self.orientation, self.aspect, self.gpu) {
+            match picture::Picture::new(frame, self.orientation, self.aspect, self.decoder.gpu) {
                 Ok(picture) => Ok(picture),
                 Err(NoPicture::Unfit(cause)) => Err((ErrorClass::Unsupported, cause)),
                 Err(NoPicture::Gpu(cause)) => return Err(self.gpu_failed(cause)),
@@ -354,66 +410,58 @@ impl StreamReader {
             .inspect_err(|(class, cause)| self.note(*class, cause))
             .ok();
         self.next_index += 1;
-        Ok(DecodedFrame {
+        let frame = DecodedFrame {
             index,
             timestamp,
             ticks,
             key,
+            place,
             picture,
             faces: Vec::new(),
-        })
+        };
+        self.order.push(frame, packet.as_ref(), kind);
+        Ok(())
     }
 
-    fn end(&mut self) {
-        if let Phase::Draining {
-            read_error: Some(error),
-            ..
-        } = std::mem::replace(&mut self.phase, Phase::Ended)
-        {
-            self.note(ErrorClass::Corrupt, &format!("cannot read on: {error}"));
+    /// The decoder has given everything.
+    fn end(&mut self) -> Result<(), DecodeError> {
+        self.order.end();
+        if let Phase::Draining { read_error, next, .. } = std::mem::replace(&mut self.phase, Phase::Ended) {
+            if let Some(next) = next {
+                return self.follow(next);
+            }
+            if let Some(error) = read_error {
+                self.note(ErrorClass::Corrupt, &format!("cannot read on: {error}"));
+            }
+            self.shortfall = self.find_shortfall();
+        }
+        Ok(())
+    }
+
+    /// Something of the stream is lost. What is predicted from it is damaged too, though the decoder does not say so: up to the
+    /// next key frame or recovery point no picture is to be trusted.
+    fn lose(&mut self) {
+        self.adrift |= self.decoder.predicts;
+        if let Some(recovery) = &mut self.recovery {
+            recovery.forget();
         }
     }
 
-    /// Keeps the first damage, with the position of the next frame. What is predicted from damaged pictures is damaged too,
-    /// though the decoder does not say so: up to the next key frame no picture is to be trusted.
+    /// Keeps the first damage, with the position of the next frame.
     fn note(&mut self, class: ErrorClass, cause: &str) {
-        self.adrift |= self.predicts && class == ErrorClass::Corrupt;
-        if self.damage.is_none() {
-            let time = self.last_time.map_or(0, |time| time.0) as f64 / 1e6;
-            let what = match class {
-                ErrorClass::Unsupported => "left out",
-                _ => "damaged",
-            };
-            self.damage = Some(Trouble {
-                error: format!("{what} at frame {} ({time:.3} s): {cause}", self.next_index),
-                class,
-                frame: Some(FrameIndex(self.next_index)),
-            });
-        }
+        self.note_at(FrameIndex(self.next_index), self.last_time, class, cause);
     }
-}
 
-/// Whether the decoder says so.
-fn is_damaged(frame: &Video) -> bool {
-    frame.is_corrupt() || frame.has_decode_errors()
-}
-
-pub(super) fn refuse_too_large(path: &Path, width: u32, height: u32, max: u64) -> Result<(), DecodeError> {
-    match too_large(width, height, max) {
-        None => Ok(()),
-        Some(_) => Err(DecodeError::TooLarge {
-            path: path.to_owned(),
-            width,
-            height,
-            max,
-        }),
-    }
-}
-
-pub(super) fn time_base(stream: &ffmpeg::Stream) -> TimeBase {
-    let base = stream.time_base();
-    TimeBase {
-        num: base.numerator(),
-        den: base.denominator(),
+    fn note_at(&mut self, frame: FrameIndex, time: Option<Micros>, class: ErrorClass, cause: &str) {
+        let time = time.map_or(0, |time| time.0) as f64 / 1e6;
+        let what = match class {
+            ErrorClass::Unsupported => "left out",
+            _ => "damaged",
+        };
+        self.damage.get_or_insert_with(|| Trouble {
+            error: format!("{what} at frame {frame} ({time:.3} s): {cause}"),
+            class,
+            frame: Some(frame),
+        });
     }
 }

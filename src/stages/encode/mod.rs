@@ -5,6 +5,7 @@
 //! is named. Never guesses a rate: what varies in the source varies here.
 
 mod muxer;
+mod onward;
 
 use crate::domain::{Micros, Size};
 use crate::stages::decode::DecodeError;
@@ -13,12 +14,15 @@ use ffmpeg_next::format::Pixel;
 use ffmpeg_next::frame::Video;
 use ffmpeg_next::software::scaling;
 use muxer::{Muxer, Sound};
+use onward::Onward;
 use std::path::{Path, PathBuf};
 
 /// Quality of the video: x264's constant rate factor, 0 (lossless) to 51.
 const QUALITY: &str = "20";
 /// Ticks a second of the encoder.
 const TICKS: i32 = 1_000_000;
+/// Ticks by which pictures and sound may be out of order on one clock.
+const DISORDER: i64 = 200_000;
 
 /// A video that cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +81,7 @@ pub struct VideoWriter {
     rgb: Video,
     /// Ticks that a picture lasts when none follows.
     lasts: i64,
-    last: Option<i64>,
+    clock: Onward,
 }
 
 /// What a video is to be like.
@@ -142,12 +146,12 @@ impl VideoWriter {
             scaler: scaler.map_err(begin)?,
             rgb: Video::new(Pixel::RGB24, width, height),
             lasts: (f64::from(TICKS) / format.rate).round() as i64,
-            last: None,
+            clock: Onward::default(),
         })
     }
 
-    /// Adds a picture, `width × height × 3` bytes of R, G, B, row by row. One that does not come after the one before it is
-    /// moved to just behind it.
+    /// Adds a picture, `width × height × 3` bytes of R, G, B, row by row. One that comes a little before the one before it is
+    /// moved to just behind it; where the clock steps back, as where two recordings were joined, it goes on from there.
     ///
     /// # Errors
     /// The picture has another size, or the file cannot be written.
@@ -165,8 +169,7 @@ impl VideoWriter {
         for (to, from) in self.rgb.data_mut(0).chunks_mut(stride).zip(rgb.chunks_exact(row)) {
             to[..row].copy_from_slice(from);
         }
-        let pts = self.last.map_or(at.0, |last| at.0.max(last + 1));
-        self.last = Some(pts);
+        let pts = self.clock.at(at.0, self.lasts, DISORDER);
         let mut frame = Video::empty();
         let path = self.path.clone();
         let failed = |cause| EncodeError::Write { path, cause };

@@ -1,5 +1,7 @@
 //! The container: encoded pictures and copied sound, side by side in order of time.
 
+use super::DISORDER;
+use super::onward::Onward;
 use crate::stages::decode::{DecodeError, open_media, start_of};
 use ffmpeg_next as ffmpeg;
 use ffmpeg_next::ffi;
@@ -28,6 +30,7 @@ pub(super) struct Sound {
     /// Microseconds that the source's clock begins with.
     start: i64,
     next: Option<ffmpeg::Packet>,
+    clock: Onward,
 }
 
 impl Sound {
@@ -45,6 +48,7 @@ impl Sound {
             stream,
             start,
             next: None,
+            clock: Onward::default(),
         }))
     }
 
@@ -54,7 +58,8 @@ impl Sound {
             .map_or((1, 1).into(), |stream| stream.time_base())
     }
 
-    /// The next packet, its times counted from the container's start; `None` at the end. A damaged end is an end.
+    /// The next packet, its times counted from the container's start, and on where they step back; `None` at the end. A damaged
+    /// end is an end.
     fn next(&mut self) -> Option<ffmpeg::Packet> {
         if let Some(packet) = self.next.take() {
             return Some(packet);
@@ -63,9 +68,16 @@ impl Sound {
             let mut packet = ffmpeg::Packet::empty();
             packet.read(&mut self.input).ok()?;
             if packet.stream() == self.stream && packet.size() > 0 {
-                let start = rescale(self.start, (1, 1_000_000).into(), self.time_base());
-                packet.set_pts(packet.pts().map(|pts| pts - start));
-                packet.set_dts(packet.dts().map(|dts| dts - start));
+                let base = self.time_base();
+                let ticks = |micros| rescale(micros, (1, 1_000_000).into(), base);
+                let Some(time) = packet.dts().or(packet.pts()) else {
+                    return Some(packet);
+                };
+                let at = self
+                    .clock
+                    .at(time - ticks(self.start), packet.duration(), ticks(DISORDER));
+                packet.set_pts(packet.pts().map(|pts| pts + at - time));
+                packet.set_dts(packet.dts().map(|dts| dts + at - time));
                 return Some(packet);
             }
         }

@@ -3,14 +3,36 @@
 use crate::model::{Colours, IMAGENET_MEAN, IMAGENET_STD};
 use crate::stages::decode::{Colour, Picture};
 
-/// Turns 16-bit codes of the components into planes R′, G′, B′. `finish` takes a value of 0…255, clipped, its channel and
-/// its pixel.
+/// Turns 16-bit codes of the components into planes R′, G′, B′ of SDR. `finish` takes a value of 0…255, clipped, its channel
+/// and its pixel.
+#[inline(always)]
+pub(super) fn colour(
+    picture: &Picture,
+    small: &[Vec<f32>; 3],
+    out: &mut [f32],
+    finish: impl Fn(f32, usize, usize) -> f32,
+) {
+    let Some(tone) = picture.tone() else {
+        return coded(picture, small, out, finish);
+    };
+    coded(picture, small, out, |value, _, _| value);
+    let pixels = out.len() / 3;
+    for pixel in 0..pixels {
+        let at = [pixel, pixels + pixel, 2 * pixels + pixel];
+        let values = tone.apply(at.map(|at| out[at] / 255.0));
+        for (channel, (at, value)) in at.into_iter().zip(values).enumerate() {
+            out[at] = finish(value * 255.0, channel, pixel);
+        }
+    }
+}
+
+/// The same as the picture has them, SDR's or HDR's.
 ///
 /// With luma weights Kr, Kg, Kb (ITU-T H.273, 8.3): R′ = Y′ + 2(1 − Kr)·Cr, B′ = Y′ + 2(1 − Kb)·Cb,
 /// G′ = Y′ − 2Kr(1 − Kr)/Kg·Cr − 2Kb(1 − Kb)/Kg·Cb; limited range has 219 steps of luma from 16 and 224 of chroma
 /// about 128, full range 255 and 255.
 #[inline(always)]
-pub(super) fn colour(
+fn coded(
     picture: &Picture,
     small: &[Vec<f32>; 3],
     out: &mut [f32],
@@ -74,7 +96,8 @@ fn chroma_shares(kr: f32, kb: f32) -> [(f32, f32); 3] {
     [(0.0, vr), (ug, vg), (ub, 0.0)]
 }
 
-/// The same as one affine map of the codes as they are stored, for pictures on a GPU; `units` are applied to what is clipped.
+/// What [`colour`] does as one affine map of the codes as they are stored, for pictures on a GPU; `units` are applied to what is
+/// clipped.
 pub(super) fn colours(picture: &Picture, units: [(f32, f32); 3]) -> Colours {
     let samples = picture.samples();
     // To 8-bit codes, and to 0…255 of full range.
@@ -117,6 +140,7 @@ pub(super) fn colours(picture: &Picture, units: [(f32, f32); 3]) -> Colours {
     Colours {
         factors,
         shift,
+        tone: picture.tone(),
         units,
     }
 }

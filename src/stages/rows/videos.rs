@@ -47,11 +47,12 @@ fn encode(rows: &[VideoRow<'_>], fingerprint: &Fingerprint) -> Result<Vec<u8>, P
     };
     let outcomes = || rows.iter().map(|row| row.outcome);
     let statuses: DictionaryArray<Int32Type> = outcomes().map(|video| video.status.as_str()).collect();
-    let errors: StringArray = outcomes().map(|video| video.error.as_deref()).collect();
     let classes: DictionaryArray<Int32Type> = outcomes()
         .map(|video| video.error_class.map(ErrorClass::as_str))
         .collect();
-    let fallbacks: StringArray = outcomes().map(|video| video.decode_fallback.as_deref()).collect();
+    let text = |of: fn(&VideoOutcome) -> Option<&str>| -> ArrayRef {
+        Arc::new(outcomes().map(of).collect::<StringArray>())
+    };
     let durations = rows.iter().map(|row| match row.planned.duration_us {
         0 => None,
         known => i64::try_from(known).ok(),
@@ -67,7 +68,7 @@ fn encode(rows: &[VideoRow<'_>], fingerprint: &Fingerprint) -> Result<Vec<u8>, P
         Arc::new(Float64Array::from_iter_values(
             outcomes().map(|video| video.seconds),
         )),
-        Arc::new(errors),
+        text(|video| video.error.as_deref()),
         Arc::new(classes),
         Arc::new(Int64Array::from_iter(
             outcomes().map(|video| video.error_frame.map(|frame| frame.0 as i64)),
@@ -80,7 +81,12 @@ fn encode(rows: &[VideoRow<'_>], fingerprint: &Fingerprint) -> Result<Vec<u8>, P
         )),
         count(|row| row.planned.bytes),
         Arc::new(Int64Array::from_iter(durations)),
-        Arc::new(fallbacks),
+        text(|video| video.decode_fallback.as_deref()),
+        Arc::new(Int64Array::from_iter(
+            outcomes().map(|video| video.lost.map(|lost| lost as i64)),
+        )),
+        text(|video| video.transfer.as_deref()),
+        text(|video| video.tone_mapping.as_deref()),
     ];
     let schema = videos_schema();
     let metadata = [

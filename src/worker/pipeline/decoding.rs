@@ -1,17 +1,20 @@
 //! The decode thread of the pipeline: videos in order, frames into the channel, what became of each video.
 
+mod opening;
+
 use super::earlier::{EarlierFrames, Parts};
 use super::input::{NotOpened, WithinReach};
 use super::spans::{Goal, Mark};
+use super::verdict::{self, Course, shielded};
 use super::{Content, Item, PipelineError, Source};
 use crate::dataset::{ErrorClass, PlannedVideo, Seam, Trouble, VideoOutcome, VideoStatus};
 use crate::domain::{Face, FrameIndex, Micros, VideoKey};
 use crate::model::{INPUT_LEN, ModelError, Sample};
 use crate::queue::{EarlierVideo, Lease};
 use crate::spec::FaceMode;
-use crate::stages::decode::{DecodeError, DecodeOptions, DecodedFrame, Picture, Sampler, VideoReader};
+use crate::stages::decode::{DecodeError, DecodedFrame, Picture, Sampler, VideoReader};
 use crate::stages::faces::{self, CropError, Cuts, InputMaker};
-use crate::store::{StoreError, retry_passing};
+use crate::store::StoreError;
 use crate::worker::heartbeat::Reports;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
@@ -31,6 +34,20 @@ pub(super) struct Decoded {
     pub broke_off: Option<(VideoKey, Trouble)>,
     /// Why the video cannot be gone on with where its spans end.
     pub astray: Option<String>,
+}
+
+impl Decoded {
+    /// Gives up the shard.
+    fn without(mut self, why: Abandoned, video: &VideoKey) -> Self {
+        match why {
+            Abandoned::Receiver => {}
+            Abandoned::Store(error) => self.failure = Some(error.into()),
+            Abandoned::Model(error) => self.failure = Some(error.into()),
+            Abandoned::BrokeOff(trouble) => self.broke_off = Some((video.clone(), trouble)),
+            Abandoned::Astray => self.astray = Some(format!("{video} is decoded in another way now")),
+        }
+        self
+    }
 }
 
 /// Why the shard is not decoded to its end.
@@ -63,6 +80,7 @@ pub(super) fn decode_shard(
         inputs: InputMaker::default(),
         cuts: Cuts::default(),
         parts: Parts::default(),
+        course: Course::default(),
         goal: spans.map(|(goal, _)| goal),
         seam: spans.and_then(|(_, seam)| seam),
         reports,
@@ -82,25 +100,10 @@ pub(super) fn decode_shard(
         } else {
             let earlier = lease.earlier.get(&video.key);
             let waited = (&mut decoded.blocked, &mut decoded.fetching);
-            match frames.decode(index, video, earlier, &mut outcome, waited) {
-                Ok(()) => {}
-                Err(Abandoned::Receiver) => return decoded,
-                Err(Abandoned::Store(error)) => {
-                    decoded.failure = Some(error.into());
-                    return decoded;
-                }
-                Err(Abandoned::Model(error)) => {
-                    decoded.failure = Some(error.into());
-                    return decoded;
-                }
-                Err(Abandoned::BrokeOff(trouble)) => {
-                    decoded.broke_off = Some((video.key.clone(), trouble));
-                    return decoded;
-                }
-                Err(Abandoned::Astray) => {
-                    decoded.astray = Some(format!("{} is decoded in another way now", video.key));
-                    return decoded;
-                }
+            match shielded(|| frames.decode(index, video, earlier, &mut outcome, waited)) {
+                Ok(Ok(())) => {}
+                Err(message) => frames.broke_down(&mut outcome, &message),
+                Ok(Err(why)) => return decoded.without(why, &video.key),
             }
         }
         let waited = decoded.blocked + decoded.fetching - blocked_before;
@@ -118,6 +121,8 @@ pub(super) struct Frames<'a> {
     inputs: InputMaker,
     cuts: Cuts,
     parts: Parts,
+    /// The video in hand.
+    course: Course,
     /// Where spans are kept, of a shard that is one video.
     goal: Option<&'a Goal>,
     /// Where that video is gone on with.
@@ -136,6 +141,7 @@ impl Frames<'_> {
         outcome: &mut VideoOutcome,
         (blocked, fetching): (&mut Duration, &mut Duration),
     ) -> Result<(), Abandoned> {
+        self.course = Course::default();
         let waiting = Instant::now();
         let within_reach = self.source.input.obtain(video, self.reports);
         *fetching += waiting.elapsed();
@@ -165,7 +171,11 @@ impl Frames<'_> {
         let mut first = None;
         if let Some(seam) = self.seam {
             first = Some(self.resume(&mut reader, &within_reach, video, seam)?);
+            self.course.kept = 1;
             outcome.frames = seam.frames;
+            outcome.lost = Some(seam.lost);
+            outcome.transfer = seam.transfer.clone();
+            outcome.tone_mapping = seam.tone_mapping.clone();
             outcome.decode_fallback = seam.decode_fallback.clone();
             if let Some(trouble) = &seam.trouble {
                 outcome.note(trouble.clone());
@@ -201,7 +211,7 @@ impl Frames<'_> {
                 }
                 Err(error) => break Some(error),
             };
-            outcome.frames += 1;
+            self.course.see(&frame, outcome);
             self.reports.decoded(frame.index);
             if detect && let Some(picture) = &frame.picture {
                 cut |= self.cuts.seen(picture).map_err(Abandoned::Model)?;
@@ -209,6 +219,7 @@ impl Frames<'_> {
             if !sampler.keep(frame.index, frame.timestamp, frame.key) {
                 continue;
             }
+            self.course.kept += 1;
             let (at, timestamp) = (frame.index, frame.timestamp);
             let mut mark = match (self.goal, &frame.picture) {
                 (Some(_), Some(_)) => reader.foothold(at).map(|foothold| {
@@ -276,21 +287,17 @@ impl Frames<'_> {
         let fallback = reader.fallback().map(str::to_owned);
         outcome.decode_fallback = outcome.decode_fallback.take().or(fallback);
         let broke_off = broke_off.map(|error| within_reach.trouble(&error));
-        let damage = reader.damage().cloned().or(broke_off);
-        if let Some(damage) = damage {
-            outcome.note(damage);
-        }
-        if outcome.frames == 0 {
-            outcome.status = VideoStatus::Failed;
-            outcome.note(Trouble {
-                error: format!("{}: no frame could be decoded", within_reach.name),
-                class: ErrorClass::Corrupt,
-                frame: None,
-            });
-        } else if outcome.error.is_some() {
-            outcome.status = VideoStatus::Partial;
+        let (name, sampling) = (&within_reach.name, &self.source.job.sampling);
+        if let Some(warning) = self.course.judge(outcome, name, &reader, broke_off, sampling) {
+            self.reports.warn(warning);
         }
         Ok(())
+    }
+
+    /// Ends a video on which decoding panicked, and forgets what may be half done.
+    fn broke_down(&mut self, outcome: &mut VideoOutcome, message: &str) {
+        verdict::panicked(outcome, message, self.course.kept);
+        (self.inputs, self.parts) = (InputMaker::default(), Parts::default());
     }
 
     /// Brings the reader to a seam, whose frame it returns: by seeking, and where that does not show the same frames again, from
@@ -323,6 +330,10 @@ impl Frames<'_> {
                 return Err(Abandoned::Model(error));
             }
             match found {
+                // What was labelled before it was brought to SDR, or by another curve, is labelled anew.
+                Ok(Some((frame, _))) if verdict::is_toned_anew(&frame, seam) => {
+                    return Err(Abandoned::Astray);
+                }
                 Ok(Some((frame, again))) => {
                     self.reports.resumed(&video.key, seam.frame, seam.frames, again);
                     return Ok(frame);
@@ -335,35 +346,6 @@ impl Frames<'_> {
             *reader = self.again(here, video, options)?;
         }
         Err(Abandoned::Astray)
-    }
-
-    /// A reader on the CPU of a video at which NVDEC failed, that goes on with this frame.
-    fn on_the_cpu(
-        &mut self,
-        here: &WithinReach,
-        video: &PlannedVideo,
-        frame: FrameIndex,
-    ) -> Result<VideoReader, Abandoned> {
-        let mut reader = self.again(here, video, self.source.options.on_the_cpu())?;
-        match reader.pass(frame, |passed| self.reports.passed(passed)) {
-            Err(error) if error.broke_off().is_some() => Err(Abandoned::BrokeOff(here.trouble(&error))),
-            // Whatever else it is, the reader says it again.
-            Ok(()) | Err(_) => Ok(reader),
-        }
-    }
-
-    /// Opens the video once more.
-    fn again(
-        &self,
-        here: &WithinReach,
-        video: &PlannedVideo,
-        options: DecodeOptions,
-    ) -> Result<VideoReader, Abandoned> {
-        self.open(here, video, options)
-            .map_err(|not_opened| match not_opened {
-                NotOpened::Store(error) => Abandoned::Store(error),
-                NotOpened::Video { trouble, .. } => Abandoned::BrokeOff(trouble),
-            })
     }
 
     /// A face whose crop is the whole picture.
@@ -418,42 +400,5 @@ impl Frames<'_> {
             return Ok(None);
         };
         EarlierFrames::open(store, &mut self.parts, video, earlier).map(Some)
-    }
-
-    /// Opens the video, if it is still the one that was planned. A disk that fails is asked again a few times.
-    fn open(
-        &self,
-        here: &WithinReach,
-        video: &PlannedVideo,
-        options: DecodeOptions,
-    ) -> Result<VideoReader, NotOpened> {
-        let path = here.path();
-        let attempt = || {
-            here.still_the_same(video).map_err(|(trouble, may_pass)| {
-                let passing = false;
-                (NotOpened::Video { trouble, passing }, may_pass)
-            })?;
-            let opened = match video.archive {
-                None => VideoReader::open(path, video.kind, &options),
-                Some(_) => VideoReader::open_crops(path, &video.key, &options),
-            };
-            opened.map_err(|error| {
-                let (trouble, passing) = (here.trouble(&error), error.broke_off().is_some());
-                (NotOpened::Video { trouble, passing }, error.may_pass())
-            })
-        };
-        let opened = retry_passing(attempt, |(_, may_pass)| *may_pass);
-        let reader = opened.map_err(|(not_opened, _)| not_opened)?;
-        match reader.recipe().and_then(|recipe| self.mistaken(recipe)) {
-            None => Ok(reader),
-            Some(cause) => Err(NotOpened::Video {
-                trouble: Trouble {
-                    error: format!("{}: {cause}", here.name),
-                    class: ErrorClass::Unsupported,
-                    frame: None,
-                },
-                passing: false,
-            }),
-        }
     }
 }

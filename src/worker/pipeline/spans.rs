@@ -55,6 +55,9 @@ pub(super) struct Mark {
     frames: u64,
     trouble: Option<Trouble>,
     decode_fallback: Option<String>,
+    lost: u64,
+    transfer: Option<String>,
+    tone_mapping: Option<String>,
     foothold: Foothold,
 }
 
@@ -75,6 +78,9 @@ impl Mark {
                 .decode_fallback
                 .clone()
                 .or_else(|| fallback.map(str::to_owned)),
+            lost: outcome.lost.unwrap_or(0),
+            transfer: outcome.transfer.clone(),
+            tone_mapping: outcome.tone_mapping.clone(),
             foothold,
         }
     }
@@ -230,6 +236,9 @@ impl<'a> Keeper<'a> {
                 frames: mark.frames,
                 trouble: mark.trouble,
                 decode_fallback: mark.decode_fallback,
+                lost: mark.lost,
+                transfer: mark.transfer,
+                tone_mapping: mark.tone_mapping,
                 foothold: mark.foothold,
                 following,
             },

@@ -1,0 +1,76 @@
+//! Opening videos, once and again.
+
+use super::super::input::{NotOpened, WithinReach};
+use super::{Abandoned, Frames};
+use crate::dataset::{ErrorClass, PlannedVideo, Trouble};
+use crate::domain::FrameIndex;
+use crate::stages::decode::{DecodeOptions, VideoReader};
+use crate::store::retry_passing;
+
+impl Frames<'_> {
+    /// A reader on the CPU of a video at which NVDEC failed, that goes on with this frame.
+    pub(super) fn on_the_cpu(
+        &mut self,
+        here: &WithinReach,
+        video: &PlannedVideo,
+        frame: FrameIndex,
+    ) -> Result<VideoReader, Abandoned> {
+        let mut reader = self.again(here, video, self.source.options.on_the_cpu())?;
+        match reader.pass(frame, |passed| self.reports.passed(passed)) {
+            Err(error) if error.broke_off().is_some() => Err(Abandoned::BrokeOff(here.trouble(&error))),
+            // Whatever else it is, the reader says it again.
+            Ok(()) | Err(_) => Ok(reader),
+        }
+    }
+
+    /// Opens the video once more.
+    pub(super) fn again(
+        &self,
+        here: &WithinReach,
+        video: &PlannedVideo,
+        options: DecodeOptions,
+    ) -> Result<VideoReader, Abandoned> {
+        self.open(here, video, options)
+            .map_err(|not_opened| match not_opened {
+                NotOpened::Store(error) => Abandoned::Store(error),
+                NotOpened::Video { trouble, .. } => Abandoned::BrokeOff(trouble),
+            })
+    }
+
+    /// Opens the video, if it is still the one that was planned. A disk that fails is asked again a few times.
+    pub(super) fn open(
+        &self,
+        here: &WithinReach,
+        video: &PlannedVideo,
+        options: DecodeOptions,
+    ) -> Result<VideoReader, NotOpened> {
+        let path = here.path();
+        let attempt = || {
+            here.still_the_same(video).map_err(|(trouble, may_pass)| {
+                let passing = false;
+                (NotOpened::Video { trouble, passing }, may_pass)
+            })?;
+            let opened = match video.archive {
+                None => VideoReader::open(path, video.kind, &options),
+                Some(_) => VideoReader::open_crops(path, &video.key, &options),
+            };
+            opened.map_err(|error| {
+                let (trouble, passing) = (here.trouble(&error), error.broke_off().is_some());
+                (NotOpened::Video { trouble, passing }, error.may_pass())
+            })
+        };
+        let opened = retry_passing(attempt, |(_, may_pass)| *may_pass);
+        let reader = opened.map_err(|(not_opened, _)| not_opened)?;
+        match reader.recipe().and_then(|recipe| self.mistaken(recipe)) {
+            None => Ok(reader),
+            Some(cause) => Err(NotOpened::Video {
+                trouble: Trouble {
+                    error: format!("{}: {cause}", here.name),
+                    class: ErrorClass::Unsupported,
+                    frame: None,
+                },
+                passing: false,
+            }),
+        }
+    }
+}
