@@ -9,6 +9,7 @@ use crate::domain::Precision;
 use crate::model::{Device, Gpus};
 use crate::plan;
 use crate::queue::{Assignment, Lease, PROTOCOL};
+use crate::runtime::this_program;
 use crate::spec::{self, FaceMode};
 use crate::store::Access;
 use crate::worker::{self, Bench, Round};
@@ -205,13 +206,9 @@ pub fn run(args: Args) -> Result<u8, Failure> {
 
 /// Replaces this process by itself in the environment that workers get. Returns only when that fails.
 fn as_a_worker_runs() -> io::Error {
-    let again = |program| {
-        Command::new(program)
-            .args(std::env::args_os().skip(1))
-            .envs(worker::lacking())
-            .exec()
-    };
-    std::env::current_exe().map_or_else(|error| error, again)
+    let mut again = this_program();
+    again.args(std::env::args_os().skip(1)).envs(worker::lacking());
+    again.exec()
 }
 
 fn render(report: &Report) -> String {

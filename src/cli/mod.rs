@@ -21,6 +21,7 @@ mod train;
 mod worker;
 
 use crate::domain::Location;
+use crate::runtime::name_this_process;
 use crate::store::{Access, Store};
 use clap::{Parser, Subcommand};
 use std::ffi::OsStr;
@@ -131,6 +132,7 @@ impl Failure {
 
 /// Runs the command.
 pub fn run(cli: Cli) -> ExitCode {
+    name_this_process();
     let done = logging::start().and_then(|()| carry_out(cli.command));
     match done {
         Ok(code) => ExitCode::from(code),
