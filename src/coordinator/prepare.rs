@@ -6,7 +6,7 @@ use crate::dataset::{CommitRecord, JobRecord, ModelRecord, PlannedVideo, RECORD_
 use crate::discover::{self, Discovery, Source};
 use crate::domain::{Crop, Location, NamedOutputs, NetworkKind, ShardId, VideoKey};
 use crate::events::Event;
-use crate::model::{self, Device};
+use crate::model::{self, Device, WeightFile};
 use crate::plan;
 use crate::spec::{self, Decode, FaceMode, Job, ModelSpec};
 use crate::stages::decode;
@@ -138,7 +138,7 @@ pub fn resolve(mut job: Job, access: &Access) -> Result<JobRecord, RunError> {
         let mut checksums = Vec::new();
         let mut untrained = false;
         for weights in spec.all_weights() {
-            let file = kept_copy(weights, access)?;
+            let file = WeightFile::read(&kept_copy(weights, access)?)?;
             let info = match spec.kind {
                 NetworkKind::Own(kind) => model::describe(&file, kind)?,
                 // It says nothing of crops, so the job does.
@@ -180,7 +180,10 @@ pub fn resolve(mut job: Job, access: &Access) -> Result<JobRecord, RunError> {
         });
     }
     let faces_from = match (job.faces.mode, &job.faces.detector) {
-        (FaceMode::Detect, Some(weights)) => Some(model::describe_detector(&kept_copy(weights, access)?)?),
+        (FaceMode::Detect, Some(weights)) => {
+            let file = WeightFile::read(&kept_copy(weights, access)?)?;
+            Some(model::describe_detector(&file)?)
+        }
         _ => earlier::fingerprint(&job, access)?,
     };
     // Whoever knows better, as what an output was begun with, has settled it before.

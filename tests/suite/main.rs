@@ -17,6 +17,7 @@ mod limits;
 #[path = "../nats/mod.rs"]
 mod nats;
 mod readme;
+mod record;
 mod render;
 mod report;
 mod retry;
