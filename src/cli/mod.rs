@@ -34,7 +34,7 @@ pub mod exit {
     pub const OK: u8 = 0;
     /// The command or the job file is wrong; nothing was begun.
     pub const USAGE: u8 = 2;
-    /// The run is finished; some videos failed and are listed.
+    /// The run is finished; some videos failed or are partial, and are listed.
     pub const VIDEOS_FAILED: u8 = 3;
     /// The run could not go on; what is committed stays.
     pub const STOPPED: u8 = 4;
@@ -60,7 +60,7 @@ would do, `affectmill run JOB.toml` does it; `affectmill report OUTPUT -o labels
 Exit codes:
   0    all labelled
   2    the command or the job file is wrong; nothing was begun
-  3    finished, some videos failed (they are listed)
+  3    finished, some videos failed or are partial (they are listed)
   4    the run could not go on; what is committed stays, run again
   75   preempted (SIGTERM), run again
   130  interrupted (Ctrl-C), run again";

@@ -70,7 +70,7 @@ pub async fn carry_out(
         .await
         .map_err(failure)?;
     Ok(match ended {
-        Ended::Finished(summary) if summary.failed + summary.quarantined > 0 => exit::VIDEOS_FAILED,
+        Ended::Finished(summary) if summary.ok < summary.videos() => exit::VIDEOS_FAILED,
         Ended::Finished(_) => exit::OK,
         Ended::Stopped(signal) => exit::stopped(signal),
     })

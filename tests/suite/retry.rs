@@ -220,7 +220,7 @@ fn a_partial_video_keeps_its_rows_and_bad_requests_are_refused() {
     let path = project.videos().join("clip01.mp4");
     let bytes = fs::read(&path).unwrap();
     fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-    project.run("out", &[], 0);
+    project.run("out", &[], 3);
     let video = &videos(&project.output("out"))["clip01.mp4"];
     assert_eq!(
         (video.status.as_str(), video.class.as_deref()),
@@ -228,7 +228,7 @@ fn a_partial_video_keeps_its_rows_and_bad_requests_are_refused() {
     );
     assert!(video.frame.is_some(), "{video:?}");
     let before = tree(&project.output("out").join("labels"));
-    let kept = project.retry("out", &[], 0);
+    let kept = project.retry("out", &[], 3);
     for words in ["1 partial", "no video to label again"] {
         assert!(stderr(&kept).contains(words), "{}", stderr(&kept));
     }

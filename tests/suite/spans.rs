@@ -78,7 +78,8 @@ fn storm(command: Command, output: &Path, most: usize) -> Vec<Value> {
         println!("{event}");
     }
     println!("{kills} kills");
-    assert_eq!(run.wait(), Some(0));
+    // 3 where a video is damaged.
+    assert!(matches!(run.wait(), Some(0 | 3)));
     assert!(tree(&output.join("_affectmill/spans")).is_empty());
     resumed
 }
@@ -115,7 +116,7 @@ fn a_long_video_goes_on_where_its_worker_died_and_no_byte_tells() {
         "run.batch=8",
     ];
     let (calm, stormy) = (project.output("calm"), project.output("stormy"));
-    project.run("calm", &sets, 0);
+    project.run("calm", &sets, 3);
     let sets = [&sets[..], &["run.span_frames=30"]].concat();
     let resumed = storm(
         project.command("stormy", &sets),
@@ -150,7 +151,7 @@ fn a_long_video_goes_on_where_its_worker_died_and_no_byte_tells() {
     let faces = format!("[faces]\nmode = \"from_labels\"\nlabels = {calm:?}\n");
     fs::write(project.job(), [&job[..from], &faces, &job[to..]].concat()).unwrap();
     let sets = ["output.shard_frames=100"];
-    project.run("calm-again", &sets, 0);
+    project.run("calm-again", &sets, 3);
     let sets = ["output.shard_frames=100", "run.span_frames=30"];
     let again = project.output("stormy-again");
     let resumed = storm(project.command("stormy-again", &sets), &again, 2);
