@@ -8,12 +8,14 @@
 //! Never overwrites or deletes a part or a record, and never records a part it has not verified.
 
 mod crops;
+mod device;
 mod spans;
 mod survey;
 
-pub use spans::{forget_all_spans, forget_spans, open_span, put_span, read_spans, span_rows};
+pub use device::{check_device, hold_device};
+pub use spans::{forget_all_spans, forget_spans, open_span, put_span, read_spans, spans_kept};
 
-use crate::dataset::{CommitRecord, PartInfo, RECORD_VERSION, paths};
+use crate::dataset::{CommitRecord, DeviceClass, PartInfo, RECORD_VERSION, ShardDevice, paths};
 use crate::domain::{Fingerprint, ShardId};
 use crate::store::{Put, Store, StoreError};
 use serde::Deserialize;
@@ -94,6 +96,20 @@ pub enum CommitError {
         path: String,
         /// What is wrong.
         cause: String,
+    },
+    /// The label set was begun on another class of device.
+    #[error(
+        "{output} was begun on {was}, and this run would go on on {is}: rows would differ in their last bits, and the speed by \
+         far; bring that device back (`affectmill doctor` says what there is), or say --allow-device-change, and each shard's \
+         commit record says what it was labelled on"
+    )]
+    OtherDevice {
+        /// The output root.
+        output: String,
+        /// What its first shard was labelled on.
+        was: ShardDevice,
+        /// What there is now.
+        is: DeviceClass,
     },
     /// The shard is done under other settings.
     #[error(

@@ -87,6 +87,7 @@ fn attempt(store: &Store, seed: u8, videos: Videos, value: f32) -> (NamedTempFil
         part: writer.finish().unwrap(),
         crops: None,
         videos: outcomes,
+        device: None,
         seconds: StageSeconds::default(),
     };
     (part, record)

@@ -194,6 +194,7 @@ fn record() -> CommitRecord {
         },
         crops: None,
         videos: vec![outcome],
+        device: None,
         seconds: StageSeconds::default(),
     }
 }

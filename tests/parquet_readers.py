@@ -191,7 +191,7 @@ def check_videos(case):
 
     path, wanted = case["videos"], case["wanted"]
     names = ["video", "status", "frames", "rows", "faces", "seconds", "error", "error_class", "error_frame", "attempt",
-             "shard", "bytes", "duration_us", "decode_fallback"]
+             "shard", "bytes", "duration_us", "decode_fallback", "device", "not_finite"]
     assert pq.read_table(path).to_pylist() == wanted
     assert pl.read_parquet(path).to_dicts() == wanted
     rows = duckdb.execute("select * from read_parquet(?)", [path]).fetchall()

@@ -4,7 +4,8 @@ mod media;
 
 use affectmill::dataset::schema::LabelSchema;
 use affectmill::dataset::{
-    ErrorClass, ModelRecord, PartInfo, PlannedVideo, SourceKind, Trouble, VideoOutcome, VideoStatus,
+    DeviceClass, ErrorClass, ModelRecord, PartInfo, PlannedVideo, ShardDevice, SourceKind, Trouble,
+    VideoOutcome, VideoStatus,
 };
 use affectmill::domain::{Face, Fingerprint, FrameIndex, Micros, ModelKind, Rect, ShardId, VideoKey};
 use affectmill::spec::Values;
@@ -299,7 +300,8 @@ fn the_table_of_videos_reads_as_well() {
             ..VideoOutcome::new(key)
         };
         error.into_iter().for_each(|trouble| outcome.note(trouble));
-        // The last column: of one video a text, of the others null.
+        outcome.not_finite = rows / 3;
+        // Of one video a text, of the others null.
         outcome.decode_fallback = (rows == 9).then(|| FALLBACK.into());
         (planned, outcome)
     };
@@ -329,11 +331,16 @@ fn the_table_of_videos_reads_as_well() {
             0,
         ),
     ];
+    let gpu = ShardDevice {
+        class: DeviceClass::Cuda,
+        name: Some("NVIDIA H100".into()),
+    };
     let rows = videos.each_ref().map(|(planned, outcome)| VideoRow {
         shard: &shard,
         attempt: u32::from(outcome.rows == 0),
         planned,
         outcome,
+        device: (outcome.rows == 9).then_some(&gpu),
     });
     let bytes = write_videos(&rows, &fingerprint()).unwrap();
     let mut backwards = rows.to_vec();
@@ -348,6 +355,7 @@ fn the_table_of_videos_reads_as_well() {
             "video": key, "status": status, "frames": 10, "rows": rows, "faces": rows / 2, "seconds": 1.25,
             "error": error, "shard": "cdcdcdcdcdcdcdcd", "bytes": 5_000_000_000_u64, "duration_us": duration,
             "decode_fallback": (rows == 9).then_some(FALLBACK),
+            "device": (rows == 9).then_some("cuda (NVIDIA H100)"), "not_finite": rows / 3,
         })
     };
     let wanted = [

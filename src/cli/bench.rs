@@ -91,7 +91,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         .into_iter()
         .next()
         .ok_or_else(|| Failure::usage("no video"))?;
-    let earlier = coordinator::Earlier::read(&record.job, &access)
+    let earlier = coordinator::Earlier::read(&record, &access)
         .map_err(failure)?
         .of(&shard);
     let first = found.root.join(shard.videos[0].file());
@@ -100,7 +100,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
             "{first}: bench measures videos on this machine's disks; bring a video or two here"
         )));
     };
-    let device = if Device::cuda_count() > 0 {
+    let device = if coordinator::gpus(&record.job) > 0 {
         Device::cuda(0)
     } else {
         Device::cpu()

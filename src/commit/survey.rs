@@ -98,6 +98,8 @@ pub(super) fn describe(store: &Store, record: CommitRecord) -> Result<CommitReco
     Ok(CommitRecord {
         part: PartInfo { rows, bytes, sha256 },
         videos,
+        // Whoever left it.
+        device: None,
         ..record
     })
 }

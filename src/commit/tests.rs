@@ -14,6 +14,7 @@ fn record(shard: &str) -> CommitRecord {
         },
         crops: None,
         videos: Vec::new(),
+        device: None,
         seconds: StageSeconds::default(),
     }
 }

@@ -1,14 +1,15 @@
 //! Before the first lease: check the models, bind the output to the job, discover, probe and plan what is new.
 
+use super::device::{as_begun, gpus, has_device};
 use super::{Crew, Earlier, RunError, Sink, earlier, gpu_names, probe};
 use crate::commit;
 use crate::dataset::{CommitRecord, JobRecord, ModelRecord, PlannedVideo, RECORD_VERSION, ShardPlan, paths};
 use crate::discover::{self, Discovery, Source};
 use crate::domain::{Crop, Location, NamedOutputs, NetworkKind, ShardId, VideoKey};
-use crate::events::Event;
+use crate::events::{Event, Totals};
 use crate::model::{self, Device, WeightFile};
 use crate::plan;
-use crate::spec::{self, Decode, FaceMode, Job, ModelSpec};
+use crate::spec::{self, Decode, DeviceChoice, FaceMode, Job, ModelSpec};
 use crate::stages::decode;
 use crate::store::{Access, Put, Scratch, Store, kept_copy};
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +35,8 @@ pub struct Prepared {
     pub shards: Vec<ShardPlan>,
     /// Shards whose commit record exists.
     pub committed: BTreeSet<ShardId>,
+    /// Totals over all plans, and what commits cover.
+    pub totals: Totals,
     /// Bytes of scratch space that each worker may fill with videos from S3.
     pub fetch_bytes: u64,
     /// Where the faces are that the job takes over.
@@ -53,14 +56,15 @@ impl Prepared {
         let ids = shards.iter().map(|shard| &shard.id);
         let committed = ids.filter(|id| commits.contains_key(id)).cloned().collect();
         let mut prepared = Self {
-            earlier: Earlier::read(&record.job, access)?,
+            gpus: gpus(&record.job),
+            earlier: Earlier::read(&record, access)?,
+            totals: Totals::of(&shards, commits),
             fetch_bytes: record.job.run.fetch_bytes,
             record,
             store,
             input_root: discovery.root,
             shards,
             committed,
-            gpus: Device::cuda_count(),
         };
         if matches!(prepared.input_root, Location::S3 { .. }) {
             prepared.fetch_bytes = prepared.share_of(&access.scratch()?)?;
@@ -96,7 +100,7 @@ impl Prepared {
     /// The workers of this machine.
     pub(super) fn crew(&self) -> Crew<'_> {
         let workers = self.worker_count();
-        let devices = Device::in_turn(workers);
+        let devices = Device::in_turn(workers, self.gpus);
         Crew {
             record: &self.record,
             input_root: &self.input_root,
@@ -188,7 +192,7 @@ pub fn resolve(mut job: Job, access: &Access) -> Result<JobRecord, RunError> {
     };
     // Whoever knows better, as what an output was begun with, has settled it before.
     if job.input.decode == Decode::Auto {
-        let here = Device::cuda_count() > 0 && decode::nvdec_available().is_ok();
+        let here = gpus(&job) > 0 && decode::nvdec_available().is_ok();
         job.input.decode = if here { Decode::Nvdec } else { Decode::Cpu };
     }
     let backend = decode::backend(job.input.decode == Decode::Nvdec);
@@ -230,6 +234,23 @@ pub async fn prepare(job: Job, sink: Sink<'_>) -> Result<Prepared, RunError> {
         access,
     } = open(job, sink)?;
     let mut shards = plan::read_all(&store)?;
+    let listed: BTreeSet<String> = store
+        .list(paths::COMMITS)?
+        .into_iter()
+        .map(|entry| entry.key)
+        .collect();
+    let covered = plan::covered(&shards);
+    let open = shards
+        .iter()
+        .any(|shard| !listed.contains(&paths::commit(&shard.id)));
+    if open
+        || discovery
+            .sources
+            .iter()
+            .any(|source| !covered.contains(&source.key))
+    {
+        as_begun(&store, &record.job)?;
+    }
     let fresh = probe_fresh(&record.job, &discovery, &shards, sink).await?;
     if !fresh.is_empty() {
         shards = plan::append(&store, &fresh, record.job.output.shard_frames)?;
@@ -253,6 +274,7 @@ pub(super) fn open(job: Job, sink: Sink<'_>) -> Result<Opened, RunError> {
     let record = resolve(begun_with(job, &access)?, &access)?;
     // Past one machine it is for the workers' hosts to have it.
     if record.job.servers().is_none() {
+        has_device(&record.job)?;
         has_nvdec(&record.job)?;
     }
     let discovery = discover::discover(&record.job.input, &access)?;
@@ -290,7 +312,10 @@ pub(super) fn has_nvdec(job: &Job) -> Result<(), RunError> {
     if job.input.decode != Decode::Nvdec {
         return Ok(());
     }
-    if Device::cuda_count() == 0 {
+    if job.run.device == DeviceChoice::Cpu {
+        return Err(RunError::NoNvdec("[run] device is \"cpu\"".into()));
+    }
+    if gpus(job) == 0 {
         return Err(RunError::NoNvdec("libtorch sees no GPU".into()));
     }
     decode::nvdec_available().map_err(RunError::NoNvdec)
@@ -341,7 +366,10 @@ pub fn unprobed(source: &Source) -> PlannedVideo {
 
 /// Binds the output to the job: the first run writes `job.json`, later ones must have the same fingerprint.
 fn bind(store: &Store, record: &JobRecord) -> Result<(), RunError> {
-    let text = serde_json::to_vec_pretty(record).map_err(|error| RunError::Record {
+    let mut kept = record.clone();
+    // Said for one run.
+    kept.job.run.allow_device_change = false;
+    let text = serde_json::to_vec_pretty(&kept).map_err(|error| RunError::Record {
         path: store.path(paths::JOB).to_string(),
         cause: error.to_string(),
     })?;

@@ -4,6 +4,7 @@
 //! counts of a video is what became of it in its latest attempt. So a retry may be killed at any moment like a run, and
 //! `affectmill run` goes on with it. A video that has rows is never planned again: they would be there twice.
 
+use super::device::as_begun;
 use super::prepare::{Opened, Prepared, find, open, unprobed};
 use super::{RunError, Sink, probe};
 use crate::commit;
@@ -79,6 +80,9 @@ pub async fn prepare_retry(job: Job, wanted: &Wanted, sink: Sink<'_>) -> Result<
              new name or the job a new output"
         );
         sink(&Event::Warning { message });
+    }
+    if !again.is_empty() || shards.iter().any(|shard| !commits.contains_key(&shard.id)) {
+        as_begun(&store, &record.job)?;
     }
     sink(&Event::Retrying {
         videos: again.len(),

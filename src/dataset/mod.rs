@@ -1,6 +1,7 @@
 //! The shape of a label set: where its files lie, their columns, their records. No I/O.
 
 mod calibration;
+mod device;
 pub mod paths;
 mod records;
 pub mod schema;
@@ -8,6 +9,7 @@ mod schemas;
 mod spans;
 
 pub use calibration::{CALIBRATION_VERSION, CalibrationRecord, TunedOn, TunedTemperature, TunedThreshold};
+pub use device::{DeviceClass, DeviceRecord, ShardDevice};
 pub use records::{
     CommitRecord, ErrorClass, JobRecord, Manifest, ManifestPart, PartInfo, Plan, PlannedVideo, Quarantined,
     RECORD_VERSION, ShardPlan, SourceKind, StageSeconds, Trouble, VideoOutcome, VideoStatus,

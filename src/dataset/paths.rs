@@ -11,6 +11,8 @@ pub const SUCCESS: &str = "_SUCCESS";
 pub const VIDEOS: &str = "videos.parquet";
 /// The resolved job and its fingerprint.
 pub const JOB: &str = "_affectmill/job.json";
+/// What the first shard was labelled on.
+pub const DEVICE: &str = "_affectmill/device.json";
 /// Every part with rows and checksum.
 pub const MANIFEST: &str = "_affectmill/manifest.json";
 /// Folder of plans.

@@ -1,5 +1,6 @@
 //! The JSON records under `_affectmill/`. Each carries `version`; a reader refuses a version it does not know.
 
+use super::ShardDevice;
 use crate::domain::{Fingerprint, FrameIndex, Location, ShardId, VideoKey};
 use crate::spec::{Job, ModelRecord, ModelSpec};
 use schemars::JsonSchema;
@@ -77,6 +78,10 @@ pub struct ShardPlan {
     pub videos: Vec<PlannedVideo>,
 }
 
+fn is_none(number: &u64) -> bool {
+    *number == 0
+}
+
 fn is_first(attempt: &u32) -> bool {
     *attempt == 0
 }
@@ -86,6 +91,12 @@ impl ShardPlan {
     pub fn longest_first(&self, other: &Self) -> Ordering {
         let (a, b) = (self, other);
         b.frames().cmp(&a.frames()).then_with(|| a.id.cmp(&b.id))
+    }
+
+    /// Its videos of unknown length.
+    pub fn unknown(&self) -> usize {
+        let unknown = self.videos.iter().filter(|video| video.has_unknown_length());
+        unknown.count()
     }
 
     /// Estimated frames of the shard.
@@ -119,6 +130,11 @@ pub struct PlannedVideo {
 }
 
 impl PlannedVideo {
+    /// Whether its header was read and does not tell how long it is, as of live recordings.
+    pub fn has_unknown_length(&self) -> bool {
+        self.frames == 0 && self.unreadable.is_none()
+    }
+
     /// What must be opened to read it, relative to the input root.
     pub fn file(&self) -> &str {
         self.archive.as_deref().unwrap_or(self.key.as_str())
@@ -153,6 +169,9 @@ pub struct CommitRecord {
     pub crops: Option<PartInfo>,
     /// What became of each video, in key order.
     pub videos: Vec<VideoOutcome>,
+    /// What it was labelled on; absent where an older affectmill wrote it, or the part was another attempt's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<ShardDevice>,
     /// Where the time went.
     pub seconds: StageSeconds,
 }
@@ -182,6 +201,9 @@ pub struct VideoOutcome {
     pub rows: u64,
     /// Rows that carry a face.
     pub faces: u64,
+    /// Of these, rows with status `not_finite`: a model gave NaN or an infinity for the face.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub not_finite: u64,
     /// Seconds of worker time spent decoding it.
     pub seconds: f64,
     /// What was wrong: the first damage, or why it failed. Null for `ok`.
@@ -209,6 +231,7 @@ impl VideoOutcome {
             frames: 0,
             rows: 0,
             faces: 0,
+            not_finite: 0,
             seconds: 0.0,
             error: None,
             error_class: None,
@@ -264,17 +287,20 @@ pub enum ErrorClass {
     Io,
     /// It is not the file any more that was planned.
     Changed,
+    /// A model gave NaN or an infinity for faces of it. The same file gives the same again.
+    NotFinite,
 }
 
 impl ErrorClass {
     /// Every class.
-    pub const ALL: [ErrorClass; 6] = [
+    pub const ALL: [ErrorClass; 7] = [
         ErrorClass::Corrupt,
         ErrorClass::Unsupported,
         ErrorClass::Timeout,
         ErrorClass::Crash,
         ErrorClass::Io,
         ErrorClass::Changed,
+        ErrorClass::NotFinite,
     ];
 
     /// The text in `videos.parquet` and on the command line.
@@ -286,6 +312,7 @@ impl ErrorClass {
             ErrorClass::Crash => "crash",
             ErrorClass::Io => "io",
             ErrorClass::Changed => "changed",
+            ErrorClass::NotFinite => "not_finite",
         }
     }
 }
@@ -296,7 +323,7 @@ impl ErrorClass {
 pub enum VideoStatus {
     /// Every frame has its row.
     Ok,
-    /// Damaged: the good frames have their rows.
+    /// Damaged, or without numbers for some of its faces: the good frames have their rows.
     Partial,
     /// No row.
     Failed,

@@ -111,7 +111,9 @@ impl LabelSchema {
 /// The columns of `videos.parquet`: one row per video, sorted by `video`. `seconds` is worker time spent on it; `shard`
 /// names its part `labels/part-<shard>.parquet`; `duration_us` is null when unknown; `error`, `error_class`
 /// ([`ErrorClass`](super::ErrorClass)) and `error_frame` when there is none; `attempt` counts `affectmill retry`s;
-/// `decode_fallback` says why a video was decoded on the CPU though the job decodes on GPUs, and is null otherwise.
+/// `decode_fallback` says why a video was decoded on the CPU though the job decodes on GPUs, and is null otherwise; `device`
+/// says what it was labelled on ([`ShardDevice`](super::ShardDevice)), and is null where that is not known; `not_finite` counts
+/// the faces for which a model gave NaN or an infinity.
 pub fn videos_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("video", DataType::Utf8, false),
@@ -128,6 +130,8 @@ pub fn videos_schema() -> SchemaRef {
         Field::new("bytes", DataType::Int64, false),
         Field::new("duration_us", DataType::Int64, true),
         Field::new("decode_fallback", DataType::Utf8, true),
+        Field::new("device", dictionary(), true),
+        Field::new("not_finite", DataType::Int64, false),
     ]))
 }
 

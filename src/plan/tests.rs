@@ -196,6 +196,7 @@ fn record(shard: &ShardPlan, rows: &[u64]) -> CommitRecord {
         },
         crops: None,
         videos: shard.videos.iter().zip(rows).map(outcome).collect(),
+        device: None,
         seconds: Default::default(),
     }
 }

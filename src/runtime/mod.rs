@@ -1,11 +1,13 @@
-//! Small services that every room may need: files that appear whole or not at all, checksums, and this very program.
+//! Small services that every room may need: files that appear whole or not at all, checksums, processes.
 //!
 //! Knows nothing of videos, jobs or label sets.
 
 mod atomic;
+mod process;
 mod program;
 mod sha256;
 
 pub use atomic::{AtomicFile, WriteError, write_atomic};
+pub use process::ProcessIdentity;
 pub use program::{name_this_process, this_program};
 pub use sha256::{Sha256File, sha256_file, sha256_hex};

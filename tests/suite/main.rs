@@ -26,6 +26,7 @@ mod s3;
 mod scripts;
 mod signals;
 mod spans;
+mod state;
 mod strikes;
 mod train;
 mod watch;

@@ -135,3 +135,138 @@ fn a_program_that_is_replaced_in_mid_run_goes_on_as_it_began() {
     assert_eq!(rows(&project.output("out")).len(), 36);
     assert_eq!(name.trim(), "affectmill", "as `top` shows it");
 }
+
+/// As a machine without a GPU has it, wherever the test runs.
+fn on_the_cpu(mut command: Command) -> std::process::Output {
+    command
+        .env("CUDA_VISIBLE_DEVICES", "")
+        .output()
+        .expect("affectmill starts")
+}
+
+/// What a run with a GPU leaves behind of its first shard.
+const CUDA: &str = r#"{"version": 1, "device": {"class": "cuda", "name": "NVIDIA H100"}}"#;
+
+#[test]
+fn an_output_goes_on_on_the_class_of_device_that_it_was_begun_on() {
+    let project = Project::new().synthetic(2, 10);
+    let out = project.output("out");
+    let done = on_the_cpu(project.command("out", &["run.workers=1", "run.threads=3"]));
+    assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+    assert!(
+        stderr(&done).contains("with 1 worker: cpu, 3 threads"),
+        "{}",
+        stderr(&done)
+    );
+    let record = out.join("_affectmill/device.json");
+    let json =
+        |path: &Path| -> serde_json::Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
+    let cpu = serde_json::json!({"class": "cpu"});
+    assert_eq!(json(&record)["device"], cpu);
+    let commits = || -> Vec<_> {
+        let folder = fs::read_dir(out.join("_affectmill/commits")).unwrap();
+        folder
+            .map(|commit| json(&commit.unwrap().path())["device"].clone())
+            .collect()
+    };
+    assert_eq!(commits(), [cpu.clone()]);
+
+    // Begun on a GPU that is gone: nothing is planned, and with nothing to do nothing is refused.
+    fs::write(&record, CUDA).unwrap();
+    let done = on_the_cpu(project.command("out", &[]));
+    assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+    synthetic(&project.videos().join("new.mp4"), 10, 5);
+    fs::write(project.videos().join("bad.mp4"), "no video").unwrap();
+    let plans = || tree(&out.join("_affectmill/plans"));
+    let before = plans();
+    let refused = on_the_cpu(project.command("out", &[]));
+    let err = stderr(&refused);
+    assert_eq!(refused.status.code(), Some(2), "{err}");
+    let said = [
+        "was begun on cuda (NVIDIA H100)",
+        "would go on on cpu",
+        "--allow-device-change",
+        "affectmill doctor",
+    ];
+    assert!(said.iter().all(|words| err.contains(words)), "{err}");
+    assert!(
+        plans() == before && out.join("_SUCCESS").exists(),
+        "nothing was begun"
+    );
+
+    let mut allowed = project.command("out", &[]);
+    allowed.arg("--allow-device-change");
+    let done = on_the_cpu(allowed);
+    assert_eq!(done.status.code(), Some(3), "{}", stderr(&done));
+    assert_eq!(
+        (commits(), json(&record)),
+        (vec![cpu.clone(); 2], serde_json::from_str(CUDA).unwrap())
+    );
+    let job = json(&out.join("_affectmill/job.json"));
+    assert_eq!(
+        job["job"]["run"]["allow_device_change"], false,
+        "said for one run"
+    );
+    synthetic(&project.videos().join("bad.mp4"), 10, 6);
+    let refused = on_the_cpu(project.retry_command("out", &[]));
+    assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+    let done = on_the_cpu(project.retry_command("out", &["--allow-device-change"]));
+    assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+
+    // An older affectmill has left no record: from now on there is one.
+    fs::remove_file(&record).unwrap();
+    synthetic(&project.videos().join("more.mp4"), 10, 7);
+    assert_eq!(on_the_cpu(project.command("out", &[])).status.code(), Some(0));
+    assert_eq!(json(&record)["device"], cpu);
+
+    // What is said of a set that was labelled on two.
+    let folder = fs::read_dir(out.join("_affectmill/commits")).unwrap();
+    let commit = folder.map(|commit| commit.unwrap().path()).next().unwrap();
+    let mut changed = json(&commit);
+    changed["device"] = serde_json::from_str::<serde_json::Value>(CUDA).unwrap()["device"].clone();
+    fs::write(&commit, changed.to_string()).unwrap();
+    let line = "labelled on more than one kind of device: 3 shards on cpu, 1 shard on cuda (NVIDIA H100)";
+    let done = on_the_cpu(project.command("out", &[]));
+    assert!(stderr(&done).contains(line), "{}", stderr(&done));
+    let status = succeed(affectmill().arg("status").arg(&out));
+    assert!(status.contains(line), "{status}");
+}
+
+#[test]
+fn whoever_commits_first_fixes_the_class_of_device() {
+    let project = Project::new().synthetic(1, 10);
+    let mut run = project.start("out", &["run.workers=1"]);
+    let pid = run.until("worker_started")["pid"].as_u64().unwrap() as u32;
+    run.until("leased");
+    signal(pid, "STOP");
+    fs::write(project.output("out").join("_affectmill/device.json"), CUDA).unwrap();
+    signal(pid, "CONT");
+    while run.event().is_some() {}
+    let done = run.child.wait_with_output().unwrap();
+    assert_eq!(done.status.code(), Some(4), "{}", stderr(&done));
+    assert!(
+        stderr(&done).contains("was begun on cuda (NVIDIA H100)"),
+        "{}",
+        stderr(&done)
+    );
+    assert!(
+        !project.output("out").join("labels").exists(),
+        "nothing of another device is there"
+    );
+}
+
+#[test]
+fn a_job_that_wants_a_gpu_is_refused_without_one() {
+    let project = Project::new().synthetic(1, 5);
+    let refused = on_the_cpu(project.command("out", &["run.device=cuda"]));
+    assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+    assert!(
+        stderr(&refused).contains("[run] device = \"cuda\" cannot be had here"),
+        "{}",
+        stderr(&refused)
+    );
+    assert!(!project.output("out").exists());
+    let refused = on_the_cpu(project.command("out", &["run.device=cpu", "input.decode=nvdec"]));
+    assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+    project.run("out", &["run.device=cpu"], 0);
+}

@@ -241,7 +241,7 @@ fn a_partial_video_keeps_its_rows_and_bad_requests_are_refused() {
     refused(
         "out",
         &["--class", "sad"],
-        "corrupt, unsupported, timeout, crash, io, changed",
+        "corrupt, unsupported, timeout, crash, io, changed, not_finite",
     );
     refused(
         "out",
