@@ -199,7 +199,7 @@ def check_videos(case):
     assert pl.read_parquet(path).columns == names
     int64, text = pl.Int64, pl.String
     types = [text, pl.Categorical, int64, int64, int64, pl.Float64, text, pl.Categorical, int64, pl.Int32, text, int64,
-             int64, text]
+             int64, text, pl.Categorical, int64]
     assert pl.read_parquet(path).dtypes == types
     assert pq.read_metadata(path).metadata[b"affectmill.fingerprint"].decode() == case["fingerprint"]
 

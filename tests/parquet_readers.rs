@@ -99,7 +99,19 @@ impl Numbers {
                 })
                 .collect()
         };
-        models.iter().map(|&(_, kind)| of(kind)).collect()
+        let mut outputs: Vec<Vec<f32>> = models.iter().map(|&(_, kind)| of(kind)).collect();
+        // Now and then a model gives a number that is none, another one each time.
+        let broken = match frame % 50 {
+            10 => Some(f32::NAN),
+            11 => Some(f32::INFINITY),
+            12 => Some(f32::NEG_INFINITY),
+            _ => None,
+        };
+        let model = frame as usize / 50 % outputs.len();
+        if let (Some(broken), Some(output)) = (broken, outputs[model].last_mut()) {
+            *output = broken;
+        }
+        outputs
     }
 }
 
@@ -184,7 +196,17 @@ fn describe(part: &Path, models: &[(&str, ModelKind)], values: &str, rows: &[Pus
                         "index": face.index, "track": face.track, "box": [rect.x, rect.y, rect.w, rect.h],
                         "score": face.score, "landmarks": face.landmarks,
                     });
-                    ("ok", told, json!(outputs))
+                    let finite = |model: &Vec<f32>| model.iter().all(|output| output.is_finite());
+                    let status = if outputs.iter().all(finite) {
+                        "ok"
+                    } else {
+                        "not_finite"
+                    };
+                    let said: Vec<_> = outputs
+                        .iter()
+                        .map(|model| finite(model).then_some(model))
+                        .collect();
+                    (status, told, json!(said))
                 }
                 Told::NoFace => ("no_face", Value::Null, Value::Null),
                 Told::DecodeError => ("decode_error", Value::Null, Value::Null),

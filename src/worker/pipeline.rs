@@ -19,6 +19,7 @@ mod earlier;
 mod fetching;
 mod input;
 mod labelling;
+mod soundness;
 mod spans;
 mod weights;
 
@@ -36,6 +37,7 @@ use crate::store::{Access, Store, StoreError};
 use decoding::decode_shard;
 use input::Input;
 use labelling::{Labelling, Writers};
+use soundness::Soundness;
 pub use spans::Spans;
 use spans::{CropStyle, Goal, Keeper, Mark};
 use std::collections::BTreeMap;
@@ -89,6 +91,19 @@ pub enum PipelineError {
         /// As it is here.
         is: String,
     },
+    /// A model gives no numbers for most faces.
+    #[error(
+        "model `{model}` gave NaN or an infinity for {broken} of {faces} faces; check its weights, and with half precision try a \
+         wider one, which makes another dataset"
+    )]
+    NotFinite {
+        /// Its name.
+        model: String,
+        /// Faces without numbers.
+        broken: u64,
+        /// Faces it has seen.
+        faces: u64,
+    },
     /// A video could not be read to its end, though another attempt may: what was labelled of the shard does not count.
     #[error("{}", trouble.error)]
     BrokeOff {
@@ -133,6 +148,7 @@ pub struct Pipeline {
     /// Where faces are detected.
     finder: Option<Finder>,
     schema: LabelSchema,
+    soundness: Soundness,
     source: Source,
 }
 
@@ -237,6 +253,7 @@ impl Pipeline {
             finder,
             engine,
             told_halved: false,
+            soundness: Soundness::new(record.models.iter().map(|model| model.name.as_str())),
             schema: LabelSchema::new(&record.models, job.output.values, &record.fingerprint),
             source: Source {
                 input: Input::open(&assignment.input_root, access, assignment.fetch_bytes)?,
@@ -331,6 +348,7 @@ impl Pipeline {
                 lease,
                 reports,
                 recycle,
+                &mut self.soundness,
                 Writers {
                     rows: writer,
                     crops,
@@ -383,8 +401,8 @@ impl Pipeline {
         seconds.decode_blocked = decoded.blocked.as_secs_f64();
         seconds.total = began.elapsed().as_secs_f64();
         let mut videos = decoded.outcomes;
-        for (outcome, (rows, faces)) in videos.iter_mut().zip(tally.rows) {
-            (outcome.rows, outcome.faces) = (rows, faces);
+        for (outcome, counts) in videos.iter_mut().zip(tally.videos) {
+            counts.enter(outcome);
         }
         Ok(Labelled {
             part,

@@ -16,6 +16,7 @@ mod kills;
 mod limits;
 #[path = "../nats/mod.rs"]
 mod nats;
+mod numbers;
 mod readme;
 mod record;
 mod render;

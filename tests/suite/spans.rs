@@ -40,7 +40,7 @@ fn records(output: &Path) -> BTreeSet<String> {
 
 /// Runs a command to its end, and kills its worker a moment after it has kept a span, at most `most` times. Returns the events of
 /// going on.
-fn storm(command: Command, output: &Path, most: usize) -> Vec<Value> {
+pub fn storm(command: Command, output: &Path, most: usize) -> Vec<Value> {
     let mut run = Running::start(command);
     let pid = AtomicU32::new(0);
     let ended = AtomicBool::new(false);

@@ -178,9 +178,10 @@ impl Serialize for Sample<'_> {
         let (mut floats, mut classes) = (self.numbers.floats.iter(), self.numbers.classes.iter());
         for field in self.schema.of_models() {
             if *field.data_type() == DataType::Float32 {
-                map.serialize_entry(field.name(), &floats.next())?;
+                map.serialize_entry(field.name(), &floats.next().copied().flatten())?;
             } else {
-                let class = classes.next().map(|&class| EXPRESSIONS[class as usize]);
+                let class = classes.next().copied().flatten();
+                let class = class.map(|class| EXPRESSIONS[class as usize]);
                 map.serialize_entry(field.name(), &class)?;
             }
         }
