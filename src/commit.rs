@@ -5,14 +5,17 @@
 //! a crash between them, a second delivery or a zombie worker can do no harm: the next attempt adopts what is there after
 //! reading it.
 //!
-//! Never overwrites or deletes a part or a record, and never records a part it has not verified.
+//! Never records a part it has not verified. Never overwrites or deletes a part or a record, but for a shard that is retired
+//! ([`retire`]): its files then hold nothing, and stay in the way of whoever would commit it again.
 
 mod crops;
 mod device;
+mod retired;
 mod spans;
 mod survey;
 
 pub use device::{check_device, hold_device};
+pub use retired::{empty, retire};
 pub use spans::{forget_all_spans, forget_spans, open_span, put_span, read_spans, spans_kept};
 
 use crate::dataset::{CommitRecord, DeviceClass, PartInfo, RECORD_VERSION, ShardDevice, paths};
@@ -262,7 +265,11 @@ fn adopt(store: &Store, standing: CommitRecord, ours: &Fingerprint) -> Result<Co
     Ok(Committed::Adopted(standing))
 }
 
-fn read(store: &Store, shard: &ShardId) -> Result<Option<CommitRecord>, CommitError> {
+/// The record of a shard, if it is committed.
+///
+/// # Errors
+/// The store failed; the record is damaged or of another version.
+pub fn read(store: &Store, shard: &ShardId) -> Result<Option<CommitRecord>, CommitError> {
     let key = paths::commit(shard);
     let bytes = store.get(&key)?;
     bytes.map(|bytes| decode(store, &key, &bytes)).transpose()

@@ -88,6 +88,7 @@ fn attempt(store: &Store, seed: u8, videos: Videos, value: f32) -> (NamedTempFil
         crops: None,
         videos: outcomes,
         device: None,
+        retired: None,
         seconds: StageSeconds::default(),
     };
     (part, record)

@@ -195,6 +195,7 @@ fn record() -> CommitRecord {
         crops: None,
         videos: vec![outcome],
         device: None,
+        retired: None,
         seconds: StageSeconds::default(),
     }
 }

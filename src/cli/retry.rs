@@ -9,11 +9,12 @@ use crate::spec;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// Label again the videos that failed or were quarantined, and no other; rows are never doubled.
+/// Label again the videos that failed or were quarantined, and those that are partial and whose file has changed since; rows are
+/// never doubled.
 ///
 /// `videos.parquet`, `affectmill status` and the end of a run tell each video's class of error. A file that changed or was
-/// mended since is taken as it is now. Videos that are `partial` have rows and stay as they are. What an earlier run left
-/// undone is done as well; a retry that was stopped or killed goes on with `affectmill run` or `affectmill retry`.
+/// mended since is taken as it is now; the rows that a partial video had go first. What an earlier run left undone is done as
+/// well; a retry that was stopped or killed goes on with `affectmill run` or `affectmill retry`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The output: a folder, or s3://bucket/prefix, reached as the environment says; the retry itself goes by the recorded job.

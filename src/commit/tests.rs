@@ -15,6 +15,7 @@ fn record(shard: &str) -> CommitRecord {
         crops: None,
         videos: Vec::new(),
         device: None,
+        retired: None,
         seconds: StageSeconds::default(),
     }
 }

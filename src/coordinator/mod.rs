@@ -9,6 +9,7 @@ mod earlier;
 mod finish;
 mod join;
 mod labelled;
+mod moving;
 mod oom;
 mod outlook;
 mod oversee;

@@ -1,7 +1,7 @@
 //! Before the first lease: check the models, bind the output to the job, discover, probe and plan what is new.
 
 use super::device::{as_begun, gpus, has_device};
-use super::{Crew, Earlier, RunError, Sink, earlier, gpu_names, probe};
+use super::{Crew, Earlier, RunError, Sink, earlier, gpu_names, moving, probe};
 use crate::commit;
 use crate::dataset::{CommitRecord, JobRecord, ModelRecord, PlannedVideo, RECORD_VERSION, ShardPlan, paths};
 use crate::discover::{self, Discovery, Source};
@@ -255,6 +255,7 @@ pub async fn prepare(job: Job, sink: Sink<'_>) -> Result<Prepared, RunError> {
     if !fresh.is_empty() {
         shards = plan::append(&store, &fresh, record.job.output.shard_frames)?;
     }
+    moving::settle(&store, &record, &shards)?;
     let commits = commit::read_all(&store)?;
     warn_changed(&discovery, &shards, sink);
     Prepared::new(record, store, discovery, shards, &commits, &access)
@@ -409,6 +410,11 @@ pub(super) fn find<'a>(discovery: &'a Discovery, key: &VideoKey) -> Option<&'a S
     at.ok().map(|at| &discovery.sources[at])
 }
 
+/// Whether a video lies in the input as it was planned.
+pub(super) fn is_as_planned(source: &Source, video: &PlannedVideo) -> bool {
+    (source.bytes, &source.etag) == (video.bytes, &video.etag)
+}
+
 fn warn_skipped(discovery: &Discovery, sink: Sink<'_>) {
     for skipped in &discovery.skipped {
         sink(&Event::Warning {
@@ -423,9 +429,7 @@ fn warn_changed(discovery: &Discovery, shards: &[ShardPlan], sink: Sink<'_>) {
     for plan::Latest { planned: video, .. } in plan::latest(shards) {
         let what = match find(discovery, &video.key) {
             None => "is gone from the input",
-            Some(source) if source.bytes != video.bytes || source.etag != video.etag => {
-                "changed in the input"
-            }
+            Some(source) if !is_as_planned(source, video) => "changed in the input",
             Some(_) => continue,
         };
         let message = format!(

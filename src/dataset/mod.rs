@@ -12,7 +12,7 @@ pub use calibration::{CALIBRATION_VERSION, CalibrationRecord, TunedOn, TunedTemp
 pub use device::{DeviceClass, DeviceRecord, ShardDevice};
 pub use records::{
     CommitRecord, ErrorClass, JobRecord, Manifest, ManifestPart, PartInfo, Plan, PlannedVideo, Quarantined,
-    RECORD_VERSION, ShardPlan, SourceKind, StageSeconds, Trouble, VideoOutcome, VideoStatus,
+    RECORD_VERSION, Retired, ShardPlan, SourceKind, StageSeconds, Trouble, VideoOutcome, VideoStatus,
 };
 pub use schema::{LabelSchema, landmark_item, videos_schema};
 pub use schemas::{schema_text, schemas};

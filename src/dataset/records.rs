@@ -70,10 +70,16 @@ pub struct ShardPlan {
     /// Hash of the shard's content.
     #[schemars(with = "String", extend("pattern" = "^[0-9a-f]{16}$"))]
     pub id: ShardId,
-    /// How often its videos were planned before: 0 at first, one more for each `affectmill retry`. What counts of a video is
-    /// what became of it in its latest attempt; earlier ones left no row.
+    /// How often its videos were planned before: 0 at first, one more for each `affectmill retry`, or where their rows were moved
+    /// out of a shard of which another video was tried again. What counts of a video is what became of it in its latest attempt;
+    /// earlier ones left no row, or their shard is retired.
     #[serde(default, skip_serializing_if = "is_first")]
     pub attempt: u32,
+    /// The shard that is retired for this one: the rows of these videos are moved out of it, as they are, because others of its
+    /// videos are labelled again. Perhaps of no video.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("pattern" = "^[0-9a-f]{16}$"))]
+    pub copy_of: Option<ShardId>,
     /// The videos, sorted by key.
     pub videos: Vec<PlannedVideo>,
 }
@@ -172,8 +178,19 @@ pub struct CommitRecord {
     /// What it was labelled on; absent where an older affectmill wrote it, or the part was another attempt's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<ShardDevice>,
+    /// Its videos were planned again, and nothing of it counts: its part has no rows any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired: Option<Retired>,
     /// Where the time went.
     pub seconds: StageSeconds,
+}
+
+/// What a retired shard held, for its copy to be made of.
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
+pub struct Retired {
+    /// Its record; absent where it was lost before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Box<CommitRecord>>,
 }
 
 /// Size and checksum of a Parquet part, or of the crops beside it.

@@ -11,6 +11,7 @@ mod columns;
 mod crops;
 mod earlier;
 mod encoding;
+mod moved;
 mod numbers;
 mod spans;
 mod videos;
@@ -29,6 +30,7 @@ use std::path::{Path, PathBuf};
 
 pub use crops::CropWriter;
 pub use earlier::{EarlierFaces, EarlierFrame};
+pub use moved::{move_crops, move_rows, no_crops, no_rows};
 pub use spans::{replay, span_schema};
 pub use videos::{VideoRow, write_videos};
 

@@ -294,6 +294,7 @@ impl Labeller {
             crops: labelled.crops,
             videos: labelled.videos,
             device: Some(self.made_on.clone()),
+            retired: None,
             seconds: labelled.seconds,
         };
         if !self.held {

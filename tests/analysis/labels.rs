@@ -174,6 +174,7 @@ impl LabelSet {
             crops: cropper.map(|cropper| cropper.finish().expect("whole crops")),
             videos: outcomes,
             device: None,
+            retired: None,
             seconds: StageSeconds::default(),
         };
         commit(&store, Files { part, crops }, record).expect("a commit");

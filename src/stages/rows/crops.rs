@@ -126,14 +126,14 @@ impl CropWriter {
     }
 }
 
-fn append(tar: &mut Builder<HashedFile>, name: SampleName<'_>, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn append(tar: &mut Builder<HashedFile>, name: SampleName<'_>, bytes: &[u8]) -> io::Result<()> {
     let mut header = Header::new_gnu();
     header.set_mode(0o644);
     header.set_size(bytes.len() as u64);
     tar.append_data(&mut header, name.to_string(), bytes)
 }
 
-fn io_error(path: &Path, source: io::Error) -> RowError {
+pub(super) fn io_error(path: &Path, source: io::Error) -> RowError {
     RowError::Io {
         path: path.to_path_buf(),
         source,
