@@ -234,22 +234,8 @@ pub async fn prepare(job: Job, sink: Sink<'_>) -> Result<Prepared, RunError> {
         access,
     } = open(job, sink)?;
     let mut shards = plan::read_all(&store)?;
-    let listed: BTreeSet<String> = store
-        .list(paths::COMMITS)?
-        .into_iter()
-        .map(|entry| entry.key)
-        .collect();
-    let covered = plan::covered(&shards);
-    let open = shards
-        .iter()
-        .any(|shard| !listed.contains(&paths::commit(&shard.id)));
-    if open
-        || discovery
-            .sources
-            .iter()
-            .any(|source| !covered.contains(&source.key))
-    {
-        as_begun(&store, &record.job)?;
+    if has_work(&store, &discovery, &shards)? {
+        begun_here(&store, &record.job)?;
     }
     let fresh = probe_fresh(&record.job, &discovery, &shards, sink).await?;
     if !fresh.is_empty() {
@@ -259,6 +245,25 @@ pub async fn prepare(job: Job, sink: Sink<'_>) -> Result<Prepared, RunError> {
     let commits = commit::read_all(&store)?;
     warn_changed(&discovery, &shards, sink);
     Prepared::new(record, store, discovery, shards, &commits, &access)
+}
+
+/// Whether a run would label anything: new videos, or shards without a commit.
+fn has_work(store: &Store, discovery: &Discovery, shards: &[ShardPlan]) -> Result<bool, RunError> {
+    let listed = store.list(paths::COMMITS)?.into_iter();
+    let listed: BTreeSet<String> = listed.map(|entry| entry.key).collect();
+    let covered = plan::covered(shards);
+    let is_open = |shard: &ShardPlan| !listed.contains(&paths::commit(&shard.id));
+    let is_new = |source: &Source| !covered.contains(&source.key);
+    Ok(shards.iter().any(is_open) || discovery.sources.iter().any(is_new))
+}
+
+/// Refuses to go on in an output that was begun on another class of device, where this machine labels. Past one machine, each
+/// worker's host sees to it.
+pub(super) fn begun_here(store: &Store, job: &Job) -> Result<(), RunError> {
+    match job.servers() {
+        None => as_begun(store, job),
+        Some(_) => Ok(()),
+    }
 }
 
 /// A job whose models, input and output were found to fit.

@@ -5,8 +5,7 @@
 //! `affectmill run` goes on with it. A video that has rows is planned again only together with the retirement of the shard that
 //! holds them ([`super::moving`]): they would be there twice.
 
-use super::device::as_begun;
-use super::prepare::{Opened, Prepared, find, is_as_planned, open, unprobed};
+use super::prepare::{Opened, Prepared, begun_here, find, is_as_planned, open, unprobed};
 use super::{RunError, Sink, moving, probe};
 use crate::commit;
 use crate::dataset::{ErrorClass, PlannedVideo, VideoOutcome, VideoStatus};
@@ -88,7 +87,7 @@ pub async fn prepare_retry(job: Job, wanted: &Wanted, sink: Sink<'_>) -> Result<
         sink(&Event::Warning { message });
     }
     if !again.is_empty() || shards.iter().any(|shard| !commits.contains_key(&shard.id)) {
-        as_begun(&store, &record.job)?;
+        begun_here(&store, &record.job)?;
     }
     sink(&Event::Retrying {
         videos: again.len(),

@@ -43,10 +43,13 @@ impl ProcessIdentity {
     }
 }
 
-/// Field 22 of proc(5)'s `stat`. The name of the program, in parentheses, may hold anything.
+/// Field 22 of proc(5)'s `stat`, of a process that lives: one whose parent has not asked for its end yet does not. The name of the
+/// program, in parentheses, may hold anything.
 fn started(stat: &str) -> Option<u64> {
     let (_, after) = stat.rsplit_once(')')?;
-    after.split_whitespace().nth(19)?.parse().ok()
+    let mut fields = after.split_whitespace();
+    let lives = !matches!(fields.next()?, "Z" | "X");
+    fields.nth(18)?.parse().ok().filter(|_| lives)
 }
 
 #[cfg(test)]
@@ -61,6 +64,17 @@ mod tests {
         assert_eq!(identity.lives(child.id()), Some(true));
         assert_eq!(identity.lives(std::process::id()), Some(false), "another one");
         child.kill().unwrap();
+        let ended = || {
+            fs::read_to_string(format!("/proc/{}/stat", child.id())).is_ok_and(|stat| stat.contains(") Z "))
+        };
+        while !ended() {
+            std::thread::yield_now();
+        }
+        assert_eq!(
+            identity.lives(child.id()),
+            Some(false),
+            "nobody has asked for its end"
+        );
         child.wait().unwrap();
         assert_eq!(identity.lives(child.id()), Some(false));
         for (boot_id, pid_namespace) in [("another", None), (&*identity.boot_id, Some("pid:[1]"))] {
@@ -77,6 +91,7 @@ mod tests {
     fn a_name_with_parentheses_moves_no_field() {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 9 10";
         assert_eq!(started(stat), Some(4711));
+        assert_eq!(started(&stat.replace(") S", ") Z")), None);
         assert_eq!(started("7 (a"), None);
     }
 }
