@@ -6,7 +6,7 @@
 #   AFFECTMILL_QUEUE=nats://head:4222 sbatch jobs/slurm.sh job.toml      # and NATS_CREDS, or NATS_USER and NATS_PASSWORD
 #
 # Preempted, requeued or out of time, a task drains and comes back by itself. Every task ends with the coordinator's exit
-# code: 0, or 3 where some videos failed (Slurm then says FAILED; the run is finished). After 2 mend the job, after 4 its
+# code: 0, or 3 where some videos failed or are partial (Slurm then says FAILED; the run is finished). After 2 mend the job, after 4 its
 # surroundings, and sbatch again: what is labelled stays.
 #
 # While task 0 waits to come back, the others have nothing to do with its own server. Where tasks are preempted often, a

@@ -5,15 +5,20 @@
 //! a crash between them, a second delivery or a zombie worker can do no harm: the next attempt adopts what is there after
 //! reading it.
 //!
-//! Never overwrites or deletes a part or a record, and never records a part it has not verified.
+//! Never records a part it has not verified. Never overwrites or deletes a part or a record, but for a shard that is retired
+//! ([`retire`]): its files then hold nothing, and stay in the way of whoever would commit it again.
 
 mod crops;
+mod device;
+mod retired;
 mod spans;
 mod survey;
 
-pub use spans::{forget_all_spans, forget_spans, open_span, put_span, read_spans, span_rows};
+pub use device::{check_device, hold_device};
+pub use retired::{empty, retire};
+pub use spans::{forget_all_spans, forget_spans, open_span, put_span, read_spans, spans_kept};
 
-use crate::dataset::{CommitRecord, PartInfo, RECORD_VERSION, paths};
+use crate::dataset::{CommitRecord, DeviceClass, PartInfo, RECORD_VERSION, ShardDevice, paths};
 use crate::domain::{Fingerprint, ShardId};
 use crate::store::{Put, Store, StoreError};
 use serde::Deserialize;
@@ -94,6 +99,20 @@ pub enum CommitError {
         path: String,
         /// What is wrong.
         cause: String,
+    },
+    /// The label set was begun on another class of device.
+    #[error(
+        "{output} was begun on {was}, and this run would go on on {is}: rows would differ in their last bits, and the speed by \
+         far; bring that device back (`affectmill doctor` says what there is), or say --allow-device-change, and each shard's \
+         commit record says what it was labelled on"
+    )]
+    OtherDevice {
+        /// The output root.
+        output: String,
+        /// What its first shard was labelled on.
+        was: ShardDevice,
+        /// What there is now.
+        is: DeviceClass,
     },
     /// The shard is done under other settings.
     #[error(
@@ -246,7 +265,11 @@ fn adopt(store: &Store, standing: CommitRecord, ours: &Fingerprint) -> Result<Co
     Ok(Committed::Adopted(standing))
 }
 
-fn read(store: &Store, shard: &ShardId) -> Result<Option<CommitRecord>, CommitError> {
+/// The record of a shard, if it is committed.
+///
+/// # Errors
+/// The store failed; the record is damaged or of another version.
+pub fn read(store: &Store, shard: &ShardId) -> Result<Option<CommitRecord>, CommitError> {
     let key = paths::commit(shard);
     let bytes = store.get(&key)?;
     bytes.map(|bytes| decode(store, &key, &bytes)).transpose()

@@ -4,12 +4,19 @@
 //! versioned by `affectmill` in `run_started`; fields are added, never renamed.
 
 use crate::dataset::{
-    ErrorClass, PassedOver, PlannedVideo, ShardPlan, StageSeconds, Unseen, VideoOutcome, VideoStatus,
+    CommitRecord, ErrorClass, PassedOver, PlannedVideo, ShardPlan, StageSeconds, Unseen, VideoOutcome,
+    VideoStatus,
 };
 use crate::domain::{Fingerprint, FrameIndex, Location, ShardId, VideoKey};
+use crate::runtime::ProcessIdentity;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
+
+/// How often a run says that it goes on, so that its event log tells a run that lives from one that was killed, also to
+/// those who cannot ask its process.
+pub const ALIVE: Duration = Duration::from_secs(10);
 
 /// Something that happened in a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,12 +30,18 @@ pub enum Event {
         pid: u32,
         /// Host it runs on.
         host: String,
+        /// What tells that process from every other one, as far as the system says.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        process: Option<ProcessIdentity>,
         /// Fingerprint of the label set.
         fingerprint: Fingerprint,
         /// Output root.
         output: Location,
         /// Worker processes.
         workers: usize,
+        /// What they compute on, such as `cuda:0 (NVIDIA H100 80GB HBM3)` or `cpu, 8 threads`, each once.
+        #[serde(default)]
+        devices: Vec<String>,
         /// Totals over all plans, and what commits cover already.
         totals: Totals,
         /// What the search of the input passed over, by kind.
@@ -87,6 +100,9 @@ pub enum Event {
         output: Location,
         /// Worker processes of this host.
         workers: usize,
+        /// What they compute on, as in `run_started`.
+        #[serde(default)]
+        devices: Vec<String>,
     },
     /// The shards without a commit are in the queue; workers that join label them.
     Queued {
@@ -115,6 +131,11 @@ pub enum Event {
         /// The last lines it wrote to standard error.
         last_words: Vec<String>,
     },
+    /// A worker process is not needed any more and was told to end.
+    WorkerEnded {
+        /// Worker.
+        worker: usize,
+    },
     /// The loss counts against the video.
     Strike {
         /// The video.
@@ -134,6 +155,9 @@ pub enum Event {
         videos: usize,
         /// Its estimated frames.
         frames: u64,
+        /// Those of its videos whose length is unknown, which `frames` leaves out.
+        #[serde(default)]
+        unknown: usize,
     },
     /// A worker opened a video.
     Opened {
@@ -162,6 +186,8 @@ pub enum Event {
         /// Rows of it labelled so far.
         rows: u64,
     },
+    /// The run goes on. Said every [`ALIVE`], whatever else is said.
+    Alive,
     /// A worker waits for a store: for a video to arrive, or until what failed in passing works again.
     Waiting {
         /// Worker.
@@ -237,6 +263,7 @@ impl Event {
             Self::WorkerStarted { worker, .. }
             | Self::WorkerReady { worker }
             | Self::WorkerLost { worker, .. }
+            | Self::WorkerEnded { worker }
             | Self::Leased { worker, .. }
             | Self::Opened { worker, .. }
             | Self::Progress { worker, .. }
@@ -270,20 +297,23 @@ impl From<NotOk> for Event {
 pub struct Totals {
     /// Videos.
     pub videos: usize,
-    /// Estimated frames.
+    /// Estimated frames; of a video whose length is unknown, as many as were decoded once its shard is committed.
     pub frames: u64,
+    /// Videos of unknown length in shards that are not committed.
+    #[serde(default)]
+    pub unknown: usize,
     /// Shards.
     pub shards: usize,
     /// Shards that are committed.
     pub shards_done: usize,
-    /// Estimated frames of committed shards.
+    /// The frames of committed shards.
     pub frames_done: u64,
 }
 
 impl Totals {
-    /// Totals of every plan's shards, of which `committed` are done. A video that was tried again counts once, in its latest
-    /// attempt.
-    pub fn of(shards: &[ShardPlan], committed: impl Fn(&ShardId) -> bool) -> Self {
+    /// Totals of every plan's shards, with the records of those that are done. A video that was tried again counts once, in its
+    /// latest attempt.
+    pub fn of(shards: &[ShardPlan], commits: &BTreeMap<ShardId, CommitRecord>) -> Self {
         let mut again: BTreeMap<&VideoKey, u32> = BTreeMap::new();
         for shard in shards.iter().filter(|shard| shard.attempt > 0) {
             for video in &shard.videos {
@@ -293,20 +323,25 @@ impl Totals {
         }
         let mut totals = Totals::default();
         for shard in shards {
-            let latest = |video: &&PlannedVideo| again.get(&video.key).copied().unwrap_or(0) == shard.attempt;
-            let (videos, frames) = shard
-                .videos
-                .iter()
-                .filter(latest)
-                .fold((0, 0), |(videos, frames), video| {
-                    (videos + 1, frames + video.frames)
-                });
-            totals.videos += videos;
-            totals.frames += frames;
+            let latest = |video: &PlannedVideo| again.get(&video.key).copied().unwrap_or(0) == shard.attempt;
+            let commit = commits.get(&shard.id);
             totals.shards += 1;
-            if committed(&shard.id) {
-                totals.shards_done += 1;
-                totals.frames_done += frames;
+            totals.shards_done += usize::from(commit.is_some());
+            for (at, video) in shard.videos.iter().enumerate().filter(|(_, video)| latest(video)) {
+                totals.videos += 1;
+                let decoded = commit
+                    .and_then(|commit| commit.videos.get(at))
+                    .map(|video| video.frames);
+                let frames = match (video.has_unknown_length(), decoded) {
+                    (true, None) => {
+                        totals.unknown += 1;
+                        0
+                    }
+                    (true, Some(decoded)) => decoded,
+                    (false, _) => video.frames,
+                };
+                totals.frames += frames;
+                totals.frames_done += if commit.is_some() { frames } else { 0 };
             }
         }
         totals
@@ -320,6 +355,9 @@ pub struct Summary {
     pub rows: u64,
     /// Rows that carry a face.
     pub faces: u64,
+    /// Of these, faces for which a model gave NaN or an infinity.
+    #[serde(default)]
+    pub not_finite: u64,
     /// Frames decoded.
     pub frames: u64,
     /// Videos of each status.
@@ -337,6 +375,9 @@ pub struct Summary {
     /// Videos that were decoded on the CPU though the job decodes on GPUs.
     #[serde(default)]
     pub fell_back: usize,
+    /// Shards by what they were labelled on, as far as that is known.
+    #[serde(default)]
+    pub devices: BTreeMap<String, usize>,
     /// The first videos that did not end `ok`, in key order; all are in `videos.parquet`.
     pub not_ok: Vec<NotOk>,
     /// What the search of the input passed over, by kind.
@@ -348,6 +389,15 @@ pub struct Summary {
     /// One sentence on where the time of this run's shards went; absent when nothing was labelled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bottleneck: Option<String>,
+}
+
+/// Shards by what they were labelled on, as far as that is known.
+pub fn by_device<'a>(commits: impl Iterator<Item = &'a CommitRecord>) -> BTreeMap<String, usize> {
+    let mut devices = BTreeMap::new();
+    for device in commits.filter_map(|commit| commit.device.as_ref()) {
+        *devices.entry(device.to_string()).or_default() += 1;
+    }
+    devices
 }
 
 impl Summary {

@@ -2,7 +2,7 @@
 //!
 //! Flows in: videos with estimated frames, and the keys that earlier plans cover. Flows out: shards of consecutive
 //! videos, stored as immutable plans `_affectmill/plans/00001.json.zst`, `00002…`. [`make`] is pure: the same
-//! videos give the same shards. A video belongs to one shard for good, unless it left no row and is planned again as a
+//! videos give the same shards. A video belongs to one shard for good, unless it is planned again as a
 //! further attempt ([`append_again`]); nothing here opens a video or changes a plan that was written.
 
 mod latest;
@@ -98,7 +98,7 @@ fn cut(mut videos: Vec<PlannedVideo>, target_frames: u64, attempt: u32) -> Vec<S
             || shard.len() == MAX_VIDEOS
             || unknown + is_unknown > MAX_UNKNOWN;
         if full && !shard.is_empty() {
-            shards.push(close(std::mem::take(&mut shard), attempt));
+            shards.push(close(std::mem::take(&mut shard), attempt, None));
             (frames, unknown) = (0, 0);
         }
         frames = frames.saturating_add(video.frames);
@@ -106,7 +106,7 @@ fn cut(mut videos: Vec<PlannedVideo>, target_frames: u64, attempt: u32) -> Vec<S
         shard.push(video);
     }
     if !shard.is_empty() {
-        shards.push(close(shard, attempt));
+        shards.push(close(shard, attempt, None));
     }
     shards
 }
@@ -154,7 +154,8 @@ pub fn append(
 /// Plans videos again, each for the attempt it comes with, and returns every shard of every plan. What another coordinator
 /// planned for that attempt at the same moment stands.
 ///
-/// The caller knows that no earlier attempt left a row of them.
+/// The caller knows that no earlier attempt left a row of them, save in the shards to be `retired`: of each of these a copy is
+/// planned that holds its other videos.
 ///
 /// # Errors
 /// As [`append`].
@@ -162,6 +163,7 @@ pub fn append_again(
     store: &Store,
     origin: &Origin,
     videos: &[(u32, PlannedVideo)],
+    retired: &BTreeSet<ShardId>,
     target_frames: u64,
 ) -> Result<Vec<ShardPlan>, PlanError> {
     append_made(store, origin, |planned| {
@@ -172,9 +174,28 @@ pub fn append_again(
                 due.entry(*attempt).or_default().push(video.clone());
             }
         }
-        due.into_iter()
-            .flat_map(|(attempt, videos)| cut(videos, target_frames, attempt))
-            .collect()
+        let again: BTreeSet<&VideoKey> = due.values().flatten().map(|video| &video.key).collect();
+        let is_copied = |shard: &ShardPlan| {
+            planned
+                .iter()
+                .any(|copy| copy.copy_of.as_ref() == Some(&shard.id))
+        };
+        let old = planned
+            .iter()
+            .filter(|shard| retired.contains(&shard.id) && !is_copied(shard))
+            .filter(|shard| shard.videos.iter().any(|video| again.contains(&video.key)));
+        let copies: Vec<ShardPlan> = old
+            .map(|shard| {
+                let latest = |video: &&PlannedVideo| attempts.get(&video.key) == Some(&(shard.attempt + 1));
+                let rest = shard.videos.iter().filter(latest);
+                let rest = rest.filter(|video| !again.contains(&video.key)).cloned();
+                close(rest.collect(), shard.attempt + 1, Some(shard.id.clone()))
+            })
+            .collect();
+        let fresh = due
+            .into_iter()
+            .flat_map(|(attempt, videos)| cut(videos, target_frames, attempt));
+        copies.into_iter().chain(fresh).collect()
     })
 }
 
@@ -215,15 +236,20 @@ fn append_made(
     }
 }
 
-/// Gives a shard its id: a hash over key, kind and size of each video, and over the attempt where it is not the first. Not
+/// Gives a shard its id: a hash over key, kind and size of each video, over the attempt where it is not the first, and over the
+/// shard that it is a copy of. Not
 /// over modification times, which a copy of the collection changes, nor over estimates, which another prober may see
 /// differently: neither changes a label, and the id is the name of the part.
-fn close(videos: Vec<PlannedVideo>, attempt: u32) -> ShardPlan {
-    let id = shard_id(&videos, attempt);
-    ShardPlan { id, attempt, videos }
+fn close(videos: Vec<PlannedVideo>, attempt: u32, copy_of: Option<ShardId>) -> ShardPlan {
+    ShardPlan {
+        id: shard_id(&videos, attempt, copy_of.as_ref()),
+        attempt,
+        copy_of,
+        videos,
+    }
 }
 
-fn shard_id(videos: &[PlannedVideo], attempt: u32) -> ShardId {
+fn shard_id(videos: &[PlannedVideo], attempt: u32, copy_of: Option<&ShardId>) -> ShardId {
     let mut hash = Sha256::new();
     hash.update(b"affectmill shard 1");
     for video in videos {
@@ -239,6 +265,10 @@ fn shard_id(videos: &[PlannedVideo], attempt: u32) -> ShardId {
     if attempt > 0 {
         hash.update(b"attempt");
         hash.update(attempt.to_le_bytes());
+    }
+    if let Some(old) = copy_of {
+        hash.update(b"copy of");
+        hash.update(old.as_str());
     }
     ShardId::from_digest(&hash.finalize())
 }
@@ -271,7 +301,7 @@ pub fn read(store: &Store) -> Result<Plans, PlanError> {
         })?;
         plans.add_places(&plan, store)?;
         for shard in plan.shards {
-            if shard.id != shard_id(&shard.videos, shard.attempt) {
+            if shard.id != shard_id(&shard.videos, shard.attempt, shard.copy_of.as_ref()) {
                 return Err(damaged(format!(
                     "shard {} does not hold the videos of its id",
                     shard.id

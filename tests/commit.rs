@@ -87,6 +87,8 @@ fn attempt(store: &Store, seed: u8, videos: Videos, value: f32) -> (NamedTempFil
         part: writer.finish().unwrap(),
         crops: None,
         videos: outcomes,
+        device: None,
+        retired: None,
         seconds: StageSeconds::default(),
     };
     (part, record)

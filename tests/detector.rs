@@ -2,7 +2,7 @@
 
 mod media;
 
-use affectmill::model::{DETECTOR_BATCH, Detection, Detector, Device, Pictures, import_detector};
+use affectmill::model::{DETECTOR_BATCH, Detection, Detector, Device, Pictures, WeightFile, import_detector};
 use media::{cached, output, video};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ fn detector() -> Detector {
     let folder = tempfile::tempdir().unwrap();
     let weights = folder.path().join("centerface.safetensors");
     import_detector(&onnx(), &weights).unwrap();
-    Detector::load(&weights, Device::cpu()).unwrap()
+    Detector::load(&WeightFile::read(&weights).unwrap(), Device::cpu()).unwrap()
 }
 
 /// The frame as planes R, G, B, converted and scaled by ffmpeg as for the golden faces.

@@ -4,7 +4,7 @@ mod media;
 
 use affectmill::domain::{Crop, ModelKind, Precision};
 use affectmill::model::{
-    Batch, Device, IMAGENET_MEAN, IMAGENET_STD, Imported, Network, describe, import_weights,
+    Batch, Device, IMAGENET_MEAN, IMAGENET_STD, Imported, Network, WeightFile, describe, import_weights,
 };
 use media::cached;
 use std::fs;
@@ -36,10 +36,16 @@ fn the_published_weights_give_what_keras_gives() {
         (kind, tensors),
         (ModelKind::MiniXception, 2 * 3 + 4 * (2 + 2 * 3))
     );
-    let info = describe(&weights, kind).unwrap();
+    let info = describe(&WeightFile::read(&weights).unwrap(), kind).unwrap();
     assert_eq!((info.untrained, info.crop.as_deref()), (false, Some("square")));
 
-    let network = Network::load(&weights, kind, Precision::Fp32, Device::cpu()).unwrap();
+    let network = Network::load(
+        &WeightFile::read(&weights).unwrap(),
+        kind,
+        Precision::Fp32,
+        Device::cpu(),
+    )
+    .unwrap();
     let mut batch = Batch::new(golden.len(), Device::cpu()).unwrap();
     for n in 0..golden.len() {
         batch.push(&sample(n)).unwrap();
@@ -62,7 +68,13 @@ fn the_published_weights_give_what_keras_gives() {
     // Imported again it can state another recipe.
     let again = folder.path().join("again.safetensors");
     import_weights(&weights, None, Some(Crop::Box), &again).unwrap();
-    assert_eq!(describe(&again, kind).unwrap().crop.as_deref(), Some("box"));
+    assert_eq!(
+        describe(&WeightFile::read(&again).unwrap(), kind)
+            .unwrap()
+            .crop
+            .as_deref(),
+        Some("box")
+    );
 }
 
 #[test]
@@ -114,7 +126,7 @@ fn what_is_no_mini_xception_is_refused() {
         }
         fs::write(&damaged, bytes).unwrap();
         if import_weights(&damaged, None, None, &out).is_ok() {
-            describe(&out, ModelKind::MiniXception).unwrap();
+            describe(&WeightFile::read(&out).unwrap(), ModelKind::MiniXception).unwrap();
             fs::remove_file(&out).unwrap();
         }
     }

@@ -171,7 +171,8 @@ fn weight_files() {
     );
     target("weight files", &seeds, &words, |bytes| {
         fs::write(&file, bytes).unwrap();
-        let described = model::describe(&file, ModelKind::TeacherVa).is_ok();
+        let described = model::WeightFile::read(&file).unwrap();
+        let described = model::describe(&described, ModelKind::TeacherVa).is_ok();
         let imported = model::import_weights(&file, None, None, &out).is_ok();
         assert!(
             !described && !imported && !out.exists(),
@@ -195,6 +196,8 @@ fn record() -> CommitRecord {
         },
         crops: None,
         videos: vec![outcome],
+        device: None,
+        retired: None,
         seconds: StageSeconds::default(),
     }
 }

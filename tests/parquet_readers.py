@@ -191,7 +191,7 @@ def check_videos(case):
 
     path, wanted = case["videos"], case["wanted"]
     names = ["video", "status", "frames", "rows", "faces", "seconds", "error", "error_class", "error_frame", "attempt",
-             "shard", "bytes", "duration_us", "decode_fallback", "lost", "transfer", "tone_mapping"]
+             "shard", "bytes", "duration_us", "decode_fallback", "lost", "transfer", "tone_mapping", "device", "not_finite"]
     assert pq.read_table(path).to_pylist() == wanted
     assert pl.read_parquet(path).to_dicts() == wanted
     rows = duckdb.execute("select * from read_parquet(?)", [path]).fetchall()
@@ -199,7 +199,7 @@ def check_videos(case):
     assert pl.read_parquet(path).columns == names
     int64, text = pl.Int64, pl.String
     types = [text, pl.Categorical, int64, int64, int64, pl.Float64, text, pl.Categorical, int64, pl.Int32, text, int64,
-             int64, text, int64, text, text]
+             int64, text, int64, text, text, pl.Categorical, int64]
     assert pl.read_parquet(path).dtypes == types
     assert pq.read_metadata(path).metadata[b"affectmill.fingerprint"].decode() == case["fingerprint"]
 

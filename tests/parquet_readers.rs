@@ -4,7 +4,8 @@ mod media;
 
 use affectmill::dataset::schema::LabelSchema;
 use affectmill::dataset::{
-    ErrorClass, ModelRecord, PartInfo, PlannedVideo, SourceKind, Trouble, VideoOutcome, VideoStatus,
+    DeviceClass, ErrorClass, ModelRecord, PartInfo, PlannedVideo, ShardDevice, SourceKind, Trouble,
+    VideoOutcome, VideoStatus,
 };
 use affectmill::domain::{Face, Fingerprint, FrameIndex, Micros, ModelKind, Rect, ShardId, VideoKey};
 use affectmill::spec::Values;
@@ -98,7 +99,19 @@ impl Numbers {
                 })
                 .collect()
         };
-        models.iter().map(|&(_, kind)| of(kind)).collect()
+        let mut outputs: Vec<Vec<f32>> = models.iter().map(|&(_, kind)| of(kind)).collect();
+        // Now and then a model gives a number that is none, another one each time.
+        let broken = match frame % 50 {
+            10 => Some(f32::NAN),
+            11 => Some(f32::INFINITY),
+            12 => Some(f32::NEG_INFINITY),
+            _ => None,
+        };
+        let model = frame as usize / 50 % outputs.len();
+        if let (Some(broken), Some(output)) = (broken, outputs[model].last_mut()) {
+            *output = broken;
+        }
+        outputs
     }
 }
 
@@ -183,7 +196,17 @@ fn describe(part: &Path, models: &[(&str, ModelKind)], values: &str, rows: &[Pus
                         "index": face.index, "track": face.track, "box": [rect.x, rect.y, rect.w, rect.h],
                         "score": face.score, "landmarks": face.landmarks,
                     });
-                    ("ok", told, json!(outputs))
+                    let finite = |model: &Vec<f32>| model.iter().all(|output| output.is_finite());
+                    let status = if outputs.iter().all(finite) {
+                        "ok"
+                    } else {
+                        "not_finite"
+                    };
+                    let said: Vec<_> = outputs
+                        .iter()
+                        .map(|model| finite(model).then_some(model))
+                        .collect();
+                    (status, told, json!(said))
                 }
                 Told::NoFace => ("no_face", Value::Null, Value::Null),
                 Told::DecodeError => ("decode_error", Value::Null, Value::Null),
@@ -299,6 +322,7 @@ fn the_table_of_videos_reads_as_well() {
             ..VideoOutcome::new(key)
         };
         error.into_iter().for_each(|trouble| outcome.note(trouble));
+        outcome.not_finite = rows / 3;
         // Of one video there is something to tell, of the others nothing.
         outcome.decode_fallback = (rows == 9).then(|| FALLBACK.into());
         outcome.lost = (rows == 9).then_some(4);
@@ -332,11 +356,16 @@ fn the_table_of_videos_reads_as_well() {
             0,
         ),
     ];
+    let gpu = ShardDevice {
+        class: DeviceClass::Cuda,
+        name: Some("NVIDIA H100".into()),
+    };
     let rows = videos.each_ref().map(|(planned, outcome)| VideoRow {
         shard: &shard,
         attempt: u32::from(outcome.rows == 0),
         planned,
         outcome,
+        device: (outcome.rows == 9).then_some(&gpu),
     });
     let bytes = write_videos(&rows, &fingerprint()).unwrap();
     let mut backwards = rows.to_vec();
@@ -353,6 +382,7 @@ fn the_table_of_videos_reads_as_well() {
             "decode_fallback": (rows == 9).then_some(FALLBACK), "lost": (rows == 9).then_some(4),
             "transfer": (rows == 9).then_some("smpte2084"),
             "tone_mapping": (rows == 9).then_some("bt2390-1000-203"),
+            "device": (rows == 9).then_some("cuda (NVIDIA H100)"), "not_finite": rows / 3,
         })
     };
     let wanted = [

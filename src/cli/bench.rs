@@ -9,6 +9,7 @@ use crate::domain::Precision;
 use crate::model::{Device, Gpus};
 use crate::plan;
 use crate::queue::{Assignment, Lease, PROTOCOL};
+use crate::runtime::this_program;
 use crate::spec::{self, FaceMode};
 use crate::store::Access;
 use crate::worker::{self, Bench, Round};
@@ -91,7 +92,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         .into_iter()
         .next()
         .ok_or_else(|| Failure::usage("no video"))?;
-    let earlier = coordinator::Earlier::read(&record.job, &access)
+    let earlier = coordinator::Earlier::read(&record, &access)
         .map_err(failure)?
         .of(&shard);
     let first = found.root.join(shard.videos[0].file());
@@ -100,7 +101,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
             "{first}: bench measures videos on this machine's disks; bring a video or two here"
         )));
     };
-    let device = if Device::cuda_count() > 0 {
+    let device = if coordinator::gpus(&record.job) > 0 {
         Device::cuda(0)
     } else {
         Device::cpu()
@@ -206,13 +207,9 @@ pub fn run(args: Args) -> Result<u8, Failure> {
 
 /// Replaces this process by itself in the environment that workers get. Returns only when that fails.
 fn as_a_worker_runs() -> io::Error {
-    let again = |program| {
-        Command::new(program)
-            .args(std::env::args_os().skip(1))
-            .envs(worker::lacking())
-            .exec()
-    };
-    std::env::current_exe().map_or_else(|error| error, again)
+    let mut again = this_program();
+    again.args(std::env::args_os().skip(1)).envs(worker::lacking());
+    again.exec()
 }
 
 fn render(report: &Report) -> String {

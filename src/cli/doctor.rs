@@ -4,7 +4,6 @@ use super::{Failure, exit, print};
 use crate::model::{self, Device, Gpus};
 use crate::report::text;
 use crate::stages::decode;
-use std::path::Path;
 use std::thread::available_parallelism;
 
 /// Decoders that most collections need.
@@ -20,7 +19,6 @@ pub fn run(_: Args) -> Result<u8, Failure> {
         .filter(|name| !decode::has_decoder(name))
         .collect();
     let gpus = Device::cuda_count();
-    let driver = Path::new("/proc/driver/nvidia/version").exists();
     let mut lines = vec![
         format!("affectmill  {}", env!("CARGO_PKG_VERSION")),
         format!("libavcodec  {}", decode::ffmpeg_version()),
@@ -50,13 +48,7 @@ pub fn run(_: Args) -> Result<u8, Failure> {
             missing.join(", ")
         ));
     }
-    if driver && gpus == 0 {
-        problems.push(
-            "an NVIDIA driver is loaded but libtorch sees no GPU: build with `TORCH=cuda make setup`, and look at \
-             CUDA_VISIBLE_DEVICES"
-                .into(),
-        );
-    }
+    problems.extend(Device::missing_gpu().map(String::from));
     if let Err(error) = Device::cpu().check() {
         problems.push(format!("libtorch does not compute: {error}"));
     }

@@ -22,6 +22,7 @@ mod train;
 mod worker;
 
 use crate::domain::{Location, visible};
+use crate::runtime::name_this_process;
 use crate::store::{Access, Store};
 use clap::{Parser, Subcommand};
 use std::ffi::OsStr;
@@ -34,7 +35,7 @@ pub mod exit {
     pub const OK: u8 = 0;
     /// The command or the job file is wrong; nothing was begun.
     pub const USAGE: u8 = 2;
-    /// The run is finished; some videos failed, or some of the input could not be looked at, and are listed.
+    /// The run is finished; some videos failed or are partial, or some of the input could not be looked at, and are listed.
     pub const VIDEOS_FAILED: u8 = 3;
     /// The run could not go on; what is committed stays.
     pub const STOPPED: u8 = 4;
@@ -60,7 +61,7 @@ would do, `affectmill run JOB.toml` does it; `affectmill report OUTPUT -o labels
 Exit codes:
   0    all labelled
   2    the command or the job file is wrong; nothing was begun
-  3    finished, some videos failed or some of the input could not be looked at (it is listed)
+  3    finished, some videos failed or are partial, or some of the input could not be looked at (it is listed)
   4    the run could not go on; what is committed stays, run again
   75   preempted (SIGTERM), run again
   130  interrupted (Ctrl-C), run again";
@@ -137,6 +138,7 @@ pub fn parse() -> Cli {
 
 /// Runs the command.
 pub fn run(cli: Cli) -> ExitCode {
+    name_this_process();
     let done = logging::start().and_then(|()| carry_out(cli.command));
     match done {
         Ok(code) => ExitCode::from(code),

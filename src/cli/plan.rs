@@ -41,16 +41,26 @@ pub fn run(args: Args) -> Result<u8, Failure> {
 
 fn render(outlook: &Outlook) -> String {
     let hours = Duration::from_micros(outlook.duration_us);
+    let (more, without) = match outlook.unknown as u64 {
+        0 => (String::new(), String::new()),
+        unknown => {
+            let videos = format!("{} of unknown length", text::plural(unknown, "video"));
+            (format!(", and {videos}"), format!(", without {videos}"))
+        }
+    };
     let mut lines = vec![
         format!("videos      {}", text::count(outlook.videos as u64)),
         format!(
-            "frames      about {} ({})",
+            "frames      about {} ({}){more}",
             text::count(outlook.frames),
             text::duration(hours)
         ),
         format!("input       {}", text::bytes(outlook.input_bytes)),
-        format!("rows        about {}", text::count(outlook.rows)),
-        format!("output      at most about {}", text::bytes(outlook.output_bytes)),
+        format!("rows        about {}{without}", text::count(outlook.rows)),
+        format!(
+            "output      at most about {}{without}",
+            text::bytes(outlook.output_bytes)
+        ),
         format!("shards      {} ({} done)", outlook.shards, outlook.shards_done),
         format!("models      {}", outlook.models.join(", ")),
         format!("fingerprint {}", outlook.fingerprint),

@@ -4,11 +4,11 @@ use super::{Failure, existing, exit, print};
 use crate::coordinator;
 use crate::report::labels::in_words;
 use crate::report::render::{self, ApartError, FindError};
+use crate::runtime::this_program;
 use std::ffi::OsString;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use tempfile::NamedTempFile;
 
 /// Endings of containers that take H.264 and sound.
@@ -91,7 +91,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     found.task.model = args.model;
     found.task.film = written.as_ref().map(|file| file.path().to_owned());
     found.task.sheet = args.sheet.clone().map(|sheet| (sheet, args.frames.into()));
-    let mut program = Command::new(std::env::current_exe().map_err(Failure::stopped)?);
+    let mut program = this_program();
     program.arg("draw");
     let frames =
         render::have_drawn(&found.task, program).map_err(|error| match (error, &written, &args.film) {

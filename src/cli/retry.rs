@@ -9,16 +9,17 @@ use crate::spec;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// Label again the videos that failed or were quarantined, and no other; rows are never doubled.
+/// Label again the videos that failed or were quarantined, and those that are partial and whose file has changed since; rows are
+/// never doubled.
 ///
 /// `videos.parquet`, `affectmill status` and the end of a run tell each video's class of error. A file that changed or was
-/// mended since is taken as it is now. Videos that are `partial` have rows and stay as they are. What an earlier run left
-/// undone is done as well; a retry that was stopped or killed goes on with `affectmill run` or `affectmill retry`.
+/// mended since is taken as it is now; the rows that a partial video had go first. What an earlier run left undone is done as
+/// well; a retry that was stopped or killed goes on with `affectmill run` or `affectmill retry`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The output: a folder, or s3://bucket/prefix, reached as the environment says; the retry itself goes by the recorded job.
     output: OsString,
-    /// Only these classes of error: corrupt, unsupported, timeout, crash, io, changed; separated by commas.
+    /// Only these classes of error: corrupt, unsupported, timeout, crash, io, changed, not_finite; separated by commas.
     #[arg(long, value_name = "CLASS,…", value_delimiter = ',', value_parser = class)]
     class: Vec<ErrorClass>,
     /// Only this video, by its path within the input; may be repeated.
@@ -27,6 +28,10 @@ pub struct Args {
     /// Override a value of the recorded job, such as run.video_timeout=7200; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Go on although the output was begun on another class of device (GPU or CPU): rows may differ in their last bits, and
+    /// each shard's commit record says what it was labelled on.
+    #[arg(long)]
+    allow_device_change: bool,
     #[command(flatten)]
     input: Input,
     #[command(flatten)]
@@ -50,6 +55,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     let recorded = coordinator::recorded_job(&store).map_err(failure)?;
     let record = PathBuf::from(store.path(paths::JOB).to_string());
     let mut job = spec::amend(&recorded, &args.set, &record).map_err(Failure::usage)?;
+    job.run.allow_device_change |= args.allow_device_change;
     // The folder may have been moved since.
     job.output.uri = store.root().clone();
     let wanted = Wanted {

@@ -20,6 +20,10 @@ pub struct Args {
     /// may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Go on although the output was begun on another class of device (GPU or CPU): rows may differ in their last bits, and
+    /// each shard's commit record says what it was labelled on.
+    #[arg(long)]
+    allow_device_change: bool,
     #[command(flatten)]
     input: Input,
     #[command(flatten)]
@@ -58,7 +62,8 @@ impl Shown {
 }
 
 pub fn run(args: Args) -> Result<u8, Failure> {
-    let job = spec::load(&args.job, &args.set).map_err(Failure::usage)?;
+    let mut job = spec::load(&args.job, &args.set).map_err(Failure::usage)?;
+    job.run.allow_device_change |= args.allow_device_change;
     block_on(carry_out(args.shown, async |sink| {
         coordinator::prepare(job, args.input.moved, sink).await
     }))?
@@ -81,7 +86,7 @@ pub async fn carry_out(
         .await
         .map_err(failure)?;
     Ok(match ended {
-        Ended::Finished(summary) if summary.failed + summary.quarantined > 0 => exit::VIDEOS_FAILED,
+        Ended::Finished(summary) if summary.ok < summary.videos() => exit::VIDEOS_FAILED,
         Ended::Finished(summary) if !summary.unseen.is_empty() => exit::VIDEOS_FAILED,
         Ended::Finished(_) => exit::OK,
         Ended::Stopped(signal) => exit::stopped(signal),

@@ -122,22 +122,24 @@ fn forget(store: &Store, beginning: &str) -> Result<(), StoreError> {
     keys.iter().try_for_each(|key| store.delete(key).map(|_| ()))
 }
 
-/// Rows that the spans of shards hold, of each shard that has any.
+/// Frames decoded and rows labelled in the spans of shards, of each shard that has any.
 ///
 /// # Errors
 /// The store failed.
-pub fn span_rows(store: &Store) -> Result<BTreeMap<ShardId, u64>, StoreError> {
+pub fn spans_kept(store: &Store) -> Result<BTreeMap<ShardId, (u64, u64)>, StoreError> {
     let keys: Vec<String> = store
         .list(paths::SPANS)?
         .into_iter()
         .map(|entry| entry.key)
         .filter(|key| key.ends_with(".json"))
         .collect();
-    let mut rows = BTreeMap::new();
+    let mut kept: BTreeMap<ShardId, (u64, u64)> = BTreeMap::new();
     for bytes in store.get_each(&keys)?.into_iter().flatten() {
         if let Ok(span) = serde_json::from_slice::<SpanRecord>(&bytes) {
-            *rows.entry(span.shard).or_default() += span.part.rows;
+            let (frames, rows) = kept.entry(span.shard).or_default();
+            *frames = span.seam.frames.max(*frames);
+            *rows += span.part.rows;
         }
     }
-    Ok(rows)
+    Ok(kept)
 }

@@ -4,7 +4,7 @@ use super::CommitError;
 use super::crops::{self, Key};
 use crate::dataset::schema::META_FINGERPRINT;
 use crate::dataset::{CommitRecord, ErrorClass, PartInfo, VideoOutcome, VideoStatus, paths};
-use crate::domain::{Fingerprint, hex};
+use crate::domain::{Fingerprint, RowStatus, hex};
 use crate::store::{Store, StoreError};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
@@ -85,9 +85,9 @@ pub(super) fn describe(store: &Store, record: CommitRecord) -> Result<CommitReco
     let mut counts = count(file, &record.fingerprint).map_err(&stranger)?;
     let mut rows = 0;
     let videos = record.videos.into_iter().map(|video| {
-        let (video_rows, faces) = counts.remove(video.key.as_str()).unwrap_or_default();
-        rows += video_rows;
-        recounted(video, video_rows, faces)
+        let counted = counts.remove(video.key.as_str()).unwrap_or_default();
+        rows += counted.rows;
+        recounted(video, counted)
     });
     let videos = videos.collect();
     if let Some(key) = counts.keys().next() {
@@ -98,6 +98,8 @@ pub(super) fn describe(store: &Store, record: CommitRecord) -> Result<CommitReco
     Ok(CommitRecord {
         part: PartInfo { rows, bytes, sha256 },
         videos,
+        // Whoever left it.
+        device: None,
         ..record
     })
 }
@@ -177,8 +179,13 @@ fn gather(batch: &RecordBatch, keys: &mut BTreeSet<Key>) -> Option<()> {
 }
 
 /// An outcome with the rows that are really there. Frames, seconds and the error stay this attempt's.
-fn recounted(video: VideoOutcome, rows: u64, faces: u64) -> VideoOutcome {
-    if (rows, faces) == (video.rows, video.faces) {
+fn recounted(video: VideoOutcome, counted: Counted) -> VideoOutcome {
+    let Counted {
+        rows,
+        faces,
+        not_finite,
+    } = counted;
+    if (rows, faces, not_finite) == (video.rows, video.faces, video.not_finite) {
         return video;
     }
     let status = if rows == 0 {
@@ -198,6 +205,7 @@ fn recounted(video: VideoOutcome, rows: u64, faces: u64) -> VideoOutcome {
         status,
         rows,
         faces,
+        not_finite,
         error: Some(error),
         // That attempt saw another file, or another state of it.
         error_class: video.error_class.or(Some(ErrorClass::Changed)),
@@ -235,33 +243,43 @@ fn batches(
         .map_err(|error| error.to_string())
 }
 
-/// Rows, and rows with a face, of each video.
-fn count(file: File, fingerprint: &Fingerprint) -> Result<BTreeMap<String, (u64, u64)>, String> {
-    let batches = batches(file, fingerprint, &["video", "face"])?;
+/// What a part holds of a video.
+#[derive(Clone, Copy, Default)]
+struct Counted {
+    rows: u64,
+    /// Rows with a face.
+    faces: u64,
+    /// Of these, those for which a model gave no numbers.
+    not_finite: u64,
+}
+
+/// What a part holds of each video.
+fn count(file: File, fingerprint: &Fingerprint) -> Result<BTreeMap<String, Counted>, String> {
+    let batches = batches(file, fingerprint, &["video", "face", "status"])?;
     let mut counts = BTreeMap::new();
     for batch in batches {
         let batch = batch.map_err(|error| format!("it cannot be read to its end ({error})"))?;
-        add(&batch, &mut counts).ok_or("its `video` or `face` column is not as this schema has it")?;
+        add(&batch, &mut counts).ok_or("its columns are not as this schema has them")?;
     }
     Ok(counts)
 }
 
-fn add(batch: &RecordBatch, counts: &mut BTreeMap<String, (u64, u64)>) -> Option<()> {
+fn add(batch: &RecordBatch, counts: &mut BTreeMap<String, Counted>) -> Option<()> {
     let video = batch.column_by_name("video")?.as_dictionary_opt::<Int32Type>()?;
     let names = video.values().as_string_opt::<i32>()?;
     let face = batch.column_by_name("face")?;
+    let status = batch.column_by_name("status")?.as_dictionary_opt::<Int32Type>()?;
+    let statuses = status.values().as_string_opt::<i32>()?;
     for row in 0..batch.num_rows() {
         let name = names.value(video.key(row)?);
-        let has_face = u64::from(face.is_valid(row));
-        match counts.get_mut(name) {
-            Some((rows, faces)) => {
-                *rows += 1;
-                *faces += has_face;
-            }
-            None => {
-                counts.insert(name.to_string(), (1, has_face));
-            }
-        }
+        let counted = match counts.get_mut(name) {
+            Some(counted) => counted,
+            None => counts.entry(name.to_string()).or_default(),
+        };
+        counted.rows += 1;
+        counted.faces += u64::from(face.is_valid(row));
+        let not_finite = statuses.value(status.key(row)?) == RowStatus::NotFinite.as_str();
+        counted.not_finite += u64::from(not_finite);
     }
     Some(())
 }

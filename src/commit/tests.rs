@@ -14,6 +14,8 @@ fn record(shard: &str) -> CommitRecord {
         },
         crops: None,
         videos: Vec::new(),
+        device: None,
+        retired: None,
         seconds: StageSeconds::default(),
     }
 }

@@ -34,6 +34,26 @@ pub fn gpu_names(devices: &[String]) -> BTreeMap<String, String> {
 }
 
 impl Crew<'_> {
+    /// What the workers compute on, each once: `cuda:0 (NVIDIA H100 80GB HBM3)`, `cpu, 8 threads`.
+    pub fn devices_in_words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        for device in &self.devices {
+            let said = match (self.gpus.get(device), device.starts_with("cuda")) {
+                (Some(gpu), _) => format!("{device} ({gpu})"),
+                (None, true) => device.clone(),
+                (None, false) => {
+                    let each = if self.devices.len() > 1 { " each" } else { "" };
+                    let threads = if self.threads == 1 { "thread" } else { "threads" };
+                    format!("{device}, {} {threads}{each}", self.threads)
+                }
+            };
+            if !words.contains(&said) {
+                words.push(said);
+            }
+        }
+        words
+    }
+
     /// What a worker on this device is told.
     pub fn assignment(&self, device: &str) -> Assignment {
         Assignment {

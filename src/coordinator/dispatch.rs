@@ -2,7 +2,7 @@
 //! changes the state of the run.
 
 use super::process::{Exit, Process, Signal as FromProcess};
-use super::{Crew, Labelled, RunError, Signal, Sink, oom};
+use super::{Crew, Labelled, Pulse, RunError, Signal, Sink, oom};
 use crate::dataset::{ErrorClass, Trouble, VideoStatus};
 use crate::domain::{FrameIndex, ShardId, VideoKey};
 use crate::events::{Event, NotOk};
@@ -58,6 +58,7 @@ pub struct Dispatcher<'a> {
     ticked: Instant,
     /// When it was last said that a store is out of order.
     outage_told: Option<Instant>,
+    pulse: Pulse,
     signals: mpsc::Sender<FromProcess>,
     inbox: mpsc::Receiver<FromProcess>,
     labelled: Labelled,
@@ -95,6 +96,7 @@ impl<'a> Dispatcher<'a> {
             stop_at: None,
             ticked: Instant::now(),
             outage_told: None,
+            pulse: Pulse::default(),
             signals,
             inbox,
             labelled: Labelled::default(),
@@ -104,8 +106,9 @@ impl<'a> Dispatcher<'a> {
     /// Runs until every shard is committed (`None`) or a signal has drained the run; also, what was labelled.
     pub async fn run(mut self) -> Result<(Option<Signal>, Labelled), RunError> {
         let ended = self.until_done().await;
-        // Dropping a worker closes its standard input, which ends it, even while it is busy.
-        self.workers.clear();
+        let mut workers: Vec<WorkerId> = self.workers.keys().copied().collect();
+        workers.sort_unstable();
+        workers.into_iter().for_each(|worker| self.end(worker));
         let left = self.queue.leased() > 0 || self.queue.is_open();
         // What this host could not do, another one should not have at once.
         self.queue.close(ended.is_err().then_some(FAILED)).await;
@@ -140,6 +143,7 @@ impl<'a> Dispatcher<'a> {
                 _ = interrupts.recv() => if self.drain(Signal::Interrupt) { break },
                 _ = terminates.recv() => if self.drain(Signal::Terminate) { break },
                 _ = clock.tick() => {
+                    self.pulse.beat(&mut *self.sink);
                     self.kill_hung();
                     if self.stop_at.is_some_and(|end| Instant::now() >= end) {
                         break;
@@ -198,6 +202,13 @@ impl<'a> Dispatcher<'a> {
             },
         );
         Ok(())
+    }
+
+    /// Lets a worker go. Dropping it closes its standard input, which ends it, even while it is busy.
+    fn end(&mut self, worker: WorkerId) {
+        if self.workers.remove(&worker).is_some() {
+            self.emit(Event::WorkerEnded { worker });
+        }
     }
 
     async fn reported(&mut self, id: WorkerId, report: FromWorker) -> Result<(), RunError> {
@@ -275,11 +286,15 @@ impl<'a> Dispatcher<'a> {
                 let starved = trouble.class == ErrorClass::Crash;
                 self.give_back(id, Some((video, trouble)));
                 sleep(START_BACKOFF).await;
-                match starved.then(|| self.workers.remove(&id)).flatten() {
+                match self.workers.get(&id).map(|worker| worker.device.clone()) {
                     // Its memory is gone; a fresh one has what there is.
-                    Some(worker) if self.wants_more() => self.start(worker.device).await?,
-                    Some(_) => {}
-                    None => self.lease(id).await,
+                    Some(device) if starved => {
+                        self.end(id);
+                        if self.wants_more() {
+                            self.start(device).await?;
+                        }
+                    }
+                    _ => self.lease(id).await,
                 }
             }
             FromWorker::GpuFailed { error } => {
@@ -324,7 +339,7 @@ impl<'a> Dispatcher<'a> {
             Answer::Lease(lease) => self.hand(id, *lease).await,
             Answer::Later => {}
             // Another worker may still lose its shard: one idle worker per such shard is cheap to restart then.
-            Answer::Nothing => drop(self.workers.remove(&id)),
+            Answer::Nothing => self.end(id),
         }
     }
 
@@ -342,6 +357,7 @@ impl<'a> Dispatcher<'a> {
             shard: lease.shard.id.clone(),
             videos: lease.shard.videos.len(),
             frames: lease.shard.frames(),
+            unknown: lease.shard.unknown(),
         };
         worker.process.send(&ToWorker::Lease(Box::new(lease))).await;
         self.emit(event);

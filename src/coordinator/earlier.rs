@@ -1,10 +1,10 @@
 //! The output of an earlier run whose faces a job takes over (`[faces] mode = "from_labels"`): is it fit, and where in it
 //! are the faces of each video.
 
-use super::RunError;
 use super::prepare::read_job;
+use super::{RunError, is_finished};
 use crate::commit;
-use crate::dataset::{ShardPlan, paths};
+use crate::dataset::{JobRecord, ShardPlan, paths};
 use crate::domain::{Crop, Location, VideoKey};
 use crate::plan;
 use crate::queue::EarlierVideo;
@@ -27,7 +27,7 @@ pub fn fingerprint(job: &Job, access: &Access) -> Result<Option<String>, RunErro
         cause,
     };
     let record = read_job(&store)?;
-    if store.get(paths::SUCCESS)?.is_none() {
+    if !is_finished(&store)? {
         return Err(unfit("it is not finished; run that job to its end first".into()));
     }
     let sampling = serde_json::json!(job.sampling);
@@ -55,14 +55,22 @@ impl Earlier {
     ///
     /// # Errors
     /// [`RunError`] when they cannot be read.
-    pub fn read(job: &Job, access: &Access) -> Result<Self, RunError> {
-        let Some((store, _)) = open(job, access)? else {
+    pub fn read(record: &JobRecord, access: &Access) -> Result<Self, RunError> {
+        let Some((store, root)) = open(&record.job, access)? else {
             return Ok(Self::default());
         };
+        let begun = record.identity["faces"]["labels"].as_str();
         let (shards, commits) = (plan::read_all(&store)?, commit::read_all(&store)?);
         let mut videos = Vec::new();
         for (latest, outcome) in plan::outcomes(&shards, &commits)? {
             let shard = &latest.shard.id;
+            // Labelled anew since the job was resolved, its faces are not those that the fingerprint names.
+            if Some(commits[shard].fingerprint.as_str()) != begun {
+                return Err(RunError::Earlier {
+                    output: root.to_string(),
+                    cause: "it was labelled by another job meanwhile; run again".into(),
+                });
+            }
             let video = EarlierVideo {
                 key: None,
                 part: paths::part(shard),

@@ -5,28 +5,81 @@
 
 use super::{Prepared, RunError, Sink};
 use crate::commit;
-use crate::dataset::{Manifest, ManifestPart, RECORD_VERSION, VideoOutcome, VideoStatus, paths};
-use crate::events::{Event, NotOk, Summary};
+use crate::dataset::{Manifest, ManifestPart, RECORD_VERSION, ShardPlan, VideoOutcome, VideoStatus, paths};
+use crate::domain::ShardId;
+use crate::events::{Event, NotOk, Summary, by_device};
 use crate::plan;
 use crate::stages::rows::{self, VideoRow};
-use std::collections::BTreeMap;
+use crate::store::Store;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Videos listed by name in the summary.
 const MAX_LISTED: usize = 20;
 
+/// Whether a label set is whole: marked so, with every shard of every plan committed.
+///
+/// # Errors
+/// [`RunError`] when its records cannot be read.
+pub fn is_finished(store: &Store) -> Result<bool, RunError> {
+    if store.get(paths::SUCCESS)?.is_none() {
+        return Ok(false);
+    }
+    // A run that was killed between its plan and its first lease has left the mark.
+    let commits = commit::read_all(store)?;
+    Ok(plan::read_all(store)?
+        .iter()
+        .all(|shard| commits.contains_key(&shard.id)))
+}
+
+/// Takes back what says that the label set is whole, before it grows: people and schedulers wait for these files. `_SUCCESS`
+/// goes first.
+pub fn retract(store: &Store) -> Result<(), RunError> {
+    for key in [paths::SUCCESS, paths::MANIFEST, paths::VIDEOS] {
+        store.delete(key)?;
+    }
+    Ok(())
+}
+
 /// Finishes the label set. Returns its summary and whether anything had to be written.
 pub fn finish(prepared: &Prepared, sink: Sink<'_>) -> Result<(Summary, bool), RunError> {
     let store = &prepared.store;
+    loop {
+        let shards = plan::read_all(store)?;
+        let done = finish_planned(prepared, &shards, sink)?;
+        // Another run plans first and retracts then: either it took the mark back, or its plan is seen here.
+        if plan::read_all(store)?.len() == shards.len() {
+            return Ok(done);
+        }
+        store.delete(paths::SUCCESS)?;
+    }
+}
+
+fn finish_planned(
+    prepared: &Prepared,
+    shards: &[ShardPlan],
+    sink: Sink<'_>,
+) -> Result<(Summary, bool), RunError> {
+    let store = &prepared.store;
     let commits = commit::read_all(store)?;
-    // A store that says less than was stored must not make a set look whole.
-    if let Some(shard) = prepared
-        .shards
+    let ours: BTreeSet<&ShardId> = prepared.shards.iter().map(|shard| &shard.id).collect();
+    let mut open = shards
         .iter()
-        .find(|shard| !commits.contains_key(&shard.id))
-    {
-        return Err(RunError::Uncommitted {
-            commit: store.path(&paths::commit(&shard.id)).to_string(),
-        });
+        .map(|shard| &shard.id)
+        .filter(|id| !commits.contains_key(id));
+    match open.clone().find(|id| ours.contains(id)) {
+        // A store that says less than was stored must not make a set look whole.
+        Some(shard) => {
+            return Err(RunError::Uncommitted {
+                commit: store.path(&paths::commit(shard)).to_string(),
+            });
+        }
+        None if open.next().is_some() => {
+            return Err(RunError::PlannedMeanwhile {
+                output: store.root().to_string(),
+                shards: 1 + open.count(),
+            });
+        }
+        None => {}
     }
     let files = |folder| -> Result<BTreeMap<String, u64>, RunError> {
         let entries = store.list(folder)?.into_iter();
@@ -77,7 +130,7 @@ pub fn finish(prepared: &Prepared, sink: Sink<'_>) -> Result<(Summary, bool), Ru
         path: paths::MANIFEST.into(),
         cause: error.to_string(),
     })?;
-    let outcomes = plan::outcomes(&prepared.shards, &commits)?;
+    let outcomes = plan::outcomes(shards, &commits)?;
     let videos: Vec<VideoRow<'_>> = outcomes
         .iter()
         .map(|(latest, outcome)| VideoRow {
@@ -85,6 +138,7 @@ pub fn finish(prepared: &Prepared, sink: Sink<'_>) -> Result<(Summary, bool), Ru
             attempt: latest.shard.attempt,
             planned: latest.planned,
             outcome,
+            device: commits[&latest.shard.id].device.as_ref(),
         })
         .collect();
     let videos = rows::write_videos(&videos, &prepared.record.fingerprint)?;
@@ -109,6 +163,7 @@ pub fn finish(prepared: &Prepared, sink: Sink<'_>) -> Result<(Summary, bool), Ru
     let summary = Summary {
         passed_over: prepared.passed_over.clone(),
         unseen: prepared.unseen.clone(),
+        devices: by_device(commits.values()),
         ..summarise(manifest.rows, outcomes)
     };
     Ok((summary, changed))
@@ -123,6 +178,7 @@ fn summarise<'a>(rows: u64, outcomes: impl Iterator<Item = &'a VideoOutcome>) ->
     for video in outcomes {
         summary.frames += video.frames;
         summary.faces += video.faces;
+        summary.not_finite += video.not_finite;
         summary.fell_back += usize::from(video.decode_fallback.is_some());
         *match video.status {
             VideoStatus::Ok => &mut summary.ok,

@@ -1,6 +1,7 @@
 //! The run past one machine, as a host with workers sees it: find the job, see that this machine would label as the
 //! coordinator means it, then label whatever the queue hands out.
 
+use super::device::{as_begun, doubt, gpus, has_device};
 use super::dispatch::Dispatcher;
 use super::prepare::{has_nvdec, read_job, resolve, share_of_scratch, threads_each};
 use super::{Crew, Earlier, RunError, Signal, Sink, blocking, gpu_names};
@@ -79,14 +80,11 @@ pub async fn join(joining: Joining, sink: Sink<'_>) -> Result<Part, RunError> {
     if matches!(input_root, Location::S3 { .. }) {
         fetch_bytes = share_of_scratch(&access.scratch()?, fetch_bytes, joining.workers)?.1;
     }
-    sink(&Event::Joined {
-        job: joining.address.job.clone(),
-        fingerprint: record.fingerprint.clone(),
-        output: record.job.output.uri.clone(),
-        workers: joining.workers,
-    });
     let nothing = Earlier::default();
-    let devices = Device::in_turn(joining.workers);
+    if let Some(message) = doubt(&record.job) {
+        sink(&Event::Warning { message });
+    }
+    let devices = Device::in_turn(joining.workers, gpus(&record.job));
     let crew = Crew {
         record: &record,
         input_root,
@@ -96,6 +94,13 @@ pub async fn join(joining: Joining, sink: Sink<'_>) -> Result<Part, RunError> {
         threads: joining.threads.unwrap_or_else(|| threads_each(joining.workers)),
         fetch_bytes,
     };
+    sink(&Event::Joined {
+        job: joining.address.job.clone(),
+        fingerprint: record.fingerprint.clone(),
+        output: record.job.output.uri.clone(),
+        workers: joining.workers,
+        devices: crew.devices_in_words(),
+    });
     let leases = Pulled::new(connection.clone(), &posting, words);
     let coordinator = connection.telling(super::hostname());
     let mut told = HashMap::new();
@@ -144,6 +149,7 @@ async fn make_ready(joining: &Joining, told: mpsc::Sender<String>) -> Result<Opt
     let access = Access::of(&record.job);
     fetch_weights(&mut record, &access, &connection).await?;
     let record = agreed(record, access.clone()).await?;
+    has_device(&record.job)?;
     has_nvdec(&record.job)?;
     sees(&record, &posting.input_root, &access)?;
     Ok(Some(Ready {
@@ -206,6 +212,7 @@ fn sees(record: &JobRecord, input_root: &Location, access: &Access) -> Result<()
     if found.fingerprint != record.fingerprint {
         return Err(amiss(output, "it holds the labels of another job".into()));
     }
+    as_begun(&store, &record.job)?;
     match input_root {
         Location::Local(path)
             if std::fs::read_dir(path).map_or(path.is_file(), |mut all| all.next().is_some()) =>

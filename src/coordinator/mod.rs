@@ -3,37 +3,43 @@
 //! Flows in: a validated job. Flows out: [`Event`]s for `report/`, a finished label set, and how it ended.
 
 mod crew;
+mod device;
 mod dispatch;
 mod earlier;
 mod finish;
 mod join;
 mod labelled;
+mod moving;
 mod oom;
 mod outlook;
 mod oversee;
 mod prepare;
 mod probe;
 mod process;
+mod pulse;
 mod retry;
 
 use crew::{Crew, gpu_names};
+pub use device::gpus;
 pub use earlier::Earlier;
+pub use finish::is_finished;
 pub use join::{Joining, Part, join};
 use labelled::Labelled;
 pub use outlook::{Outlook, outlook};
 pub use prepare::{Prepared, prepare, read_job, resolve, unprobed};
+use pulse::{Pulse, alive};
 pub use retry::{Wanted, prepare_retry, recorded_job};
 
 use crate::commit::CommitError;
 use crate::dataset::ShardPlan;
 use crate::discover::DiscoverError;
 use crate::domain::{Location, ShardId, VideoKey};
-use crate::events::{Event, Summary, Totals};
+use crate::events::{Event, Summary};
 use crate::model::ModelError;
 use crate::plan::PlanError;
 use crate::queue::nats::NatsError;
 use crate::queue::{Leases, WireError, local::LocalQueue};
-use crate::runtime::Alike;
+use crate::runtime::{Alike, ProcessIdentity};
 use crate::stages::rows::RowError;
 use crate::store::{StoreError, Trouble};
 use std::collections::BTreeSet;
@@ -138,6 +144,12 @@ pub enum RunError {
          which makes another dataset"
     )]
     NoNvdec(String),
+    /// The job computes on GPUs, and this machine has none.
+    #[error(
+        "[run] device = \"cuda\" cannot be had here: {0}; `affectmill doctor` says what there is; or set device = \"auto\" or \
+         \"cpu\""
+    )]
+    NoGpu(String),
     /// The faces of an earlier run cannot be taken over.
     #[error("{output}: its faces cannot be taken over ([faces] labels): {cause}")]
     Earlier {
@@ -196,6 +208,17 @@ pub enum RunError {
     Uncommitted {
         /// The commit record.
         commit: String,
+    },
+    /// Another run has planned more meanwhile.
+    #[error(
+        "another run planned {shards} more shards for {output} meanwhile, which are not labelled yet: the label set is finished \
+         when they are; run again to see"
+    )]
+    PlannedMeanwhile {
+        /// The output root.
+        output: String,
+        /// How many.
+        shards: usize,
     },
     /// The output cannot be read or written.
     #[error(transparent)]
@@ -257,6 +280,8 @@ impl RunError {
                 | RunError::Crops(_)
                 | RunError::Timeless(_)
                 | RunError::NoNvdec(_)
+                | RunError::NoGpu(_)
+                | RunError::Commit(CommitError::OtherDevice { .. })
                 | RunError::Earlier { .. }
                 | RunError::NoSuchVideo(_)
                 | RunError::Alike(_)
@@ -280,16 +305,22 @@ impl RunError {
 /// [`RunError`] when the run cannot go on. Whatever happens, what is committed stays committed.
 pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> {
     let began = Instant::now();
-    let totals = prepared.totals();
+    let totals = prepared.totals;
+    let crew = prepared.crew();
     sink(&Event::RunStarted {
         affectmill: env!("CARGO_PKG_VERSION").into(),
         pid: std::process::id(),
         host: hostname(),
+        process: ProcessIdentity::own(),
         fingerprint: prepared.record.fingerprint.clone(),
         output: prepared.store.root().to_owned(),
         workers: match oversee::address(&prepared) {
             Some(_) => 0,
-            None => prepared.worker_count(),
+            None => crew.devices.len(),
+        },
+        devices: match oversee::address(&prepared) {
+            Some(_) => Vec::new(),
+            None => crew.devices_in_words(),
         },
         totals,
         passed_over: prepared.passed_over.clone(),
@@ -303,11 +334,18 @@ pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> 
         );
         sink(&Event::Warning { message });
     }
+    if oversee::address(&prepared).is_none()
+        && let Some(message) = device::doubt(&prepared.record.job)
+    {
+        sink(&Event::Warning { message });
+    }
 
     let nothing_to_do = totals.shards == totals.shards_done;
     let mut labelled = Labelled::default();
     let job = prepared.record.job.clone();
     if !nothing_to_do {
+        let store = prepared.store.clone();
+        alive(blocking(move || finish::retract(&store)), sink).await??;
         let (signal, done) = match oversee::address(&prepared) {
             Some(address) => oversee::oversee(&prepared, address, sink).await?,
             None => label_here(&prepared, sink).await?,
@@ -377,14 +415,19 @@ async fn finish_unless_stopped(
         let finished = finish::finish(&prepared, &mut |event| events.push(event.clone()));
         (events, finished)
     });
-    tokio::select! {
-        done = finishing => {
-            let (events, finished) = done?;
-            events.iter().for_each(&mut *sink);
+    let finishing = async {
+        tokio::select! {
+            done = finishing => done.map(Ok),
+            _ = interrupts.recv() => Ok(Err(Signal::Interrupt)),
+            _ = terminates.recv() => Ok(Err(Signal::Terminate)),
+        }
+    };
+    match alive(finishing, sink).await? {
+        Err(signal) => Ok(Err(signal)),
+        Ok((events, finished)) => {
+            events.iter().for_each(sink);
             finished.map(Ok)
         }
-        _ = interrupts.recv() => Ok(Err(Signal::Interrupt)),
-        _ = terminates.recv() => Ok(Err(Signal::Terminate)),
     }
 }
 
@@ -392,11 +435,6 @@ impl Prepared {
     /// The shards that are not among `done`.
     fn without<'a>(&'a self, done: &BTreeSet<ShardId>) -> impl Iterator<Item = &'a ShardPlan> {
         self.shards.iter().filter(move |shard| !done.contains(&shard.id))
-    }
-
-    /// Totals over all plans, and what commits cover.
-    pub fn totals(&self) -> Totals {
-        Totals::of(&self.shards, |shard| self.committed.contains(shard))
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Outlook {
     pub videos: usize,
     /// Estimated frames.
     pub frames: u64,
+    /// Videos of unknown length, which frames, times, rows and size leave out.
+    pub unknown: usize,
     /// Estimated playing time in microseconds.
     pub duration_us: u64,
     /// Bytes of the videos.
@@ -84,6 +86,7 @@ pub async fn outlook(job: Job, moved: bool) -> Result<Outlook, RunError> {
     Ok(Outlook {
         videos: videos().count(),
         frames,
+        unknown: videos().filter(|video| video.has_unknown_length()).count(),
         duration_us,
         input_bytes: videos().map(|video| video.bytes).sum(),
         rows,

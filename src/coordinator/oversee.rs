@@ -2,7 +2,7 @@
 //! and this loop watches until every commit record is there. It may die and come back, or run twice: nobody waits for it
 //! but the dataset's last files.
 
-use super::{Labelled, Prepared, RunError, Signal, Sink, blocking};
+use super::{Labelled, Prepared, Pulse, RunError, Signal, Sink, blocking};
 use crate::dataset::{ShardPlan, paths};
 use crate::domain::{Location, ShardId};
 use crate::events::Event;
@@ -75,6 +75,7 @@ async fn watch(
 
     let mut crowd = Crowd::new(lease);
     let mut clock = interval(LOOK);
+    let mut pulse = Pulse::default();
     let mut reminded: Option<Instant> = None;
     loop {
         tokio::select! {
@@ -88,6 +89,7 @@ async fn watch(
             }
             Some(message) = words.recv() => sink(&Event::Warning { message }),
             _ = clock.tick() => {
+                pulse.beat(sink);
                 crowd.forget_silent(sink);
                 let posted = repost(prepared, &connection, &posting, &mut revision);
                 let settled = async {
@@ -296,7 +298,7 @@ impl Crowd {
         });
         *theirs = remote.number;
         // One that began before this coordinator did.
-        if is_new && !matches!(event, Event::WorkerStarted { .. }) {
+        if is_new && !matches!(event, Event::WorkerStarted { .. } | Event::WorkerEnded { .. }) {
             sink(&Event::WorkerStarted {
                 worker: remote.number,
                 pid,
@@ -310,7 +312,7 @@ impl Crowd {
             Event::Leased { .. } => remote.busy = true,
             Event::ShardDone { .. } => remote.busy = false,
             Event::WorkerStarted { host: from, .. } => *from = Some(host),
-            Event::WorkerLost { .. } => drop(self.workers.remove(&worker)),
+            Event::WorkerLost { .. } | Event::WorkerEnded { .. } => drop(self.workers.remove(&worker)),
             _ => {}
         }
         sink(&event);

@@ -1,6 +1,7 @@
 //! Before the first lease: check the models, bind the output to the job, discover, probe and plan what is new.
 
-use super::{Crew, Earlier, RunError, Sink, earlier, gpu_names, probe};
+use super::device::{as_begun, gpus, has_device};
+use super::{Crew, Earlier, RunError, Sink, earlier, gpu_names, moving, probe};
 use crate::commit;
 use crate::dataset::{
     CommitRecord, InputPlace, JobRecord, ModelRecord, PassedOver, PlannedVideo, RECORD_VERSION, ShardPlan,
@@ -8,10 +9,10 @@ use crate::dataset::{
 };
 use crate::discover::{self, Discovery, Source};
 use crate::domain::{Crop, Location, NamedOutputs, NetworkKind, ShardId, VideoKey};
-use crate::events::Event;
-use crate::model::{self, Device};
+use crate::events::{Event, Totals};
+use crate::model::{self, Device, WeightFile};
 use crate::plan::{self, Origin, Plans};
-use crate::spec::{self, Decode, FaceMode, Job, ModelSpec, SamplingMode};
+use crate::spec::{self, Decode, DeviceChoice, FaceMode, Job, ModelSpec, SamplingMode};
 use crate::stages::decode;
 use crate::store::{Access, Put, Scratch, Store, kept_copy};
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +38,8 @@ pub struct Prepared {
     pub shards: Vec<ShardPlan>,
     /// Shards whose commit record exists.
     pub committed: BTreeSet<ShardId>,
+    /// Totals over all plans, and what commits cover.
+    pub totals: Totals,
     /// Bytes of scratch space that each worker may fill with videos from S3.
     pub fetch_bytes: u64,
     /// Where the faces are that the job takes over.
@@ -60,7 +63,9 @@ impl Prepared {
         let ids = shards.iter().map(|shard| &shard.id);
         let committed = ids.filter(|id| commits.contains_key(id)).cloned().collect();
         let mut prepared = Self {
-            earlier: Earlier::read(&record.job, access)?,
+            gpus: gpus(&record.job),
+            earlier: Earlier::read(&record, access)?,
+            totals: Totals::of(&shards, commits),
             fetch_bytes: record.job.run.fetch_bytes,
             record,
             store,
@@ -69,7 +74,6 @@ impl Prepared {
             unseen: discovery.unseen,
             shards,
             committed,
-            gpus: Device::cuda_count(),
         };
         if matches!(prepared.input_root, Location::S3 { .. }) {
             prepared.fetch_bytes = prepared.share_of(&access.scratch()?)?;
@@ -105,7 +109,7 @@ impl Prepared {
     /// The workers of this machine.
     pub(super) fn crew(&self) -> Crew<'_> {
         let workers = self.worker_count();
-        let devices = Device::in_turn(workers);
+        let devices = Device::in_turn(workers, self.gpus);
         Crew {
             record: &self.record,
             input_root: &self.input_root,
@@ -147,7 +151,7 @@ pub fn resolve(mut job: Job, access: &Access) -> Result<JobRecord, RunError> {
         let mut checksums = Vec::new();
         let mut untrained = false;
         for weights in spec.all_weights() {
-            let file = kept_copy(weights, access)?;
+            let file = WeightFile::read(&kept_copy(weights, access)?)?;
             let info = match spec.kind {
                 NetworkKind::Own(kind) => model::describe(&file, kind)?,
                 // It says nothing of crops, so the job does.
@@ -189,12 +193,15 @@ pub fn resolve(mut job: Job, access: &Access) -> Result<JobRecord, RunError> {
         });
     }
     let faces_from = match (job.faces.mode, &job.faces.detector) {
-        (FaceMode::Detect, Some(weights)) => Some(model::describe_detector(&kept_copy(weights, access)?)?),
+        (FaceMode::Detect, Some(weights)) => {
+            let file = WeightFile::read(&kept_copy(weights, access)?)?;
+            Some(model::describe_detector(&file)?)
+        }
         _ => earlier::fingerprint(&job, access)?,
     };
     // Whoever knows better, as what an output was begun with, has settled it before.
     if job.input.decode == Decode::Auto {
-        let here = Device::cuda_count() > 0 && decode::nvdec_available().is_ok();
+        let here = gpus(&job) > 0 && decode::nvdec_available().is_ok();
         job.input.decode = if here { Decode::Nvdec } else { Decode::Cpu };
     }
     let backend = decode::backend(job.input.decode == Decode::Nvdec);
@@ -239,14 +246,37 @@ pub async fn prepare(job: Job, moved: bool, sink: Sink<'_>) -> Result<Prepared, 
         is_new_place,
         planned,
     } = open(job, moved, sink)?;
+    if has_work(&store, &discovery, &planned)? {
+        begun_here(&store, &record.job)?;
+    }
     let fresh = probe_fresh(&record.job, &discovery, &planned, sink).await?;
     let shards = match fresh.is_empty() && !is_new_place {
         true => planned,
         false => plan::append(&store, &origin, &fresh, record.job.output.shard_frames)?,
     };
+    moving::settle(&store, &record, &shards)?;
     let commits = commit::read_all(&store)?;
     warn_changed(&discovery, &shards, sink);
     Prepared::new(record, store, discovery, shards, &commits, &access)
+}
+
+/// Whether a run would label anything: new videos, or shards without a commit.
+fn has_work(store: &Store, discovery: &Discovery, shards: &[ShardPlan]) -> Result<bool, RunError> {
+    let listed = store.list(paths::COMMITS)?.into_iter();
+    let listed: BTreeSet<String> = listed.map(|entry| entry.key).collect();
+    let covered = plan::covered(shards);
+    let is_open = |shard: &ShardPlan| !listed.contains(&paths::commit(&shard.id));
+    let is_new = |source: &Source| !covered.contains(&source.key);
+    Ok(shards.iter().any(is_open) || discovery.sources.iter().any(is_new))
+}
+
+/// Refuses to go on in an output that was begun on another class of device, where this machine labels. Past one machine, each
+/// worker's host sees to it.
+pub(super) fn begun_here(store: &Store, job: &Job) -> Result<(), RunError> {
+    match job.servers() {
+        None => as_begun(store, job),
+        Some(_) => Ok(()),
+    }
 }
 
 /// A job whose models, input and output were found to fit.
@@ -269,6 +299,7 @@ pub(super) fn open(job: Job, moved: bool, sink: Sink<'_>) -> Result<Opened, RunE
     let record = resolve(job, &access)?;
     // Past one machine it is for the workers' hosts to have it.
     if record.job.servers().is_none() {
+        has_device(&record.job)?;
         has_nvdec(&record.job)?;
     }
     let discovery = discover::discover(&record.job.input, &plan::covered(&plans.shards), &access)?;
@@ -322,7 +353,10 @@ pub(super) fn has_nvdec(job: &Job) -> Result<(), RunError> {
     if job.input.decode != Decode::Nvdec {
         return Ok(());
     }
-    if Device::cuda_count() == 0 {
+    if job.run.device == DeviceChoice::Cpu {
+        return Err(RunError::NoNvdec("[run] device is \"cpu\"".into()));
+    }
+    if gpus(job) == 0 {
         return Err(RunError::NoNvdec("libtorch sees no GPU".into()));
     }
     decode::nvdec_available().map_err(RunError::NoNvdec)
@@ -393,7 +427,10 @@ pub fn unprobed(source: &Source) -> PlannedVideo {
 
 /// Binds the output to the job: the first run writes `job.json`, later ones must have the same fingerprint.
 fn bind(store: &Store, record: &JobRecord) -> Result<(), RunError> {
-    let text = serde_json::to_vec_pretty(record).map_err(|error| RunError::Record {
+    let mut kept = record.clone();
+    // Said for one run.
+    kept.job.run.allow_device_change = false;
+    let text = serde_json::to_vec_pretty(&kept).map_err(|error| RunError::Record {
         path: store.path(paths::JOB).to_string(),
         cause: error.to_string(),
     })?;
@@ -433,6 +470,11 @@ pub(super) fn find<'a>(discovery: &'a Discovery, key: &VideoKey) -> Option<&'a S
     at.ok().map(|at| &discovery.sources[at])
 }
 
+/// Whether a video lies in the input as it was planned.
+pub(super) fn is_as_planned(source: &Source, video: &PlannedVideo) -> bool {
+    (source.bytes, &source.etag) == (video.bytes, &video.etag)
+}
+
 fn warn_unseen(discovery: &Discovery, sink: Sink<'_>) {
     let unseen = &discovery.unseen;
     for place in &unseen.first {
@@ -451,9 +493,7 @@ fn warn_changed(discovery: &Discovery, shards: &[ShardPlan], sink: Sink<'_>) {
     for plan::Latest { planned: video, .. } in plan::latest(shards) {
         let what = match find(discovery, &video.key) {
             None => "is gone from the input, or passed over there,",
-            Some(source) if source.bytes != video.bytes || source.etag != video.etag => {
-                "changed in the input"
-            }
+            Some(source) if !is_as_planned(source, video) => "changed in the input",
             Some(_) => continue,
         };
         let message = format!(

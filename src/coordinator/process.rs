@@ -3,6 +3,7 @@
 use super::RunError;
 
 use crate::queue::{FromWorker, ToWorker, WorkerId, read_message_async, write_message_async};
+use crate::runtime::this_program;
 use crate::worker;
 use std::collections::VecDeque;
 use std::os::unix::process::ExitStatusExt;
@@ -75,8 +76,7 @@ pub struct Process {
 impl Process {
     /// Starts `affectmill worker`; its reports and its end go to `signals`.
     pub fn start(id: WorkerId, signals: mpsc::Sender<Signal>) -> Result<Self, RunError> {
-        let program = std::env::current_exe().map_err(RunError::Spawn)?;
-        let mut child = Command::new(program)
+        let mut child = Command::from(this_program())
             .arg("worker")
             .envs(worker::lacking())
             .stdin(Stdio::piped())

@@ -1,11 +1,12 @@
-//! Plans again what left no row, so that the next dispatch labels it.
+//! Plans again what left no row, and what is `partial` where its file has changed, so that the next dispatch labels it.
 //!
 //! A retry is a further plan: the shards of an earlier attempt, their parts and their commits stay as they are, and what
 //! counts of a video is what became of it in its latest attempt. So a retry may be killed at any moment like a run, and
-//! `affectmill run` goes on with it. A video that has rows is never planned again: they would be there twice.
+//! `affectmill run` goes on with it. A video that has rows is planned again only together with the retirement of the shard that
+//! holds them ([`super::moving`]): they would be there twice.
 
-use super::prepare::{Opened, Prepared, find, open, read_job, unprobed};
-use super::{RunError, Sink, probe};
+use super::prepare::{Opened, Prepared, begun_here, find, is_as_planned, open, read_job, unprobed};
+use super::{RunError, Sink, moving, probe};
 use crate::commit;
 use crate::dataset::{ErrorClass, PlannedVideo, VideoOutcome, VideoStatus};
 use crate::domain::VideoKey;
@@ -14,9 +15,9 @@ use crate::plan;
 use crate::runtime::ByName;
 use crate::spec::Job;
 use crate::store::Store;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Which videos without rows are to be labelled again.
+/// Which videos that are not `ok` are to be labelled again.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
     /// Of these classes; empty for all, those included of which an older affectmill told no class.
@@ -80,14 +81,20 @@ pub async fn prepare_retry(
 
     let mut again: Vec<(u32, PlannedVideo)> = Vec::new();
     let mut classes: BTreeMap<ErrorClass, usize> = BTreeMap::new();
+    let mut retired = BTreeSet::new();
     let mut partial = 0;
     for (latest, outcome) in plan::outcomes(&shards, &commits)? {
         match outcome.status {
             VideoStatus::Ok => continue,
             _ if !wanted.includes(outcome) => continue,
-            VideoStatus::Partial => partial += 1,
-            VideoStatus::Failed | VideoStatus::Quarantined => match find(&discovery, &outcome.key) {
+            status => match find(&discovery, &outcome.key) {
+                Some(source) if status == VideoStatus::Partial && is_as_planned(source, latest.planned) => {
+                    partial += 1;
+                }
                 Some(source) => {
+                    if status == VideoStatus::Partial {
+                        retired.insert(latest.shard.id.clone());
+                    }
                     again.push((latest.shard.attempt + 1, unprobed(source)));
                     if let Some(class) = outcome.error_class {
                         *classes.entry(class).or_default() += 1;
@@ -101,10 +108,12 @@ pub async fn prepare_retry(
     }
     if partial > 0 {
         let message = format!(
-            "{partial} partial: their rows exist, and the same file gives the same again; to label a mended file, give it a \
-             new name or the job a new output"
+            "{partial} partial: their files have not changed since, and the same file gives the same again"
         );
         sink(&Event::Warning { message });
+    }
+    if !again.is_empty() || shards.iter().any(|shard| !commits.contains_key(&shard.id)) {
+        begun_here(&store, &record.job)?;
     }
     sink(&Event::Retrying {
         videos: again.len(),
@@ -120,7 +129,8 @@ pub async fn prepare_retry(
             .0
     };
     let again: Vec<_> = attempts.into_iter().zip(videos).collect();
-    let shards = plan::append_again(&store, &origin, &again, record.job.output.shard_frames)?;
+    let shards = plan::append_again(&store, &origin, &again, &retired, record.job.output.shard_frames)?;
+    moving::settle(&store, &record, &shards)?;
     let commits = commit::read_all(&store)?;
     Prepared::new(record, store, discovery, shards, &commits, &access)
 }

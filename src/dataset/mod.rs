@@ -1,6 +1,7 @@
 //! The shape of a label set: where its files lie, their columns, their records. No I/O.
 
 mod calibration;
+mod device;
 mod input;
 pub mod paths;
 mod records;
@@ -9,10 +10,12 @@ mod schemas;
 mod spans;
 
 pub use calibration::{CALIBRATION_VERSION, CalibrationRecord, TunedOn, TunedTemperature, TunedThreshold};
+pub use device::{DeviceClass, DeviceRecord, ShardDevice};
 pub use input::{InputRecord, Passed, PassedOver, Unseen, UnseenPlace};
 pub use records::{
     CommitRecord, ErrorClass, InputPlace, JobRecord, Manifest, ManifestPart, PartInfo, Plan, PlannedVideo,
-    Quarantined, RECORD_VERSION, ShardPlan, SourceKind, StageSeconds, Trouble, VideoOutcome, VideoStatus,
+    Quarantined, RECORD_VERSION, Retired, ShardPlan, SourceKind, StageSeconds, Trouble, VideoOutcome,
+    VideoStatus,
 };
 pub use schema::{LabelSchema, landmark_item, videos_schema};
 pub use schemas::{schema_text, schemas};

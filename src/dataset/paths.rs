@@ -13,6 +13,8 @@ pub const VIDEOS: &str = "videos.parquet";
 pub const JOB: &str = "_affectmill/job.json";
 /// What the last search of the input found beside videos.
 pub const INPUT: &str = "_affectmill/input.json";
+/// What the first shard was labelled on.
+pub const DEVICE: &str = "_affectmill/device.json";
 /// Every part with rows and checksum.
 pub const MANIFEST: &str = "_affectmill/manifest.json";
 /// Folder of plans.

@@ -1,5 +1,6 @@
 //! The JSON records under `_affectmill/`. Each carries `version`; a reader refuses a version it does not know.
 
+use super::ShardDevice;
 use crate::domain::{Fingerprint, FrameIndex, Location, ShardId, VideoKey, escaped};
 use crate::spec::{Job, ModelRecord, ModelSpec};
 use schemars::JsonSchema;
@@ -85,12 +86,22 @@ pub struct ShardPlan {
     /// Hash of the shard's content.
     #[schemars(with = "String", extend("pattern" = "^[0-9a-f]{16}$"))]
     pub id: ShardId,
-    /// How often its videos were planned before: 0 at first, one more for each `affectmill retry`. What counts of a video is
-    /// what became of it in its latest attempt; earlier ones left no row.
+    /// How often its videos were planned before: 0 at first, one more for each `affectmill retry`, or where their rows were moved
+    /// out of a shard of which another video was tried again. What counts of a video is what became of it in its latest attempt;
+    /// earlier ones left no row, or their shard is retired.
     #[serde(default, skip_serializing_if = "is_first")]
     pub attempt: u32,
+    /// The shard that is retired for this one: the rows of these videos are moved out of it, as they are, because others of its
+    /// videos are labelled again. Perhaps of no video.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("pattern" = "^[0-9a-f]{16}$"))]
+    pub copy_of: Option<ShardId>,
     /// The videos, sorted by key.
     pub videos: Vec<PlannedVideo>,
+}
+
+fn is_none(number: &u64) -> bool {
+    *number == 0
 }
 
 fn is_first(attempt: &u32) -> bool {
@@ -102,6 +113,12 @@ impl ShardPlan {
     pub fn longest_first(&self, other: &Self) -> Ordering {
         let (a, b) = (self, other);
         b.frames().cmp(&a.frames()).then_with(|| a.id.cmp(&b.id))
+    }
+
+    /// Its videos of unknown length.
+    pub fn unknown(&self) -> usize {
+        let unknown = self.videos.iter().filter(|video| video.has_unknown_length());
+        unknown.count()
     }
 
     /// Estimated frames of the shard.
@@ -135,6 +152,11 @@ pub struct PlannedVideo {
 }
 
 impl PlannedVideo {
+    /// Whether its header was read and does not tell how long it is, as of live recordings.
+    pub fn has_unknown_length(&self) -> bool {
+        self.frames == 0 && self.unreadable.is_none()
+    }
+
     /// What must be opened to read it, relative to the input root.
     pub fn file(&self) -> &str {
         self.archive.as_deref().unwrap_or(self.key.as_str())
@@ -169,8 +191,22 @@ pub struct CommitRecord {
     pub crops: Option<PartInfo>,
     /// What became of each video, in key order.
     pub videos: Vec<VideoOutcome>,
+    /// What it was labelled on; absent where an older affectmill wrote it, or the part was another attempt's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<ShardDevice>,
+    /// Its videos were planned again, and nothing of it counts: its part has no rows any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired: Option<Retired>,
     /// Where the time went.
     pub seconds: StageSeconds,
+}
+
+/// What a retired shard held, for its copy to be made of.
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
+pub struct Retired {
+    /// Its record; absent where it was lost before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Box<CommitRecord>>,
 }
 
 /// Size and checksum of a Parquet part, or of the crops beside it.
@@ -198,6 +234,9 @@ pub struct VideoOutcome {
     pub rows: u64,
     /// Rows that carry a face.
     pub faces: u64,
+    /// Of these, rows with status `not_finite`: a model gave NaN or an infinity for the face.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub not_finite: u64,
     /// Seconds of worker time spent decoding it.
     pub seconds: f64,
     /// What was wrong: the first damage, or why it failed. Null for `ok`.
@@ -234,6 +273,7 @@ impl VideoOutcome {
             frames: 0,
             rows: 0,
             faces: 0,
+            not_finite: 0,
             seconds: 0.0,
             error: None,
             error_class: None,
@@ -300,17 +340,20 @@ pub enum ErrorClass {
     Io,
     /// It is not the file any more that was planned.
     Changed,
+    /// A model gave NaN or an infinity for faces of it. The same file gives the same again.
+    NotFinite,
 }
 
 impl ErrorClass {
     /// Every class.
-    pub const ALL: [ErrorClass; 6] = [
+    pub const ALL: [ErrorClass; 7] = [
         ErrorClass::Corrupt,
         ErrorClass::Unsupported,
         ErrorClass::Timeout,
         ErrorClass::Crash,
         ErrorClass::Io,
         ErrorClass::Changed,
+        ErrorClass::NotFinite,
     ];
 
     /// The text in `videos.parquet` and on the command line.
@@ -322,6 +365,7 @@ impl ErrorClass {
             ErrorClass::Crash => "crash",
             ErrorClass::Io => "io",
             ErrorClass::Changed => "changed",
+            ErrorClass::NotFinite => "not_finite",
         }
     }
 }
@@ -332,7 +376,7 @@ impl ErrorClass {
 pub enum VideoStatus {
     /// Every frame has its row.
     Ok,
-    /// Damaged: the good frames have their rows.
+    /// Damaged, or without numbers for some of its faces: the good frames have their rows.
     Partial,
     /// No row.
     Failed,

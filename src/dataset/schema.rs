@@ -115,7 +115,9 @@ impl LabelSchema {
 /// ([`ErrorClass`](super::ErrorClass)) and `error_frame` when there is none; `attempt` counts `affectmill retry`s;
 /// `decode_fallback` says why a video was decoded on the CPU though the job decodes on GPUs, and is null otherwise; `lost` counts
 /// frames without a picture; `transfer` is the pictures' transfer characteristics by ffprobe's name, and `tone_mapping` how HDR
-/// was brought to SDR. The last three are null of videos that were labelled before they were kept.
+/// was brought to SDR. The last three are null of videos that were labelled before they were kept. `device` says what a video was
+/// labelled on ([`ShardDevice`](super::ShardDevice)), and is null where that is not known; `not_finite` counts the faces for which
+/// a model gave NaN or an infinity.
 pub fn videos_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("video", DataType::Utf8, false),
@@ -135,6 +137,8 @@ pub fn videos_schema() -> SchemaRef {
         Field::new("lost", DataType::Int64, true),
         Field::new("transfer", DataType::Utf8, true),
         Field::new("tone_mapping", DataType::Utf8, true),
+        Field::new("device", dictionary(), true),
+        Field::new("not_finite", DataType::Int64, false),
     ]))
 }
 

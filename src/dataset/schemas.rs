@@ -1,6 +1,8 @@
 //! The JSON Schemas of every persisted JSON format, generated from the types that write them.
 
-use super::{CalibrationRecord, CommitRecord, InputRecord, JobRecord, Manifest, Plan, SpanRecord};
+use super::{
+    CalibrationRecord, CommitRecord, DeviceRecord, InputRecord, JobRecord, Manifest, Plan, SpanRecord,
+};
 use crate::spec;
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
@@ -10,6 +12,7 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
     vec![
         ("calibration.schema.json", of::<CalibrationRecord>()),
         ("commit.schema.json", of::<CommitRecord>()),
+        ("device.schema.json", of::<DeviceRecord>()),
         ("input.schema.json", of::<InputRecord>()),
         ("job-record.schema.json", of::<JobRecord>()),
         ("job.schema.json", spec::json_schema()),

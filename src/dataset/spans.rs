@@ -3,7 +3,7 @@
 //! A span holds the rows of a stretch of one video, from where the span before it ended, in a file beside its record. Spans
 //! spare the next attempt what was done; they are no labels, nobody needs them, and they go when the shard is committed.
 
-use super::{PartInfo, Trouble};
+use super::{DeviceClass, PartInfo, Trouble};
 use crate::domain::{Fingerprint, FrameIndex, ShardId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,9 @@ pub struct SpanRecord {
     /// Their crops beside them (`.tar`), where they are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crops: Option<PartInfo>,
+    /// What it was labelled on: no shard is of two classes of device. Absent where an older affectmill wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceClass>,
     /// Where it ends.
     pub seam: Seam,
 }

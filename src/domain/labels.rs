@@ -172,11 +172,23 @@ pub enum RowStatus {
     NoFace,
     /// The frame exists but could not be decoded whole; nothing was substituted.
     DecodeError,
+    /// A face was found, and a model gave NaN or an infinity for it: the columns of that model hold nothing.
+    NotFinite,
 }
 
 impl RowStatus {
     /// Every status, in the order of the enum: a status is its own index.
-    pub const ALL: [RowStatus; 3] = [RowStatus::Ok, RowStatus::NoFace, RowStatus::DecodeError];
+    pub const ALL: [RowStatus; 4] = [
+        RowStatus::Ok,
+        RowStatus::NoFace,
+        RowStatus::DecodeError,
+        RowStatus::NotFinite,
+    ];
+
+    /// Whether such a row is of a face.
+    pub fn has_face(self) -> bool {
+        matches!(self, RowStatus::Ok | RowStatus::NotFinite)
+    }
 
     /// The text stored in the `status` column.
     pub fn as_str(self) -> &'static str {
@@ -184,6 +196,7 @@ impl RowStatus {
             RowStatus::Ok => "ok",
             RowStatus::NoFace => "no_face",
             RowStatus::DecodeError => "decode_error",
+            RowStatus::NotFinite => "not_finite",
         }
     }
 }

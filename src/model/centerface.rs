@@ -9,12 +9,11 @@
 //! batch norm folded in.
 
 use super::batch::GpuSample;
-use super::checkpoint::Checkpoint;
 use super::onednn::Geometry;
 use super::onnx::Graph;
 use super::resnet::{Conv, Placement, channels_last};
 use super::state::{ARCHITECTURE_KEY, Array, StateDict};
-use super::{Device, ModelError};
+use super::{Device, ModelError, WeightFile};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -258,21 +257,12 @@ impl Detector {
     /// Loads the safetensors file that [`import_detector`] wrote.
     ///
     /// # Errors
-    /// [`ModelError::Io`]; [`ModelError::File`] when it holds something else; [`ModelError::Device`].
-    pub fn load(path: &Path, device: Device) -> Result<Self, ModelError> {
+    /// [`ModelError::File`] when it holds something else; [`ModelError::Device`].
+    pub fn load(file: &WeightFile, device: Device) -> Result<Self, ModelError> {
         device.require()?;
-        let source = Checkpoint::open(path)?;
-        let mut tensors = BTreeMap::new();
-        for name in source.names() {
-            tensors.insert(name.to_owned(), source.read(name)?);
-        }
-        let state = StateDict {
-            origin: path.to_path_buf(),
-            tensors,
-            metadata: source.metadata,
-        };
+        let state = StateDict::all(file)?;
         let remedy = "make the weights of the detector with `affectmill import-weights centerface.onnx -o …`";
-        check(&state).map_err(|cause| ModelError::file(path, cause, remedy))?;
+        check(&state).map_err(|cause| ModelError::file(file.path(), cause, remedy))?;
         let _no_grad = tch::no_grad_guard();
         let place = Placement {
             device: device.tch(),

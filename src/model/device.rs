@@ -3,6 +3,7 @@
 use super::ModelError;
 use super::error::tells_of_memory;
 use std::fmt;
+use std::path::Path;
 
 /// The CPU or one CUDA GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,9 +54,17 @@ impl Device {
         usize::try_from(tch::Cuda::device_count()).unwrap_or(0)
     }
 
-    /// The devices of so many workers, as text: the GPUs in turn, else the CPU.
-    pub fn in_turn(workers: usize) -> Vec<String> {
-        let gpus = Self::cuda_count();
+    /// What keeps libtorch from seeing a GPU, where the machine seems to have one.
+    pub fn missing_gpu() -> Option<&'static str> {
+        let driver = Path::new("/proc/driver/nvidia/version").exists();
+        (driver && Self::cuda_count() == 0).then_some(
+            "an NVIDIA driver is loaded but libtorch sees no GPU: build with `TORCH=cuda make setup`, and look at \
+             CUDA_VISIBLE_DEVICES",
+        )
+    }
+
+    /// The devices of so many workers, as text: of so many GPUs each in turn, without any the CPU.
+    pub fn in_turn(workers: usize, gpus: usize) -> Vec<String> {
         let device = |n| match gpus {
             0 => Self::cpu(),
             gpus => Self::cuda(n % gpus),

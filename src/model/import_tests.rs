@@ -186,11 +186,11 @@ fn a_student_is_imported_whole_or_one_head_of_it() {
         &StateDict::read(&out, ModelKind::Student).unwrap().tensors,
         &golden_state(ModelKind::Student).tensors,
     );
-    let info = describe(&out, ModelKind::Student).unwrap();
+    let info = describe(&WeightFile::read(&out).unwrap(), ModelKind::Student).unwrap();
     assert!(!info.untrained);
     // A student is no teacher, until its head is taken.
     for refused in [
-        describe(&out, ModelKind::TeacherVa).err(),
+        describe(&WeightFile::read(&out).unwrap(), ModelKind::TeacherVa).err(),
         StateDict::read(&out, ModelKind::TeacherVa).err(),
     ] {
         assert!(refused.unwrap().to_string().contains("affectmill.kind"));
@@ -323,10 +323,8 @@ fn other_files_are_refused_in_words() {
     let missing = folder.path().join("missing");
     for error in [
         import_weights(&missing, None, None, &out).unwrap_err(),
-        describe(&missing, ModelKind::Student).unwrap_err(),
-        Network::load(&missing, ModelKind::Student, Precision::Fp32, Device::cpu())
-            .err()
-            .unwrap(),
+        WeightFile::read(&missing).unwrap_err(),
+        StateDict::read(&missing, ModelKind::Student).unwrap_err(),
         init_weights(
             ModelKind::TeacherVa,
             1,
@@ -350,7 +348,8 @@ fn untrained_weights_are_the_same_bytes_and_say_so() {
     ] {
         init_weights(kind, seed, None, &path(name)).unwrap();
     }
-    let [a, b, c] = ["a", "b", "c"].map(|name| describe(&path(name), ModelKind::TeacherVa).unwrap());
+    let [a, b, c] = ["a", "b", "c"]
+        .map(|name| describe(&WeightFile::read(&path(name)).unwrap(), ModelKind::TeacherVa).unwrap());
     assert!(a.untrained && a == b && a.sha256 != c.sha256);
     // Independent of this program: sha256sum of the file, and the reference reader of safetensors.
     let bytes = fs::read(path("a")).unwrap();
@@ -363,13 +362,16 @@ fn untrained_weights_are_the_same_bytes_and_say_so() {
     );
     // An import does not wash the mark off.
     import_weights(&path("a"), None, None, &path("d")).unwrap();
-    assert_eq!(describe(&path("d"), ModelKind::TeacherVa).unwrap(), a);
+    assert_eq!(
+        describe(&WeightFile::read(&path("d")).unwrap(), ModelKind::TeacherVa).unwrap(),
+        a
+    );
     // A cut file, and one byte too many.
     for len in [bytes.len() - 1, 100, 8, 3, 0] {
         fs::write(path("cut"), &bytes[..len]).unwrap();
         assert!(
             matches!(
-                describe(&path("cut"), ModelKind::TeacherVa),
+                describe(&WeightFile::read(&path("cut")).unwrap(), ModelKind::TeacherVa),
                 Err(ModelError::File { .. })
             ),
             "{len}"
@@ -377,11 +379,16 @@ fn untrained_weights_are_the_same_bytes_and_say_so() {
     }
     fs::write(path("cut"), [bytes.as_slice(), &[0]].concat()).unwrap();
     assert!(matches!(
-        describe(&path("cut"), ModelKind::TeacherVa),
+        describe(&WeightFile::read(&path("cut")).unwrap(), ModelKind::TeacherVa),
         Err(ModelError::File { .. })
     ));
     assert!(matches!(
-        Network::load(&path("cut"), ModelKind::TeacherVa, Precision::Fp32, Device::cpu()),
+        Network::load(
+            &WeightFile::read(&path("cut")).unwrap(),
+            ModelKind::TeacherVa,
+            Precision::Fp32,
+            Device::cpu()
+        ),
         Err(ModelError::File { .. })
     ));
 }

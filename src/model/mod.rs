@@ -19,6 +19,7 @@ mod describe;
 mod device;
 mod dtype;
 mod error;
+mod file;
 mod gpus;
 mod import;
 #[cfg(test)]
@@ -50,6 +51,7 @@ pub use centerface::{
 pub use describe::{WeightsInfo, describe, describe_detector, stated_crop};
 pub use device::{Device, libtorch_version, set_threads};
 pub use error::ModelError;
+pub use file::WeightFile;
 pub use gpus::{Gpu, Gpus, Load};
 pub use import::{Imported, import_weights};
 pub use init::init_weights;

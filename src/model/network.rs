@@ -10,10 +10,9 @@ use super::resnet::{Body, Placement};
 use super::script::Script;
 use super::state::StateDict;
 use super::xception::Xception;
-use super::{Batch, Device, ModelError};
+use super::{Batch, Device, ModelError, WeightFile};
 use crate::domain::{ModelKind, Precision};
 use std::cell::Cell;
-use std::path::Path;
 use tch::{Kind, TchError, Tensor};
 
 /// A model ready to label, on one device.
@@ -31,15 +30,15 @@ impl Network {
     /// Loads the safetensors file of a `kind` (canonical names; `import_weights` writes them) onto a device.
     ///
     /// # Errors
-    /// As [`StateDict::read`] and [`Network::from_state`].
+    /// As [`StateDict::of`] and [`Network::from_state`].
     pub fn load(
-        path: &Path,
+        file: &WeightFile,
         kind: ModelKind,
         precision: Precision,
         device: Device,
     ) -> Result<Self, ModelError> {
         device.require()?;
-        Self::from_state(&StateDict::read(path, kind)?, kind, precision, device)
+        Self::from_state(&StateDict::of(file, kind)?, kind, precision, device)
     }
 
     /// Builds the network from weights in memory.

@@ -4,12 +4,10 @@
 //! file is run: in a worker process, and only where the job says `kind = "torchscript"`. [`describe_script`], which the
 //! coordinator calls, reads the archive's table of contents and hashes the file.
 
-use super::describe::rest_hashed;
 use super::error::gist;
-use super::{Device, INPUT_SIZE, ModelError, Network};
+use super::{Device, INPUT_SIZE, ModelError, Network, WeightFile};
 use crate::domain::NamedOutputs;
-use std::fs::File;
-use std::io::Seek;
+use std::io::Cursor;
 use std::path::Path;
 use tch::{CModule, IValue, Kind, TchError, Tensor};
 use zip::ZipArchive;
@@ -26,18 +24,15 @@ const SHAPES: &str = "its `forward` must take faces as float32 [N, 3, 128, 128],
 /// SHA-256 of a TorchScript file, 64 lower-case hex digits, once it is known to be one. None of it is run.
 ///
 /// # Errors
-/// [`ModelError::Io`]; [`ModelError::File`] when it is something else.
-pub fn describe_script(path: &Path) -> Result<String, ModelError> {
-    let failed = || ModelError::io("read the weights", path);
-    let mut file = File::open(path).map_err(failed())?;
-    let archive = ZipArchive::new(&mut file);
+/// [`ModelError::File`] when it is something else.
+pub fn describe_script(file: &WeightFile) -> Result<String, ModelError> {
+    let archive = ZipArchive::new(Cursor::new(file.bytes()));
     let names = archive.as_ref().map(|archive| archive.file_names());
     let has_code = names.is_ok_and(|mut names| names.any(|name| name.contains("/code/")));
     if !has_code {
-        return Err(ModelError::file(path, "is no TorchScript file", SAVE));
+        return Err(ModelError::file(file.path(), "is no TorchScript file", SAVE));
     }
-    file.rewind().map_err(failed())?;
-    rest_hashed(path, &mut file, &[])
+    Ok(file.sha256().to_owned())
 }
 
 /// A loaded module.
@@ -55,25 +50,27 @@ impl Network {
     /// # Errors
     /// [`ModelError::File`] when the names are not whole, when libtorch cannot load or run it, when it gives another count of numbers, or when what it gives
     /// for a face hangs on the other faces of the batch; [`ModelError::Device`].
-    pub fn load_script(path: &Path, names: &[String], device: Device) -> Result<Self, ModelError> {
+    pub fn load_script(file: &WeightFile, names: &[String], device: Device) -> Result<Self, ModelError> {
         device.require()?;
+        let path = file.path();
         let outputs = NamedOutputs::new(names).map_err(|_| {
             let remedy = "name each of its numbers in `outputs`, all of a task or none";
             ModelError::file(path, "its outputs are not named whole", remedy)
         })?;
         let _no_grad = tch::no_grad_guard();
-        let script = Script::load(path, &outputs, device)?;
+        let script = Script::load(file, &outputs, device)?;
         script.check(path, device)?;
         Ok(Self::of_script(script, outputs.columns().len(), device))
     }
 }
 
 impl Script {
-    fn load(path: &Path, outputs: &NamedOutputs, device: Device) -> Result<Self, ModelError> {
+    fn load(file: &WeightFile, outputs: &NamedOutputs, device: Device) -> Result<Self, ModelError> {
         let refused = |cause: TchError| {
-            ModelError::file(path, format!("libtorch cannot load it: {}", gist(&cause)), SAVE)
+            let cause = format!("libtorch cannot load it: {}", gist(&cause));
+            ModelError::file(file.path(), cause, SAVE)
         };
-        let mut module = CModule::load_on_device(path, device.tch()).map_err(refused)?;
+        let mut module = CModule::load_data_on_device(&mut file.bytes(), device.tch()).map_err(refused)?;
         module.f_set_eval().map_err(refused)?;
         let columns: Vec<i64> = outputs.columns().iter().map(|&column| column as i64).collect();
         let columns = Tensor::f_from_slice(&columns).and_then(|columns| columns.f_to_device(device.tch()));

@@ -9,7 +9,7 @@
 //! `affectmill.crop` (`arcface112`, …).
 
 use super::dtype::Dtype;
-use super::{ModelError, architecture, layout};
+use super::{ModelError, WeightFile, architecture, layout};
 use crate::domain::ModelKind;
 use safetensors::tensor::Metadata;
 use serde::Serialize;
@@ -67,10 +67,18 @@ impl StateDict {
     /// Reads the tensors of a `kind` out of a safetensors file with canonical names; others are left where they are.
     ///
     /// # Errors
-    /// [`ModelError::Io`]; [`ModelError::File`] when it is not safetensors or is marked as another model;
-    /// [`ModelError::Mismatch`] naming every tensor that is missing or wrong.
+    /// [`ModelError::Io`]; as [`of`](Self::of).
     pub fn read(path: &Path, kind: ModelKind) -> Result<Self, ModelError> {
-        Self::read_with(path, kind, |_| false)
+        Self::of(&WeightFile::read(path)?, kind)
+    }
+
+    /// As [`read`](Self::read), of a file that was read.
+    ///
+    /// # Errors
+    /// [`ModelError::File`] when it is not safetensors or is marked as another model; [`ModelError::Mismatch`] naming
+    /// every tensor that is missing or wrong.
+    pub fn of(file: &WeightFile, kind: ModelKind) -> Result<Self, ModelError> {
+        Self::with(file, kind, |_| false)
     }
 
     /// As [`read`](Self::read); of the other tensors those that `also` wants by their names are read too.
@@ -78,16 +86,35 @@ impl StateDict {
     /// # Errors
     /// As [`read`](Self::read); a wanted tensor that is no floating point is read as empty.
     pub fn read_with(path: &Path, kind: ModelKind, also: impl Fn(&str) -> bool) -> Result<Self, ModelError> {
-        let bytes = fs::read(path).map_err(ModelError::io("read the weights", path))?;
-        let header = Header::parse(path, &bytes, bytes.len() as u64)?;
-        header.check(path, kind)?;
-        let mut state = Self::new(path, kind);
-        state.metadata = header.metadata;
+        Self::with(&WeightFile::read(path)?, kind, also)
+    }
+
+    fn with(file: &WeightFile, kind: ModelKind, also: impl Fn(&str) -> bool) -> Result<Self, ModelError> {
+        let header = Header::of(file)?;
+        header.check(file.path(), kind)?;
         let own = layout::layout(kind).into_iter().map(|(name, _)| name);
         let more = header.tensors.keys().filter(|name| also(name)).cloned();
-        for name in own.chain(more) {
+        let names: Vec<String> = own.chain(more).collect();
+        Ok(Self::taken(file, header, names))
+    }
+
+    /// Reads every tensor of a safetensors file, whatever it is of.
+    pub(super) fn all(file: &WeightFile) -> Result<Self, ModelError> {
+        let header = Header::of(file)?;
+        let names = header.tensors.keys().cloned().collect();
+        Ok(Self::taken(file, header, names))
+    }
+
+    /// Tensors that the header has.
+    fn taken(file: &WeightFile, header: Header, names: Vec<String>) -> Self {
+        let mut state = Self {
+            origin: file.path().to_path_buf(),
+            tensors: BTreeMap::new(),
+            metadata: header.metadata,
+        };
+        for name in names {
             let entry = &header.tensors[&name];
-            let stored = &bytes[entry.range.clone()];
+            let stored = &file.bytes()[entry.range.clone()];
             let elements = (0..stored.len() / entry.dtype.size()).map_while(|i| entry.dtype.read(stored, i));
             let array = Array {
                 shape: entry.shape.clone(),
@@ -95,7 +122,7 @@ impl StateDict {
             };
             state.tensors.insert(name, array);
         }
-        Ok(state)
+        state
     }
 
     /// Writes a safetensors file, replacing what was there in one step; missing folders are made.
@@ -208,6 +235,11 @@ pub(super) struct Stored {
 }
 
 impl Header {
+    /// The header of a file that was read.
+    pub(super) fn of(file: &WeightFile) -> Result<Self, ModelError> {
+        Self::parse(file.path(), file.bytes(), file.bytes().len() as u64)
+    }
+
     /// Number of bytes from the start of the file that hold the header, told from its first eight.
     pub(super) fn length(path: &Path, first: &[u8], file_len: u64) -> Result<usize, ModelError> {
         let length = first.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));

@@ -1,7 +1,7 @@
 //! What counts of each video: its latest attempt.
 //!
-//! Only videos that left no row are ever planned again, so an earlier attempt has nothing in `labels/` that the latest could
-//! double.
+//! A video is planned again when it left no row, or with a copy for which the shard of its rows is retired: so an earlier attempt
+//! has nothing in `labels/` that the latest could double.
 
 use super::PlanError;
 use crate::dataset::{CommitRecord, PlannedVideo, ShardPlan, VideoOutcome};

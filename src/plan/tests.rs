@@ -212,6 +212,8 @@ fn record(shard: &ShardPlan, rows: &[u64]) -> CommitRecord {
         },
         crops: None,
         videos: shard.videos.iter().zip(rows).map(outcome).collect(),
+        device: None,
+        retired: None,
         seconds: Default::default(),
     }
 }
@@ -224,19 +226,20 @@ fn a_video_is_planned_again_once_for_each_attempt_and_the_latest_counts() {
     let first = append(&store, &here(), &videos, 1_000).unwrap();
     let again = |attempt, n: usize| vec![(attempt, videos[n].clone())];
 
-    let second = append_again(&store, &here(), &again(1, 1), 1_000).unwrap();
+    let second = append_again(&store, &here(), &again(1, 1), &BTreeSet::new(), 1_000).unwrap();
     assert_eq!(second[..1], first);
     assert_eq!((second.len(), second[1].attempt), (2, 1));
     let alone = make(vec![videos[1].clone()], &BTreeSet::new(), 1_000);
     assert_ne!(second[1].id, alone[0].id, "another attempt is another part");
     for due in [again(1, 1), again(0, 1), again(3, 1)] {
-        let planned = append_again(&store, &here(), &due, 1_000).unwrap();
+        let planned = append_again(&store, &here(), &due, &BTreeSet::new(), 1_000).unwrap();
         assert_eq!(planned, second, "planned for that attempt, or not due yet");
     }
     let third = append_again(
         &store,
         &here(),
         &[again(2, 1), vec![(1, videos[3].clone())]].concat(),
+        &BTreeSet::new(),
         1_000,
     )
     .unwrap();
@@ -332,4 +335,32 @@ fn videos_of_another_place_are_refused_until_somebody_says_that_they_moved() {
         read(&store).unwrap().places.last().unwrap().root,
         second.as_path().into()
     );
+}
+
+#[test]
+fn videos_beside_one_that_has_rows_and_is_planned_again_are_planned_for_a_copy() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::open(root.path()).unwrap();
+    let videos: Vec<_> = (0..4).map(|n| video(&format!("v{n}"), 50)).collect();
+    let old = append(&store, &here(), &videos, 1_000).unwrap()[0].id.clone();
+    let none = BTreeSet::new();
+    // v3 failed and was tried again before: it has no rows there.
+    append_again(&store, &here(), &[(1, videos[3].clone())], &none, 1_000).unwrap();
+    let retired = BTreeSet::from([old.clone()]);
+    let again = [(1, videos[1].clone())];
+    let planned = append_again(&store, &here(), &again, &retired, 1_000).unwrap();
+    assert_eq!(
+        keys(&planned[2..]),
+        [vec!["v0", "v2"], vec!["v1"]],
+        "the copy comes first"
+    );
+    assert_eq!((planned[2].attempt, &planned[2].copy_of), (1, &Some(old)));
+    assert_eq!(planned[3].copy_of, None);
+    let alone = cut(vec![videos[0].clone(), videos[2].clone()], 1_000, 1);
+    assert_ne!(planned[2].id, alone[0].id, "a copy is another part");
+    assert_eq!(
+        append_again(&store, &here(), &again, &retired, 1_000).unwrap(),
+        planned
+    );
+    assert_eq!(read_all(&store).unwrap(), planned);
 }

@@ -141,6 +141,7 @@ mod tests {
         ShardPlan {
             id: ShardId::from_digest(&digest),
             attempt: 0,
+            copy_of: None,
             videos: vec![video],
         }
     }

@@ -16,6 +16,8 @@ pub struct Bars {
     overall: ProgressBar,
     workers: BTreeMap<usize, ProgressBar>,
     progress: Progress,
+    /// Nobody knows how many frames there are: no bar can show how far the run is.
+    bar_is_a_line: bool,
 }
 
 impl Bars {
@@ -28,6 +30,7 @@ impl Bars {
             overall,
             workers: BTreeMap::new(),
             progress: Progress::new(),
+            bar_is_a_line: false,
         }
     }
 
@@ -78,9 +81,11 @@ impl Sink for Bars {
                 self.overall.set_position(*done as u64);
             }
             Event::RunStarted { totals, .. } if totals.shards > totals.shards_done => {
-                self.overall.set_style(style(
-                    "{percent:>3} % {wide_bar} {human_pos}/{human_len} frames  {msg}",
-                ));
+                self.overall.set_style(style(match totals.unknown {
+                    0 => "{percent:>3} % {wide_bar} {human_pos}/{human_len} frames  {msg}",
+                    _ => "{spinner} {msg}",
+                }));
+                self.bar_is_a_line = totals.unknown > 0;
                 self.overall.set_length(totals.frames);
                 self.overall.enable_steady_tick(Duration::from_millis(500));
             }
@@ -102,9 +107,13 @@ impl Sink for Bars {
         }
         if !self.overall.is_finished() && self.progress.totals.shards > 0 {
             self.overall.set_position(self.progress.frames());
-            let left = self.progress.left().map_or_else(|| "?".into(), text::duration);
-            self.overall
-                .set_message(format!("{:.1}/s, {left} left", self.progress.rate()));
+            self.overall.set_message(match self.bar_is_a_line {
+                true => self.progress.line(),
+                false => {
+                    let left = self.progress.left().map_or_else(|| "?".into(), text::duration);
+                    format!("{:.1}/s, {left} left", self.progress.rate())
+                }
+            });
             self.show_workers();
         }
         if let Some(line) = text::lines(event) {

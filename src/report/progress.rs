@@ -3,6 +3,7 @@
 use super::text;
 use crate::domain::escaped;
 use crate::events::{Event, Totals};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -24,14 +25,48 @@ pub struct WorkerState {
     pub device: String,
     /// The video in hand, or what it does.
     pub doing: String,
+    /// The shard in hand, if there is one.
+    shard: Option<InHand>,
+}
+
+/// A shard in a worker's hands.
+#[derive(Clone, Copy, Debug, Default)]
+struct InHand {
     planned: u64,
+    /// Its videos of unknown length.
+    unknown: usize,
     decoded: u64,
+    rows: u64,
+}
+
+impl InHand {
+    /// Frames decoded, at most those planned where all lengths are known.
+    fn frames(&self) -> u64 {
+        match self.unknown {
+            0 => self.decoded.min(self.planned),
+            _ => self.decoded,
+        }
+    }
+}
+
+/// What is done of shards that are not committed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct UnderWay {
+    /// Shards in workers' hands.
+    pub shards: usize,
+    /// Frames of them that are decoded.
+    pub frames: u64,
+    /// Rows of them that are labelled.
+    pub rows: u64,
 }
 
 impl WorkerState {
     /// How much of the shard in hand is decoded, 0 to 1; `None` without a shard, or where nobody knows its length.
     pub fn share(&self) -> Option<f64> {
-        (self.planned > 0).then(|| (self.decoded as f64 / self.planned as f64).min(1.0))
+        let shard = self
+            .shard
+            .filter(|shard| shard.planned > 0 && shard.unknown == 0)?;
+        Some((shard.decoded as f64 / shard.planned as f64).min(1.0))
     }
 }
 
@@ -76,27 +111,49 @@ impl Progress {
                 );
             }
             Event::WorkerReady { worker } => self.worker(*worker, |state| state.doing = "ready".into()),
-            Event::WorkerLost { worker, .. } => {
+            Event::WorkerLost { worker, .. } | Event::WorkerEnded { worker } => {
                 self.workers.remove(worker);
             }
-            Event::Leased { worker, frames, .. } => self.worker(*worker, |state| {
-                (state.planned, state.decoded) = (*frames, 0);
+            Event::Leased {
+                worker,
+                frames,
+                unknown,
+                ..
+            } => self.worker(*worker, |state| {
+                state.shard = Some(InHand {
+                    planned: *frames,
+                    unknown: *unknown,
+                    ..InHand::default()
+                });
             }),
             Event::Opened { worker, video } => self.worker(*worker, |state| state.doing = video.to_string()),
             Event::Waiting { worker, reason } => {
                 self.worker(*worker, |state| state.doing = escaped(reason).into_owned())
             }
-            Event::Progress { worker, frames, .. } => self.worker(*worker, |state| state.decoded = *frames),
+            Event::Progress { worker, frames, rows } => self.worker(*worker, |state| {
+                // Heard of a worker whose lease was not: another coordinator's, before this one began.
+                let shard = state.shard.get_or_insert_default();
+                (shard.decoded, shard.rows) = (*frames, *rows);
+            }),
             Event::ShardDone {
                 worker,
                 planned_frames,
+                frames,
                 ..
             } => {
-                self.frames_committed += planned_frames;
+                let mut unknown = 0;
                 self.worker(*worker, |state| {
-                    (state.planned, state.decoded) = (0, 0);
+                    unknown = state.shard.take().map_or(0, |shard| shard.unknown);
                     state.doing = "idle".into();
                 });
+                // By now their length is known.
+                let more = match unknown {
+                    0 => 0,
+                    _ => frames.saturating_sub(*planned_frames),
+                };
+                self.totals.unknown = self.totals.unknown.saturating_sub(unknown);
+                self.totals.frames += more;
+                self.frames_committed += planned_frames + more;
             }
             _ => {}
         }
@@ -116,21 +173,39 @@ impl Progress {
         }
         let left = self.left().map_or_else(|| "?".into(), text::duration);
         let all = text::plural(self.totals.frames, "frame");
-        format!("{} of {all}, {rate:.1}/s, {left} left", text::count(frames))
+        match (self.totals.frames, self.totals.unknown) {
+            (_, 0) => format!("{} of {all}, {rate:.1}/s, {left} left", text::count(frames)),
+            (known, unknown) => {
+                let videos = text::plural(unknown as u64, "video");
+                let known = if known > 0 {
+                    format!("{all} and ")
+                } else {
+                    String::new()
+                };
+                let frames = text::plural(frames, "frame");
+                format!("{frames} of {known}{videos} of unknown length, {rate:.1}/s")
+            }
+        }
     }
 
-    /// Frames done, those of shards in hand included; never more than planned.
+    /// Frames done, those of shards in hand included; never more than planned where all lengths are known.
     pub fn frames(&self) -> u64 {
-        let in_hand: u64 = self
-            .workers
-            .values()
-            .map(|state| state.decoded.min(state.planned))
-            .sum();
-        let planned = match self.totals.shards {
-            0 => u64::MAX,
+        let planned = match (self.totals.shards, self.totals.unknown) {
+            (0, _) | (_, 1..) => u64::MAX,
             _ => self.totals.frames,
         };
-        (self.frames_committed + in_hand).min(planned)
+        (self.frames_committed + self.under_way().frames).min(planned)
+    }
+
+    /// What is done of the shards in workers' hands.
+    pub fn under_way(&self) -> UnderWay {
+        let mut sum = UnderWay::default();
+        for shard in self.workers.values().filter_map(|state| state.shard) {
+            sum.shards += 1;
+            sum.frames += shard.frames();
+            sum.rows += shard.rows;
+        }
+        sum
     }
 
     /// Frames a second since this run began.
@@ -139,8 +214,11 @@ impl Progress {
         frames / self.began.elapsed().as_secs_f64().max(1e-3)
     }
 
-    /// Time left at that rate.
+    /// Time left at that rate; `None` where nobody knows how much is left.
     pub fn left(&self) -> Option<Duration> {
+        if self.totals.unknown > 0 {
+            return None;
+        }
         let rate = self.rate();
         let frames = self.totals.frames.saturating_sub(self.frames()) as f64;
         (rate > 0.0)
@@ -194,6 +272,7 @@ mod tests {
             shard: shard.clone(),
             videos: 1,
             frames: 40,
+            unknown: 0,
         });
         progress.event(&Event::Progress {
             worker: 0,
@@ -227,5 +306,64 @@ mod tests {
             last_words: vec![],
         });
         assert_eq!(progress.frames(), 50);
+    }
+
+    #[test]
+    fn frames_of_unknown_length_are_counted_as_they_come() {
+        let mut progress = Progress::new();
+        progress.totals = Totals {
+            videos: 1,
+            shards: 1,
+            unknown: 1,
+            ..Default::default()
+        };
+        let shard = ShardId::from_digest(&[1; 8]);
+        progress.event(&Event::WorkerStarted {
+            worker: 0,
+            pid: 1,
+            device: "cpu".into(),
+            gpu: None,
+            host: None,
+        });
+        progress.event(&Event::Leased {
+            worker: 0,
+            shard: shard.clone(),
+            videos: 1,
+            frames: 0,
+            unknown: 1,
+        });
+        progress.event(&Event::Progress {
+            worker: 0,
+            frames: 1200,
+            rows: 1100,
+        });
+        let line = progress.line();
+        assert!(
+            line.starts_with("1,200 frames of 1 video of unknown length, "),
+            "{line}"
+        );
+        assert_eq!((progress.left(), progress.workers[&0].share()), (None, None));
+        let under_way = UnderWay {
+            shards: 1,
+            frames: 1200,
+            rows: 1100,
+        };
+        assert_eq!(progress.under_way(), under_way);
+        progress.event(&Event::ShardDone {
+            worker: 0,
+            shard,
+            planned_frames: 0,
+            frames: 1500,
+            rows: 1500,
+            ok: 1,
+            seconds: StageSeconds::default(),
+            fetched_bytes: 0,
+            adopted: false,
+        });
+        let line = progress.line();
+        assert!(line.starts_with("1,500 of 1,500 frames, "), "{line}");
+        assert_eq!(progress.under_way(), UnderWay::default());
+        progress.event(&Event::WorkerEnded { worker: 0 });
+        assert!(progress.workers.is_empty(), "told to end, it is gone");
     }
 }

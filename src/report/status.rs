@@ -1,17 +1,22 @@
 //! `affectmill status`: how far a label set is, read from its files alone; works while a run is on and after.
 
 use super::log::{Line, now_ms};
-use super::progress::Progress;
+use super::progress::{Progress, UnderWay};
 use super::text;
 use crate::commit::{self, CommitError};
 use crate::dataset::{PassedOver, Unseen, paths};
 use crate::discover::{self, DiscoverError};
-use crate::events::{Event, NotOk, Totals};
+use crate::events::{Event, NotOk, Totals, by_device};
 use crate::plan::{self, PlanError};
+use crate::runtime::ProcessIdentity;
 use crate::store::{Store, StoreError};
 use serde::Serialize;
-use std::path::Path;
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// A run whose process cannot be asked, and which says every [`ALIVE`](crate::events::ALIVE) that it goes on, counts as
+/// stopped when nothing was heard of it for so long: time for an upload of its log to S3, and for clocks that differ.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// Why the state could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -37,8 +42,13 @@ pub struct Status {
     pub state: State,
     /// Totals over all plans.
     pub totals: Totals,
-    /// Rows of the committed parts, and of the spans of long videos under way.
+    /// Rows of the committed parts.
     pub rows: u64,
+    /// What is done beside them, in shards that are not committed: of a run that goes on, in its workers' hands; else what is
+    /// kept of long videos.
+    pub under_way: UnderWay,
+    /// Shards by what they were labelled on, as far as that is known.
+    pub devices: BTreeMap<String, usize>,
     /// Videos that were decoded on the CPU though the job decodes on GPUs.
     pub fell_back: usize,
     /// Videos that did not end `ok`.
@@ -57,7 +67,7 @@ pub struct Status {
 pub enum State {
     /// `_SUCCESS` is there.
     Finished,
-    /// A coordinator on this host is at work.
+    /// A coordinator is at work.
     Running,
     /// Neither; run again to go on.
     Stopped,
@@ -72,6 +82,9 @@ pub struct LastRun {
     pub host: String,
     /// Seconds since its last event.
     pub silent_seconds: f64,
+    /// Whether the state is known: its process was asked, or the run told its own end. Else it is on another host, or in
+    /// another container, and goes by its last event.
+    pub known: bool,
     /// Frames a second over the run so far.
     pub frames_per_second: f64,
     /// Its workers and what they do.
@@ -85,32 +98,43 @@ pub struct LastRun {
 pub fn read(store: &Store) -> Result<Status, StatusError> {
     let shards = plan::read_all(store)?;
     let commits = commit::read_all(store)?;
-    let totals = Totals::of(&shards, |shard| commits.contains_key(shard));
+    let totals = Totals::of(&shards, &commits);
     let (mut fell_back, mut not_ok) = (0, Vec::new());
     for (_, outcome) in plan::outcomes(&shards, &commits)? {
         fell_back += usize::from(outcome.decode_fallback.is_some());
         not_ok.extend(NotOk::of(outcome));
     }
-    let (last_run, running) = last_run(store)?;
-    let state = if running {
+    let (last_run, under_way) = last_run(store)?;
+    let state = if under_way.is_some() {
         State::Running
     } else if store.get(paths::SUCCESS)?.is_some() && totals.shards_done == totals.shards {
         State::Finished
     } else {
         State::Stopped
     };
-    let under_way = commit::span_rows(store)?.into_iter();
-    let under_way = under_way.filter(|(shard, _)| !commits.contains_key(shard));
-    let rows = commits.values().map(|record| record.part.rows).sum::<u64>()
-        + under_way.map(|(_, rows)| rows).sum::<u64>();
     let input = discover::kept(store)?;
     let (passed_over, unseen) = input
         .map(|input| (input.passed_over, input.unseen))
         .unwrap_or_default();
+    let under_way = match under_way {
+        Some(under_way) => under_way,
+        None => {
+            let mut kept = UnderWay::default();
+            let spans = commit::spans_kept(store)?.into_iter();
+            for (_, (frames, rows)) in spans.filter(|(shard, _)| !commits.contains_key(shard)) {
+                kept.shards += 1;
+                kept.frames += frames;
+                kept.rows += rows;
+            }
+            kept
+        }
+    };
     Ok(Status {
         state,
         totals,
-        rows,
+        rows: commits.values().map(|record| record.part.rows).sum(),
+        under_way,
+        devices: by_device(commits.values()),
         fell_back,
         not_ok,
         passed_over,
@@ -119,10 +143,11 @@ pub fn read(store: &Store) -> Result<Status, StatusError> {
     })
 }
 
-fn last_run(store: &Store) -> Result<(Option<LastRun>, bool), StoreError> {
+/// The last run, and what it has under way if it still goes on.
+fn last_run(store: &Store) -> Result<(Option<LastRun>, Option<UnderWay>), StoreError> {
     let logs = store.list(paths::EVENTS)?;
     let Some(newest) = logs.last() else {
-        return Ok((None, false));
+        return Ok((None, None));
     };
     // Where nothing can be appended to, a log is a row of files: `<start>-<pid>.<n>.jsonl`.
     let run_of = |key: &str| key.split('.').next().map(String::from);
@@ -145,16 +170,23 @@ fn last_run(store: &Store) -> Result<(Option<LastRun>, bool), StoreError> {
         progress.event(&line.event);
         last = line.at_ms;
         match line.event {
-            Event::RunStarted { pid, host, .. } => {
+            Event::RunStarted {
+                pid, host, process, ..
+            } => {
                 began = line.at_ms;
-                run = Some((pid, host));
+                run = Some((pid, host, process));
             }
             Event::Finished { .. } | Event::Stopped { .. } => over = true,
             _ => {}
         }
     }
-    let Some((pid, host)) = run else {
-        return Ok((None, false));
+    let Some((pid, host, process)) = run else {
+        return Ok((None, None));
+    };
+    let silent = Duration::from_millis(now_ms().saturating_sub(last));
+    let lives = match over {
+        true => Some(false),
+        false => process.and_then(|process: ProcessIdentity| process.lives(pid)),
     };
     let seconds = (last.saturating_sub(began) as f64 / 1000.0).max(1e-3);
     let frames = progress.frames().saturating_sub(progress.totals.frames_done);
@@ -166,58 +198,71 @@ fn last_run(store: &Store) -> Result<(Option<LastRun>, bool), StoreError> {
     let last_run = LastRun {
         pid,
         host,
-        silent_seconds: now_ms().saturating_sub(last) as f64 / 1000.0,
+        silent_seconds: silent.as_secs_f64(),
+        known: lives.is_some(),
         frames_per_second: frames as f64 / seconds,
         workers,
     };
-    let running = !over && is_affectmill(pid);
-    Ok((Some(last_run), running))
-}
-
-/// Whether that process still is a coordinator: process numbers are used again.
-fn is_affectmill(pid: u32) -> bool {
-    let name = |path: &Path| {
-        path.file_name()
-            .map(|name| name.to_string_lossy().replace(" (deleted)", ""))
-    };
-    let theirs = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
-    let ours = std::env::current_exe().ok();
-    theirs
-        .as_deref()
-        .and_then(name)
-        .is_some_and(|theirs| Some(theirs) == ours.as_deref().and_then(name))
+    let running = lives.unwrap_or(silent <= SILENCE);
+    Ok((Some(last_run), running.then(|| progress.under_way())))
 }
 
 /// The state as text.
 pub fn render(status: &Status) -> String {
     let totals = &status.totals;
-    let mut shown = match status.state {
-        State::Finished => "finished".to_owned(),
-        State::Running => "running".to_owned(),
-        State::Stopped => "stopped; `affectmill run` with the same job goes on".to_owned(),
+    let unheard = status.last_run.as_ref().filter(|run| !run.known);
+    let ago = |run: &LastRun| text::duration(Duration::from_secs_f64(run.silent_seconds));
+    let mut shown = match (status.state, unheard) {
+        (State::Finished, _) => "finished".to_owned(),
+        (State::Running, None) => "running".to_owned(),
+        (State::Running, Some(run)) => format!("running as of {} ago on {}", ago(run), run.host),
+        (State::Stopped, None) => "stopped; `affectmill run` with the same job goes on".to_owned(),
+        (State::Stopped, Some(run)) => format!(
+            "stopped, it seems: nothing was heard from {} for {}; `affectmill run` with the same job goes on",
+            run.host,
+            ago(run)
+        ),
+    };
+    let unknown = match totals.unknown as u64 {
+        0 => String::new(),
+        unknown => format!(" (the length of {} is unknown)", text::plural(unknown, "video")),
     };
     shown += &format!(
-        "\n{} of {}, about {} of {}, {}",
+        "\ncommitted: {} of {}, {} of about {}{unknown}, {}",
         totals.shards_done,
         text::plural(totals.shards as u64, "shard"),
         text::count(totals.frames_done),
         text::plural(totals.frames, "frame"),
         text::plural(status.rows, "row")
     );
+    let under_way = &status.under_way;
+    if *under_way != UnderWay::default() {
+        let what = match status.state {
+            State::Running => "under way",
+            State::Finished | State::Stopped => "kept of long videos",
+        };
+        shown += &format!(
+            "\n{what}: {}, {}, {}",
+            text::plural(under_way.shards as u64, "shard"),
+            text::plural(under_way.frames, "frame"),
+            text::plural(under_way.rows, "row")
+        );
+    }
     if let (State::Running, Some(run)) = (status.state, &status.last_run) {
         shown += &format!(
             "\nprocess {} on {}, {:.1} frames/s, last sign {} ago",
             run.pid,
             run.host,
             run.frames_per_second,
-            text::duration(Duration::from_secs_f64(run.silent_seconds))
+            ago(run)
         );
         for worker in &run.workers {
             shown += &format!("\n  {worker}");
         }
     }
-    for line in text::fell_back(status.fell_back)
+    for line in text::devices(&status.devices)
         .into_iter()
+        .chain(text::fell_back(status.fell_back))
         .chain(text::passed_over(&status.passed_over))
         .chain(text::unseen(&status.unseen))
     {

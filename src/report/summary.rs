@@ -34,6 +34,11 @@ pub fn read(labels: &Labels) -> Result<Tables, LabelError> {
             first.push(col(column.as_str()).sum());
             again.push(col(column).sum());
         }
+        // A face for which the model gave no numbers is none of its mean.
+        let counted = said(model, Task::Va.outputs()[0]);
+        let column = col(format!("{}_{}", model.name, Task::Va.outputs()[0]));
+        first.push(column.count().cast(DataType::Int64).alias(counted.as_str()));
+        again.push(col(counted).sum());
     }
     for model in having(models, Task::Expr) {
         let column = format!("{}_expression", model.name);
@@ -43,6 +48,14 @@ pub fn read(labels: &Labels) -> Result<Tables, LabelError> {
             first.push(is_class.sum().alias(share(model, class)));
             again.push(col(share(model, class)).sum());
         }
+        let counted = said(model, "expression");
+        first.push(
+            col(format!("{}_expression", model.name))
+                .count()
+                .cast(DataType::Int64)
+                .alias(counted.as_str()),
+        );
+        again.push(col(counted).sum());
     }
     let whole = labels.per_video(&columns, &first, &again)?;
     Ok(Tables {
@@ -53,6 +66,11 @@ pub fn read(labels: &Labels) -> Result<Tables, LabelError> {
 
 fn having(models: &[ModelRecord], task: Task) -> impl Iterator<Item = &ModelRecord> {
     models.iter().filter(move |model| model.tasks().contains(&task))
+}
+
+/// Name of the number of faces for which a model gave an output.
+fn said(model: &ModelRecord, output: &str) -> String {
+    format!("{}/{output}/faces", model.name)
 }
 
 /// Name of the number of faces with an expression.
@@ -70,7 +88,8 @@ fn per_video(whole: &DataFrame, models: &[ModelRecord]) -> PolarsResult<DataFram
     let by_model: Vec<LazyFrame> = having(models, Task::Va)
         .map(|model| {
             let means = Task::Va.outputs().iter().map(|output| {
-                let (sum, faces) = (col(format!("{}_{output}", model.name)), col("faces"));
+                let sum = col(format!("{}_{output}", model.name));
+                let faces = col(said(model, Task::Va.outputs()[0]));
                 let mean = when(faces.clone().gt(lit(0)))
                     .then(sum / faces)
                     .otherwise(lit(NULL));
@@ -95,8 +114,8 @@ fn per_video(whole: &DataFrame, models: &[ModelRecord]) -> PolarsResult<DataFram
 fn expressions(whole: &DataFrame, models: &[ModelRecord]) -> PolarsResult<Option<DataFrame>> {
     let mut columns = vec![Column::new("expression".into(), EXPRESSIONS)];
     let total = |name: &str| PolarsResult::Ok(whole.column(name)?.i64()?.sum().unwrap_or_default());
-    let faces = total("faces")?;
     for model in having(models, Task::Expr) {
+        let faces = total(&said(model, "expression"))?;
         let share = |class: &&str| {
             let of_class = total(&share(model, class))?;
             Ok((faces > 0).then(|| of_class as f64 / faces as f64))

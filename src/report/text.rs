@@ -2,10 +2,11 @@
 
 use crate::dataset::{ErrorClass, PassedOver, Unseen, VideoStatus};
 use crate::domain::escaped;
-use crate::events::{Event, NotOk, Summary};
+use crate::events::{Event, NotOk, Summary, Totals};
 use console::style;
 use serde_json::Value;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// An event as lines of text, or `None` when it is not worth one. Styled; the caller's stream decides whether
@@ -16,6 +17,7 @@ pub fn lines(event: &Event) -> Option<String> {
         Event::RunStarted {
             output,
             workers,
+            devices,
             totals,
             passed_over: passed,
             ..
@@ -30,13 +32,13 @@ pub fn lines(event: &Event) -> Option<String> {
                 ),
             };
             format!(
-                "labelling {} of about {} into {} with {}{resumed}{passed}",
+                "labelling {} of {} into {} with {}{resumed}{passed}",
                 plural(totals.videos as u64, "video"),
-                plural(totals.frames, "frame"),
+                length(totals),
                 output,
                 match workers {
                     0 => "workers that join".into(),
-                    workers => plural(*workers as u64, "worker"),
+                    workers => on_devices(*workers, devices),
                 },
             )
         }
@@ -45,10 +47,14 @@ pub fn lines(event: &Event) -> Option<String> {
             plural(*shards as u64, "shard")
         ),
         Event::Joined {
-            job, output, workers, ..
+            job,
+            output,
+            workers,
+            devices,
+            ..
         } => format!(
             "joined {job}, which labels into {output}, with {}",
-            plural(*workers as u64, "worker")
+            on_devices(*workers, devices)
         ),
         Event::Retrying { videos, classes } => retrying(*videos, classes),
         Event::Shown { address } => format!("this run shows itself at http://{address}/ and /metrics"),
@@ -142,6 +148,25 @@ fn escape(value: &mut Value) {
     }
 }
 
+/// `about 1,000 frames`, and of how many videos nobody knows.
+fn length(totals: &Totals) -> String {
+    let frames = plural(totals.frames, "frame");
+    match totals.unknown {
+        0 => format!("about {frames}"),
+        all if all == totals.videos => "unknown length".into(),
+        some => format!("about {frames} ({} of unknown length)", count(some as u64)),
+    }
+}
+
+/// `2 workers: cuda:0 (NVIDIA H100), cuda:1 (NVIDIA H100)`.
+fn on_devices(workers: usize, devices: &[String]) -> String {
+    let crew = plural(workers as u64, "worker");
+    match devices {
+        [] => crew,
+        _ => format!("{crew}: {}", devices.join(", ")),
+    }
+}
+
 /// Whether somebody should look at it.
 pub fn is_trouble(event: &Event) -> bool {
     matches!(
@@ -217,6 +242,12 @@ fn finished(nothing_to_do: bool, summary: &Summary) -> String {
             text += &format!(", {number} {name}");
         }
     }
+    if summary.not_finite > 0 {
+        text += &format!(
+            "; {} for which a model gave no finite number",
+            plural(summary.not_finite, "face")
+        );
+    }
     for listed in &summary.not_ok {
         text += &format!("\n  {}", not_ok(listed));
     }
@@ -229,6 +260,9 @@ fn finished(nothing_to_do: bool, summary: &Summary) -> String {
         .chain(passed_over(&summary.passed_over))
         .chain(fell_back(summary.fell_back))
     {
+        text += &format!("\n{line}");
+    }
+    if let Some(line) = devices(&summary.devices) {
         text += &format!("\n{line}");
     }
     if let Some(bottleneck) = &summary.bottleneck {
@@ -269,6 +303,15 @@ pub fn fell_back(videos: usize) -> Option<String> {
             plural(videos as u64, "video")
         )
     })
+}
+
+/// What the shards were labelled on, where that is not one device; nothing where it is.
+pub fn devices(shards: &BTreeMap<String, usize>) -> Option<String> {
+    let each = shards
+        .iter()
+        .map(|(device, shards)| format!("{} on {device}", plural(*shards as u64, "shard")));
+    let each: Vec<String> = each.collect();
+    (each.len() > 1).then(|| format!("labelled on more than one kind of device: {}", each.join(", ")))
 }
 
 /// `1 video`, `2,345 videos`.

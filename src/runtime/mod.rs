@@ -1,11 +1,15 @@
-//! Small services that every room may need: files that appear whole or not at all, checksums, and text from outside.
+//! Small services that every room may need: files that appear whole or not at all, checksums, processes, and text from outside.
 //!
 //! Knows nothing of videos, jobs or label sets.
 
 mod atomic;
+mod process;
+mod program;
 mod sha256;
 mod text;
 
 pub use atomic::{AtomicFile, WriteError, write_atomic};
+pub use process::ProcessIdentity;
+pub use program::{name_this_process, this_program};
 pub use sha256::{Sha256File, sha256_file, sha256_hex};
 pub use text::{Alike, ByName, nfc};

@@ -4,6 +4,7 @@
 //! the published `schemas/job.schema.json` and what `check` holds a job file against. So a range, a default or
 //! an explanation stands here and nowhere else. `Default:` in a doc comment is compared with the code by a test.
 
+use super::device::DeviceChoice;
 use super::services::{NatsSettings, S3Settings};
 use crate::domain::{Crop, Location, NamedOutputs, NetworkKind, Precision, Task};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -337,6 +338,12 @@ pub struct Run {
     /// does not keep a GPU busy. Default: none; one per GPU, else one.
     #[schemars(range(min = 1, max = 1024))]
     pub workers: Option<usize>,
+    /// What the models run on: `cuda`, NVIDIA GPUs, and no run without one; `cpu`; or `auto`, GPUs where there are any, else
+    /// the CPU. An output that was begun on the one goes on on the other only with `allow_device_change`. Default: `"auto"`.
+    pub device: DeviceChoice,
+    /// Whether an output may go on on another class of device than it was begun on, as `--allow-device-change` says for one
+    /// run. Default: `false`.
+    pub allow_device_change: bool,
     /// `local`: leases live in the coordinator's memory, and it starts the workers. `nats://host:4222`, or several servers
     /// of one cluster with commas between them (`tls://` where the server wants TLS): NATS JetStream hands out the shards to
     /// `affectmill worker --queue … --job NAME` on any number of hosts. Default: `"local"`.
@@ -392,6 +399,8 @@ impl Default for Run {
     fn default() -> Self {
         Self {
             workers: None,
+            device: DeviceChoice::default(),
+            allow_device_change: false,
             queue: LOCAL.into(),
             name: None,
             batch: 32,

@@ -8,6 +8,7 @@
 //! Reads the job file and nothing else: never opens a video, a model or a device, and never asks whether they exist.
 
 mod check;
+mod device;
 mod error;
 mod identity;
 mod job;
@@ -20,6 +21,7 @@ mod tests;
 mod train;
 mod tree;
 
+pub use device::DeviceChoice;
 pub use error::{Place, Problem, SpecError};
 pub use identity::{LABELS_VERSION, ModelRecord, differences, fingerprint, identity};
 pub use job::{

@@ -3,9 +3,8 @@
 //! An output does not depend on the other faces of its batch, so whoever fills batches may cut them anywhere.
 
 use crate::domain::{Crop, NetworkKind, Task};
-use crate::model::{Batch, Device, INPUT_LEN, ModelError, Network, Sample};
+use crate::model::{Batch, Device, INPUT_LEN, ModelError, Network, Sample, WeightFile};
 use crate::spec::{Job, ModelSpec};
-use std::path::{Path, PathBuf};
 
 /// The models of a job on one device, and the batches they share.
 pub struct Engine {
@@ -26,27 +25,34 @@ struct Model {
 }
 
 impl Engine {
-    /// Loads the models, in job order; `weights` are their files in the same order, those of each model's members.
+    /// Loads the models, in job order. `weights` is asked for their files one by one, those of each model's members in
+    /// turn, so that one file is in memory at a time.
     ///
     /// # Errors
-    /// [`ModelError`] when a weight file is missing or does not fit, or the device has no room.
-    pub fn load(job: &Job, weights: &[Vec<PathBuf>], device: Device) -> Result<Self, ModelError> {
+    /// [`ModelError`] when a weight file does not fit, or the device has no room; what `weights` says.
+    pub fn load<E: From<ModelError>>(
+        job: &Job,
+        device: Device,
+        mut weights: impl FnMut(&ModelSpec) -> Result<WeightFile, E>,
+    ) -> Result<Self, E> {
         let crops = job.crops();
         let mut models = Vec::with_capacity(job.models.len());
-        for (model, weights) in job.models.iter().zip(weights) {
+        for model in &job.models {
             let crop = job.crop_of(model);
-            let load = |path: &PathBuf| load(model, path, device);
+            let members = model.all_weights();
+            let networks = members.map(|_| Ok(load(model, &weights(model)?, device)?));
             models.push(Model {
                 tasks: model.tasks(),
-                networks: weights.iter().map(load).collect::<Result<_, _>>()?,
+                networks: networks.collect::<Result<_, E>>()?,
                 flip: model.flip,
                 batch: crops.iter().position(|other| *other == crop).unwrap_or(0),
             });
         }
         let batch = |_: &Crop| Batch::new(job.run.batch, device);
+        let batches: Result<_, ModelError> = crops.iter().map(batch).collect();
         Ok(Self {
             models,
-            batches: crops.iter().map(batch).collect::<Result<_, _>>()?,
+            batches: batches?,
             crops,
         })
     }
@@ -164,10 +170,10 @@ impl Model {
 }
 
 /// One member of a model.
-fn load(model: &ModelSpec, path: &Path, device: Device) -> Result<Network, ModelError> {
+fn load(model: &ModelSpec, file: &WeightFile, device: Device) -> Result<Network, ModelError> {
     match model.kind {
-        NetworkKind::Own(kind) => Network::load(path, kind, model.precision, device),
-        NetworkKind::TorchScript => Network::load_script(path, &model.outputs, device),
+        NetworkKind::Own(kind) => Network::load(file, kind, model.precision, device),
+        NetworkKind::TorchScript => Network::load_script(file, &model.outputs, device),
     }
 }
 

@@ -4,12 +4,14 @@
 //! a flushed file and its [`PartInfo`]. The same rows give the same bytes, always: no clock, host name or version
 //! goes in, and row groups and batches have fixed sizes. Memory is bounded by one row group.
 //!
-//! Never writes a row that is out of order, repeated, of the wrong width or not finite: it refuses.
+//! Never writes a row that is out of order, repeated or of the wrong width: it refuses. Never writes a number that is none:
+//! where a model gave one for a face, its columns are null and the row's status says so.
 
 mod columns;
 mod crops;
 mod earlier;
 mod encoding;
+mod moved;
 mod numbers;
 mod spans;
 mod videos;
@@ -30,6 +32,7 @@ use std::path::{Path, PathBuf};
 
 pub use crops::CropWriter;
 pub use earlier::{EarlierFaces, EarlierFrame};
+pub use moved::{move_crops, move_rows, no_crops, no_rows};
 pub use spans::{replay, span_schema};
 pub use videos::{VideoRow, write_videos};
 
@@ -54,7 +57,7 @@ pub struct Row<'a> {
 /// What a row says about its frame.
 #[derive(Clone, Debug)]
 pub enum Content<'a> {
-    /// A face and what the models say of it: `ok`.
+    /// A face and what the models say of it: `ok`, or `not_finite` where a model gave NaN or an infinity.
     Face {
         /// The face; its index is at least 0.
         face: &'a Face,
@@ -71,7 +74,8 @@ impl Content<'_> {
     /// The `status` column.
     pub fn status(&self) -> RowStatus {
         match self {
-            Content::Face { .. } => RowStatus::Ok,
+            Content::Face { outputs, .. } if outputs.iter().all(|model| is_finite(model)) => RowStatus::Ok,
+            Content::Face { .. } => RowStatus::NotFinite,
             Content::NoFace => RowStatus::NoFace,
             Content::DecodeError => RowStatus::DecodeError,
         }
@@ -135,23 +139,11 @@ pub enum RowError {
         /// What does not fit.
         cause: String,
     },
-    /// A model gave NaN or an infinity.
-    #[error(
-        "model `{model}` gave {value} for `{output}` of `{video}`, frame {frame}; nothing was written for it; \
-         check the model's weights, and with half precision try a wider one"
-    )]
-    NotFinite {
-        /// Its video.
-        video: VideoKey,
-        /// Its frame.
-        frame: FrameIndex,
-        /// The model.
-        model: String,
-        /// The output.
-        output: &'static str,
-        /// The value.
-        value: f32,
-    },
+}
+
+/// Whether a model gave numbers for a face; one that is none makes all of them worth nothing.
+pub fn is_finite(outputs: &[f32]) -> bool {
+    outputs.iter().all(|output| output.is_finite())
 }
 
 /// Position of the row that was pushed last.
@@ -201,7 +193,7 @@ impl RowWriter {
     /// Adds a row. After an error the part is to be thrown away.
     ///
     /// # Errors
-    /// The row is out of order, repeated, of the wrong width or not finite; or the file cannot be written.
+    /// The row is out of order, repeated or of the wrong width; or the file cannot be written.
     pub fn push(&mut self, row: &Row<'_>) -> Result<(), RowError> {
         self.check_order(row)?;
         let frame = i64::try_from(row.frame.0).map_err(|_| unfit(row, "its number exceeds 2⁶³ − 1"))?;

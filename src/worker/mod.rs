@@ -9,8 +9,10 @@ mod pipeline;
 mod probing;
 
 use crate::commit::{self, CommitError, Committed, Files};
-use crate::dataset::{CommitRecord, JobRecord, RECORD_VERSION, StageSeconds};
-use crate::model::{self, Device};
+use crate::dataset::{
+    CommitRecord, DeviceClass, JobRecord, RECORD_VERSION, ShardDevice, SpanRecord, StageSeconds,
+};
+use crate::model::{self, Device, Gpus};
 use crate::queue::{Assignment, FromWorker, Lease, PROTOCOL, ToWorker, read_message};
 use crate::store::{Access, Store};
 pub use bench::{Bench, BenchError, Round};
@@ -193,6 +195,10 @@ impl From<Failure> for FromWorker {
 struct Labeller {
     assignment: Assignment,
     device: Device,
+    /// The device as records name it.
+    made_on: ShardDevice,
+    /// The output is known to be begun on such a device, or may change.
+    held: bool,
     store: Store,
     pipeline: Pipeline,
 }
@@ -216,6 +222,8 @@ impl Labeller {
         Ok(Self {
             assignment,
             device,
+            made_on: made_on(device),
+            held: false,
             store,
             pipeline,
         })
@@ -260,7 +268,7 @@ impl Labeller {
             .transpose()
             .map_err(Failure::final_)?;
         let crops_path = crops.as_ref().map(|file| file.path());
-        let mut spans = spans_of(&self.store, &self.assignment.job, lease)?;
+        let mut spans = spans_of(&self.store, &self.assignment.job, lease, self.made_on.class)?;
         let mut labelled = self
             .pipeline
             .label(lease, part.path(), crops_path, spans.as_ref(), reports);
@@ -285,8 +293,15 @@ impl Labeller {
             part: labelled.part,
             crops: labelled.crops,
             videos: labelled.videos,
+            device: Some(self.made_on.clone()),
+            retired: None,
             seconds: labelled.seconds,
         };
+        if !self.held {
+            let allowed = self.assignment.job.job.run.allow_device_change;
+            commit::hold_device(&self.store, &self.made_on, allowed).map_err(Failure::of_commit)?;
+            self.held = true;
+        }
         let keeps_spans = spans.is_some();
         let fetched = labelled.fetched_bytes;
         let committed = commit::commit(&self.store, Files { part, crops }, record);
@@ -306,6 +321,20 @@ impl Labeller {
     }
 }
 
+/// A device as records name it.
+fn made_on(device: Device) -> ShardDevice {
+    match device.gpu() {
+        None => ShardDevice {
+            class: DeviceClass::Cpu,
+            name: None,
+        },
+        Some(_) => ShardDevice {
+            class: DeviceClass::Cuda,
+            name: Gpus::open().name_of(device),
+        },
+    }
+}
+
 /// What is reported of a shard with this record.
 fn done(record: CommitRecord, fetched_bytes: u64, adopted: bool) -> FromWorker {
     FromWorker::Done {
@@ -319,7 +348,12 @@ fn done(record: CommitRecord, fetched_bytes: u64, adopted: bool) -> FromWorker {
 }
 
 /// The spans of a shard that is one long video, or one of unknown length.
-fn spans_of<'a>(store: &'a Store, record: &JobRecord, lease: &Lease) -> Result<Option<Spans<'a>>, Failure> {
+fn spans_of<'a>(
+    store: &'a Store,
+    record: &JobRecord,
+    lease: &Lease,
+    class: DeviceClass,
+) -> Result<Option<Spans<'a>>, Failure> {
     let long = match lease.shard.videos.as_slice() {
         [video] => video.frames == 0 || video.frames > record.job.run.span_frames,
         _ => false,
@@ -328,6 +362,11 @@ fn spans_of<'a>(store: &'a Store, record: &JobRecord, lease: &Lease) -> Result<O
         return Ok(None);
     }
     let kept = commit::read_spans(store, &lease.shard.id, &record.fingerprint);
-    let kept = kept.map_err(|error| Failure::of_commit(error.into()))?;
-    Ok(Some(Spans { store, kept }))
+    let mut kept = kept.map_err(|error| Failure::of_commit(error.into()))?;
+    let elsewhere = |span: &SpanRecord| span.device.is_some_and(|device| device != class);
+    if kept.iter().any(elsewhere) {
+        commit::forget_spans(store, &lease.shard.id).map_err(Failure::final_)?;
+        kept.clear();
+    }
+    Ok(Some(Spans { store, kept, class }))
 }

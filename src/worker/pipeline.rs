@@ -20,12 +20,13 @@ mod earlier;
 mod fetching;
 mod input;
 mod labelling;
+mod soundness;
 mod spans;
 mod verdict;
 mod weights;
 
 use super::heartbeat::Reports;
-use crate::dataset::{LabelSchema, PartInfo, StageSeconds, Trouble, VideoOutcome};
+use crate::dataset::{JobRecord, LabelSchema, PartInfo, StageSeconds, Trouble, VideoOutcome};
 use crate::domain::{Crop, Face, FrameIndex, Location, Micros, NetworkKind, VideoKey};
 use crate::model::{self, Detector, Device, ModelError, Sample};
 use crate::queue::{Assignment, Lease};
@@ -38,14 +39,15 @@ use crate::store::{Access, Store, StoreError};
 use decoding::decode_shard;
 use input::Input;
 use labelling::{Labelling, Writers};
+use soundness::Soundness;
 pub use spans::Spans;
 use spans::{CropStyle, Goal, Keeper, Mark};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::Instant;
-use weights::Weights;
 
 /// Pictures in the channel; the finder holds back more.
 const PICTURES_IN_FLIGHT: usize = 8;
@@ -69,13 +71,41 @@ pub enum PipelineError {
     Store(#[from] StoreError),
     /// The weights are not those of the job.
     #[error(
-        "the weights of model `{model}`, {place}, were replaced since the run began; put the former ones back, or label into another output"
+        "the weights of {whose}, {place}, were replaced since the run began; put the former ones back, or label into another output"
     )]
     Weights {
-        /// Name of the model.
-        model: String,
+        /// A model, or the face detector.
+        whose: String,
         /// Its weight file.
         place: Location,
+    },
+    /// The record of the job names no checksum of some weights.
+    #[error(
+        "the record of the job names no weights of {0}; it was written by another version of affectmill or damaged"
+    )]
+    Unrecorded(String),
+    /// FFmpeg is not the one that the run was begun with.
+    #[error(
+        "videos are decoded by `{is}` here, and by `{was}` when the run began; put the former FFmpeg back, or label into another output"
+    )]
+    Decoder {
+        /// As the record names it.
+        was: String,
+        /// As it is here.
+        is: String,
+    },
+    /// A model gives no numbers for most faces.
+    #[error(
+        "model `{model}` gave NaN or an infinity for {broken} of {faces} faces; check its weights, and with half precision try a \
+         wider one, which makes another dataset"
+    )]
+    NotFinite {
+        /// Its name.
+        model: String,
+        /// Faces without numbers.
+        broken: u64,
+        /// Faces it has seen.
+        faces: u64,
     },
     /// A video could not be read to its end, though another attempt may: what was labelled of the shard does not count.
     #[error("{}", trouble.error)]
@@ -121,6 +151,7 @@ pub struct Pipeline {
     /// Where faces are detected.
     finder: Option<Finder>,
     schema: LabelSchema,
+    soundness: Soundness,
     source: Source,
 }
 
@@ -187,35 +218,56 @@ fn nvdec(job: &Job, device: Device) -> Result<Option<usize>, PipelineError> {
     }
 }
 
+/// Refuses another FFmpeg than the one that the record names: a package may be replaced while a run goes on.
+fn as_begun(record: &JobRecord) -> Result<(), PipelineError> {
+    let is = decode::backend(record.job.input.decode == Decode::Nvdec);
+    match record.identity["decode_backend"].as_str() {
+        Some(was) if was != is => Err(PipelineError::Decoder { was: was.into(), is }),
+        _ => Ok(()),
+    }
+}
+
 impl Pipeline {
-    /// Loads the models.
+    /// Loads the models, each from the very bytes that the record names.
     pub fn new(assignment: &Assignment, device: Device, access: &Access) -> Result<Self, PipelineError> {
         let record = &assignment.job;
         let job = &record.job;
         let nvdec = nvdec(job, device)?;
-        let weights = Weights::at_hand(record, access)?;
-        let finder = match (job.faces.mode, &weights.detector) {
-            (FaceMode::Detect, Some(weights)) => {
-                let detector = Detector::load(weights, device)?;
-                Some(Finder::new(detector, job.faces.clone()))
+        as_begun(record)?;
+        let mut weights = record.weights();
+        let mut trained_on = BTreeMap::new();
+        let engine = Engine::load(job, device, |model| {
+            let whose = || format!("model `{}`", model.name);
+            let file = weights::as_recorded(weights.next(), whose, access)?;
+            let stated = match model.kind {
+                NetworkKind::Own(_) => model::stated_crop(&file)?,
+                NetworkKind::TorchScript => model.crop.map(|crop| crop.name().into()),
+            };
+            // The members of a model state one recipe: the coordinator saw to it.
+            trained_on.entry(model.name.clone()).or_insert(stated);
+            Ok::<_, PipelineError>(file)
+        })?;
+        let finder = match job.faces.mode {
+            FaceMode::Detect => {
+                let file = weights::as_recorded(weights.next(), || "the face detector".into(), access)?;
+                Some(Finder::new(Detector::load(&file, device)?, job.faces.clone()))
             }
             _ => None,
         };
-        // The members of a model state one recipe: the coordinator saw to it.
-        let stated = weights.models.iter().zip(&job.models);
-        let stated = stated.map(|(paths, model)| match model.kind {
-            NetworkKind::Own(_) => model::stated_crop(&paths[0]),
-            NetworkKind::TorchScript => Ok(model.crop.map(|crop| crop.name().into())),
-        });
-        let trained_on = stated.collect::<Result<_, _>>()?;
+        let stated = job
+            .models
+            .iter()
+            .map(|model| trained_on.remove(&model.name).flatten());
+        let trained_on = stated.collect();
         let earlier = match (job.faces.mode, &job.faces.labels) {
             (FaceMode::FromLabels, Some(root)) => Some(Store::connect_existing(root, access)?),
             _ => None,
         };
         Ok(Self {
             finder,
-            engine: Engine::load(job, &weights.models, device)?,
+            engine,
             told_halved: false,
+            soundness: Soundness::new(record.models.iter().map(|model| model.name.as_str())),
             schema: LabelSchema::new(&record.models, job.output.values, &record.fingerprint),
             source: Source {
                 input: Input::open(&assignment.input_root, access, assignment.fetch_bytes)?,
@@ -310,6 +362,7 @@ impl Pipeline {
                 lease,
                 reports,
                 recycle,
+                &mut self.soundness,
                 Writers {
                     rows: writer,
                     crops,
@@ -362,8 +415,8 @@ impl Pipeline {
         seconds.decode_blocked = decoded.blocked.as_secs_f64();
         seconds.total = began.elapsed().as_secs_f64();
         let mut videos = decoded.outcomes;
-        for (outcome, (rows, faces)) in videos.iter_mut().zip(tally.rows) {
-            (outcome.rows, outcome.faces) = (rows, faces);
+        for (outcome, counts) in videos.iter_mut().zip(tally.videos) {
+            counts.enter(outcome);
         }
         Ok(Labelled {
             part,

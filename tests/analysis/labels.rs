@@ -173,6 +173,8 @@ impl LabelSet {
             part: writer.finish().expect("a whole part"),
             crops: cropper.map(|cropper| cropper.finish().expect("whole crops")),
             videos: outcomes,
+            device: None,
+            retired: None,
             seconds: StageSeconds::default(),
         };
         commit(&store, Files { part, crops }, record).expect("a commit");

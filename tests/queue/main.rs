@@ -37,6 +37,7 @@ fn shard(number: u32) -> ShardPlan {
     ShardPlan {
         id: ShardId::from_digest(&digest),
         attempt: 0,
+        copy_of: None,
         videos: vec![video(0), video(1)],
     }
 }

@@ -36,6 +36,7 @@ fn order(n: u32, set: &str) -> Order {
         shard: ShardPlan {
             id: ShardId::from_digest(&digest),
             attempt: 0,
+            copy_of: None,
             videos: (0..12).map(video).collect(),
         },
         earlier: BTreeMap::new(),

@@ -7,7 +7,7 @@
 
 use super::common::*;
 use affectmill::dataset::SourceKind;
-use affectmill::model::{Device, Sample};
+use affectmill::model::{Device, Sample, WeightFile};
 use affectmill::spec;
 use affectmill::stages::decode::{DecodeOptions, VideoReader};
 use affectmill::stages::faces::{Preparer, full_frame};
@@ -156,12 +156,10 @@ fn assert_ffmpeg_sees_the_patterns(project: &Project, corpus: &Corpus) {
 /// What the model says of each picture on its own, by (video, frame).
 fn said(project: &Project, corpus: &Corpus) -> BTreeMap<(u16, u16), Vec<f32>> {
     let job = spec::load(&project.job(), &["run.batch=16".into()]).unwrap();
-    let weights: Vec<_> = job
-        .models
-        .iter()
-        .map(|model| vec![model.weights.as_local().unwrap().to_path_buf()])
-        .collect();
-    let mut engine = Engine::load(&job, &weights, Device::cpu()).unwrap();
+    let mut engine = Engine::load(&job, Device::cpu(), |model| {
+        WeightFile::read(model.weights.as_local().unwrap())
+    })
+    .unwrap();
     let options = DecodeOptions {
         threads: 1,
         image_base: 0,

@@ -246,6 +246,55 @@ fn hosts_label_what_one_machine_would_and_go_when_all_is_done() {
 }
 
 #[test]
+fn a_host_of_another_class_of_device_is_refused_until_a_change_is_allowed() {
+    let cluster = Cluster::local(Project::new().synthetic(2, 20));
+    let on_the_cpu = || {
+        let mut worker = cluster.worker("w1");
+        worker.env("CUDA_VISIBLE_DEVICES", "");
+        Part::start(worker)
+    };
+    let out = cluster.project.output("out");
+    let cuda = r#"{"version": 1, "device": {"class": "cuda", "name": "NVIDIA H100"}}"#;
+    let mut run = Part::start(cluster.run("out", &["run.device=cuda"]));
+    run.until("queued");
+    let (code, words) = on_the_cpu().wait();
+    assert_eq!(code, Some(2), "{words}");
+    assert!(
+        words.contains("[run] device = \"cuda\" cannot be had here"),
+        "{words}"
+    );
+    run.signal("TERM");
+    run.wait();
+
+    fs::write(out.join("_affectmill/device.json"), cuda).unwrap();
+    // The coordinator labels nothing, and may be on any machine.
+    let mut run = Part::start(cluster.run("out", &[]));
+    run.until("queued");
+    let (code, words) = on_the_cpu().wait();
+    assert_eq!(code, Some(2), "{words}");
+    assert!(words.contains("was begun on cuda (NVIDIA H100)"), "{words}");
+    run.signal("TERM");
+    run.wait();
+
+    let mut allowed = cluster.run("out", &[]);
+    allowed.arg("--allow-device-change");
+    let mut run = Part::start(allowed);
+    run.until("queued");
+    let mut worker = on_the_cpu();
+    let joined = worker.until("joined");
+    assert_eq!(joined["devices"], serde_json::json!(["cpu, 1 thread"]));
+    // A host that goes because all is done is no lost one.
+    run.until("shard_done");
+    let (code, words) = worker.wait();
+    assert_eq!(code, Some(0), "{words}");
+    assert_eq!(run.count("worker_lost"), 0);
+    let (code, words) = run.wait();
+    assert_eq!(code, Some(0), "{words}");
+    assert_all_ok(&out);
+    assert_eq!(rows(&out).len(), 40);
+}
+
+#[test]
 fn a_worker_that_is_preempted_gives_its_shard_back_without_a_strike() {
     let project = Project::with_models(&["teacher_va"]).synthetic(2, 60);
     project.run("alone", &["output.shard_frames=1000"], 0);

@@ -241,7 +241,7 @@ fn a_later_job_labels_the_crops_of_an_earlier_one() {
     fs::write(spoilt.join("notes.txt"), "no crops").unwrap();
     let tar = ["-cf", "other.tar", "notes.txt"];
     succeed(Command::new("tar").current_dir(&spoilt).args(tar));
-    let told = full_frame("partial", &spoilt, 0);
+    let told = full_frame("partial", &spoilt, 3);
     assert!(told.contains("the tar file is cut off"), "{told}");
     let partial = rows(&project.output("partial"));
     let damaged = partial.iter().filter(|row| row.status == "decode_error");

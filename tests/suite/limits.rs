@@ -7,7 +7,7 @@ use std::fs;
 fn frames_beyond_max_frames_are_left_out_and_the_video_is_partial() {
     let project = Project::new().synthetic(1, 30);
     synthetic(&project.videos().join("short.mp4"), 12, 5);
-    let done = project.run("out", &["input.max_frames=12"], 0);
+    let done = project.run("out", &["input.max_frames=12"], 3);
     let frames: Vec<(String, i64)> = rows(&project.output("out"))
         .into_iter()
         .map(|row| (row.video, row.frame))

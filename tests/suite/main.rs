@@ -18,7 +18,9 @@ mod limits;
 mod names;
 #[path = "../nats/mod.rs"]
 mod nats;
+mod numbers;
 mod readme;
+mod record;
 mod render;
 mod report;
 mod retry;
@@ -27,6 +29,7 @@ mod s3;
 mod scripts;
 mod signals;
 mod spans;
+mod state;
 mod strikes;
 mod train;
 mod watch;

@@ -220,7 +220,7 @@ fn a_partial_video_keeps_its_rows_and_bad_requests_are_refused() {
     let path = project.videos().join("clip01.mp4");
     let bytes = fs::read(&path).unwrap();
     fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-    project.run("out", &[], 0);
+    project.run("out", &[], 3);
     let video = &videos(&project.output("out"))["clip01.mp4"];
     assert_eq!(
         (video.status.as_str(), video.class.as_deref()),
@@ -228,7 +228,7 @@ fn a_partial_video_keeps_its_rows_and_bad_requests_are_refused() {
     );
     assert!(video.frame.is_some(), "{video:?}");
     let before = tree(&project.output("out").join("labels"));
-    let kept = project.retry("out", &[], 0);
+    let kept = project.retry("out", &[], 3);
     for words in ["1 partial", "no video to label again"] {
         assert!(stderr(&kept).contains(words), "{}", stderr(&kept));
     }
@@ -241,7 +241,7 @@ fn a_partial_video_keeps_its_rows_and_bad_requests_are_refused() {
     refused(
         "out",
         &["--class", "sad"],
-        "corrupt, unsupported, timeout, crash, io, changed",
+        "corrupt, unsupported, timeout, crash, io, changed, not_finite",
     );
     refused(
         "out",
@@ -252,4 +252,202 @@ fn a_partial_video_keeps_its_rows_and_bad_requests_are_refused() {
     refused("out", &["--set", "run.workes=2"], "did you mean `workers`");
     refused("out", &["--set", "sampling.mode=keyframes"], "sampling.mode: was");
     refused("videos", &[], "videos");
+}
+
+/// Three clips of one shard, the second one cut in its midst, with crops; and what comes of them whole.
+fn one_is_cut() -> (Project, Vec<u8>) {
+    let project = noisy_clips(3);
+    let path = project.videos().join("clip01.mp4");
+    let whole = fs::read(&path).unwrap();
+    project.run("calm", &TOGETHER, 0);
+    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    project.run("out", &TOGETHER, 3);
+    (project, whole)
+}
+
+const TOGETHER: [&str; 2] = ["output.shard_frames=1000", "output.crops=webdataset"];
+
+/// The samples of all crops, by name; none is there twice.
+fn samples(output: &std::path::Path) -> std::collections::BTreeMap<String, Vec<u8>> {
+    let mut samples = std::collections::BTreeMap::new();
+    for (shard, bytes) in tree(&output.join("crops")) {
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        for member in archive.entries().unwrap() {
+            let mut member = member.unwrap();
+            let name = member.path().unwrap().to_string_lossy().into_owned();
+            let mut bytes = Vec::new();
+            std::io::Read::read_to_end(&mut member, &mut bytes).unwrap();
+            assert!(
+                samples.insert(name.clone(), bytes).is_none(),
+                "{name} is there twice: {shard}"
+            );
+        }
+    }
+    samples
+}
+
+fn assert_as_calm(project: &Project) {
+    let (calm, out) = (project.output("calm"), project.output("out"));
+    assert_eq!(
+        outputs(&out),
+        outputs(&calm),
+        "each row once, as if nothing had been cut"
+    );
+    assert_eq!(samples(&out), samples(&calm));
+    assert!(out.join("_SUCCESS").exists());
+    let told = videos(&out);
+    assert!(
+        told.values()
+            .all(|video| (&*video.status, video.rows) == ("ok", 40)),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_partial_video_is_labelled_again_once_its_file_has_changed() {
+    let (project, whole) = one_is_cut();
+    let out = project.output("out");
+    let kept = project.retry("out", &[], 3);
+    assert!(
+        stderr(&kept).contains("1 partial: their files have not changed since"),
+        "{}",
+        stderr(&kept)
+    );
+
+    fs::write(project.videos().join("clip01.mp4"), &whole).unwrap();
+    let done = project.retry("out", &[], 0);
+    assert!(
+        stderr(&done).contains("labelling 1 video again (1 corrupt)"),
+        "{}",
+        stderr(&done)
+    );
+    assert_as_calm(&project);
+    // What stays as it is was copied to the byte: as a run over these videos alone writes it.
+    let rest = project.output("rest");
+    fs::remove_file(project.videos().join("clip01.mp4")).unwrap();
+    project.run("rest", &TOGETHER, 0);
+    for folder in ["labels", "crops"] {
+        let (rest, out) = (tree(&rest.join(folder)), tree(&out.join(folder)));
+        assert!(
+            out.values().any(|part| part == rest.values().next().unwrap()),
+            "{folder}"
+        );
+    }
+    fs::write(project.videos().join("clip01.mp4"), &whole).unwrap();
+    let again = project.retry("out", &[], 0);
+    assert!(
+        stderr(&again).contains("no video to label again"),
+        "{}",
+        stderr(&again)
+    );
+    let again = project.run("out", &TOGETHER, 0);
+    assert!(stderr(&again).contains("nothing to do"), "{}", stderr(&again));
+    let status = succeed(affectmill().arg("status").arg(&out));
+    assert!(
+        status.starts_with("finished") && status.contains("120 rows"),
+        "{status}"
+    );
+    succeed(affectmill().arg("summary").arg(&out));
+
+    // A copy of a copy, which holds no video in the end.
+    let cut = &whole[..whole.len() / 2];
+    for name in ["clip01.mp4", "clip02.mp4"] {
+        fs::write(project.videos().join(name), cut).unwrap();
+    }
+    fs::remove_file(project.videos().join("clip00.mp4")).unwrap();
+    project.run("two", &TOGETHER, 3);
+    for (name, code) in [("clip01.mp4", 3), ("clip02.mp4", 0)] {
+        fs::write(project.videos().join(name), &whole).unwrap();
+        project.retry("two", &["--class", "corrupt"], code);
+        let told = videos(&project.output("two"));
+        assert_eq!(
+            (&*told[name].status, told[name].rows, told[name].class.as_deref()),
+            ("ok", 40, None)
+        );
+    }
+    let two = outputs(&project.output("two"));
+    assert_eq!((two.len(), samples(&project.output("two")).len()), (80, 160));
+}
+
+#[test]
+fn moving_rows_may_be_killed_after_any_step() {
+    let (project, whole) = one_is_cut();
+    let out = project.output("out");
+    let [before_labels, before_crops, before_commits] =
+        ["labels", "crops", "_affectmill/commits"].map(|folder| tree(&out.join(folder)));
+    fs::write(project.videos().join("clip01.mp4"), &whole).unwrap();
+    project.retry("out", &[], 0);
+    let commits = out.join("_affectmill/commits");
+    let record = |name: &str| -> serde_json::Value {
+        serde_json::from_slice(&fs::read(commits.join(name)).unwrap()).unwrap()
+    };
+    let old = before_commits.keys().next().unwrap().clone();
+    let after = tree(&commits);
+    let copy = after
+        .keys()
+        .find(|name| record(name)["videos"].as_array().unwrap().len() == 2)
+        .unwrap();
+    let retired = after[&old].clone();
+    assert!(
+        record(&old)["retired"]["held"]["part"]["rows"].as_u64() > Some(80),
+        "what it held is kept"
+    );
+    let name = |commit: &str, ending: &str| format!("part-{}.{ending}", commit.trim_end_matches(".json"));
+    let remove =
+        |path: std::path::PathBuf| fs::remove_file(&path).unwrap_or_else(|e| panic!("{path:?}: {e}"));
+    let put_back = |folder: &str, files: &std::collections::BTreeMap<String, Vec<u8>>| {
+        for (name, bytes) in files {
+            fs::write(out.join(folder).join(name), bytes).unwrap();
+        }
+    };
+    for step in 0..5 {
+        // As a kill leaves it: after the plan; after the old record; after the copy's part; after its record; after the old part.
+        put_back("crops", &before_crops);
+        if step < 4 {
+            put_back("labels", &before_labels);
+        }
+        if step < 3 {
+            remove(commits.join(copy));
+        }
+        if step < 2 {
+            remove(out.join("labels").join(name(copy, "parquet")));
+            remove(out.join("crops").join(name(copy, "tar")));
+        }
+        match step {
+            0 => put_back("_affectmill/commits", &before_commits),
+            _ => fs::write(commits.join(&old), &retired).unwrap(),
+        }
+        if step % 2 == 0 {
+            remove(out.join("_SUCCESS"));
+        }
+        project.run("out", &TOGETHER, 0);
+        assert_as_calm(&project);
+    }
+
+    // The old record is lost, and with it what there is to copy: the videos beside are labelled anew.
+    remove(commits.join(&old));
+    remove(commits.join(copy));
+    remove(out.join("labels").join(name(copy, "parquet")));
+    remove(out.join("crops").join(name(copy, "tar")));
+    put_back("labels", &before_labels);
+    put_back("crops", &before_crops);
+    project.run("out", &TOGETHER, 0);
+    assert_as_calm(&project);
+}
+
+#[test]
+fn a_retry_of_partial_videos_that_is_killed_at_random_ends_as_if_nothing_had_been() {
+    let (project, whole) = one_is_cut();
+    fs::write(project.videos().join("clip01.mp4"), &whole).unwrap();
+    let mut dice = Dice::new();
+    for _ in 0..if soak() { 40 } else { 6 } {
+        let retry = Running::start(project.retry_command("out", &[]));
+        std::thread::sleep(Duration::from_millis(dice.roll(600)));
+        retry.signal("KILL");
+        if retry.wait() == Some(0) {
+            break;
+        }
+    }
+    project.retry("out", &[], 0);
+    assert_as_calm(&project);
 }

@@ -40,7 +40,7 @@ fn records(output: &Path) -> BTreeSet<String> {
 
 /// Runs a command to its end, and kills its worker a moment after it has kept a span, at most `most` times. Returns the events of
 /// going on.
-fn storm(command: Command, output: &Path, most: usize) -> Vec<Value> {
+pub fn storm(command: Command, output: &Path, most: usize) -> Vec<Value> {
     let mut run = Running::start(command);
     let pid = AtomicU32::new(0);
     let ended = AtomicBool::new(false);
@@ -78,7 +78,8 @@ fn storm(command: Command, output: &Path, most: usize) -> Vec<Value> {
         println!("{event}");
     }
     println!("{kills} kills");
-    assert_eq!(run.wait(), Some(0));
+    // 3 where a video is damaged.
+    assert!(matches!(run.wait(), Some(0 | 3)));
     assert!(tree(&output.join("_affectmill/spans")).is_empty());
     resumed
 }
@@ -115,7 +116,7 @@ fn a_long_video_goes_on_where_its_worker_died_and_no_byte_tells() {
         "run.batch=8",
     ];
     let (calm, stormy) = (project.output("calm"), project.output("stormy"));
-    project.run("calm", &sets, 0);
+    project.run("calm", &sets, 3);
     let sets = [&sets[..], &["run.span_frames=30"]].concat();
     let resumed = storm(
         project.command("stormy", &sets),
@@ -150,7 +151,7 @@ fn a_long_video_goes_on_where_its_worker_died_and_no_byte_tells() {
     let faces = format!("[faces]\nmode = \"from_labels\"\nlabels = {calm:?}\n");
     fs::write(project.job(), [&job[..from], &faces, &job[to..]].concat()).unwrap();
     let sets = ["output.shard_frames=100"];
-    project.run("calm-again", &sets, 0);
+    project.run("calm-again", &sets, 3);
     let sets = ["output.shard_frames=100", "run.span_frames=30"];
     let again = project.output("stormy-again");
     let resumed = storm(project.command("stormy-again", &sets), &again, 2);
@@ -189,7 +190,8 @@ fn spans_that_are_of_no_use_cost_time_and_change_nothing() {
     assert!(kept >= 3 && !killed.join("labels").exists());
     let told = succeed(affectmill().arg("status").arg(&killed).arg("--json"));
     let told: Value = serde_json::from_str(&told).unwrap();
-    assert!(told["rows"].as_u64().unwrap() >= 300, "{told}");
+    assert_eq!(told["rows"], 0, "none is committed: {told}");
+    assert!(told["under_way"]["rows"].as_u64().unwrap() >= 300, "{told}");
 
     type Change = fn(&mut Value);
     let changes: [(&str, Change, Option<bool>); 5] = [

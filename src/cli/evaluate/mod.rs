@@ -123,7 +123,7 @@ where
 #[derive(Serialize)]
 struct Report {
     labels: String,
-    /// Whether the label set is whole.
+    /// Whether the label set is whole, and the one that it is held against.
     finished: bool,
     model: String,
     weights: Vec<String>,
@@ -247,8 +247,10 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     };
     let mut samples = Samples::default();
     let tuning = tune_into.is_some().then_some(&mut samples);
+    let mut finished = coordinator::is_finished(&set.store).map_err(Failure::stopped)?;
     let (against, evaluation, annotations) = if is_label_set(&args.annotations) {
         let other = LabelSet::open(&args.annotations)?;
+        finished &= coordinator::is_finished(&other.store).map_err(Failure::stopped)?;
         let same = Some(&model.name).filter(|name| other.has(name));
         let reference = other.labels(args.reference.as_ref().or(same).map(String::as_str))?;
         let against = Against::Labels {
@@ -284,7 +286,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     let accounts = evaluation.ledger.accounts;
     let report = Report {
         labels: set.store.root().to_string(),
-        finished: set.store.get(paths::SUCCESS).map_err(Failure::stopped)?.is_some(),
+        finished,
         model: model.name.clone(),
         weights: model.weights().map(String::from).collect(),
         untrained: model.untrained,

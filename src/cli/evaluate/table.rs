@@ -67,7 +67,7 @@ pub fn render(report: &Report) -> String {
     }
     lines.extend(tuned(report));
     if !report.finished {
-        lines.push("the label set is not finished: only what is committed was compared".into());
+        lines.push("not finished: only what is committed of the label sets was compared".into());
     }
     if report.untrained {
         lines.push(format!(

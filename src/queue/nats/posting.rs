@@ -276,8 +276,17 @@ impl Connection {
         if objects.info(sha256).await.is_ok() {
             return Ok(());
         }
-        let mut file = File::open(path).await.map_err(self.failed("take the weights"))?;
-        let put = objects.put(sha256, &mut file).await;
+        let bytes = tokio::fs::read(path)
+            .await
+            .map_err(self.failed("take the weights"))?;
+        if sha256_hex(&bytes) != sha256 {
+            let cause = format!(
+                "{} was replaced since the run began; put the former file back",
+                path.display()
+            );
+            return Err(self.failed("take the weights")(cause));
+        }
+        let put = objects.put(sha256, &mut bytes.as_slice()).await;
         put.map(drop).map_err(self.failed("take the weights"))
     }
 

@@ -1,6 +1,6 @@
 //! OpenFace 2.2's CSV of a sequence: its columns of time, confidence and action units.
 //!
-//! `AUxx_c` is 1 where the probability is above a half. The intensities `AUxx_r`, and units that no model has, stay empty: readers that want
+//! `AUxx_c` is 1 where the probability is above a half, and empty where the model gave no number for a face. The intensities `AUxx_r`, and units that no model has, stay empty: readers that want
 //! every column find them, without a number.
 
 use super::folder::Folder;
@@ -81,8 +81,11 @@ pub(super) fn write(
             for place in &places {
                 match place {
                     Some(unit) => {
-                        let present = units[*unit][row].is_some_and(|p| p > 0.5);
-                        let _ = write!(text, ",{}", u8::from(present));
+                        text.push(',');
+                        // Where the model gave no number for a face, nobody knows.
+                        if let Some(p) = units[*unit][row].or((!success).then_some(0.0)) {
+                            let _ = write!(text, "{}", u8::from(p > 0.5));
+                        }
                     }
                     None => text.push(','),
                 }

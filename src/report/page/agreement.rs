@@ -1,7 +1,7 @@
 //! Models held against one another: every pair that shares a task.
 
 use super::figures::{ACTIVE, Agreement, ByExpression, Concordance, Confusion, UnitAgreement, UnitPair};
-use super::parts::{Rows, having};
+use super::parts::{Rows, having, with_numbers};
 use crate::dataset::JobRecord;
 use crate::domain::{ACTION_UNITS, EXPRESSIONS, Task};
 
@@ -76,9 +76,10 @@ impl Pairs {
     pub fn add(&mut self, rows: &Rows, labelled: &[usize]) {
         for pair in &mut self.planes {
             let [a, b] = pair.at.map(|model| &rows.planes[model]);
+            let both = with_numbers(labelled, &a[0]);
+            let both = with_numbers(&both, &b[0]);
             for (axis, sums) in pair.sums.iter_mut().enumerate() {
-                labelled
-                    .iter()
+                both.iter()
                     .for_each(|&row| sums.add([a[axis][row], b[axis][row]]));
             }
         }
@@ -92,8 +93,10 @@ impl Pairs {
         }
         for pair in &mut self.units {
             let [a, b] = pair.at.map(|model| &rows.units[model]);
+            let both = with_numbers(labelled, &a[0]);
+            let both = with_numbers(&both, &b[0]);
             for (unit, sums) in pair.sums.iter_mut().enumerate() {
-                for &row in labelled {
+                for &row in both.iter() {
                     let quiet = [a, b].map(|units| usize::from(units[unit][row] <= ACTIVE));
                     // Both, only the first, only the second, neither.
                     sums[quiet[1] + 2 * quiet[0]] += 1;

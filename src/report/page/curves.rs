@@ -30,7 +30,7 @@ pub fn drift(figures: &Figures) -> Markup {
         let points = stretches.iter().enumerate();
         vec![
             points
-                .map(|(n, stretch)| (at(n), stretch.valence_arousal[model][axis]))
+                .filter_map(|(n, stretch)| Some((at(n), stretch.valence_arousal[model]?[axis])))
                 .collect(),
         ]
     };
@@ -106,7 +106,7 @@ fn curves(figures: &Figures, timeline: &Timeline) -> Markup {
             .chunk_by(|(_, a), (_, b)| a.1 == b.0)
             .map(|run| {
                 run.iter()
-                    .map(|(point, _)| (point.x, f64::from(point.valence_arousal[model][axis])))
+                    .filter_map(|(point, _)| Some((point.x, f64::from(point.valence_arousal[model]?[axis]))))
                     .collect()
             })
             .collect()

@@ -88,6 +88,8 @@ pub struct Corpus {
     pub rows: u64,
     /// Rows with a face.
     pub faces: u64,
+    /// Of these, rows for which a model gave NaN or an infinity.
+    pub not_finite: u64,
     /// Committed parts.
     pub parts: usize,
     /// Their bytes.
@@ -168,6 +170,8 @@ pub struct Expressions {
 pub struct Units {
     /// Model.
     pub model: String,
+    /// Faces for which it gave numbers.
+    pub faces: u64,
     /// Faces on which each is active (p > 0.5).
     pub active: [u64; ACTION_UNITS.len()],
     /// Mean probability of each.
@@ -242,8 +246,8 @@ pub struct Stretch {
     pub videos: usize,
     /// Faces.
     pub faces: u64,
-    /// Mean valence and arousal of each model that has them.
-    pub valence_arousal: Vec<[f64; 2]>,
+    /// Mean valence and arousal of each model that has them; null where it gave no numbers.
+    pub valence_arousal: Vec<Option<[f64; 2]>>,
     /// Share of each expression.
     pub expressions: Option<[f64; EXPRESSIONS.len()]>,
 }
@@ -281,8 +285,8 @@ pub struct Point {
     pub bin: usize,
     /// Mean time in seconds, or mean frame.
     pub x: f64,
-    /// Mean valence and arousal of each model that has them.
-    pub valence_arousal: Vec<[f32; 2]>,
+    /// Mean valence and arousal of each model that has them; null where it gave no numbers.
+    pub valence_arousal: Vec<Option<[f32; 2]>>,
     /// Mean probability of each expression.
     pub expressions: Option<[f32; EXPRESSIONS.len()]>,
     /// Mean probability of each action unit.

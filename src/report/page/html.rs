@@ -172,6 +172,9 @@ fn collection(figures: &Figures) -> Markup {
         p.note {
             "Videos: " (statuses.join(", ")) ". "
             (text::count(corpus.frames_decoded)) " frames were decoded, before sampling."
+            @if corpus.not_finite > 0 {
+                " For " (plural(corpus.not_finite, "face")) " a model gave no finite number: they are in none of its figures."
+            }
         }
         @if let Some(list) = PassedOver::list(&figures.passed_over) {
             p.note { "Passed over in the input: " (tables::name(&list)) "." }
@@ -270,7 +273,6 @@ fn expressions(figures: &Figures) -> Markup {
 
 fn units(figures: &Figures) -> Markup {
     let models = &figures.action_units;
-    let faces = figures.corpus.faces.max(1) as f64;
     let lines = |share: &dyn Fn(&Units, usize) -> f64| -> Vec<Bars> {
         let line = |(unit, name): (usize, &&str)| Bars {
             name: (*name).to_owned(),
@@ -287,7 +289,7 @@ fn units(figures: &Figures) -> Markup {
         .iter()
         .enumerate()
         .map(|(n, model)| (series(n), model.model.as_str()));
-    let active = lines(&|model, unit| model.active[unit] as f64 / faces);
+    let active = lines(&|model, unit| model.active[unit] as f64 / model.faces.max(1) as f64);
     let mean = lines(&|model, unit| model.mean[unit]);
     html! {
         @if models.len() > 1 { (legend(names)) }

@@ -6,6 +6,7 @@ use crate::domain::{ACTION_UNITS, EXPRESSIONS, RowStatus, ShardId, Task, VALENCE
 use crate::spec::Values;
 use crate::store::Store;
 use polars::prelude::*;
+use std::borrow::Cow;
 use std::path::Path;
 
 /// Rows in memory at a time: as many as a row group has.
@@ -13,7 +14,7 @@ const AT_ONCE: u64 = 65_536;
 
 const BOX: [&str; 4] = ["box_x", "box_y", "box_w", "box_h"];
 
-/// Some consecutive rows of a part. Numbers of rows without a face are NaN.
+/// Some consecutive rows of a part. Numbers of rows without a face, and those that a model did not give for one, are NaN.
 pub struct Rows {
     /// Video of each row.
     pub videos: StringChunked,
@@ -49,6 +50,18 @@ impl Rows {
     /// How many.
     pub fn len(&self) -> usize {
         self.frames.len()
+    }
+}
+
+/// Those of some rows for which a model gave numbers, by one of its columns.
+pub fn with_numbers<'a>(rows: &'a [usize], column: &[f32]) -> Cow<'a, [usize]> {
+    match rows.iter().any(|&row| column[row].is_nan()) {
+        false => rows.into(),
+        true => rows
+            .iter()
+            .copied()
+            .filter(|&row| !column[row].is_nan())
+            .collect(),
     }
 }
 

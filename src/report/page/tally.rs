@@ -7,7 +7,7 @@ use super::figures::{
     ACTIVE, Apart, ByExpression, CELLS, CONFIDENCE_BINS, Corpus, Expressions, Failures, Figures, Model,
     Moments, Plane, Stretch, Units,
 };
-use super::parts::{Classes, Rows, having};
+use super::parts::{Classes, Rows, having, with_numbers};
 use super::timeline::Timelines;
 use crate::dataset::{JobRecord, StageSeconds, Unseen, VideoOutcome};
 use crate::domain::{ACTION_UNITS, EXPRESSIONS, RowStatus, ShardId, Task};
@@ -38,7 +38,8 @@ pub struct Tally {
 #[derive(Default)]
 struct VideoSums {
     faces: u64,
-    planes: Vec<[f64; 2]>,
+    /// Of each model, the faces for which it gave numbers, and their sums.
+    planes: Vec<(u64, [f64; 2])>,
     expressions: ByExpression,
 }
 
@@ -70,13 +71,13 @@ impl Tally {
         self.count(rows);
         let labelled: Vec<usize> = (0..rows.len()).filter(|&row| rows.faces[row].is_some()).collect();
         for (sums, columns) in self.planes.iter_mut().zip(&rows.planes) {
-            sums.add(columns, &labelled);
+            sums.add(columns, &with_numbers(&labelled, &columns[0]));
         }
         for (sums, classes) in self.expressions.iter_mut().zip(&rows.expressions) {
             sums.add(classes, &labelled);
         }
         for (sums, columns) in self.units.iter_mut().zip(&rows.units) {
-            sums.add(columns, &labelled);
+            sums.add(columns, &with_numbers(&labelled, &columns[0]));
         }
         self.pairs.add(rows, &labelled);
         self.timelines.add(rows, &labelled);
@@ -104,12 +105,12 @@ impl Tally {
                 Some(sums) => sums,
                 None => self.videos.entry(video.to_owned()).or_default(),
             };
-            sums.planes.resize(models, [0.0; 2]);
+            sums.planes.resize(models, Default::default());
             for row in row..end {
                 if before.replace(rows.frames[row]) != Some(rows.frames[row]) {
                     self.corpus.frames += 1;
                     match rows.statuses[row] {
-                        RowStatus::Ok => self.corpus.frames_labelled += 1,
+                        RowStatus::Ok | RowStatus::NotFinite => self.corpus.frames_labelled += 1,
                         RowStatus::NoFace => self.corpus.no_face += 1,
                         RowStatus::DecodeError => self.corpus.decode_error += 1,
                     }
@@ -118,8 +119,13 @@ impl Tally {
                     continue;
                 }
                 self.corpus.faces += 1;
+                self.corpus.not_finite += u64::from(rows.statuses[row] == RowStatus::NotFinite);
                 sums.faces += 1;
-                for (sums, columns) in sums.planes.iter_mut().zip(&rows.planes) {
+                for ((faces, sums), columns) in sums.planes.iter_mut().zip(&rows.planes) {
+                    if columns[0][row].is_nan() {
+                        continue;
+                    }
+                    *faces += 1;
                     sums.iter_mut()
                         .zip(columns)
                         .for_each(|(sum, column)| *sum += f64::from(column[row]));
@@ -139,7 +145,6 @@ impl Tally {
         let planes = names(Task::Va).zip(self.planes);
         let expressions = names(Task::Expr).zip(self.expressions);
         let units = names(Task::Au).zip(self.units);
-        let faces = self.corpus.faces;
         Figures {
             affectmill: env!("CARGO_PKG_VERSION"),
             output: String::new(),
@@ -151,7 +156,7 @@ impl Tally {
             models: Model::all(job),
             valence_arousal: planes.map(|(model, sums)| sums.finish(model)).collect(),
             expressions: expressions.map(|(model, sums)| sums.finish(model)).collect(),
-            action_units: units.map(|(model, sums)| sums.finish(model, faces)).collect(),
+            action_units: units.map(|(model, sums)| sums.finish(model)).collect(),
             agreement: self.pairs.finish(),
             drift: drift(&self.videos, self.followed.is_some()),
             apart: self.followed.map_or(Vec::new(), |_| apart(&self.videos)),
@@ -289,12 +294,14 @@ impl ExpressionSums {
 
 #[derive(Default)]
 struct UnitSums {
+    faces: u64,
     active: [u64; ACTION_UNITS.len()],
     sum: [f64; ACTION_UNITS.len()],
 }
 
 impl UnitSums {
     fn add(&mut self, columns: &[Vec<f32>; ACTION_UNITS.len()], labelled: &[usize]) {
+        self.faces += labelled.len() as u64;
         for (unit, column) in columns.iter().enumerate() {
             for &row in labelled {
                 self.active[unit] += u64::from(column[row] > ACTIVE);
@@ -303,11 +310,12 @@ impl UnitSums {
         }
     }
 
-    fn finish(self, model: String, faces: u64) -> Units {
+    fn finish(self, model: String) -> Units {
         Units {
             model,
+            faces: self.faces,
             active: self.active,
-            mean: self.sum.map(|sum| sum / faces.max(1) as f64),
+            mean: self.sum.map(|sum| sum / self.faces.max(1) as f64),
         }
     }
 }
@@ -323,9 +331,13 @@ fn drift(videos: &BTreeMap<String, VideoSums>, expressions: bool) -> Vec<Stretch
     let stretch = |videos: &[(&String, &VideoSums)]| {
         let faces: u64 = videos.iter().map(|(_, sums)| sums.faces).sum();
         let models = videos[0].1.planes.len();
-        let mean = |model: usize, axis: usize| {
-            let sum: f64 = videos.iter().map(|(_, sums)| sums.planes[model][axis]).sum();
-            sum / faces as f64
+        let means = |model: usize| {
+            let (mut faces, mut means) = (0, [0.0; 2]);
+            for (more, sums) in videos.iter().map(|(_, sums)| &sums.planes[model]) {
+                faces += more;
+                means.iter_mut().zip(sums).for_each(|(mean, sum)| *mean += sum);
+            }
+            (faces > 0).then(|| means.map(|sum| sum / faces as f64))
         };
         let mut counts = ByExpression::default();
         for (_, sums) in videos {
@@ -339,9 +351,7 @@ fn drift(videos: &BTreeMap<String, VideoSums>, expressions: bool) -> Vec<Stretch
             last: videos[videos.len() - 1].0.clone(),
             videos: videos.len(),
             faces,
-            valence_arousal: (0..models)
-                .map(|model| [mean(model, 0), mean(model, 1)])
-                .collect(),
+            valence_arousal: (0..models).map(means).collect(),
             expressions: expressions.then(|| shares(&counts)),
         }
     };

@@ -24,9 +24,41 @@ struct Sums {
     frame: f64,
     seconds: f64,
     timed: u64,
-    planes: Vec<[f64; 2]>,
-    expressions: [f64; EXPRESSIONS.len()],
-    units: [f64; ACTION_UNITS.len()],
+    planes: Vec<Means<2>>,
+    expressions: Means<{ EXPRESSIONS.len() }>,
+    units: Means<{ ACTION_UNITS.len() }>,
+}
+
+/// Sums over the faces for which a model gave numbers.
+#[derive(Clone)]
+struct Means<const N: usize> {
+    faces: u64,
+    sums: [f64; N],
+}
+
+impl<const N: usize> Default for Means<N> {
+    fn default() -> Self {
+        Self {
+            faces: 0,
+            sums: [0.0; N],
+        }
+    }
+}
+
+impl<const N: usize> Means<N> {
+    fn add(&mut self, columns: &[Vec<f32>; N], row: usize) {
+        if columns[0][row].is_nan() {
+            return;
+        }
+        self.faces += 1;
+        for (sum, column) in self.sums.iter_mut().zip(columns) {
+            *sum += f64::from(column[row]);
+        }
+    }
+
+    fn finish(&self) -> Option<[f32; N]> {
+        (self.faces > 0).then(|| self.sums.map(|sum| (sum / self.faces as f64) as f32))
+    }
 }
 
 impl Timelines {
@@ -67,31 +99,21 @@ impl Timelines {
                 sums.timed += 1;
                 sums.seconds += time as f64 / 1e6;
             }
-            sums.planes.resize(rows.planes.len(), [0.0; 2]);
+            sums.planes.resize(rows.planes.len(), Means::default());
             for (sums, columns) in sums.planes.iter_mut().zip(&rows.planes) {
-                sums.iter_mut()
-                    .zip(columns)
-                    .for_each(|(sum, column)| *sum += f64::from(column[row]));
+                sums.add(columns, row);
             }
             if let Some(model) = self.expressions {
-                let columns = &rows.expressions[model].probabilities;
-                sums.expressions
-                    .iter_mut()
-                    .zip(columns)
-                    .for_each(|(sum, column)| *sum += f64::from(column[row]));
+                sums.expressions.add(&rows.expressions[model].probabilities, row);
             }
             if let Some(model) = self.units {
-                sums.units
-                    .iter_mut()
-                    .zip(&rows.units[model])
-                    .for_each(|(sum, column)| *sum += f64::from(column[row]));
+                sums.units.add(&rows.units[model], row);
             }
         }
     }
 
     /// What came out, in the order they were asked for.
     pub fn finish(mut self, outcomes: &[&VideoOutcome]) -> Vec<Timeline> {
-        let (expressions, units) = (self.expressions.is_some(), self.units.is_some());
         let timeline = |(video, _): (String, u64)| {
             let bins = self.videos.remove(&video)?;
             let in_seconds = bins.iter().all(|sums| sums.timed == sums.faces);
@@ -100,9 +122,7 @@ impl Timelines {
             Some(Timeline {
                 faces: faces.map_or(0, |outcome| outcome.faces),
                 in_seconds,
-                points: points
-                    .map(|(bin, sums)| sums.finish(bin, in_seconds, expressions, units))
-                    .collect(),
+                points: points.map(|(bin, sums)| sums.finish(bin, in_seconds)).collect(),
                 video,
             })
         };
@@ -111,14 +131,13 @@ impl Timelines {
 }
 
 impl Sums {
-    fn finish(self, bin: usize, in_seconds: bool, expressions: bool, units: bool) -> Point {
-        let mean = |sum: f64| (sum / self.faces as f64) as f32;
+    fn finish(self, bin: usize, in_seconds: bool) -> Point {
         Point {
             bin,
             x: if in_seconds { self.seconds } else { self.frame } / self.faces as f64,
-            valence_arousal: self.planes.iter().map(|sums| sums.map(mean)).collect(),
-            expressions: expressions.then(|| self.expressions.map(mean)),
-            action_units: units.then(|| self.units.map(mean)),
+            valence_arousal: self.planes.iter().map(Means::finish).collect(),
+            expressions: self.expressions.finish(),
+            action_units: self.units.finish(),
         }
     }
 }

@@ -19,13 +19,20 @@ pub(super) fn answer(labels: &Labels, asked: &[(Quantity, &ModelRecord)]) -> Res
     }
     // Sums, then sums of sums: a mean of means would weigh pieces, not faces.
     let sums: Vec<Expr> = names.iter().map(|name| col(name.as_str()).sum()).collect();
+    // A face for which the model gave no numbers is none of its mean.
+    let said = |name: &str| format!("{name}/faces");
+    let faces: Vec<Expr> = names
+        .iter()
+        .map(|name| col(name.as_str()).count().cast(DataType::Int64).alias(said(name)))
+        .collect();
     let counts =
         [len().alias("rows"), col("face").count().alias("faces")].map(|count| count.cast(DataType::Int64));
-    let first = [&counts[..], &sums].concat();
-    let again = [&[col("rows").sum(), col("faces").sum()], &sums[..]].concat();
+    let first = [&counts[..], &sums, &faces].concat();
+    let faces = names.iter().map(|name| col(said(name)).sum()).collect::<Vec<_>>();
+    let again = [&[col("rows").sum(), col("faces").sum()], &sums[..], &faces].concat();
     let whole = labels.per_video(&columns, &first, &again)?;
     let means = names.iter().map(|name| {
-        let (sum, faces) = (col(name.as_str()), col("faces"));
+        let (sum, faces) = (col(name.as_str()), col(said(name)));
         // A video without a face has no mean.
         when(faces.clone().gt(lit(0)))
             .then(sum / faces)

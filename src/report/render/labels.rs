@@ -177,13 +177,15 @@ fn face(rows: &Rows, row: usize, index: i32, speakers: Speakers) -> FaceLabel {
         track: rows.tracks[row],
         rect: Rect { x, y, w, h },
         class: classes.and_then(|classes| classes.class[row]),
-        expressions: classes.map(|classes| classes.probabilities.each_ref().map(|column| column[row])),
-        valence_arousal: speakers
-            .plane
-            .map(|model| rows.planes[model].each_ref().map(|column| column[row])),
-        units: speakers
-            .units
-            .map(|model| rows.units[model].each_ref().map(|column| column[row])),
+        expressions: classes.and_then(|classes| numbers(&classes.probabilities, row)),
+        valence_arousal: speakers.plane.and_then(|model| numbers(&rows.planes[model], row)),
+        units: speakers.units.and_then(|model| numbers(&rows.units[model], row)),
         untrained: speakers.untrained,
     }
+}
+
+/// What a model gave for a face; `None` where that were no numbers.
+fn numbers<const N: usize>(columns: &[Vec<f32>; N], row: usize) -> Option<[f32; N]> {
+    let numbers = columns.each_ref().map(|column| column[row]);
+    numbers.iter().all(|number| !number.is_nan()).then_some(numbers)
 }

@@ -139,7 +139,6 @@ impl Figures {
         match event {
             Event::RunStarted { totals, .. } => {
                 self.videos_planned.set(totals.videos as i64);
-                self.frames_planned.set(totals.frames as i64);
                 self.shards_planned.set(totals.shards as i64);
                 self.shards_done.set(totals.shards_done as i64);
             }
@@ -190,6 +189,8 @@ impl Figures {
 
     /// As Prometheus reads it: OpenMetrics 1.0 text.
     pub fn text(&self, progress: &Progress, loads: &[Load]) -> Result<String, std::fmt::Error> {
+        // Of videos of unknown length there are more frames planned once they are decoded.
+        self.frames_planned.set(progress.totals.frames as i64);
         self.frames_done.set(progress.frames() as i64);
         self.workers.set(progress.workers.len() as i64);
         let left = progress.left().map_or(f64::NAN, |left| left.as_secs_f64());

@@ -102,7 +102,7 @@ fn overall(watched: &Watched) -> Markup {
     let totals = &progress.totals;
     let share = progress.frames() as f64 / totals.frames.max(1) as f64;
     html! {
-        (bar(&[(share, "")]))
+        @if totals.unknown == 0 { (bar(&[(share, "")])) }
         @if totals.shards > 0 {
             p { (progress.line()) }
             p.dim { (text::plural(totals.videos as u64, "video")) " in " (text::plural(totals.shards as u64, "shard")) }

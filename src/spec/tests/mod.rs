@@ -111,6 +111,8 @@ fn a_minimal_job_has_the_documented_defaults() {
         },
         run: Run {
             workers: None,
+            device: DeviceChoice::Auto,
+            allow_device_change: false,
             queue: "local".into(),
             name: None,
             batch: 32,
@@ -170,13 +172,13 @@ fn every_documented_default_is_the_codes() {
             compared += 1;
         }
     }
-    assert_eq!(compared, 50 + 36, "keys with a default");
+    assert_eq!(compared, 52 + 36, "keys with a default");
 }
 
 #[test]
 fn every_key_is_read() {
     let text = r#"
-run = { workers = 2, queue = "nats://a:4222, tls://b:4222", name = "a_b-1", batch = 8, threads = 3, stall_timeout = 1, video_timeout = 3, drain_seconds = 0, max_strikes = 1, span_frames = 9, scratch = "/scratch", fetch_bytes = 1048576, outage_timeout = 60, metrics = "[::1]:9100" }
+run = { workers = 2, device = "cuda", allow_device_change = true, queue = "nats://a:4222, tls://b:4222", name = "a_b-1", batch = 8, threads = 3, stall_timeout = 1, video_timeout = 3, drain_seconds = 0, max_strikes = 1, span_frames = 9, scratch = "/scratch", fetch_bytes = 1048576, outage_timeout = 60, metrics = "[::1]:9100" }
 nats = { credentials = "me.creds", ca = "/ca.pem", replicas = 3, lease_seconds = 2 }
 [input]
 uri = "/data/in"
@@ -212,6 +214,8 @@ shard_frames = 1
     let job = load(&folder.join("job.toml"), &[]).unwrap();
     let run = Run {
         workers: Some(2),
+        device: DeviceChoice::Cuda,
+        allow_device_change: true,
         queue: "nats://a:4222, tls://b:4222".into(),
         name: Some("a_b-1".into()),
         batch: 8,

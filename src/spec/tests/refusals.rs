@@ -27,7 +27,7 @@ fn bad_jobs_are_refused_with_place_key_and_remedy() {
         ),
         (
             with("[run]\nxyz = 1"),
-            "job.toml:10:1: unknown key `xyz` in [run] (valid keys: `batch`, ",
+            "job.toml:10:1: unknown key `xyz` in [run] (valid keys: `allow_device_change`, ",
         ),
         (
             GOOD.replace("kind", "kinds"),
@@ -359,7 +359,7 @@ fn bad_overrides_are_refused_by_their_text() {
         ("run..x=2", "--set run..x=2: has an empty key"),
         (
             "run.worker=2",
-            "--set run.worker=2: unknown key `worker` in [run]; did you mean `workers`? (valid keys: `batch`, ",
+            "--set run.worker=2: unknown key `worker` in [run]; did you mean `workers`? (valid keys: `allow_device_change`, ",
         ),
         (
             "rum.workers=2",

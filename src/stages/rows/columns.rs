@@ -83,10 +83,10 @@ impl Columns {
         }
         self.landmarks.append(landmarks.is_some());
         for (at, column) in self.floats.iter_mut().enumerate() {
-            column.push(numbers.floats.get(at).copied());
+            column.push(numbers.floats.get(at).copied().flatten());
         }
         for (at, column) in self.classes.iter_mut().enumerate() {
-            column.push(numbers.classes.get(at).copied());
+            column.push(numbers.classes.get(at).copied().flatten());
         }
     }
 

@@ -127,14 +127,14 @@ impl CropWriter {
     }
 }
 
-fn append(tar: &mut Builder<HashedFile>, name: SampleName<'_>, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn append(tar: &mut Builder<HashedFile>, name: SampleName<'_>, bytes: &[u8]) -> io::Result<()> {
     let mut header = Header::new_gnu();
     header.set_mode(0o644);
     header.set_size(bytes.len() as u64);
     tar.append_data(&mut header, name.to_string(), bytes)
 }
 
-fn io_error(path: &Path, source: io::Error) -> RowError {
+pub(super) fn io_error(path: &Path, source: io::Error) -> RowError {
     RowError::Io {
         path: path.to_path_buf(),
         source,
@@ -179,9 +179,10 @@ impl Serialize for Sample<'_> {
         let (mut floats, mut classes) = (self.numbers.floats.iter(), self.numbers.classes.iter());
         for field in self.schema.of_models() {
             if *field.data_type() == DataType::Float32 {
-                map.serialize_entry(field.name(), &floats.next())?;
+                map.serialize_entry(field.name(), &floats.next().copied().flatten())?;
             } else {
-                let class = classes.next().map(|&class| EXPRESSIONS[class as usize]);
+                let class = classes.next().copied().flatten();
+                let class = class.map(|class| EXPRESSIONS[class as usize]);
                 map.serialize_entry(field.name(), &class)?;
             }
         }

@@ -33,7 +33,7 @@ pub struct EarlierFrame {
     pub frame: FrameIndex,
     /// Its time.
     pub timestamp: Option<Micros>,
-    /// `ok` when it has faces.
+    /// Of its first row.
     pub status: RowStatus,
     /// Its faces in the order of their index.
     pub faces: Vec<Face>,
@@ -155,7 +155,7 @@ impl Batch {
             .find(|status| self.text(3, row) == Ok(status.as_str()))
             .ok_or_else(|| format!("row {row} has an unknown status"))?;
         let face = self.face(row)?;
-        if face.is_some() != (status == RowStatus::Ok) {
+        if face.is_some() != status.has_face() {
             return Err(format!(
                 "row {row} is `{}` and {}",
                 status.as_str(),

@@ -1,6 +1,6 @@
 //! From a model's raw outputs to the numbers of its columns.
 
-use super::{Row, RowError, unfit};
+use super::{Row, RowError, is_finite, unfit};
 use crate::dataset::schema::LabelSchema;
 use crate::domain::Task;
 
@@ -8,9 +8,9 @@ use crate::domain::Task;
 #[derive(Default)]
 pub(super) struct Numbers {
     /// Of every `float32` column.
-    pub floats: Vec<f32>,
+    pub floats: Vec<Option<f32>>,
     /// Of every `expression` column: index of the class.
-    pub classes: Vec<i32>,
+    pub classes: Vec<Option<i32>>,
 }
 
 impl Numbers {
@@ -19,7 +19,8 @@ impl Numbers {
         self.classes.clear();
     }
 
-    /// Takes the raw outputs of every model: for each task its outputs, then, of an ensemble, their deviations.
+    /// Takes the raw outputs of every model: for each task its outputs, then, of an ensemble, their deviations. Of a model that
+    /// gave NaN or an infinity nothing is taken.
     pub(super) fn fill(
         &mut self,
         schema: &LabelSchema,
@@ -42,25 +43,21 @@ impl Numbers {
                     format!("model `{name}` gave {found} outputs, not {expected}"),
                 ));
             }
+            let before = (self.floats.len(), self.classes.len());
             let mut rest = *outputs;
             for task in model.tasks() {
                 let (head, after) = rest.split_at(task.outputs().len());
                 rest = after;
-                if let Some(at) = head.iter().position(|number| !number.is_finite()) {
-                    return Err(RowError::NotFinite {
-                        video: row.video.clone(),
-                        frame: row.frame,
-                        model: model.name.clone(),
-                        output: task.outputs()[at],
-                        value: head[at],
-                    });
-                }
                 self.head(*task, head, schema);
                 if model.is_ensemble() {
                     let (deviations, after) = rest.split_at(head.len());
                     rest = after;
-                    self.floats.extend_from_slice(deviations);
+                    self.floats.extend(deviations.iter().copied().map(Some));
                 }
+            }
+            if !is_finite(outputs) {
+                self.floats[before.0..].fill(None);
+                self.classes[before.1..].fill(None);
             }
         }
         Ok(())
@@ -68,19 +65,19 @@ impl Numbers {
 
     fn head(&mut self, task: Task, head: &[f32], schema: &LabelSchema) {
         if task == Task::Va || schema.has_logits() {
-            self.floats.extend_from_slice(head);
+            self.floats.extend(head.iter().copied().map(Some));
         }
         match task {
             Task::Va => {}
             Task::Expr => {
-                self.classes.push(argmax(head));
+                self.classes.push(Some(argmax(head)));
                 if schema.has_probabilities() {
                     softmax(head, &mut self.floats);
                 }
             }
             Task::Au => {
                 if schema.has_probabilities() {
-                    self.floats.extend(head.iter().map(|&logit| sigmoid(logit)));
+                    self.floats.extend(head.iter().map(|&logit| Some(sigmoid(logit))));
                 }
             }
         }
@@ -99,11 +96,11 @@ fn argmax(logits: &[f32]) -> i32 {
 }
 
 /// Appends exp(xᵢ − max) ÷ Σ exp(xⱼ − max): the largest exponent is 0, so nothing overflows.
-fn softmax(logits: &[f32], into: &mut Vec<f32>) {
+fn softmax(logits: &[f32], into: &mut Vec<Option<f32>>) {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let exp = |logit: f32| (f64::from(logit) - f64::from(max)).exp();
     let sum: f64 = logits.iter().map(|&logit| exp(logit)).sum();
-    into.extend(logits.iter().map(|&logit| (exp(logit) / sum) as f32));
+    into.extend(logits.iter().map(|&logit| Some((exp(logit) / sum) as f32)));
 }
 
 /// 1 ÷ (1 + exp(−x)); where exp overflows the quotient is 0, as it should be.

@@ -7,7 +7,7 @@ use crate::dataset::paths::SampleName;
 use crate::dataset::schema::FIXED_COLUMNS;
 use crate::domain::{Face, RowStatus, VideoKey};
 use crate::spec::Values;
-use arrow::array::AsArray;
+use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Float32Type};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::fs::File;
@@ -46,18 +46,21 @@ pub fn replay(
         let outputs = batch.columns()[FIXED_COLUMNS..].iter();
         let outputs: Vec<_> = outputs
             .filter(|column| *column.data_type() == DataType::Float32)
-            .map(|column| column.as_primitive::<Float32Type>().values())
+            .map(|column| column.as_primitive::<Float32Type>())
             .collect();
         let mut values = vec![0.0; outputs.len()];
         for at in 0..batch.num_rows() {
             let (frame, timestamp, status, face) = fixed.row(at)?;
             let mut models: Vec<&[f32]> = Vec::with_capacity(schema.models().len());
             let content = match (status, &face) {
-                (RowStatus::Ok, Some(face)) => {
-                    values
-                        .iter_mut()
-                        .zip(&outputs)
-                        .for_each(|(value, column)| *value = column[at]);
+                (RowStatus::Ok | RowStatus::NotFinite, Some(face)) => {
+                    // A number that is not there was none.
+                    values.iter_mut().zip(&outputs).for_each(|(value, column)| {
+                        *value = match column.is_valid(at) {
+                            true => column.value(at),
+                            false => f32::NAN,
+                        };
+                    });
                     let mut rest = values.as_slice();
                     for model in schema.models() {
                         let (own, after) = rest.split_at(model.output_count().min(rest.len()));

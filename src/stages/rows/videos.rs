@@ -3,7 +3,7 @@
 use super::encoding::properties;
 use super::{ROW_GROUP_ROWS, RowError};
 use crate::dataset::schema::{META_FINGERPRINT, META_SCHEMA_VERSION, SCHEMA_VERSION, videos_schema};
-use crate::dataset::{ErrorClass, PlannedVideo, VideoOutcome, paths};
+use crate::dataset::{ErrorClass, PlannedVideo, ShardDevice, VideoOutcome, paths};
 use crate::domain::{Fingerprint, ShardId};
 use arrow::array::{
     ArrayRef, DictionaryArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
@@ -24,6 +24,8 @@ pub struct VideoRow<'a> {
     pub attempt: u32,
     /// What became of it.
     pub outcome: &'a VideoOutcome,
+    /// What it was labelled on.
+    pub device: Option<&'a ShardDevice>,
 }
 
 /// The bytes of `videos.parquet`, sorted by key; `rows` may come in any order.
@@ -53,6 +55,11 @@ fn encode(rows: &[VideoRow<'_>], fingerprint: &Fingerprint) -> Result<Vec<u8>, P
     let text = |of: fn(&VideoOutcome) -> Option<&str>| -> ArrayRef {
         Arc::new(outcomes().map(of).collect::<StringArray>())
     };
+    let devices: Vec<Option<String>> = rows
+        .iter()
+        .map(|row| row.device.map(ToString::to_string))
+        .collect();
+    let devices: DictionaryArray<Int32Type> = devices.iter().map(Option::as_deref).collect();
     let durations = rows.iter().map(|row| match row.planned.duration_us {
         0 => None,
         known => i64::try_from(known).ok(),
@@ -87,6 +94,8 @@ fn encode(rows: &[VideoRow<'_>], fingerprint: &Fingerprint) -> Result<Vec<u8>, P
         )),
         text(|video| video.transfer.as_deref()),
         text(|video| video.tone_mapping.as_deref()),
+        Arc::new(devices),
+        count(|row| row.outcome.not_finite),
     ];
     let schema = videos_schema();
     let metadata = [

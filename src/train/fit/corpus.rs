@@ -9,7 +9,7 @@ use super::error::TrainError;
 use super::labels::{Human, Labels, Teacher};
 use super::split::held_out;
 use super::state::Identity;
-use crate::dataset::paths::SampleName;
+use crate::dataset::paths::{self, SampleName};
 use crate::domain::{Crop, ModelKind, Task, hex};
 use crate::spec::TrainJob;
 use crate::train::annotations::{self, Annotations, PassedOver, Person, Split};
@@ -209,6 +209,13 @@ impl Corpus {
             let (archive, file) = self.archives.add(&path).map_err(TrainError::data(&path))?;
             self.read_archive((archive, &file), job, names)
                 .map_err(|cause| TrainError::Data { path, cause })?;
+        }
+        let set = crops.parent().unwrap_or(crops);
+        if set.join(paths::JOB).is_file() && !set.join(paths::SUCCESS).exists() {
+            self.warnings.push(format!(
+                "the labels in {} are not finished, and faces may be missing: run that job to its end first",
+                set.display()
+            ));
         }
         match self.archives.is_empty() {
             false => Ok(()),

@@ -82,29 +82,36 @@ impl Teacher {
         for &task in job.kind().tasks() {
             let Some(model) = job.teacher(task) else { continue };
             match task {
-                Task::Va => said.va = Some(outputs(text, model, "", VALENCE_AROUSAL, |_| f64::NAN)?),
-                Task::Expr => said.expr = Some(outputs(text, model, "expr_", EXPRESSIONS, f64::ln)?),
-                Task::Au => said.au = Some(outputs(text, model, "", ACTION_UNITS, |p| (p / (1.0 - p)).ln())?),
+                Task::Va => said.va = outputs(text, model, "", VALENCE_AROUSAL, |_| f64::NAN)?,
+                Task::Expr => said.expr = outputs(text, model, "expr_", EXPRESSIONS, f64::ln)?,
+                Task::Au => said.au = outputs(text, model, "", ACTION_UNITS, |p| (p / (1.0 - p)).ln())?,
             }
         }
         Ok(said)
     }
 }
 
-/// A head's outputs: logits, or where only probabilities were kept, `logit` of them.
+/// A head's outputs: logits, or where only probabilities were kept, `logit` of them. `None` where the teacher gave no finite
+/// numbers for the face.
 fn outputs<const N: usize>(
     text: &Map<String, Value>,
     model: &str,
     prefix: &str,
     names: [&str; N],
     logit: impl Fn(f64) -> f64,
-) -> Result<[f32; N], String> {
+) -> Result<Option<[f32; N]>, String> {
     // A probability that was rounded to 0 or 1 has no finite logit.
     const TINY: f64 = 1e-7;
     let mut outputs = [0.0; N];
     for (output, name) in outputs.iter_mut().zip(names) {
         let key = format!("{model}_{prefix}{name}");
         let number = |key: &str| text.get(key).and_then(Value::as_f64);
+        if [&key, &format!("{key}_p")]
+            .iter()
+            .any(|key| text.get(*key) == Some(&Value::Null))
+        {
+            return Ok(None);
+        }
         let probability = || number(&format!("{key}_p")).map(|p| logit(p.clamp(TINY, 1.0 - TINY)));
         let value = number(&key)
             .or_else(probability)
@@ -120,7 +127,7 @@ fn outputs<const N: usize>(
             )
         })? as f32;
     }
-    Ok(outputs)
+    Ok(Some(outputs))
 }
 
 impl Human {

@@ -43,7 +43,7 @@ pub fn run(job: &TrainJob, stop: &AtomicBool, tell: &mut dyn FnMut(Event)) -> Re
     }
     let device = match &job.run.device {
         Some(device) => Device::parse(device)?,
-        None => Device::parse(&Device::in_turn(1).concat())?,
+        None => Device::parse(&Device::in_turn(1, Device::cuda_count()).concat())?,
     };
     let corpus = Arc::new(Corpus::read(job)?);
     for message in &corpus.warnings {

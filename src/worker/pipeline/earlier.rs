@@ -143,7 +143,7 @@ impl EarlierFrames {
         }
         match (then.status, whole) {
             (RowStatus::DecodeError, false) => Ok(None),
-            (RowStatus::Ok | RowStatus::NoFace, true) => Ok(Some(then.faces)),
+            (RowStatus::Ok | RowStatus::NoFace | RowStatus::NotFinite, true) => Ok(Some(then.faces)),
             (_, true) => Err(self.refuse(
                 frame,
                 format!("frame {frame} is decoded whole, which it was not then"),

@@ -1,9 +1,13 @@
 //! The labelling side of the pipeline: faces, batches, models, rows.
 
+use super::soundness::Soundness;
 use super::spans::Keeper;
 use super::{Content, Cropped, Item, PipelineError};
 use crate::commit;
-use crate::dataset::{Following, LabelSchema, PartInfo, SpanRecord, StageSeconds};
+use crate::dataset::{
+    ErrorClass, Following, LabelSchema, PartInfo, SpanRecord, StageSeconds, Trouble, VideoOutcome,
+    VideoStatus,
+};
 use crate::domain::{Face, FrameIndex, Micros};
 use crate::model::Sample;
 use crate::queue::Lease;
@@ -19,17 +23,58 @@ use std::time::Instant;
 /// Rows held back for a batch that is not full yet.
 const MAX_PENDING: usize = 4_096;
 
-/// Rows, faces and time, counted where rows are made.
+/// Rows and time, counted where rows are made.
 pub(super) struct Tally {
-    /// Rows and faces of each video of the shard.
-    pub rows: Vec<(u64, u64)>,
+    /// Of each video of the shard.
+    pub videos: Vec<Counts>,
     pub seconds: StageSeconds,
+}
+
+/// What the rows of one video hold.
+#[derive(Clone, Default)]
+pub(super) struct Counts {
+    rows: u64,
+    faces: u64,
+    not_finite: u64,
+    /// The model that gave no numbers first, and in which frame.
+    first: Option<(String, FrameIndex)>,
+}
+
+impl Counts {
+    /// A row; `broken` names the model that gave no numbers for its face.
+    fn add(&mut self, row: &Row<'_>, broken: Option<&str>) {
+        self.rows += 1;
+        self.faces += u64::from(matches!(row.content, rows::Content::Face { .. }));
+        if let Some(model) = broken {
+            self.not_finite += 1;
+            self.first.get_or_insert_with(|| (model.to_owned(), row.frame));
+        }
+    }
+
+    /// Enters them into what is told of the video: faces without numbers are none that were labelled.
+    pub fn enter(self, outcome: &mut VideoOutcome) {
+        (outcome.rows, outcome.faces, outcome.not_finite) = (self.rows, self.faces, self.not_finite);
+        let Some((model, frame)) = self.first else { return };
+        if outcome.status == VideoStatus::Ok {
+            outcome.status = VideoStatus::Partial;
+        }
+        let faces = if self.not_finite == 1 { "face" } else { "faces" };
+        outcome.note(Trouble {
+            error: format!(
+                "model `{model}` gave NaN or an infinity, first in frame {frame}; {} {faces} of the video have rows with status \
+                 `not_finite`; check the model's weights, and with half precision try a wider one",
+                self.not_finite
+            ),
+            class: ErrorClass::NotFinite,
+            frame: Some(frame),
+        });
+    }
 }
 
 impl Tally {
     fn new(videos: usize) -> Self {
         Self {
-            rows: vec![(0, 0); videos],
+            videos: vec![Counts::default(); videos],
             seconds: StageSeconds::default(),
         }
     }
@@ -52,6 +97,7 @@ pub(super) struct Labelling<'a> {
     lease: &'a Lease,
     reports: &'a Reports,
     recycle: SyncSender<Vec<f32>>,
+    soundness: &'a mut Soundness,
     writer: RowWriter,
     crops: Option<CropWriter>,
     spans: Option<Keeper<'a>>,
@@ -93,6 +139,7 @@ impl<'a> Labelling<'a> {
         lease: &'a Lease,
         reports: &'a Reports,
         recycle: SyncSender<Vec<f32>>,
+        soundness: &'a mut Soundness,
         Writers {
             rows: writer,
             crops,
@@ -107,6 +154,7 @@ impl<'a> Labelling<'a> {
             lease,
             reports,
             recycle,
+            soundness,
             writer,
             crops,
             spans,
@@ -130,16 +178,18 @@ impl<'a> Labelling<'a> {
             };
             let files = commit::open_span(store, span)?;
             let (rows, crops) = files.ok_or_else(|| astray("its rows are not what its record says"))?;
-            let (writer, kept_crops, tally) = (&mut self.writer, &mut self.crops, &mut self.tally.rows[0]);
+            let (writer, kept_crops, counts) = (&mut self.writer, &mut self.crops, &mut self.tally.videos[0]);
+            let soundness = &mut *self.soundness;
             let replayed = replay(&schema, video, rows, crops, |row, jpeg| {
                 writer.push(row).map_err(|error| error.to_string())?;
-                tally.0 += 1;
-                if let rows::Content::Face { .. } = row.content {
-                    tally.1 += 1;
+                let mut broken = None;
+                if let rows::Content::Face { outputs, .. } = row.content {
+                    broken = soundness.face(video, outputs);
                     if let Some(crops) = kept_crops {
                         crops.push(row, jpeg, None).map_err(|error| error.to_string())?;
                     }
                 }
+                counts.add(row, broken);
                 Ok(())
             });
             replayed.map_err(|cause| astray(&cause))?;
@@ -345,14 +395,14 @@ impl<'a> Labelling<'a> {
         let rows = self.pending.len() as u64;
         let mut entry = 0;
         for pending in self.pending.drain(..) {
-            let count = &mut self.tally.rows[pending.video];
-            count.0 += 1;
-            let labels;
+            let video = &self.lease.shard.videos[pending.video].key;
+            let (labels, mut broken);
+            broken = None;
             let content = match &pending.shown {
                 Shown::Face(face, _) => {
                     labels = outputs.face(entry);
                     entry += 1;
-                    count.1 += 1;
+                    broken = self.soundness.face(video, &labels);
                     rows::Content::Face {
                         face,
                         outputs: &labels,
@@ -362,11 +412,12 @@ impl<'a> Labelling<'a> {
                 Shown::Damaged => rows::Content::DecodeError,
             };
             let row = Row {
-                video: &self.lease.shard.videos[pending.video].key,
+                video,
                 frame: pending.frame,
                 timestamp: pending.timestamp,
                 content,
             };
+            self.tally.videos[pending.video].add(&row, broken);
             self.writer.push(&row)?;
             let mut jpeg: &[u8] = &[];
             if let Shown::Face(_, crop) = &pending.shown {
@@ -384,6 +435,6 @@ impl<'a> Labelling<'a> {
         }
         self.tally.seconds.rows += writing.elapsed().as_secs_f64();
         self.reports.labelled(rows);
-        Ok(())
+        self.soundness.check()
     }
 }

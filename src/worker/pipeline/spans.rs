@@ -6,7 +6,7 @@
 use super::PipelineError;
 use crate::commit;
 use crate::dataset::{
-    Following, Foothold, LabelSchema, RECORD_VERSION, Seam, SpanRecord, Trouble, VideoOutcome,
+    DeviceClass, Following, Foothold, LabelSchema, RECORD_VERSION, Seam, SpanRecord, Trouble, VideoOutcome,
 };
 use crate::domain::{FrameIndex, ShardId};
 use crate::stages::rows::{CropWriter, Row, RowWriter, span_schema};
@@ -21,6 +21,8 @@ pub struct Spans<'a> {
     pub store: &'a Store,
     /// In order.
     pub kept: Vec<SpanRecord>,
+    /// What labels here.
+    pub class: DeviceClass,
 }
 
 /// What the two threads agree on.
@@ -96,6 +98,7 @@ pub(super) struct CropStyle {
 /// Keeps spans on the labelling side.
 pub(super) struct Keeper<'a> {
     store: &'a Store,
+    class: DeviceClass,
     goal: &'a Goal,
     shard: ShardId,
     schema: LabelSchema,
@@ -124,6 +127,7 @@ impl<'a> Keeper<'a> {
     ) -> Self {
         Self {
             store: spans.store,
+            class: spans.class,
             goal,
             shard: shard.clone(),
             schema: span_schema(schema),
@@ -231,6 +235,7 @@ impl<'a> Keeper<'a> {
             follows: self.follows.take(),
             part: open.rows.finish()?,
             crops,
+            device: Some(self.class),
             seam: Seam {
                 frame: mark.frame,
                 frames: mark.frames,

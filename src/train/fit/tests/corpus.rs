@@ -270,3 +270,53 @@ fn a_damaged_picture_is_named() {
         "{error}"
     );
 }
+
+/// A shard of crops: for each frame of a video, what a teacher said of its face.
+fn shard(path: &Path, video: &str, said: &[serde_json::Value]) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let mut tar = tar::Builder::new(fs::File::create(path).unwrap());
+    for (frame, said) in said.iter().enumerate() {
+        for (ending, bytes) in [("jpg", b"jpeg".to_vec()), ("json", said.to_string().into_bytes())] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            let name = format!("{video}/{frame:09}-000.{ending}");
+            tar.append_data(&mut header, name, bytes.as_slice()).unwrap();
+        }
+    }
+    tar.finish().unwrap();
+}
+
+#[test]
+fn a_face_for_which_the_teacher_gave_no_numbers_has_no_label_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = folder.path().join("set");
+    let said = |valence: Option<f64>| serde_json::json!({"t_valence": valence, "t_arousal": valence});
+    let faces = [said(Some(0.5)), said(None), said(Some(-0.25))];
+    shard(&set.join("crops/part-0.tar"), "v.mp4", &faces);
+    shard(&set.join("crops/part-1.tar"), "w.mp4", &faces[..1]);
+    let text = "[train]\nrecipe = \"teacher\"\ntask = \"va\"\n[data]\ncrops = \"set/crops\"\nva_teacher = \"t\"\n\
+                [validation]\nby = \"videos\"\nvideos = [\"w.mp4\"]\n[output]\npath = \"out\"\n";
+    fs::write(folder.path().join("job.toml"), text).unwrap();
+    let read = || Corpus::read(&load_train(&folder.path().join("job.toml"), &[]).unwrap()).unwrap();
+    let labels: Vec<(u64, Option<[f32; 2]>)> = read()
+        .samples
+        .iter()
+        .filter(|sample| sample.video == 0)
+        .map(|sample| (sample.frame, sample.labels.teacher.va))
+        .collect();
+    assert_eq!(labels, [(0, Some([0.5, 0.5])), (2, Some([-0.25, -0.25]))]);
+
+    // Crops of a run that is not finished are said to be, as soon as they lie in one.
+    let unfinished = || {
+        read()
+            .warnings
+            .iter()
+            .any(|warning| warning.contains("not finished"))
+    };
+    assert!(!unfinished());
+    fs::create_dir(set.join("_affectmill")).unwrap();
+    fs::write(set.join("_affectmill/job.json"), "{}").unwrap();
+    assert!(unfinished());
+    fs::write(set.join("_SUCCESS"), "").unwrap();
+    assert!(!unfinished());
+}
