@@ -10,7 +10,7 @@
 mod crops;
 
 use crate::dataset::{PlannedVideo, SourceKind};
-use crate::domain::{Location, VideoKey, hex};
+use crate::domain::{Location, RelativePath, VideoKey, hex};
 use crate::spec::Input;
 use crate::store::{Access, StoreError, passes};
 pub use bucket::images_in;
@@ -130,7 +130,7 @@ pub fn discover(input: &Input, access: &Access) -> Result<Discovery, DiscoverErr
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CropsOf {
     /// The tar file, relative to the root.
-    pub archive: String,
+    pub archive: RelativePath,
     /// Frames of which it has faces.
     pub frames: u64,
 }

@@ -63,7 +63,7 @@ impl Earlier {
         for (latest, outcome) in plan::outcomes(&shards, &commits)? {
             let shard = &latest.shard.id;
             let video = EarlierVideo {
-                part: paths::part(shard),
+                shard: shard.clone(),
                 sha256: commits[shard].part.sha256.clone(),
                 bytes: latest.planned.bytes,
                 status: outcome.status,

@@ -1,9 +1,10 @@
 //! The JSON records under `_affectmill/`. Each carries `version`; a reader refuses a version it does not know.
 
-use crate::domain::{Fingerprint, FrameIndex, Location, ShardId, VideoKey};
+use crate::domain::{Fingerprint, FrameIndex, Location, RelativePath, ShardId, VideoKey, checksum};
 use crate::spec::{Job, ModelRecord, ModelSpec};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::IntoDeserializer;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::cmp::Ordering;
 
 /// Version written into every record.
@@ -20,11 +21,22 @@ pub struct JobRecord {
     #[schemars(with = "String", extend("pattern" = "^[0-9a-f]{64}$"))]
     pub fingerprint: Fingerprint,
     /// Everything that can change a label, field by field, so that a refusal can name what differs.
+    #[serde(deserialize_with = "identity")]
+    #[schemars(with = "serde_json::Value")]
     pub identity: serde_json::Value,
     /// The models as found: one entry per `[[models]]`, in job order.
     pub models: Vec<ModelRecord>,
     /// The job with absolute paths, as the first run had it.
     pub job: Job,
+}
+
+/// The one text in it that becomes a name of a file is the checksum of the detector.
+fn identity<'de, D: Deserializer<'de>>(reader: D) -> Result<serde_json::Value, D::Error> {
+    let identity = serde_json::Value::deserialize(reader)?;
+    if let Some(detector) = identity["faces"]["detector"].as_str() {
+        checksum(detector.into_deserializer()).map(|_: String| ())?;
+    }
+    Ok(identity)
 }
 
 impl JobRecord {
@@ -90,7 +102,8 @@ impl ShardPlan {
 
     /// Estimated frames of the shard.
     pub fn frames(&self) -> u64 {
-        self.videos.iter().map(|video| video.frames).sum()
+        let frames = self.videos.iter().map(|video| video.frames);
+        frames.fold(0, u64::saturating_add)
     }
 }
 
@@ -112,7 +125,8 @@ pub struct PlannedVideo {
     pub duration_us: u64,
     /// The tar file, relative to the input root, in which its crops are; none for a video that lies by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub archive: Option<String>,
+    #[schemars(with = "Option<String>")]
+    pub archive: Option<RelativePath>,
     /// Why the prober could not read it. It is tried again when its shard runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreadable: Option<String>,
@@ -165,6 +179,8 @@ pub struct PartInfo {
     /// Bytes.
     pub bytes: u64,
     /// SHA-256, hex.
+    #[serde(deserialize_with = "checksum")]
+    #[schemars(with = "String")]
     pub sha256: String,
 }
 
