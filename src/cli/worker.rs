@@ -5,7 +5,7 @@ use super::{Failure, block_on, exit};
 use crate::coordinator::{self, Joining, Part};
 use crate::queue::nats::Address;
 use crate::report::Reporter;
-use crate::spec::{NatsSettings, is_job_name};
+use crate::spec::{NatsSettings, is_inbox_prefix, is_job_name};
 use crate::worker;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -59,6 +59,9 @@ pub struct Queue {
     /// File with the certificates (PEM) that the servers' are signed by.
     #[arg(long, value_name = "FILE", requires = "queue")]
     pub ca: Option<PathBuf>,
+    /// First part of the subjects on which answers come; as the job's [nats] inbox_prefix.
+    #[arg(long, value_name = "PREFIX", requires = "queue")]
+    pub inbox_prefix: Option<String>,
 }
 
 impl Queue {
@@ -75,12 +78,22 @@ impl Queue {
                 "--queue cannot hold credentials; name a file by --credentials, or set NATS_USER and NATS_PASSWORD",
             ));
         }
+        if let Some(prefix) = self
+            .inbox_prefix
+            .as_ref()
+            .filter(|prefix| !is_inbox_prefix(prefix))
+        {
+            return Err(Failure::usage(format!(
+                "--inbox-prefix cannot be {prefix:?}; letters, digits, `-`, `_` and dots between them"
+            )));
+        }
         Ok(Address {
             servers: self.queue.clone(),
             job,
             settings: NatsSettings {
                 credentials: self.credentials.clone(),
                 ca: self.ca.clone(),
+                inbox_prefix: self.inbox_prefix.clone(),
                 ..NatsSettings::default()
             },
         })

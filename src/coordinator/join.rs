@@ -9,8 +9,8 @@ use crate::domain::Location;
 use crate::events::Event;
 use crate::model::Device;
 use crate::queue::Leases;
-use crate::queue::nats::{Address, Connection, PATIENCE, Posting, Pulled, State};
-use crate::runtime::sha256_file;
+use crate::queue::nats::{Address, Connection, NatsError, PATIENCE, Posting, Pulled, State};
+use crate::runtime::{hostname, sha256_file};
 use crate::spec::{self, Job};
 use crate::store::{Access, Store};
 use std::collections::HashMap;
@@ -97,7 +97,7 @@ pub async fn join(joining: Joining, sink: Sink<'_>) -> Result<Part, RunError> {
         fetch_bytes,
     };
     let leases = Pulled::new(connection.clone(), &posting, words);
-    let coordinator = connection.telling(super::hostname());
+    let coordinator = connection.telling(hostname());
     let mut told = HashMap::new();
     let mut everybody = |event: &Event| {
         let due = match event {
@@ -173,7 +173,7 @@ async fn fetch_weights(
                     // They follow the job, so they may be on their way.
                     let deadline = Instant::now() + WEIGHTS;
                     while let Err(error) = connection.fetch_weights(sha256, file.path()).await {
-                        if Instant::now() >= deadline {
+                        if Instant::now() >= deadline || matches!(error, NatsError::Forbidden { .. }) {
                             return Err(error.into());
                         }
                         sleep(PROGRESS).await;

@@ -33,6 +33,7 @@ use crate::model::ModelError;
 use crate::plan::PlanError;
 use crate::queue::nats::NatsError;
 use crate::queue::{Leases, WireError, local::LocalQueue};
+use crate::runtime::hostname;
 use crate::stages::rows::RowError;
 use crate::store::{StoreError, Trouble};
 use std::collections::BTreeSet;
@@ -244,6 +245,8 @@ impl RunError {
                 | RunError::NotShared { .. }
                 | RunError::Nats(
                     NatsError::Refused { .. }
+                        | NatsError::TooOld { .. }
+                        | NatsError::Forbidden { .. }
                         | NatsError::File { .. }
                         | NatsError::NoJob { .. }
                         | NatsError::Taken { .. }
@@ -375,10 +378,4 @@ impl Prepared {
     pub fn totals(&self) -> Totals {
         Totals::of(&self.shards, |shard| self.committed.contains(shard))
     }
-}
-
-pub(super) fn hostname() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map(|name| name.trim().to_owned())
-        .unwrap_or_default()
 }
