@@ -3,7 +3,7 @@
 
 use super::dispatch::Dispatcher;
 use super::prepare::{has_nvdec, read_job, resolve, share_of_scratch, threads_each};
-use super::{Crew, Earlier, RunError, Signal, Sink, blocking, gpu_names};
+use super::{Crew, Earlier, Permits, RunError, Signal, Sink, blocking, gpu_names};
 use crate::dataset::JobRecord;
 use crate::domain::Location;
 use crate::events::Event;
@@ -39,6 +39,8 @@ pub struct Joining {
     pub scratch: Option<PathBuf>,
     /// How long to wait for the job.
     pub wait: Duration,
+    /// What the job may do here.
+    pub permits: Permits,
 }
 
 /// How a host's part ended.
@@ -138,12 +140,18 @@ async fn make_ready(joining: &Joining, told: mpsc::Sender<String>) -> Result<Opt
         return Ok(None);
     }
     let mut record = posting.record.clone();
-    if let Some(scratch) = &joining.scratch {
-        record.job.run.scratch = Some(scratch.clone());
+    // This host's own folder needs no permit.
+    if joining.scratch.is_some() {
+        record.job.run.scratch = None;
+    }
+    joining.permits.places(&record.job, &posting.input_root)?;
+    if joining.scratch.is_some() {
+        record.job.run.scratch = joining.scratch.clone();
     }
     let access = Access::of(&record.job);
     fetch_weights(&mut record, &access, &connection).await?;
     let record = agreed(record, access.clone()).await?;
+    joining.permits.models(&record)?;
     has_nvdec(&record.job)?;
     sees(&record, &posting.input_root, &access)?;
     Ok(Some(Ready {

@@ -11,6 +11,7 @@ mod labelled;
 mod oom;
 mod outlook;
 mod oversee;
+mod permits;
 mod prepare;
 mod probe;
 mod process;
@@ -21,6 +22,7 @@ pub use earlier::Earlier;
 pub use join::{Joining, Part, join};
 use labelled::Labelled;
 pub use outlook::{Outlook, outlook};
+pub use permits::{NotAllowed, Permits, Scripts};
 pub use prepare::{Prepared, prepare, read_job, resolve, unprobed};
 pub use retry::{Wanted, prepare_retry};
 
@@ -161,6 +163,9 @@ pub enum RunError {
         /// What is amiss.
         cause: String,
     },
+    /// A posted job wants what this host does not allow.
+    #[error(transparent)]
+    NotAllowed(#[from] NotAllowed),
     /// The queue past this machine cannot be used.
     #[error(transparent)]
     Nats(#[from] NatsError),
@@ -243,6 +248,7 @@ impl RunError {
                 | RunError::OtherFingerprint { .. }
                 | RunError::OtherMachine { .. }
                 | RunError::NotShared { .. }
+                | RunError::NotAllowed(_)
                 | RunError::Nats(
                     NatsError::Refused { .. }
                         | NatsError::TooOld { .. }
