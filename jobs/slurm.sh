@@ -31,7 +31,7 @@ set -uo pipefail
 
 job=${1:?usage: sbatch jobs/slurm.sh job.toml}
 affectmill=${AFFECTMILL:-affectmill}    # programs that every node has under the same path
-nats_server=${NATS_SERVER:-nats-server}
+nats_server=${NATS_SERVER:-nats-server} # 2.10 or newer
 name=$(basename "$job" .toml | tr -c 'A-Za-z0-9_\n-' _)    # what the job is called on the NATS servers
 # Where the other nodes reach this one: as Slurm does. Another network of the cluster is named by AFFECTMILL_ADDRESS.
 address=${AFFECTMILL_ADDRESS:-$(scontrol --oneliner show node "$SLURMD_NODENAME" | sed 's/.* NodeAddr=\([^ ]*\).*/\1/')}
@@ -118,6 +118,8 @@ label() {
     local options=(--threads $((${SLURM_CPUS_PER_TASK:-1} / (gpus > 1 ? gpus : 1))))
     # Rather none than a node whose GPU is out of order: the CPU would be slow, and label differently.
     if [ "$gpus" != 0 ]; then options+=(--all-gpus); fi
+    # On a server of its own nobody else can post a job: this user's file alone says what runs here.
+    if [ -z "${AFFECTMILL_QUEUE:-}" ]; then options+=(--allow-torchscript); fi
     # The job is posted when it is planned, which may take long.
     "$affectmill" worker --queue "$queue" --job "$name" --wait 86400 "${options[@]}" &
     worker=$!

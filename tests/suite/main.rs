@@ -24,6 +24,7 @@ mod run;
 mod s3;
 mod scripts;
 mod signals;
+mod sites;
 mod spans;
 mod strikes;
 mod train;
