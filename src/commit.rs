@@ -10,8 +10,10 @@
 mod crops;
 mod spans;
 mod survey;
+mod tally;
 
 pub use spans::{forget_all_spans, forget_spans, open_span, put_span, read_spans, span_rows};
+pub use tally::Tally;
 
 use crate::dataset::{CommitRecord, PartInfo, RECORD_VERSION, paths};
 use crate::domain::{Fingerprint, ShardId};

@@ -3,10 +3,9 @@
 //! One stream of [`Event`]s feeds the bars, the plain lines, `--json` and the event log. The JSON form is
 //! versioned by `affectmill` in `run_started`; fields are added, never renamed.
 
-use crate::dataset::{ErrorClass, PlannedVideo, ShardPlan, StageSeconds, VideoOutcome, VideoStatus};
+use crate::dataset::{ErrorClass, StageSeconds, VideoOutcome, VideoStatus};
 use crate::domain::{Fingerprint, FrameIndex, Location, ShardId, VideoKey};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 /// Something that happened in a run.
@@ -270,39 +269,6 @@ pub struct Totals {
     pub shards_done: usize,
     /// Estimated frames of committed shards.
     pub frames_done: u64,
-}
-
-impl Totals {
-    /// Totals of every plan's shards, of which `committed` are done. A video that was tried again counts once, in its latest
-    /// attempt.
-    pub fn of(shards: &[ShardPlan], committed: impl Fn(&ShardId) -> bool) -> Self {
-        let mut again: BTreeMap<&VideoKey, u32> = BTreeMap::new();
-        for shard in shards.iter().filter(|shard| shard.attempt > 0) {
-            for video in &shard.videos {
-                let latest = again.entry(&video.key).or_default();
-                *latest = shard.attempt.max(*latest);
-            }
-        }
-        let mut totals = Totals::default();
-        for shard in shards {
-            let latest = |video: &&PlannedVideo| again.get(&video.key).copied().unwrap_or(0) == shard.attempt;
-            let (videos, frames) = shard
-                .videos
-                .iter()
-                .filter(latest)
-                .fold((0, 0), |(videos, frames), video| {
-                    (videos + 1, frames + video.frames)
-                });
-            totals.videos += videos;
-            totals.frames += frames;
-            totals.shards += 1;
-            if committed(&shard.id) {
-                totals.shards_done += 1;
-                totals.frames_done += frames;
-            }
-        }
-        totals
-    }
 }
 
 /// What a finished label set holds.

@@ -107,25 +107,30 @@ pub fn covered(shards: &[ShardPlan]) -> BTreeSet<VideoKey> {
 /// # Errors
 /// The store cannot be read; a plan is damaged, missing among its followers, or of another version.
 pub fn read_all(store: &Store) -> Result<Vec<ShardPlan>, PlanError> {
-    read(store).map(|(shards, _)| shards)
+    read(store).map(|plans| plans.shards)
 }
 
-/// Plans the videos that no plan covers yet, and returns every shard of every plan. When another coordinator
+/// What the plans of a store hold.
+#[derive(Debug)]
+pub struct Plans {
+    /// Every shard, in the order they were planned.
+    pub shards: Vec<ShardPlan>,
+    /// How many plans there are.
+    pub count: u32,
+}
+
+/// Plans the videos that no plan covers yet, and returns every plan. When another coordinator
 /// appends at the same moment, its plan stands and only what it leaves uncovered is planned.
 ///
 /// # Errors
 /// As [`read_all`]; or the plan cannot be written.
-pub fn append(
-    store: &Store,
-    videos: &[PlannedVideo],
-    target_frames: u64,
-) -> Result<Vec<ShardPlan>, PlanError> {
+pub fn append(store: &Store, videos: &[PlannedVideo], target_frames: u64) -> Result<Plans, PlanError> {
     append_made(store, |planned| {
         make(videos.to_vec(), &covered(planned), target_frames)
     })
 }
 
-/// Plans videos again, each for the attempt it comes with, and returns every shard of every plan. What another coordinator
+/// Plans videos again, each for the attempt it comes with, and returns every plan. What another coordinator
 /// planned for that attempt at the same moment stands.
 ///
 /// The caller knows that no earlier attempt left a row of them.
@@ -136,7 +141,7 @@ pub fn append_again(
     store: &Store,
     videos: &[(u32, PlannedVideo)],
     target_frames: u64,
-) -> Result<Vec<ShardPlan>, PlanError> {
+) -> Result<Plans, PlanError> {
     append_made(store, |planned| {
         let attempts = attempts(planned);
         let mut due: BTreeMap<u32, Vec<PlannedVideo>> = BTreeMap::new();
@@ -160,24 +165,22 @@ fn attempts(shards: &[ShardPlan]) -> BTreeMap<&VideoKey, u32> {
     attempts
 }
 
-fn append_made(
-    store: &Store,
-    make: impl Fn(&[ShardPlan]) -> Vec<ShardPlan>,
-) -> Result<Vec<ShardPlan>, PlanError> {
+fn append_made(store: &Store, make: impl Fn(&[ShardPlan]) -> Vec<ShardPlan>) -> Result<Plans, PlanError> {
     loop {
-        let (mut planned, plans) = read(store)?;
-        let shards = make(&planned);
+        let mut plans = read(store)?;
+        let shards = make(&plans.shards);
         if shards.is_empty() {
-            return Ok(planned);
+            return Ok(plans);
         }
         let plan = Plan {
             version: RECORD_VERSION,
             shards,
         };
-        match store.put_new(&paths::plan(plans + 1), &encode(&plan)?)? {
+        match store.put_new(&paths::plan(plans.count + 1), &encode(&plan)?)? {
             Put::Created => {
-                planned.extend(plan.shards);
-                return Ok(planned);
+                plans.shards.extend(plan.shards);
+                plans.count += 1;
+                return Ok(plans);
             }
             Put::Exists => {}
         }
@@ -212,7 +215,11 @@ fn shard_id(videos: &[PlannedVideo], attempt: u32) -> ShardId {
     ShardId::from_digest(&hash.finalize())
 }
 
-fn read(store: &Store) -> Result<(Vec<ShardPlan>, u32), PlanError> {
+/// Every plan.
+///
+/// # Errors
+/// As [`read_all`].
+pub fn read(store: &Store) -> Result<Plans, PlanError> {
     let mut shards = Vec::new();
     let mut seen: BTreeMap<VideoKey, u32> = BTreeMap::new();
     let mut plans = 0;
@@ -255,7 +262,7 @@ fn read(store: &Store) -> Result<(Vec<ShardPlan>, u32), PlanError> {
             shards.push(shard);
         }
     }
-    Ok((shards, plans))
+    Ok(Plans { shards, count: plans })
 }
 
 fn encode(plan: &Plan) -> Result<Vec<u8>, PlanError> {

@@ -16,6 +16,7 @@ mod prepare;
 mod probe;
 mod process;
 mod retry;
+mod tallying;
 
 use crew::{Crew, gpu_names};
 pub use earlier::Earlier;
@@ -290,6 +291,8 @@ pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> 
         sink(&Event::Warning { message });
     }
 
+    let tallying = tallying::Tallying::start(prepared.store.clone(), prepared.tally.clone());
+    let tallying = tallying.map_err(RunError::Spawn)?;
     let nothing_to_do = totals.shards == totals.shards_done;
     let mut labelled = Labelled::default();
     let job = prepared.record.job.clone();
@@ -310,7 +313,7 @@ pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> 
     } else if let Some(address) = oversee::address(&prepared) {
         oversee::release(&prepared, address, sink).await;
     }
-    let (mut summary, changed) = match finish_unless_stopped(prepared, sink).await? {
+    let (mut summary, changed) = match finish_unless_stopped(prepared, tallying, sink).await? {
         Ok(finished) => finished,
         Err(signal) => {
             sink(&Event::Stopped {
@@ -354,12 +357,14 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 /// Finishes the label set on a thread of its own, since a store may keep it waiting; a signal ends the wait.
 async fn finish_unless_stopped(
     prepared: Prepared,
+    tallying: tallying::Tallying,
     sink: Sink<'_>,
 ) -> Result<Result<(Summary, bool), Signal>, RunError> {
     let mut interrupts = signal(SignalKind::interrupt()).map_err(RunError::Spawn)?;
     let mut terminates = signal(SignalKind::terminate()).map_err(RunError::Spawn)?;
     let finishing = blocking(move || {
         let mut events = Vec::new();
+        tallying.end();
         let finished = finish::finish(&prepared, &mut |event| events.push(event.clone()));
         (events, finished)
     });
@@ -382,6 +387,6 @@ impl Prepared {
 
     /// Totals over all plans, and what commits cover.
     pub fn totals(&self) -> Totals {
-        Totals::of(&self.shards, |shard| self.committed.contains(shard))
+        self.tally.totals()
     }
 }

@@ -1,17 +1,17 @@
 //! Before the first lease: check the models, bind the output to the job, discover, probe and plan what is new.
 
 use super::{Crew, Earlier, RunError, Sink, earlier, gpu_names, probe};
-use crate::commit;
-use crate::dataset::{CommitRecord, JobRecord, ModelRecord, PlannedVideo, RECORD_VERSION, ShardPlan, paths};
+use crate::commit::Tally;
+use crate::dataset::{JobRecord, ModelRecord, PlannedVideo, RECORD_VERSION, ShardPlan, paths};
 use crate::discover::{self, Discovery, Source};
 use crate::domain::{Crop, Location, NamedOutputs, NetworkKind, ShardId, VideoKey};
 use crate::events::Event;
 use crate::model::{self, Device};
-use crate::plan;
+use crate::plan::{self, Plans};
 use crate::spec::{self, Decode, FaceMode, Job, ModelSpec};
 use crate::stages::decode;
 use crate::store::{Access, Put, Scratch, Store, kept_copy};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub struct Prepared {
     pub shards: Vec<ShardPlan>,
     /// Shards whose commit record exists.
     pub committed: BTreeSet<ShardId>,
+    /// What these commits add up to.
+    pub tally: Tally,
     /// Bytes of scratch space that each worker may fill with videos from S3.
     pub fetch_bytes: u64,
     /// Where the faces are that the job takes over.
@@ -46,12 +48,12 @@ impl Prepared {
         record: JobRecord,
         store: Store,
         discovery: Discovery,
-        shards: Vec<ShardPlan>,
-        commits: &BTreeMap<ShardId, CommitRecord>,
+        Plans { shards, count }: Plans,
         access: &Access,
     ) -> Result<Self, RunError> {
+        let tally = Tally::of_plans(&store, &shards, count as usize)?;
         let ids = shards.iter().map(|shard| &shard.id);
-        let committed = ids.filter(|id| commits.contains_key(id)).cloned().collect();
+        let committed = ids.filter(|id| tally.is_committed(id)).cloned().collect();
         let mut prepared = Self {
             earlier: Earlier::read(&record.job, access)?,
             fetch_bytes: record.job.run.fetch_bytes,
@@ -60,6 +62,7 @@ impl Prepared {
             input_root: discovery.root,
             shards,
             committed,
+            tally,
             gpus: Device::cuda_count(),
         };
         if matches!(prepared.input_root, Location::S3 { .. }) {
@@ -226,14 +229,13 @@ pub async fn prepare(job: Job, sink: Sink<'_>) -> Result<Prepared, RunError> {
         store,
         access,
     } = open(job, sink)?;
-    let mut shards = plan::read_all(&store)?;
-    let fresh = probe_fresh(&record.job, &discovery, &shards, sink).await?;
+    let mut plans = plan::read(&store)?;
+    let fresh = probe_fresh(&record.job, &discovery, &plans.shards, sink).await?;
     if !fresh.is_empty() {
-        shards = plan::append(&store, &fresh, record.job.output.shard_frames)?;
+        plans = plan::append(&store, &fresh, record.job.output.shard_frames)?;
     }
-    let commits = commit::read_all(&store)?;
-    warn_changed(&discovery, &shards, sink);
-    Prepared::new(record, store, discovery, shards, &commits, &access)
+    warn_changed(&discovery, &plans.shards, sink);
+    Prepared::new(record, store, discovery, plans, &access)
 }
 
 /// A job whose models, input and output were found to fit.

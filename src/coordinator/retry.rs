@@ -92,7 +92,6 @@ pub async fn prepare_retry(job: Job, wanted: &Wanted, sink: Sink<'_>) -> Result<
         probe::probe(videos, discovery.root.clone(), &record.job, sink).await?
     };
     let again: Vec<_> = attempts.into_iter().zip(videos).collect();
-    let shards = plan::append_again(&store, &again, record.job.output.shard_frames)?;
-    let commits = commit::read_all(&store)?;
-    Prepared::new(record, store, discovery, shards, &commits, &access)
+    let plans = plan::append_again(&store, &again, record.job.output.shard_frames)?;
+    Prepared::new(record, store, discovery, plans, &access)
 }

@@ -86,7 +86,15 @@ pub struct ShardPlan {
     #[serde(default, skip_serializing_if = "is_first")]
     pub attempt: u32,
     /// The videos, sorted by key.
+    #[serde(deserialize_with = "fitting")]
     pub videos: Vec<PlannedVideo>,
+}
+
+/// A list without the room that it grew into: of millions of videos that is much.
+fn fitting<'de, D: Deserializer<'de>, T: Deserialize<'de>>(reader: D) -> Result<Vec<T>, D::Error> {
+    let mut list = Vec::deserialize(reader)?;
+    list.shrink_to_fit();
+    Ok(list)
 }
 
 fn is_first(attempt: &u32) -> bool {
@@ -166,6 +174,7 @@ pub struct CommitRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crops: Option<PartInfo>,
     /// What became of each video, in key order.
+    #[serde(deserialize_with = "fitting")]
     pub videos: Vec<VideoOutcome>,
     /// Where the time went.
     pub seconds: StageSeconds,

@@ -106,14 +106,14 @@ fn plans_are_appended_and_read_back() {
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path()).unwrap();
     let videos: Vec<_> = (0..10).map(|n| video(&format!("v{n}"), 50)).collect();
-    let first = append(&store, &videos[3..], 100).unwrap();
+    let first = append(&store, &videos[3..], 100).unwrap().shards;
     assert_eq!(
-        append(&store, &videos[3..], 100).unwrap(),
+        append(&store, &videos[3..], 100).unwrap().shards,
         first,
         "nothing new, no new plan"
     );
     assert_eq!(store.list(paths::PLANS).unwrap().len(), 1);
-    let both = append(&store, &videos, 100).unwrap();
+    let both = append(&store, &videos, 100).unwrap().shards;
     assert_eq!(both[..first.len()], first, "earlier shards stay");
     assert_eq!(read_all(&store).unwrap(), both);
     assert_eq!(store.list(paths::PLANS).unwrap().len(), 2);
@@ -133,7 +133,7 @@ fn coordinators_that_plan_at_once_never_plan_a_video_twice() {
                     .map(|n| video(&format!("v{n:02}"), 30))
                     .collect();
                 gate.wait();
-                append(store, &videos, 100).unwrap();
+                append(store, &videos, 100).unwrap().shards;
             });
         }
     });
@@ -146,7 +146,7 @@ fn coordinators_that_plan_at_once_never_plan_a_video_twice() {
 fn damaged_plans_are_refused_by_name() {
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path()).unwrap();
-    let shards = append(&store, &[video("a", 1), video("b", 1)], 1).unwrap();
+    let shards = append(&store, &[video("a", 1), video("b", 1)], 1).unwrap().shards;
     let refused = |bytes: &[u8], expected: &str| {
         store.replace(&paths::plan(2), bytes).unwrap();
         let message = read_all(&store).unwrap_err().to_string();
@@ -205,16 +205,16 @@ fn a_video_is_planned_again_once_for_each_attempt_and_the_latest_counts() {
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path()).unwrap();
     let videos: Vec<_> = (0..4).map(|n| video(&format!("v{n}"), 50)).collect();
-    let first = append(&store, &videos, 1_000).unwrap();
+    let first = append(&store, &videos, 1_000).unwrap().shards;
     let again = |attempt, n: usize| vec![(attempt, videos[n].clone())];
 
-    let second = append_again(&store, &again(1, 1), 1_000).unwrap();
+    let second = append_again(&store, &again(1, 1), 1_000).unwrap().shards;
     assert_eq!(second[..1], first);
     assert_eq!((second.len(), second[1].attempt), (2, 1));
     let alone = make(vec![videos[1].clone()], &BTreeSet::new(), 1_000);
     assert_ne!(second[1].id, alone[0].id, "another attempt is another part");
     for due in [again(1, 1), again(0, 1), again(3, 1)] {
-        let planned = append_again(&store, &due, 1_000).unwrap();
+        let planned = append_again(&store, &due, 1_000).unwrap().shards;
         assert_eq!(planned, second, "planned for that attempt, or not due yet");
     }
     let third = append_again(
@@ -222,9 +222,14 @@ fn a_video_is_planned_again_once_for_each_attempt_and_the_latest_counts() {
         &[again(2, 1), vec![(1, videos[3].clone())]].concat(),
         1_000,
     )
-    .unwrap();
+    .unwrap()
+    .shards;
     assert_eq!(third.len(), 4);
-    assert_eq!(append(&store, &videos, 1_000).unwrap(), third, "nothing is new");
+    assert_eq!(
+        append(&store, &videos, 1_000).unwrap().shards,
+        third,
+        "nothing is new"
+    );
     assert_eq!(read_all(&store).unwrap(), third);
     let attempts: Vec<u32> = latest(&third).iter().map(|video| video.shard.attempt).collect();
     assert_eq!(attempts, [0, 2, 0, 1]);

@@ -3,10 +3,10 @@
 use super::log::{Line, now_ms};
 use super::progress::Progress;
 use super::text;
-use crate::commit::{self, CommitError};
+use crate::commit::{self, CommitError, Tally};
 use crate::dataset::paths;
 use crate::events::{Event, NotOk, Totals};
-use crate::plan::{self, PlanError};
+use crate::plan::{self, PlanError, Plans};
 use crate::store::{Store, StoreError};
 use serde::Serialize;
 use std::path::Path;
@@ -75,14 +75,14 @@ pub struct LastRun {
 /// # Errors
 /// [`StatusError`] when plans or commits cannot be read.
 pub fn read(store: &Store) -> Result<Status, StatusError> {
-    let shards = plan::read_all(store)?;
-    let commits = commit::read_all(store)?;
-    let totals = Totals::of(&shards, |shard| commits.contains_key(shard));
-    let (mut fell_back, mut not_ok) = (0, Vec::new());
-    for (_, outcome) in plan::outcomes(&shards, &commits)? {
-        fell_back += usize::from(outcome.decode_fallback.is_some());
-        not_ok.extend(NotOk::of(outcome));
-    }
+    let tally = match Tally::of_kept(store)? {
+        Some(tally) => tally,
+        None => {
+            let Plans { shards, count } = plan::read(store)?;
+            Tally::of_plans(store, &shards, count as usize)?
+        }
+    };
+    let totals = tally.totals();
     let (last_run, running) = last_run(store)?;
     let state = if running {
         State::Running
@@ -92,15 +92,14 @@ pub fn read(store: &Store) -> Result<Status, StatusError> {
         State::Stopped
     };
     let under_way = commit::span_rows(store)?.into_iter();
-    let under_way = under_way.filter(|(shard, _)| !commits.contains_key(shard));
-    let rows = commits.values().map(|record| record.part.rows).sum::<u64>()
-        + under_way.map(|(_, rows)| rows).sum::<u64>();
+    let under_way = under_way.filter(|(shard, _)| !tally.is_committed(shard));
+    let rows = tally.rows() + under_way.map(|(_, rows)| rows).sum::<u64>();
     Ok(Status {
         state,
         totals,
         rows,
-        fell_back,
-        not_ok,
+        fell_back: tally.fell_back(),
+        not_ok: tally.into_not_ok(),
         last_run,
     })
 }
