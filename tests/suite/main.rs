@@ -22,6 +22,7 @@ mod report;
 mod retry;
 mod run;
 mod s3;
+mod scale;
 mod scripts;
 mod signals;
 mod sites;
