@@ -4,7 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from fetch import SetupError, run, say
 
@@ -61,3 +63,30 @@ def apt_install(packages: list[str]) -> None:
     except SetupError as error:
         say(f"{error}\n    going on with the package lists that are there")
     run([*apt, "install", "--no-install-recommends", *packages], "apt-get install failed", f"As root: {by_hand}")
+
+
+def codename() -> str:
+    """Of the Debian release; empty elsewhere."""
+    release = Path("/etc/os-release")
+    lines = release.read_text().splitlines() if release.is_file() else []
+    return next((line.partition("=")[2] for line in lines if line.startswith("VERSION_CODENAME=")), "")
+
+
+def unpack(package: str, member: str, target: Path) -> None:
+    """Brings a file of a Debian package without installing that, which would start its service."""
+    if target.exists():
+        return
+    say(f"fetching {target.name} of the Debian package {package}")
+    with tempfile.TemporaryDirectory() as scratch:
+        run(
+            ["apt-get", "-qq", "download", package],
+            f"apt-get download {package} failed",
+            "As root: apt-get update",
+            cwd=scratch,
+        )
+        [archive] = Path(scratch).glob("*.deb")
+        run(["dpkg-deb", "--extract", archive, scratch], f"{archive.name} cannot be unpacked")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.part")
+        shutil.copy(Path(scratch) / member, part)
+        os.replace(part, target)

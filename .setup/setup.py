@@ -35,7 +35,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 sys.dont_write_bytecode = True
-from debian import require_packages  # noqa: E402
+from debian import codename, require_packages, unpack  # noqa: E402
 from fetch import Assets, SetupError, run, say  # noqa: E402
 
 REPO = Path(__file__).resolve().parent.parent
@@ -236,6 +236,9 @@ def setup_test(assets: Assets) -> None:
         require_packages(["iproute2"], commands=["ip"])
     assets.provide("seaweedfs", assets.cache / "seaweedfs")
     assets.provide("nats", assets.cache / "nats")
+    # Debian 12's own server is too old, which the program must say.
+    if codename() == "bookworm":
+        unpack("nats-server", "usr/sbin/nats-server", assets.cache / "nats-2.9/nats-server")
     provide_venv(assets)
 
 

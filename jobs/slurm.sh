@@ -32,7 +32,7 @@ set -uo pipefail
 
 job=${1:?usage: sbatch jobs/slurm.sh job.toml}
 affectmill=${AFFECTMILL:-affectmill}    # programs that every node has under the same path
-nats_server=${NATS_SERVER:-nats-server}
+nats_server=${NATS_SERVER:-nats-server} # 2.10 or newer
 name=$(basename "$job" .toml | tr -c 'A-Za-z0-9_\n-' _)    # what the job is called on the NATS servers
 # Where the other nodes reach this one: as Slurm does. Another network of the cluster is named by AFFECTMILL_ADDRESS.
 address=${AFFECTMILL_ADDRESS:-$(scontrol --oneliner show node "$SLURMD_NODENAME" | sed 's/.* NodeAddr=\([^ ]*\).*/\1/')}
@@ -150,6 +150,8 @@ label() {
     local cpus=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}} device
     local threads=$((cpus / (gpus > 1 ? gpus : 1)))
     local options=(--threads $((threads > 1 ? threads : 1)))
+    # On a server of its own nobody else can post a job: this user's file alone says what runs here.
+    if [ -z "${AFFECTMILL_QUEUE:-}" ]; then options+=(--allow-torchscript); fi
     worker=''
     case $gpus,$devices in
         0,*) work "${options[@]}" ;;

@@ -13,10 +13,12 @@ mod device;
 mod retired;
 mod spans;
 mod survey;
+mod tally;
 
 pub use device::{check_device, hold_device};
 pub use retired::{empty, retire};
 pub use spans::{forget_all_spans, forget_spans, open_span, put_span, read_spans, spans_kept};
+pub use tally::Tally;
 
 use crate::dataset::{CommitRecord, DeviceClass, PartInfo, RECORD_VERSION, ShardDevice, paths};
 use crate::domain::{Fingerprint, ShardId};

@@ -15,7 +15,7 @@ mod search;
 mod tests;
 
 use crate::dataset::{PassedOver, PlannedVideo, SourceKind, Unseen};
-use crate::domain::{Location, VideoKey, hex};
+use crate::domain::{Location, RelativePath, VideoKey, hex};
 use crate::spec::Input;
 use crate::store::{Access, StoreError, passes, retry_passing};
 pub use bucket::images_in;
@@ -139,7 +139,7 @@ pub fn discover(
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CropsOf {
     /// The tar file, relative to the root.
-    pub archive: String,
+    pub archive: RelativePath,
     /// Frames of which it has faces.
     pub frames: u64,
 }

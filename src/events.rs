@@ -3,10 +3,7 @@
 //! One stream of [`Event`]s feeds the bars, the plain lines, `--json` and the event log. The JSON form is
 //! versioned by `affectmill` in `run_started`; fields are added, never renamed.
 
-use crate::dataset::{
-    CommitRecord, ErrorClass, PassedOver, PlannedVideo, ShardPlan, StageSeconds, Unseen, VideoOutcome,
-    VideoStatus,
-};
+use crate::dataset::{CommitRecord, ErrorClass, PassedOver, StageSeconds, Unseen, VideoOutcome, VideoStatus};
 use crate::domain::{Fingerprint, FrameIndex, Location, ShardId, VideoKey};
 use crate::runtime::ProcessIdentity;
 use serde::{Deserialize, Serialize};
@@ -308,44 +305,6 @@ pub struct Totals {
     pub shards_done: usize,
     /// The frames of committed shards.
     pub frames_done: u64,
-}
-
-impl Totals {
-    /// Totals of every plan's shards, with the records of those that are done. A video that was tried again counts once, in its
-    /// latest attempt.
-    pub fn of(shards: &[ShardPlan], commits: &BTreeMap<ShardId, CommitRecord>) -> Self {
-        let mut again: BTreeMap<&VideoKey, u32> = BTreeMap::new();
-        for shard in shards.iter().filter(|shard| shard.attempt > 0) {
-            for video in &shard.videos {
-                let latest = again.entry(&video.key).or_default();
-                *latest = shard.attempt.max(*latest);
-            }
-        }
-        let mut totals = Totals::default();
-        for shard in shards {
-            let latest = |video: &PlannedVideo| again.get(&video.key).copied().unwrap_or(0) == shard.attempt;
-            let commit = commits.get(&shard.id);
-            totals.shards += 1;
-            totals.shards_done += usize::from(commit.is_some());
-            for (at, video) in shard.videos.iter().enumerate().filter(|(_, video)| latest(video)) {
-                totals.videos += 1;
-                let decoded = commit
-                    .and_then(|commit| commit.videos.get(at))
-                    .map(|video| video.frames);
-                let frames = match (video.has_unknown_length(), decoded) {
-                    (true, None) => {
-                        totals.unknown += 1;
-                        0
-                    }
-                    (true, Some(decoded)) => decoded,
-                    (false, _) => video.frames,
-                };
-                totals.frames += frames;
-                totals.frames_done += if commit.is_some() { frames } else { 0 };
-            }
-        }
-        totals
-    }
 }
 
 /// What a finished label set holds.

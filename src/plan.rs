@@ -124,7 +124,8 @@ pub struct Plans {
     pub shards: Vec<ShardPlan>,
     /// Where the videos lie: each place once, the one that was planned from last at the end. Empty when nothing is planned.
     pub places: Vec<InputPlace>,
-    count: u32,
+    /// How many plans there are.
+    pub count: u32,
 }
 
 /// The shards of [`read`].
@@ -135,7 +136,7 @@ pub fn read_all(store: &Store) -> Result<Vec<ShardPlan>, PlanError> {
     read(store).map(|plans| plans.shards)
 }
 
-/// Plans the videos that no plan covers yet, and returns every shard of every plan. When another coordinator
+/// Plans the videos that no plan covers yet, and returns every plan. When another coordinator
 /// appends at the same moment, its plan stands and only what it leaves uncovered is planned.
 ///
 /// # Errors
@@ -145,13 +146,13 @@ pub fn append(
     origin: &Origin,
     videos: &[PlannedVideo],
     target_frames: u64,
-) -> Result<Vec<ShardPlan>, PlanError> {
+) -> Result<Plans, PlanError> {
     append_made(store, origin, |planned| {
         make(videos.to_vec(), &covered(planned), target_frames)
     })
 }
 
-/// Plans videos again, each for the attempt it comes with, and returns every shard of every plan. What another coordinator
+/// Plans videos again, each for the attempt it comes with, and returns every plan. What another coordinator
 /// planned for that attempt at the same moment stands.
 ///
 /// The caller knows that no earlier attempt left a row of them, save in the shards to be `retired`: of each of these a copy is
@@ -165,7 +166,7 @@ pub fn append_again(
     videos: &[(u32, PlannedVideo)],
     retired: &BTreeSet<ShardId>,
     target_frames: u64,
-) -> Result<Vec<ShardPlan>, PlanError> {
+) -> Result<Plans, PlanError> {
     append_made(store, origin, |planned| {
         let attempts = attempts(planned);
         let mut due: BTreeMap<u32, Vec<PlannedVideo>> = BTreeMap::new();
@@ -212,14 +213,13 @@ fn append_made(
     store: &Store,
     origin: &Origin,
     make: impl Fn(&[ShardPlan]) -> Vec<ShardPlan>,
-) -> Result<Vec<ShardPlan>, PlanError> {
+) -> Result<Plans, PlanError> {
     loop {
-        let plans = read(store)?;
+        let mut plans = read(store)?;
         let is_new = plans.admit(origin, store.root())?;
-        let mut planned = plans.shards;
-        let shards = make(&planned);
+        let shards = make(&plans.shards);
         if shards.is_empty() && !is_new {
-            return Ok(planned);
+            return Ok(plans);
         }
         let plan = Plan {
             version: RECORD_VERSION,
@@ -228,8 +228,10 @@ fn append_made(
         };
         match store.put_new(&paths::plan(plans.count + 1), &encode(&plan)?)? {
             Put::Created => {
-                planned.extend(plan.shards);
-                return Ok(planned);
+                plans.add_places(&plan, store)?;
+                plans.shards.extend(plan.shards);
+                plans.count += 1;
+                return Ok(plans);
             }
             Put::Exists => {}
         }

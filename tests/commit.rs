@@ -1,14 +1,17 @@
 //! Commits under accidents: crashes between part and record, races, foreign parts, a disk that is full.
 
-use affectmill::commit::{CommitError, Committed, Files, commit, read_all, verify};
+use affectmill::commit::{CommitError, Committed, Files, Tally, commit, read_all, verify};
 use affectmill::dataset::schema::LabelSchema;
 use affectmill::dataset::{
-    CommitRecord, ModelRecord, RECORD_VERSION, StageSeconds, VideoOutcome, VideoStatus, paths,
+    CommitRecord, InputPlace, ModelRecord, PartInfo, PlannedVideo, RECORD_VERSION, ShardPlan, SourceKind,
+    StageSeconds, VideoOutcome, VideoStatus, paths,
 };
 use affectmill::domain::{Face, Fingerprint, FrameIndex, ModelKind, Rect, ShardId, VideoKey};
+use affectmill::plan::{self, Plans};
 use affectmill::spec::Values;
 use affectmill::stages::rows::{Content, Row, RowWriter};
 use affectmill::store::{Put, Store};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Barrier;
@@ -335,4 +338,126 @@ fn without_room_nothing_half_written_gets_a_name() {
         Committed::Adopted(record)
     );
     only_record(&store);
+}
+
+/// A video as it was planned.
+fn planned(key: &str) -> PlannedVideo {
+    PlannedVideo {
+        key: VideoKey::new(key).unwrap(),
+        kind: SourceKind::File,
+        bytes: 1,
+        etag: String::new(),
+        frames: 10,
+        duration_us: 0,
+        archive: None,
+        unreadable: None,
+    }
+}
+
+/// The commit record of a shard whose videos all ended so, with ten rows each where they have any.
+fn record_of(shard: &ShardPlan, status: VideoStatus) -> CommitRecord {
+    let rows = if status == VideoStatus::Ok { 10 } else { 0 };
+    let outcome = |video: &PlannedVideo| VideoOutcome {
+        status,
+        rows,
+        error: (status != VideoStatus::Ok).then(|| "broken".into()),
+        ..VideoOutcome::new(video.key.clone())
+    };
+    CommitRecord {
+        device: None,
+        retired: None,
+        version: RECORD_VERSION,
+        shard: shard.id.clone(),
+        fingerprint: fingerprint(1),
+        part: PartInfo {
+            rows: rows * shard.videos.len() as u64,
+            bytes: 1,
+            sha256: "0".repeat(64),
+        },
+        crops: None,
+        videos: shard.videos.iter().map(outcome).collect(),
+        seconds: StageSeconds::default(),
+    }
+}
+
+fn write_record(store: &Store, record: &CommitRecord) {
+    let text = serde_json::to_vec(record).unwrap();
+    store.replace(&paths::commit(&record.shard), &text).unwrap();
+}
+
+fn here() -> plan::Origin {
+    let place = InputPlace {
+        uri: Path::new("/in").into(),
+        root: Path::new("/in").into(),
+    };
+    plan::Origin { place, moved: false }
+}
+
+/// Shards done, rows, videos that are not ok.
+fn said(tally: Tally) -> (usize, u64, usize) {
+    (
+        tally.totals().shards_done,
+        tally.rows(),
+        tally.into_not_ok().len(),
+    )
+}
+
+#[test]
+fn a_tally_says_what_the_records_say_and_a_kept_one_as_well() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let videos: Vec<PlannedVideo> = (0..1_200).map(|n| planned(&format!("{n:04}"))).collect();
+    // Two videos to a shard.
+    let plans = plan::append(&store, &here(), &videos, 20).unwrap();
+    assert_eq!(plans.shards.len(), 600);
+    let of_plans = |plans: &Plans| Tally::of_plans(&store, &plans.shards, plans.count as usize).unwrap();
+    for shard in &plans.shards[..100] {
+        write_record(&store, &record_of(shard, VideoStatus::Ok));
+    }
+    let mut tally = of_plans(&plans);
+    tally.keep(&store).unwrap();
+    assert!(Tally::of_kept(&store).unwrap().is_none(), "not worth it");
+    for shard in &plans.shards[100..300] {
+        write_record(&store, &record_of(shard, VideoStatus::Failed));
+    }
+    tally.catch_up(&store).unwrap();
+    tally.keep(&store).unwrap();
+    let kept = || said(Tally::of_kept(&store).unwrap().expect("a kept tally"));
+    assert_eq!(said(tally), (300, 2_000, 400));
+    assert_eq!(kept(), (300, 2_000, 400));
+
+    // What came since, what is gone, and what is another record now.
+    write_record(&store, &record_of(&plans.shards[300], VideoStatus::Ok));
+    assert_eq!(kept(), (301, 2_020, 400));
+    store.delete(&paths::commit(&plans.shards[0].id)).unwrap();
+    assert_eq!(kept(), (300, 2_000, 400));
+    write_record(&store, &record_of(&plans.shards[100], VideoStatus::Ok));
+    assert_eq!(kept(), (300, 2_020, 398));
+    // A record of a shard that no plan has counts for nothing.
+    let mut stranger = record_of(&plans.shards[1], VideoStatus::Ok);
+    stranger.shard = ShardId::from_digest(&[9; 8]);
+    write_record(&store, &stranger);
+    assert_eq!(kept(), (300, 2_020, 398));
+    assert_eq!(said(of_plans(&plans)), kept());
+
+    // Of videos that are tried again the latest attempt counts, once it is committed.
+    let again: Vec<_> = plans.shards[101]
+        .videos
+        .iter()
+        .map(|video| (1, video.clone()))
+        .collect();
+    let more = plan::append_again(&store, &here(), &again, &BTreeSet::new(), 20).unwrap();
+    assert!(Tally::of_kept(&store).unwrap().is_none(), "of other plans");
+    let tally = of_plans(&more);
+    assert_eq!((tally.totals().videos, tally.totals().shards), (1_200, 601));
+    assert_eq!(said(tally), (300, 2_020, 396));
+    write_record(&store, &record_of(more.shards.last().unwrap(), VideoStatus::Ok));
+    assert_eq!(said(of_plans(&more)), (301, 2_040, 396));
+
+    // A file that is no tally is none.
+    of_plans(&more).keep(&store).unwrap();
+    assert!(Tally::of_kept(&store).unwrap().is_some());
+    store.replace(paths::TALLY, b"no tally").unwrap();
+    assert!(Tally::of_kept(&store).unwrap().is_none());
+    assert_eq!(said(of_plans(&more)), (301, 2_040, 396));
 }

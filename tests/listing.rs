@@ -156,7 +156,9 @@ fn a_million_keys_are_listed_and_planned_within_a_gibibyte() {
     // As if probed: ten seconds each.
     videos.iter_mut().for_each(|video| video.frames = 250);
     drop(found);
-    let shards = plan::append(&store, &origin, &videos, 5_000).expect("a plan");
+    let shards = plan::append(&store, &origin, &videos, 5_000)
+        .expect("a plan")
+        .shards;
     let planned = began.elapsed();
     drop(videos);
     let keys: BTreeSet<&str> = shards

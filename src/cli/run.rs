@@ -78,8 +78,9 @@ pub async fn carry_out(
     let prepared = prepare(&mut |event| reporter.event(event))
         .await
         .map_err(failure)?;
-    if let Some(address) = prepared.record.job.run.metrics {
-        show_at(address, &mut reporter)?;
+    let run = &prepared.record.job.run;
+    if let Some(address) = run.metrics {
+        show_at(address, &run.metrics_hosts, &mut reporter)?;
     }
     reporter.log_into(&prepared.store);
     let ended = coordinator::run(prepared, &mut |event| reporter.event(event))
@@ -93,8 +94,8 @@ pub async fn carry_out(
     })
 }
 
-fn show_at(address: SocketAddr, reporter: &mut Reporter) -> Result<(), Failure> {
-    let shown = reporter.serve(address).map_err(|error| {
+fn show_at(address: SocketAddr, names: &[String], reporter: &mut Reporter) -> Result<(), Failure> {
+    let shown = reporter.serve(address, names).map_err(|error| {
         Failure::usage(format!(
             "the run cannot be shown at {address} ([run] metrics): {error}; \
              name a free port of this machine, or 0 for any"

@@ -2,10 +2,11 @@
 
 use super::run::{Shown, failure};
 use super::{Failure, block_on, exit};
-use crate::coordinator::{self, Joining, Part};
+use crate::coordinator::{self, Joining, Part, Permits, Scripts};
+use crate::domain::Location;
 use crate::queue::nats::Address;
 use crate::report::Reporter;
-use crate::spec::{NatsSettings, is_job_name};
+use crate::spec::{NatsSettings, is_inbox_prefix, is_job_name};
 use crate::worker;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -40,8 +41,21 @@ pub struct Args {
     /// Seconds to wait for the servers, and for the job to be posted.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "queue")]
     wait: u64,
+    /// Run models of the kind torchscript, whose files are programs: those with these SHA-256, or any.
+    #[arg(long, value_name = "SHA256", requires = "queue", num_args = 0..=1, require_equals = true, value_delimiter = ',', value_parser = sha256)]
+    allow_torchscript: Option<Vec<String>>,
+    /// Refuse a job whose input, output, taken-over labels or scratch folder lies elsewhere than in this folder or
+    /// s3://bucket/prefix; may be repeated.
+    #[arg(long, value_name = "PLACE", requires = "queue", value_parser = Location::parse)]
+    within: Vec<Location>,
     #[command(flatten)]
     shown: Shown,
+}
+
+fn sha256(text: &str) -> Result<String, String> {
+    let hex = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    hex.then(|| text.to_ascii_lowercase())
+        .ok_or_else(|| "a SHA-256 is 64 hex digits, as `sha256sum` prints them".into())
 }
 
 /// Where a posted job is.
@@ -59,6 +73,9 @@ pub struct Queue {
     /// File with the certificates (PEM) that the servers' are signed by.
     #[arg(long, value_name = "FILE", requires = "queue")]
     pub ca: Option<PathBuf>,
+    /// First part of the subjects on which answers come; as the job's [nats] inbox_prefix.
+    #[arg(long, value_name = "PREFIX", requires = "queue")]
+    pub inbox_prefix: Option<String>,
 }
 
 impl Queue {
@@ -75,12 +92,22 @@ impl Queue {
                 "--queue cannot hold credentials; name a file by --credentials, or set NATS_USER and NATS_PASSWORD",
             ));
         }
+        if let Some(prefix) = self
+            .inbox_prefix
+            .as_ref()
+            .filter(|prefix| !is_inbox_prefix(prefix))
+        {
+            return Err(Failure::usage(format!(
+                "--inbox-prefix cannot be {prefix:?}; letters, digits, `-`, `_` and dots between them"
+            )));
+        }
         Ok(Address {
             servers: self.queue.clone(),
             job,
             settings: NatsSettings {
                 credentials: self.credentials.clone(),
                 ca: self.ca.clone(),
+                inbox_prefix: self.inbox_prefix.clone(),
                 ..NatsSettings::default()
             },
         })
@@ -104,6 +131,14 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         threads: args.threads.map(usize::from),
         scratch: args.scratch,
         wait: Duration::from_secs(args.wait),
+        permits: Permits {
+            scripts: match args.allow_torchscript {
+                None => Scripts::None,
+                Some(these) if these.is_empty() => Scripts::Any,
+                Some(these) => Scripts::These(these),
+            },
+            within: args.within,
+        },
     };
     let mut reporter = Reporter::new(args.shown.style());
     let part = block_on(coordinator::join(joining, &mut |event| reporter.event(event)))?;

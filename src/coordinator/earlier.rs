@@ -4,7 +4,7 @@
 use super::prepare::read_job;
 use super::{RunError, is_finished};
 use crate::commit;
-use crate::dataset::{JobRecord, ShardPlan, paths};
+use crate::dataset::{JobRecord, ShardPlan};
 use crate::domain::{Crop, Location, VideoKey};
 use crate::plan;
 use crate::queue::EarlierVideo;
@@ -73,7 +73,7 @@ impl Earlier {
             }
             let video = EarlierVideo {
                 key: None,
-                part: paths::part(shard),
+                shard: shard.clone(),
                 sha256: commits[shard].part.sha256.clone(),
                 bytes: latest.planned.bytes,
                 status: outcome.status,

@@ -4,14 +4,14 @@
 use super::device::{as_begun, doubt, gpus, has_device};
 use super::dispatch::Dispatcher;
 use super::prepare::{has_nvdec, read_job, resolve, share_of_scratch, threads_each};
-use super::{Crew, Earlier, RunError, Signal, Sink, blocking, gpu_names};
+use super::{Crew, Earlier, Permits, RunError, Signal, Sink, blocking, gpu_names};
 use crate::dataset::JobRecord;
 use crate::domain::Location;
 use crate::events::Event;
 use crate::model::Device;
 use crate::queue::Leases;
-use crate::queue::nats::{Address, Connection, PATIENCE, Posting, Pulled, State};
-use crate::runtime::sha256_file;
+use crate::queue::nats::{Address, Connection, NatsError, PATIENCE, Posting, Pulled, State};
+use crate::runtime::{hostname, sha256_file};
 use crate::spec::{self, Job};
 use crate::store::{Access, Store};
 use std::collections::HashMap;
@@ -40,6 +40,8 @@ pub struct Joining {
     pub scratch: Option<PathBuf>,
     /// How long to wait for the job.
     pub wait: Duration,
+    /// What the job may do here.
+    pub permits: Permits,
 }
 
 /// How a host's part ended.
@@ -102,7 +104,7 @@ pub async fn join(joining: Joining, sink: Sink<'_>) -> Result<Part, RunError> {
         devices: crew.devices_in_words(),
     });
     let leases = Pulled::new(connection.clone(), &posting, words);
-    let coordinator = connection.telling(super::hostname());
+    let coordinator = connection.telling(hostname());
     let mut told = HashMap::new();
     let mut everybody = |event: &Event| {
         let due = match event {
@@ -143,13 +145,19 @@ async fn make_ready(joining: &Joining, told: mpsc::Sender<String>) -> Result<Opt
         return Ok(None);
     }
     let mut record = posting.record.clone();
-    if let Some(scratch) = &joining.scratch {
-        record.job.run.scratch = Some(scratch.clone());
+    // This host's own folder needs no permit.
+    if joining.scratch.is_some() {
+        record.job.run.scratch = None;
+    }
+    joining.permits.places(&record.job, &posting.input_root)?;
+    if joining.scratch.is_some() {
+        record.job.run.scratch = joining.scratch.clone();
     }
     let access = Access::of(&record.job);
     fetch_weights(&mut record, &access, &connection).await?;
     let record = agreed(record, access.clone()).await?;
     has_device(&record.job)?;
+    joining.permits.models(&record)?;
     has_nvdec(&record.job)?;
     sees(&record, &posting.input_root, &access)?;
     Ok(Some(Ready {
@@ -179,7 +187,7 @@ async fn fetch_weights(
                     // They follow the job, so they may be on their way.
                     let deadline = Instant::now() + WEIGHTS;
                     while let Err(error) = connection.fetch_weights(sha256, file.path()).await {
-                        if Instant::now() >= deadline {
+                        if Instant::now() >= deadline || matches!(error, NatsError::Forbidden { .. }) {
                             return Err(error.into());
                         }
                         sleep(PROGRESS).await;

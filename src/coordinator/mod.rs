@@ -13,11 +13,13 @@ mod moving;
 mod oom;
 mod outlook;
 mod oversee;
+mod permits;
 mod prepare;
 mod probe;
 mod process;
 mod pulse;
 mod retry;
+mod tallying;
 
 use crew::{Crew, gpu_names};
 pub use device::gpus;
@@ -26,6 +28,7 @@ pub use finish::is_finished;
 pub use join::{Joining, Part, join};
 use labelled::Labelled;
 pub use outlook::{Outlook, outlook};
+pub use permits::{NotAllowed, Permits, Scripts};
 pub use prepare::{Prepared, prepare, read_job, resolve, unprobed};
 use pulse::{Pulse, alive};
 pub use retry::{Wanted, prepare_retry, recorded_job};
@@ -39,7 +42,7 @@ use crate::model::ModelError;
 use crate::plan::PlanError;
 use crate::queue::nats::NatsError;
 use crate::queue::{Leases, WireError, local::LocalQueue};
-use crate::runtime::{Alike, ProcessIdentity};
+use crate::runtime::{Alike, ProcessIdentity, hostname};
 use crate::stages::rows::RowError;
 use crate::store::{StoreError, Trouble};
 use std::collections::BTreeSet;
@@ -190,6 +193,9 @@ pub enum RunError {
         /// What is amiss.
         cause: String,
     },
+    /// A posted job wants what this host does not allow.
+    #[error(transparent)]
+    NotAllowed(#[from] NotAllowed),
     /// The queue past this machine cannot be used.
     #[error(transparent)]
     Nats(#[from] NatsError),
@@ -288,8 +294,11 @@ impl RunError {
                 | RunError::OtherFingerprint { .. }
                 | RunError::OtherMachine { .. }
                 | RunError::NotShared { .. }
+                | RunError::NotAllowed(_)
                 | RunError::Nats(
                     NatsError::Refused { .. }
+                        | NatsError::TooOld { .. }
+                        | NatsError::Forbidden { .. }
                         | NatsError::File { .. }
                         | NatsError::NoJob { .. }
                         | NatsError::Taken { .. }
@@ -305,7 +314,7 @@ impl RunError {
 /// [`RunError`] when the run cannot go on. Whatever happens, what is committed stays committed.
 pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> {
     let began = Instant::now();
-    let totals = prepared.totals;
+    let totals = prepared.tally.totals();
     let crew = prepared.crew();
     sink(&Event::RunStarted {
         affectmill: env!("CARGO_PKG_VERSION").into(),
@@ -340,6 +349,8 @@ pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> 
         sink(&Event::Warning { message });
     }
 
+    let tallying = tallying::Tallying::start(prepared.store.clone(), prepared.tally.clone());
+    let tallying = tallying.map_err(RunError::Spawn)?;
     let nothing_to_do = totals.shards == totals.shards_done;
     let mut labelled = Labelled::default();
     let job = prepared.record.job.clone();
@@ -362,7 +373,7 @@ pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> 
     } else if let Some(address) = oversee::address(&prepared) {
         oversee::release(&prepared, address, sink).await;
     }
-    let (mut summary, changed) = match finish_unless_stopped(prepared, sink).await? {
+    let (mut summary, changed) = match finish_unless_stopped(prepared, tallying, sink).await? {
         Ok(finished) => finished,
         Err(signal) => {
             sink(&Event::Stopped {
@@ -406,12 +417,14 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 /// Finishes the label set on a thread of its own, since a store may keep it waiting; a signal ends the wait.
 async fn finish_unless_stopped(
     prepared: Prepared,
+    tallying: tallying::Tallying,
     sink: Sink<'_>,
 ) -> Result<Result<(Summary, bool), Signal>, RunError> {
     let mut interrupts = signal(SignalKind::interrupt()).map_err(RunError::Spawn)?;
     let mut terminates = signal(SignalKind::terminate()).map_err(RunError::Spawn)?;
     let finishing = blocking(move || {
         let mut events = Vec::new();
+        tallying.end();
         let finished = finish::finish(&prepared, &mut |event| events.push(event.clone()));
         (events, finished)
     });
@@ -436,10 +449,4 @@ impl Prepared {
     fn without<'a>(&'a self, done: &BTreeSet<ShardId>) -> impl Iterator<Item = &'a ShardPlan> {
         self.shards.iter().filter(move |shard| !done.contains(&shard.id))
     }
-}
-
-pub(super) fn hostname() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map(|name| name.trim().to_owned())
-        .unwrap_or_default()
 }

@@ -4,7 +4,7 @@
 
 use super::{Labelled, Prepared, Pulse, RunError, Signal, Sink, blocking};
 use crate::dataset::{ShardPlan, paths};
-use crate::domain::{Location, ShardId};
+use crate::domain::ShardId;
 use crate::events::Event;
 use crate::queue::nats::{Address, Board, Connection, Order, PATIENCE, Posting, State, Told};
 use crate::queue::{WorkerId, nats::NatsError};
@@ -65,7 +65,7 @@ async fn watch(
     let (posted, mut board) = begin(prepared, &connection, &posting).await?;
     let mut revision = Some(posted);
     let mut done = prepared.committed.clone();
-    board.publish(orders(prepared, &set, &done)).await?;
+    let mut full = board.publish(orders(prepared, &set, &done)).await?.full;
     let shards = prepared.shards.len() - done.len();
     sink(&Event::Queued {
         job,
@@ -94,12 +94,16 @@ async fn watch(
                 let posted = repost(prepared, &connection, &posting, &mut revision);
                 let settled = async {
                     posted.await?;
-                    settle(prepared, &set, &board, &mut done).await
+                    settle(prepared, &set, &board, &mut done, &mut full).await
                 };
                 match settled.await {
                     Ok(false) => {}
                     Ok(true) => break,
-                    Err(error @ RunError::Nats(NatsError::Taken { .. } | NatsError::Version { .. })) => return Err(error),
+                    Err(
+                        error @ RunError::Nats(
+                            NatsError::Taken { .. } | NatsError::Version { .. } | NatsError::NoRoom { .. },
+                        ),
+                    ) => return Err(error),
                     // Workers go on without us, and the server may come back.
                     Err(RunError::Nats(error)) => {
                         if reminded.is_none_or(|told| told.elapsed() >= REMINDER) {
@@ -197,16 +201,24 @@ async fn repost(
     }
 }
 
-/// Whether all is committed. Shards that neither the queue nor a commit knows are put into the queue again: a server lost
-/// them, or the commit.
+/// Whether all is committed. Shards that neither the queue nor a commit knows are put into the queue: it was full, or a server
+/// lost them, or the commit.
 async fn settle(
     prepared: &Prepared,
     set: &str,
     board: &Board,
     done: &mut BTreeSet<ShardId>,
+    full: &mut bool,
 ) -> Result<bool, RunError> {
     let standing = board.standing().await?;
-    if standing.waiting + standing.leased > 0 {
+    if standing.waiting > 0 {
+        return Ok(false);
+    }
+    if standing.leased > 0 {
+        // Those in hand are in the queue until they are done, and are not taken twice.
+        if *full {
+            *full = board.publish(orders(prepared, set, done)).await?.full;
+        }
         return Ok(false);
     }
     let store = prepared.store.clone();
@@ -221,7 +233,7 @@ async fn settle(
     if left.peek().is_none() {
         return Ok(true);
     }
-    board.publish(left).await?;
+    *full = board.publish(left).await?.full;
     Ok(false)
 }
 
@@ -242,12 +254,9 @@ fn orders<'a>(
 
 /// Weights on this machine's disks go along with the job; those in S3 are fetched from there.
 async fn post_weights(prepared: &Prepared, connection: &Connection) -> Result<(), NatsError> {
-    for (location, sha256) in prepared.record.weights() {
-        if let Location::Local(path) = location {
-            connection.post_weights(sha256, path).await?;
-        }
-    }
-    Ok(())
+    let weights = prepared.record.weights();
+    let here = weights.filter_map(|(location, sha256)| Some((sha256, location.as_local()?)));
+    connection.post_weights(&here.collect::<Vec<_>>()).await
 }
 
 /// Workers on other hosts, under the numbers that this run's events give them.

@@ -2,20 +2,20 @@
 
 use super::device::{as_begun, gpus, has_device};
 use super::{Crew, Earlier, RunError, Sink, earlier, gpu_names, moving, probe};
-use crate::commit;
+use crate::commit::Tally;
 use crate::dataset::{
-    CommitRecord, InputPlace, JobRecord, ModelRecord, PassedOver, PlannedVideo, RECORD_VERSION, ShardPlan,
-    SourceKind, Unseen, paths,
+    InputPlace, JobRecord, ModelRecord, PassedOver, PlannedVideo, RECORD_VERSION, ShardPlan, SourceKind,
+    Unseen, paths,
 };
 use crate::discover::{self, Discovery, Source};
 use crate::domain::{Crop, Location, NamedOutputs, NetworkKind, ShardId, VideoKey};
-use crate::events::{Event, Totals};
+use crate::events::Event;
 use crate::model::{self, Device, WeightFile};
 use crate::plan::{self, Origin, Plans};
 use crate::spec::{self, Decode, DeviceChoice, FaceMode, Job, ModelSpec, SamplingMode};
 use crate::stages::decode;
 use crate::store::{Access, Put, Scratch, Store, kept_copy};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -38,8 +38,8 @@ pub struct Prepared {
     pub shards: Vec<ShardPlan>,
     /// Shards whose commit record exists.
     pub committed: BTreeSet<ShardId>,
-    /// Totals over all plans, and what commits cover.
-    pub totals: Totals,
+    /// What these commits add up to.
+    pub tally: Tally,
     /// Bytes of scratch space that each worker may fill with videos from S3.
     pub fetch_bytes: u64,
     /// Where the faces are that the job takes over.
@@ -56,16 +56,15 @@ impl Prepared {
         record: JobRecord,
         store: Store,
         discovery: Discovery,
-        shards: Vec<ShardPlan>,
-        commits: &BTreeMap<ShardId, CommitRecord>,
+        Plans { shards, count, .. }: Plans,
         access: &Access,
     ) -> Result<Self, RunError> {
+        let tally = Tally::of_plans(&store, &shards, count as usize)?;
         let ids = shards.iter().map(|shard| &shard.id);
-        let committed = ids.filter(|id| commits.contains_key(id)).cloned().collect();
+        let committed = ids.filter(|id| tally.is_committed(id)).cloned().collect();
         let mut prepared = Self {
             gpus: gpus(&record.job),
             earlier: Earlier::read(&record, access)?,
-            totals: Totals::of(&shards, commits),
             fetch_bytes: record.job.run.fetch_bytes,
             record,
             store,
@@ -74,6 +73,7 @@ impl Prepared {
             unseen: discovery.unseen,
             shards,
             committed,
+            tally,
         };
         if matches!(prepared.input_root, Location::S3 { .. }) {
             prepared.fetch_bytes = prepared.share_of(&access.scratch()?)?;
@@ -244,20 +244,18 @@ pub async fn prepare(job: Job, moved: bool, sink: Sink<'_>) -> Result<Prepared, 
         access,
         origin,
         is_new_place,
-        planned,
+        mut plans,
     } = open(job, moved, sink)?;
-    if has_work(&store, &discovery, &planned)? {
+    if has_work(&store, &discovery, &plans.shards)? {
         begun_here(&store, &record.job)?;
     }
-    let fresh = probe_fresh(&record.job, &discovery, &planned, sink).await?;
-    let shards = match fresh.is_empty() && !is_new_place {
-        true => planned,
-        false => plan::append(&store, &origin, &fresh, record.job.output.shard_frames)?,
-    };
-    moving::settle(&store, &record, &shards)?;
-    let commits = commit::read_all(&store)?;
-    warn_changed(&discovery, &shards, sink);
-    Prepared::new(record, store, discovery, shards, &commits, &access)
+    let fresh = probe_fresh(&record.job, &discovery, &plans.shards, sink).await?;
+    if !fresh.is_empty() || is_new_place {
+        plans = plan::append(&store, &origin, &fresh, record.job.output.shard_frames)?;
+    }
+    moving::settle(&store, &record, &plans.shards)?;
+    warn_changed(&discovery, &plans.shards, sink);
+    Prepared::new(record, store, discovery, plans, &access)
 }
 
 /// Whether a run would label anything: new videos, or shards without a commit.
@@ -288,8 +286,8 @@ pub(super) struct Opened {
     pub origin: Origin,
     /// The user has said of this place that what is planned lies there too, and no plan says so yet.
     pub is_new_place: bool,
-    /// The shards that are planned already.
-    pub planned: Vec<ShardPlan>,
+    /// What is planned already.
+    pub plans: Plans,
 }
 
 /// Resolves a job, finds its videos and binds the output to it; writes nothing before all that is known to fit.
@@ -318,7 +316,7 @@ pub(super) fn open(job: Job, moved: bool, sink: Sink<'_>) -> Result<Opened, RunE
         store,
         origin,
         is_new_place,
-        planned: plans.shards,
+        plans,
     })
 }
 

@@ -11,7 +11,7 @@ use crate::commit;
 use crate::dataset::{ErrorClass, PlannedVideo, VideoOutcome, VideoStatus};
 use crate::domain::VideoKey;
 use crate::events::Event;
-use crate::plan;
+use crate::plan::{self, Plans};
 use crate::runtime::ByName;
 use crate::spec::Job;
 use crate::store::Store;
@@ -65,7 +65,7 @@ pub async fn prepare_retry(
         store,
         access,
         origin,
-        planned: shards,
+        plans: Plans { shards, .. },
         ..
     } = open(job, moved, sink)?;
     let commits = commit::read_all(&store)?;
@@ -129,8 +129,7 @@ pub async fn prepare_retry(
             .0
     };
     let again: Vec<_> = attempts.into_iter().zip(videos).collect();
-    let shards = plan::append_again(&store, &origin, &again, &retired, record.job.output.shard_frames)?;
-    moving::settle(&store, &record, &shards)?;
-    let commits = commit::read_all(&store)?;
-    Prepared::new(record, store, discovery, shards, &commits, &access)
+    let plans = plan::append_again(&store, &origin, &again, &retired, record.job.output.shard_frames)?;
+    moving::settle(&store, &record, &plans.shards)?;
+    Prepared::new(record, store, discovery, plans, &access)
 }

@@ -21,6 +21,8 @@ pub const MANIFEST: &str = "_affectmill/manifest.json";
 pub const PLANS: &str = "_affectmill/plans";
 /// Folder of commit records.
 pub const COMMITS: &str = "_affectmill/commits";
+/// What the commits add up to; disposable.
+pub const TALLY: &str = "_affectmill/tally.json.zst";
 /// Folder of event logs.
 pub const EVENTS: &str = "_affectmill/events";
 /// Folder of the spans of long videos under way.

@@ -1,10 +1,11 @@
 //! The JSON records under `_affectmill/`. Each carries `version`; a reader refuses a version it does not know.
 
 use super::ShardDevice;
-use crate::domain::{Fingerprint, FrameIndex, Location, ShardId, VideoKey, escaped};
+use crate::domain::{Fingerprint, FrameIndex, Location, RelativePath, ShardId, VideoKey, checksum, escaped};
 use crate::spec::{Job, ModelRecord, ModelSpec};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::IntoDeserializer;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::cmp::Ordering;
 
 /// Version written into every record.
@@ -21,11 +22,22 @@ pub struct JobRecord {
     #[schemars(with = "String", extend("pattern" = "^[0-9a-f]{64}$"))]
     pub fingerprint: Fingerprint,
     /// Everything that can change a label, field by field, so that a refusal can name what differs.
+    #[serde(deserialize_with = "identity")]
+    #[schemars(with = "serde_json::Value")]
     pub identity: serde_json::Value,
     /// The models as found: one entry per `[[models]]`, in job order.
     pub models: Vec<ModelRecord>,
     /// The job with absolute paths, as the first run had it.
     pub job: Job,
+}
+
+/// The one text in it that becomes a name of a file is the checksum of the detector.
+fn identity<'de, D: Deserializer<'de>>(reader: D) -> Result<serde_json::Value, D::Error> {
+    let identity = serde_json::Value::deserialize(reader)?;
+    if let Some(detector) = identity["faces"]["detector"].as_str() {
+        checksum(detector.into_deserializer()).map(|_: String| ())?;
+    }
+    Ok(identity)
 }
 
 impl JobRecord {
@@ -97,11 +109,19 @@ pub struct ShardPlan {
     #[schemars(with = "Option<String>", extend("pattern" = "^[0-9a-f]{16}$"))]
     pub copy_of: Option<ShardId>,
     /// The videos, sorted by key.
+    #[serde(deserialize_with = "fitting")]
     pub videos: Vec<PlannedVideo>,
 }
 
 fn is_none(number: &u64) -> bool {
     *number == 0
+}
+
+/// A list without the room that it grew into: of millions of videos that is much.
+fn fitting<'de, D: Deserializer<'de>, T: Deserialize<'de>>(reader: D) -> Result<Vec<T>, D::Error> {
+    let mut list = Vec::deserialize(reader)?;
+    list.shrink_to_fit();
+    Ok(list)
 }
 
 fn is_first(attempt: &u32) -> bool {
@@ -123,7 +143,8 @@ impl ShardPlan {
 
     /// Estimated frames of the shard.
     pub fn frames(&self) -> u64 {
-        self.videos.iter().map(|video| video.frames).sum()
+        let frames = self.videos.iter().map(|video| video.frames);
+        frames.fold(0, u64::saturating_add)
     }
 }
 
@@ -145,7 +166,8 @@ pub struct PlannedVideo {
     pub duration_us: u64,
     /// The tar file, relative to the input root, in which its crops are; none for a video that lies by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub archive: Option<String>,
+    #[schemars(with = "Option<String>")]
+    pub archive: Option<RelativePath>,
     /// Why the prober could not read it. It is tried again when its shard runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreadable: Option<String>,
@@ -190,6 +212,7 @@ pub struct CommitRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crops: Option<PartInfo>,
     /// What became of each video, in key order.
+    #[serde(deserialize_with = "fitting")]
     pub videos: Vec<VideoOutcome>,
     /// What it was labelled on; absent where an older affectmill wrote it, or the part was another attempt's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -217,6 +240,8 @@ pub struct PartInfo {
     /// Bytes.
     pub bytes: u64,
     /// SHA-256, hex.
+    #[serde(deserialize_with = "checksum")]
+    #[schemars(with = "String")]
     pub sha256: String,
 }
 

@@ -4,7 +4,7 @@
 //! spare the next attempt what was done; they are no labels, nobody needs them, and they go when the shard is committed.
 
 use super::{DeviceClass, PartInfo, Trouble};
-use crate::domain::{Fingerprint, FrameIndex, ShardId};
+use crate::domain::{Fingerprint, FrameIndex, ShardId, checksum};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +80,8 @@ pub struct Foothold {
     /// The time of the key frame before it, which is sought; null when nothing can be sought exactly.
     pub seek: Option<i64>,
     /// SHA-256 over times and pictures from the key frame to the seam's frame, both included, hex.
+    #[serde(deserialize_with = "checksum")]
+    #[schemars(with = "String")]
     pub sha256: String,
 }
 

@@ -3,7 +3,7 @@
 use super::{CropsOf, Source};
 use crate::dataset::SourceKind;
 use crate::dataset::paths::SampleName;
-use crate::domain::VideoKey;
+use crate::domain::{RelativePath, VideoKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, Metadata};
 use std::io;
@@ -27,6 +27,7 @@ pub(super) fn etag(meta: &Metadata) -> String {
 pub(super) fn single(root: &Path, path: &Path) -> io::Result<Vec<Source>> {
     let archive = path.strip_prefix(root).unwrap_or(path).to_str();
     let archive = archive.ok_or_else(|| io::Error::other("its name is not UTF-8; rename it"))?;
+    let archive = RelativePath::try_from(archive.to_owned()).map_err(io::Error::other)?;
     let (videos, etag) = look(path)?;
     let source = |(key, crops): (VideoKey, Crops)| Source {
         key,
@@ -34,7 +35,7 @@ pub(super) fn single(root: &Path, path: &Path) -> io::Result<Vec<Source>> {
         bytes: crops.bytes,
         etag: etag.clone(),
         crops: Some(CropsOf {
-            archive: archive.to_owned(),
+            archive: archive.clone(),
             frames: crops.frames.len() as u64,
         }),
     };

@@ -1,9 +1,11 @@
-//! Identities that appear in files: video keys, shard ids, fingerprints.
+//! Identities that appear in files and messages: video keys, shard ids, fingerprints, checksums. Each becomes a name of a file
+//! somewhere, so each is checked when it is read, whoever wrote it.
 
 use super::escaped;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use std::borrow::Borrow;
 use std::fmt;
+use std::ops::Deref;
 
 /// The key of one video: its path relative to the input root, components separated by `/` on every platform.
 ///
@@ -35,9 +37,7 @@ impl VideoKey {
     /// # Errors
     /// [`BadKey`] when the key is empty, absolute, holds a NUL, or has an empty, `.` or `..` component.
     pub fn new(key: impl Into<String>) -> Result<Self, BadKey> {
-        let key = key.into();
-        let bad = key.contains('\0') || key.split('/').any(|part| matches!(part, "" | "." | ".."));
-        if bad { Err(BadKey(key)) } else { Ok(Self(key)) }
+        relative(key.into()).map(Self)
     }
 
     /// The key as text.
@@ -48,6 +48,36 @@ impl VideoKey {
 
 impl Borrow<str> for VideoKey {
     fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+fn relative(key: String) -> Result<String, BadKey> {
+    let bad = key.contains('\0') || key.split('/').any(|part| matches!(part, "" | "." | ".."));
+    if bad { Err(BadKey(key)) } else { Ok(key) }
+}
+
+/// A file's path relative to a root that is known from elsewhere, with the rules of a [`VideoKey`].
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RelativePath(String);
+
+impl TryFrom<String> for RelativePath {
+    type Error = BadKey;
+    fn try_from(path: String) -> Result<Self, BadKey> {
+        relative(path).map(Self)
+    }
+}
+
+impl From<RelativePath> for String {
+    fn from(path: RelativePath) -> String {
+        path.0
+    }
+}
+
+impl Deref for RelativePath {
+    type Target = str;
+    fn deref(&self) -> &str {
         &self.0
     }
 }
@@ -74,8 +104,49 @@ impl fmt::Display for VideoKey {
 
 /// The identity of a shard: 16 lower-case hex digits, a hash of the shard's content (its videos).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "String", into = "String")]
 pub struct ShardId(String);
+
+/// A text is not the hex digits that it should be.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BadHex {
+    text: String,
+    digits: usize,
+}
+
+impl fmt::Display for BadHex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { text, digits } = self;
+        write!(
+            f,
+            "`{}` is not {digits} lower-case hex digits",
+            text.escape_debug()
+        )
+    }
+}
+
+impl std::error::Error for BadHex {}
+
+fn hex_digits(text: String, digits: usize) -> Result<String, BadHex> {
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    match text.len() == digits && text.bytes().all(is_digit) {
+        true => Ok(text),
+        false => Err(BadHex { text, digits }),
+    }
+}
+
+impl TryFrom<String> for ShardId {
+    type Error = BadHex;
+    fn try_from(id: String) -> Result<Self, BadHex> {
+        hex_digits(id, 16).map(Self)
+    }
+}
+
+impl From<ShardId> for String {
+    fn from(id: ShardId) -> String {
+        id.0
+    }
+}
 
 impl ShardId {
     /// Takes the first 8 bytes of a digest as the id.
@@ -97,8 +168,21 @@ impl fmt::Display for ShardId {
 
 /// SHA-256 over everything that can change a label, as 64 lower-case hex digits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "String", into = "String")]
 pub struct Fingerprint(String);
+
+impl TryFrom<String> for Fingerprint {
+    type Error = BadHex;
+    fn try_from(digest: String) -> Result<Self, BadHex> {
+        hex_digits(digest, 64).map(Self)
+    }
+}
+
+impl From<Fingerprint> for String {
+    fn from(fingerprint: Fingerprint) -> String {
+        fingerprint.0
+    }
+}
 
 impl Fingerprint {
     /// Wraps a SHA-256 digest.
@@ -118,6 +202,24 @@ impl fmt::Display for Fingerprint {
     }
 }
 
+/// For serde: reads a SHA-256, 64 lower-case hex digits.
+///
+/// # Errors
+/// It is something else.
+pub fn checksum<'de, D: Deserializer<'de>>(reader: D) -> Result<String, D::Error> {
+    hex_digits(String::deserialize(reader)?, 64).map_err(de::Error::custom)
+}
+
+/// For serde: reads several of them.
+///
+/// # Errors
+/// As [`checksum`].
+pub fn checksums<'de, D: Deserializer<'de>>(reader: D) -> Result<Vec<String>, D::Error> {
+    let texts = Vec::<String>::deserialize(reader)?.into_iter();
+    let read: Result<_, _> = texts.map(|text| hex_digits(text, 64)).collect();
+    read.map_err(de::Error::custom)
+}
+
 /// Lower-case hex digits of bytes, two a byte.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -126,6 +228,32 @@ pub fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn identities_are_hex_digits_of_their_length() {
+        let read = |json: &str| serde_json::from_str::<ShardId>(json);
+        let id = ShardId::from_digest(&[0xa1; 8]);
+        let json = serde_json::to_string(&id).unwrap();
+        assert_eq!(
+            (json.as_str(), read(&json).unwrap()),
+            ("\"a1a1a1a1a1a1a1a1\"", id)
+        );
+        for bad in [
+            "",
+            "a1a1",
+            "A1A1A1A1A1A1A1A1",
+            "../../../etc/pass",
+            "a1a1a1a1a1a1a1a1\\n",
+            "*",
+            "a1a1a1a1a1a1a1a1a1",
+        ] {
+            assert!(read(&format!("\"{bad}\"")).is_err(), "{bad}");
+        }
+        let fingerprint = |digits: usize| format!("\"{}\"", "0".repeat(digits));
+        assert!(serde_json::from_str::<Fingerprint>(&fingerprint(64)).is_ok());
+        assert!(serde_json::from_str::<Fingerprint>(&fingerprint(63)).is_err());
+        assert!(serde_json::from_str::<RelativePath>("\"crops/../../x.tar\"").is_err());
+    }
 
     #[test]
     fn keys_cannot_leave_the_root() {

@@ -15,7 +15,7 @@ mod tone;
 
 pub use face::Face;
 pub use geometry::{Orientation, Rect, Size};
-pub use ids::{BadKey, Fingerprint, ShardId, VideoKey, hex};
+pub use ids::{BadHex, BadKey, Fingerprint, RelativePath, ShardId, VideoKey, checksum, checksums, hex};
 pub use labels::{ACTION_UNITS, Crop, EXPRESSIONS, ModelKind, Precision, RowStatus, Task, VALENCE_AROUSAL};
 pub use location::Location;
 pub use outputs::{BadOutputs, NamedOutputs, NetworkKind};

@@ -5,7 +5,7 @@
 
 use super::PlanError;
 use crate::dataset::{CommitRecord, PlannedVideo, ShardPlan, VideoOutcome};
-use crate::domain::{ShardId, VideoKey};
+use crate::domain::ShardId;
 use std::collections::BTreeMap;
 
 /// One video in its latest attempt.
@@ -19,17 +19,21 @@ pub struct Latest<'a> {
 
 /// The latest attempt at each video, in key order.
 pub fn latest(shards: &[ShardPlan]) -> Vec<Latest<'_>> {
-    let mut latest: BTreeMap<&VideoKey, Latest<'_>> = BTreeMap::new();
-    for shard in shards {
-        for planned in &shard.videos {
-            let here = Latest { shard, planned };
-            let known = latest.entry(&planned.key).or_insert(here);
-            if known.shard.attempt < shard.attempt {
-                *known = here;
-            }
-        }
-    }
-    latest.into_values().collect()
+    let mut latest: Vec<Latest<'_>> = in_shards(shards).map(|(_, video)| video).collect();
+    latest.sort_unstable_by(|a, b| {
+        let attempts = b.shard.attempt.cmp(&a.shard.attempt);
+        a.planned.key.cmp(&b.planned.key).then(attempts)
+    });
+    latest.dedup_by(|earlier, latest| earlier.planned.key == latest.planned.key);
+    latest
+}
+
+/// Each attempt at each video, with its place in its shard.
+fn in_shards(shards: &[ShardPlan]) -> impl Iterator<Item = (usize, Latest<'_>)> {
+    let of = |shard| move |(at, planned)| (at, Latest { shard, planned });
+    shards
+        .iter()
+        .flat_map(move |shard: &ShardPlan| shard.videos.iter().enumerate().map(of(shard)))
 }
 
 /// What became of each video in its latest attempt, in key order; of those whose shard is committed.
@@ -40,22 +44,32 @@ pub fn outcomes<'a>(
     shards: &'a [ShardPlan],
     commits: &'a BTreeMap<ShardId, CommitRecord>,
 ) -> Result<Vec<(Latest<'a>, &'a VideoOutcome)>, PlanError> {
-    let mut known: BTreeMap<&VideoKey, &VideoOutcome> = BTreeMap::new();
-    let mut attempts: Vec<&ShardPlan> = shards.iter().collect();
-    attempts.sort_by_key(|shard| shard.attempt);
-    for shard in attempts {
-        let videos = commits.get(&shard.id).map_or(&[][..], |record| &record.videos);
-        for (at, planned) in shard.videos.iter().enumerate() {
-            let outcome = videos.get(at).filter(|video| video.key == planned.key);
-            let earlier = match outcome {
-                Some(outcome) => known.insert(&planned.key, outcome),
-                None => known.remove(&planned.key),
-            };
-            if let Some(earlier) = earlier.filter(|earlier| earlier.rows > 0) {
-                return Err(PlanError::Doubled(earlier.key.clone()));
-            }
+    // Millions of them: as little of each as can be.
+    let mut attempts: Vec<(Latest<'_>, Option<&VideoOutcome>)> = in_shards(shards)
+        .map(|(at, video)| {
+            let outcome = commits
+                .get(&video.shard.id)
+                .and_then(|record| record.videos.get(at));
+            (video, outcome.filter(|outcome| outcome.key == video.planned.key))
+        })
+        .collect();
+    attempts.sort_unstable_by(|(a, _), (b, _)| {
+        let attempts = b.shard.attempt.cmp(&a.shard.attempt);
+        a.planned.key.cmp(&b.planned.key).then(attempts)
+    });
+    let mut doubled = None;
+    attempts.dedup_by(|(earlier, outcome), (latest, _)| {
+        let same = earlier.planned.key == latest.planned.key;
+        if same && outcome.is_some_and(|outcome| outcome.rows > 0) {
+            doubled.get_or_insert_with(|| earlier.planned.key.clone());
         }
+        same
+    });
+    match doubled {
+        Some(key) => Err(PlanError::Doubled(key)),
+        None => Ok(attempts
+            .into_iter()
+            .filter_map(|(video, outcome)| Some((video, outcome?)))
+            .collect()),
     }
-    let with_outcome = |video: Latest<'a>| Some((video, *known.get(&video.planned.key)?));
-    Ok(latest(shards).into_iter().filter_map(with_outcome).collect())
 }

@@ -121,14 +121,14 @@ fn plans_are_appended_and_read_back() {
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path()).unwrap();
     let videos: Vec<_> = (0..10).map(|n| video(&format!("v{n}"), 50)).collect();
-    let first = append(&store, &here(), &videos[3..], 100).unwrap();
+    let first = append(&store, &here(), &videos[3..], 100).unwrap().shards;
     assert_eq!(
-        append(&store, &here(), &videos[3..], 100).unwrap(),
+        append(&store, &here(), &videos[3..], 100).unwrap().shards,
         first,
         "nothing new, no new plan"
     );
     assert_eq!(store.list(paths::PLANS).unwrap().len(), 1);
-    let both = append(&store, &here(), &videos, 100).unwrap();
+    let both = append(&store, &here(), &videos, 100).unwrap().shards;
     assert_eq!(both[..first.len()], first, "earlier shards stay");
     assert_eq!(read_all(&store).unwrap(), both);
     assert_eq!(store.list(paths::PLANS).unwrap().len(), 2);
@@ -148,7 +148,7 @@ fn coordinators_that_plan_at_once_never_plan_a_video_twice() {
                     .map(|n| video(&format!("v{n:02}"), 30))
                     .collect();
                 gate.wait();
-                append(store, &here(), &videos, 100).unwrap();
+                append(store, &here(), &videos, 100).unwrap().shards;
             });
         }
     });
@@ -161,7 +161,9 @@ fn coordinators_that_plan_at_once_never_plan_a_video_twice() {
 fn damaged_plans_are_refused_by_name() {
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path()).unwrap();
-    let shards = append(&store, &here(), &[video("a", 1), video("b", 1)], 1).unwrap();
+    let shards = append(&store, &here(), &[video("a", 1), video("b", 1)], 1)
+        .unwrap()
+        .shards;
     let refused = |bytes: &[u8], expected: &str| {
         store.replace(&paths::plan(2), bytes).unwrap();
         let message = read_all(&store).unwrap_err().to_string();
@@ -223,16 +225,20 @@ fn a_video_is_planned_again_once_for_each_attempt_and_the_latest_counts() {
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path()).unwrap();
     let videos: Vec<_> = (0..4).map(|n| video(&format!("v{n}"), 50)).collect();
-    let first = append(&store, &here(), &videos, 1_000).unwrap();
+    let first = append(&store, &here(), &videos, 1_000).unwrap().shards;
     let again = |attempt, n: usize| vec![(attempt, videos[n].clone())];
 
-    let second = append_again(&store, &here(), &again(1, 1), &BTreeSet::new(), 1_000).unwrap();
+    let second = append_again(&store, &here(), &again(1, 1), &BTreeSet::new(), 1_000)
+        .unwrap()
+        .shards;
     assert_eq!(second[..1], first);
     assert_eq!((second.len(), second[1].attempt), (2, 1));
     let alone = make(vec![videos[1].clone()], &BTreeSet::new(), 1_000);
     assert_ne!(second[1].id, alone[0].id, "another attempt is another part");
     for due in [again(1, 1), again(0, 1), again(3, 1)] {
-        let planned = append_again(&store, &here(), &due, &BTreeSet::new(), 1_000).unwrap();
+        let planned = append_again(&store, &here(), &due, &BTreeSet::new(), 1_000)
+            .unwrap()
+            .shards;
         assert_eq!(planned, second, "planned for that attempt, or not due yet");
     }
     let third = append_again(
@@ -242,10 +248,11 @@ fn a_video_is_planned_again_once_for_each_attempt_and_the_latest_counts() {
         &BTreeSet::new(),
         1_000,
     )
-    .unwrap();
+    .unwrap()
+    .shards;
     assert_eq!(third.len(), 4);
     assert_eq!(
-        append(&store, &here(), &videos, 1_000).unwrap(),
+        append(&store, &here(), &videos, 1_000).unwrap().shards,
         third,
         "nothing is new"
     );
@@ -324,7 +331,7 @@ fn videos_of_another_place_are_refused_until_somebody_says_that_they_moved() {
 
     // Said once, it holds for both places.
     let moved = append(&store, &at(&second, true), &[video("a", 1)], 100).unwrap();
-    assert_eq!(keys(&moved), [["a"]]);
+    assert_eq!(keys(&moved.shards), [["a"]]);
     append(&store, &at(&second, true), &[], 100).unwrap();
     assert_eq!(store.list(paths::PLANS).unwrap().len(), 2, "recorded once");
     for known in [&first, &second] {
@@ -342,13 +349,17 @@ fn videos_beside_one_that_has_rows_and_is_planned_again_are_planned_for_a_copy()
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path()).unwrap();
     let videos: Vec<_> = (0..4).map(|n| video(&format!("v{n}"), 50)).collect();
-    let old = append(&store, &here(), &videos, 1_000).unwrap()[0].id.clone();
+    let old = append(&store, &here(), &videos, 1_000).unwrap().shards[0]
+        .id
+        .clone();
     let none = BTreeSet::new();
     // v3 failed and was tried again before: it has no rows there.
     append_again(&store, &here(), &[(1, videos[3].clone())], &none, 1_000).unwrap();
     let retired = BTreeSet::from([old.clone()]);
     let again = [(1, videos[1].clone())];
-    let planned = append_again(&store, &here(), &again, &retired, 1_000).unwrap();
+    let planned = append_again(&store, &here(), &again, &retired, 1_000)
+        .unwrap()
+        .shards;
     assert_eq!(
         keys(&planned[2..]),
         [vec!["v0", "v2"], vec!["v1"]],
@@ -359,7 +370,9 @@ fn videos_beside_one_that_has_rows_and_is_planned_again_are_planned_for_a_copy()
     let alone = cut(vec![videos[0].clone(), videos[2].clone()], 1_000, 1);
     assert_ne!(planned[2].id, alone[0].id, "a copy is another part");
     assert_eq!(
-        append_again(&store, &here(), &again, &retired, 1_000).unwrap(),
+        append_again(&store, &here(), &again, &retired, 1_000)
+            .unwrap()
+            .shards,
         planned
     );
     assert_eq!(read_all(&store).unwrap(), planned);

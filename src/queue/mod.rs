@@ -16,14 +16,14 @@ pub use wire::{WireError, read_message, read_message_async, write_message, write
 use crate::dataset::{
     JobRecord, PlannedVideo, Quarantined, ShardPlan, StageSeconds, Trouble, VideoOutcome, VideoStatus,
 };
-use crate::domain::{FrameIndex, Location, ShardId, VideoKey};
+use crate::domain::{FrameIndex, Location, ShardId, VideoKey, checksum};
 use crate::spec::S3Settings;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Version of the messages; a worker refuses another one.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 
 /// Number of a worker within a run, counted from 0 and never used twice.
 pub type WorkerId = usize;
@@ -99,9 +99,10 @@ pub struct EarlierVideo {
     /// Its key there, where it differs in how accents are stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<VideoKey>,
-    /// Key of the part in that output.
-    pub part: String,
+    /// The shard in that output whose part has them.
+    pub shard: ShardId,
     /// SHA-256 of the part, hex.
+    #[serde(deserialize_with = "checksum")]
     pub sha256: String,
     /// Size of the video then.
     pub bytes: u64,

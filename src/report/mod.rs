@@ -69,8 +69,8 @@ impl Reporter {
     ///
     /// # Errors
     /// The address cannot be taken.
-    pub fn serve(&mut self, address: SocketAddr) -> io::Result<SocketAddr> {
-        let watch = watch::Watch::start(address)?;
+    pub fn serve(&mut self, address: SocketAddr, names: &[String]) -> io::Result<SocketAddr> {
+        let watch = watch::Watch::start(address, names)?;
         let address = watch.address;
         self.sinks.push(Box::new(watch));
         Ok(address)

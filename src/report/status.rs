@@ -3,11 +3,11 @@
 use super::log::{Line, now_ms};
 use super::progress::{Progress, UnderWay};
 use super::text;
-use crate::commit::{self, CommitError};
+use crate::commit::{self, CommitError, Tally};
 use crate::dataset::{PassedOver, Unseen, paths};
 use crate::discover::{self, DiscoverError};
-use crate::events::{Event, NotOk, Totals, by_device};
-use crate::plan::{self, PlanError};
+use crate::events::{Event, NotOk, Totals};
+use crate::plan::{self, PlanError, Plans};
 use crate::runtime::ProcessIdentity;
 use crate::store::{Store, StoreError};
 use serde::Serialize;
@@ -96,14 +96,14 @@ pub struct LastRun {
 /// # Errors
 /// [`StatusError`] when plans or commits cannot be read.
 pub fn read(store: &Store) -> Result<Status, StatusError> {
-    let shards = plan::read_all(store)?;
-    let commits = commit::read_all(store)?;
-    let totals = Totals::of(&shards, &commits);
-    let (mut fell_back, mut not_ok) = (0, Vec::new());
-    for (_, outcome) in plan::outcomes(&shards, &commits)? {
-        fell_back += usize::from(outcome.decode_fallback.is_some());
-        not_ok.extend(NotOk::of(outcome));
-    }
+    let tally = match Tally::of_kept(store)? {
+        Some(tally) => tally,
+        None => {
+            let Plans { shards, count, .. } = plan::read(store)?;
+            Tally::of_plans(store, &shards, count as usize)?
+        }
+    };
+    let totals = tally.totals();
     let (last_run, under_way) = last_run(store)?;
     let state = if under_way.is_some() {
         State::Running
@@ -121,7 +121,7 @@ pub fn read(store: &Store) -> Result<Status, StatusError> {
         None => {
             let mut kept = UnderWay::default();
             let spans = commit::spans_kept(store)?.into_iter();
-            for (_, (frames, rows)) in spans.filter(|(shard, _)| !commits.contains_key(shard)) {
+            for (_, (frames, rows)) in spans.filter(|(shard, _)| !tally.is_committed(shard)) {
                 kept.shards += 1;
                 kept.frames += frames;
                 kept.rows += rows;
@@ -132,11 +132,11 @@ pub fn read(store: &Store) -> Result<Status, StatusError> {
     Ok(Status {
         state,
         totals,
-        rows: commits.values().map(|record| record.part.rows).sum(),
+        rows: tally.rows(),
         under_way,
-        devices: by_device(commits.values()),
-        fell_back,
-        not_ok,
+        devices: tally.devices().clone(),
+        fell_back: tally.fell_back(),
+        not_ok: tally.into_not_ok(),
         passed_over,
         unseen,
         last_run,

@@ -1,4 +1,5 @@
-//! Small services that every room may need: files that appear whole or not at all, checksums, processes, and text from outside.
+//! Small services that every room may need: files that appear whole or not at all, checksums, processes, the machine's name, and
+//! text from outside.
 //!
 //! Knows nothing of videos, jobs or label sets.
 
@@ -13,3 +14,10 @@ pub use process::ProcessIdentity;
 pub use program::{name_this_process, this_program};
 pub use sha256::{Sha256File, sha256_file, sha256_hex};
 pub use text::{Alike, ByName, nfc};
+
+/// The name of this machine; empty where nobody says.
+pub fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .unwrap_or_default()
+}

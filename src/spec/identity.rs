@@ -4,7 +4,7 @@
 //! `[run]`) is left out: a label set may move, and go on with more workers.
 
 use super::{Crops, FaceMode, Job, job};
-use crate::domain::{Fingerprint, NetworkKind, Precision, Task};
+use crate::domain::{Fingerprint, NetworkKind, Precision, Task, checksum, checksums};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -26,10 +26,16 @@ pub struct ModelRecord {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outputs: Vec<String>,
     /// SHA-256 of the weight file, hex.
-    #[schemars(extend("pattern" = "^[0-9a-f]{64}$"))]
+    #[serde(deserialize_with = "checksum")]
+    #[schemars(with = "String", extend("pattern" = "^[0-9a-f]{64}$"))]
     pub sha256: String,
     /// SHA-256 of the weight files of further members, in the job's order.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "checksums"
+    )]
+    #[schemars(with = "Vec<String>")]
     pub also: Vec<String>,
     /// Whether each face is also seen mirrored.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -393,6 +393,9 @@ pub struct Run {
     /// names of videos and errors, so think before it is another one than this machine's own, such as `127.0.0.1:9100`; port 0
     /// takes a free one. Default: none.
     pub metrics: Option<SocketAddr>,
+    /// Names by which that address is asked, beside this machine's own name, `localhost` and numbers: of a service or a proxy in
+    /// front of it. Others are refused, lest a page in somebody's browser read it under a name of its own. Default: `[]`.
+    pub metrics_hosts: Vec<String>,
 }
 
 impl Default for Run {
@@ -414,6 +417,7 @@ impl Default for Run {
             fetch_bytes: 4 << 30,
             outage_timeout: 1800.0,
             metrics: None,
+            metrics_hosts: Vec::new(),
         }
     }
 }

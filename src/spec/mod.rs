@@ -28,7 +28,7 @@ pub use job::{
     Crops, DEFAULT_EXTENSIONS, Decode, FaceMode, Faces, Input, Job, ModelSpec, Output, Run, Sampling,
     SamplingMode, Values,
 };
-pub use rules::is_job_name;
+pub use rules::{is_inbox_prefix, is_job_name};
 pub use services::{NatsSettings, S3Settings};
 pub use train::{
     Data, Distill, Optimiser, OptimiserKind, OptimiserSettings, Recipe, SplitBy, Start, Targets, Train,
@@ -51,7 +51,10 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<Job, SpecError> {
     let text = read(path)?;
     let mut tree = tree::parse(&text).map_err(|problem| SpecError::at(path, vec![problem]))?;
     check_and_build(&mut tree, overrides, path)
-        .and_then(|(job, problems)| right(job, problems))
+        .and_then(|(job, mut problems)| {
+            problems.extend(rules::idle(&job, &tree));
+            right(job, problems)
+        })
         .map_err(|problems| SpecError::at(path, problems))
 }
 
@@ -66,9 +69,31 @@ pub fn amend(recorded: &Job, overrides: &[String], path: &Path) -> Result<Job, S
     let mut tree = tree::parse(&text).map_err(|problem| SpecError::at(path, vec![problem]))?;
     let (job, mut problems) =
         check_and_build(&mut tree, overrides, path).map_err(|problems| SpecError::at(path, problems))?;
+    problems.extend(rules::idle(&job, &tree));
     // A record spells every key out, those that have no effect with it, which a hand-written file is told.
     problems.retain(|problem| matches!(problem.place, Place::Override(_)));
     right(job, problems).map_err(|problems| SpecError::at(path, problems))
+}
+
+/// Checks a job that another host posted, as its file was checked there: types, ranges, choices and rules; and that its paths are
+/// absolute.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn check_posted(job: &Job) -> Result<(), String> {
+    let text = toml::to_string(job).map_err(|error| error.to_string())?;
+    let checked = tree::parse(&text)
+        .map_err(|problem| vec![problem])
+        .and_then(|mut tree| check_and_build(&mut tree, &[], Path::new("job.toml")))
+        .and_then(|(same, problems)| right(same, problems));
+    match checked {
+        Ok(same) if same == *job => Ok(()),
+        Ok(_) => Err("a path in it is not absolute".into()),
+        Err(problems) => {
+            let messages: Vec<String> = problems.into_iter().map(|problem| problem.message).collect();
+            Err(messages.join("; "))
+        }
+    }
 }
 
 fn check_and_build(

@@ -13,7 +13,7 @@ pub(super) fn check(job: &Job, tree: &Node) -> Vec<Problem> {
         problems.push(Problem::new(tree.place_of(path), message));
     };
     sampling(job, &mut refuse);
-    faces(job, tree, &mut refuse);
+    faces(job, &mut refuse);
     extensions(job, &mut refuse);
     models(job, &mut refuse);
     scripts(job, &mut refuse);
@@ -25,6 +25,17 @@ pub(super) fn check(job: &Job, tree: &Node) -> Vec<Problem> {
             format!("`output.uri` is the input itself ({place}); choose another folder, such as one in it");
         refuse(&["output", "uri"], message);
     }
+    problems
+}
+
+/// Keys that a job spells out and that have no effect in it. Whoever writes a file is told; a record spells out every key.
+pub(super) fn idle(job: &Job, tree: &Node) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut refuse = |path: &[&str], message: String| {
+        problems.push(Problem::new(tree.place_of(path), message));
+    };
+    idle_faces(job, tree, &mut refuse);
+    idle_output(job, tree, &mut refuse);
     problems
 }
 
@@ -56,7 +67,7 @@ fn sampling(job: &Job, refuse: &mut Refuse<'_>) {
     }
 }
 
-fn faces(job: &Job, tree: &Node, refuse: &mut Refuse<'_>) {
+fn faces(job: &Job, refuse: &mut Refuse<'_>) {
     match job.faces.mode {
         FaceMode::Detect if job.faces.detector.is_none() => {
             let message = "`faces.mode` is \"detect\", which needs `detector`; make the detector's weights with \
@@ -75,6 +86,15 @@ fn faces(job: &Job, tree: &Node, refuse: &mut Refuse<'_>) {
         }
         _ => {}
     }
+    for (index, model) in job.models.iter().enumerate() {
+        if job.faces.mode == FaceMode::FullFrame && model.crop.is_some() {
+            let message = "`crop` has no effect when `faces.mode` is \"full_frame\"; remove it";
+            refuse(&["models", &index.to_string(), "crop"], message.into());
+        }
+    }
+}
+
+fn idle_faces(job: &Job, tree: &Node, refuse: &mut Refuse<'_>) {
     let (name, idle): (_, fn(&str) -> bool) = match job.faces.mode {
         FaceMode::Detect => ("detect", |key| key == "labels"),
         FaceMode::FromLabels => ("from_labels", |key| !["mode", "labels", "crop"].contains(&key)),
@@ -93,12 +113,9 @@ fn faces(job: &Job, tree: &Node, refuse: &mut Refuse<'_>) {
         );
         refuse(&["faces", key], message);
     }
-    for (index, model) in job.models.iter().enumerate() {
-        if job.faces.mode == FaceMode::FullFrame && model.crop.is_some() {
-            let message = "`crop` has no effect when `faces.mode` is \"full_frame\"; remove it";
-            refuse(&["models", &index.to_string(), "crop"], message.into());
-        }
-    }
+}
+
+fn idle_output(job: &Job, tree: &Node, refuse: &mut Refuse<'_>) {
     let section = tree.table().and_then(|table| table.get("output"));
     let given = |key| {
         section
@@ -167,6 +184,17 @@ fn queue(job: &Job, refuse: &mut Refuse<'_>) {
             format!("`run.queue` cannot be {queue:?}: {cause}; write \"local\" or \"nats://host:4222\"");
         return refuse(&["run", "queue"], message);
     }
+    if let Some(prefix) = job
+        .nats
+        .inbox_prefix
+        .as_ref()
+        .filter(|prefix| !is_inbox_prefix(prefix))
+    {
+        let message = format!(
+            "`nats.inbox_prefix` cannot be {prefix:?}; letters, digits, `-`, `_` and dots between them"
+        );
+        refuse(&["nats", "inbox_prefix"], message);
+    }
     let rule = "letters, digits, `-` and `_`, at most 64";
     match &job.run.name {
         None => {
@@ -187,6 +215,12 @@ pub fn is_job_name(name: &str) -> bool {
         && name
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
+}
+
+/// Whether subjects may begin so.
+pub fn is_inbox_prefix(prefix: &str) -> bool {
+    let mut parts = prefix.split('.');
+    prefix.len() <= 256 && parts.all(is_job_name)
 }
 
 /// Names make columns: `<name>_valence`, `<name>_expr_Anger_p`, `<name>_AU1` … Names that differ give columns that

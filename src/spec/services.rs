@@ -33,6 +33,14 @@ pub struct NatsSettings {
     /// File with the certificates (PEM) that the servers' are signed by. A path like `input.uri`. Default: none; those of the
     /// system.
     pub ca: Option<PathBuf>,
+    /// First part of the subjects on which answers come, for users who may not subscribe to `_INBOX.>`. Letters, digits, `-`, `_`
+    /// and dots between them. Default: none; `_INBOX`.
+    pub inbox_prefix: Option<String>,
+    /// Bytes that the servers keep of this job at most, for accounts that must state a limit: of the shards that wait, and as many
+    /// of the job with notes on its videos; at least 64 KiB. Shards that find no room wait until others are done. Weights take what
+    /// they need. Default: none, no limit.
+    #[schemars(range(min = 65_536, max = 1_125_899_906_842_624_i64))]
+    pub max_bytes: Option<i64>,
     /// Servers of the cluster that keep a copy of the queue, 1 to 5: three survive the loss of one. Default: `1`.
     #[schemars(range(min = 1, max = 5))]
     pub replicas: usize,
@@ -47,6 +55,8 @@ impl Default for NatsSettings {
         Self {
             credentials: None,
             ca: None,
+            inbox_prefix: None,
+            max_bytes: None,
             replicas: 1,
             lease_seconds: 60.0,
         }

@@ -20,6 +20,7 @@ pub struct Server {
     namespace: Option<String>,
     /// Further lines of its configuration.
     configuration: String,
+    program: PathBuf,
     process: Option<Child>,
 }
 
@@ -42,20 +43,38 @@ pub fn free_ports(count: usize) -> Vec<u16> {
 impl Server {
     /// One on loopback.
     pub fn start() -> Self {
-        Self::configured(
-            "",
-            SocketAddr::from((Ipv4Addr::LOCALHOST, free_ports(1)[0])),
-            None,
-        )
+        Self::with("")
+    }
+
+    /// One on loopback with further lines of configuration.
+    pub fn with(configuration: &str) -> Self {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_ports(1)[0]));
+        Self::configured(configuration, address, None)
+    }
+
+    /// One on loopback that is another program.
+    pub fn of(program: PathBuf) -> Self {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_ports(1)[0]));
+        Self::of_program(program, "", address, None)
     }
 
     /// One at this address, in that network namespace, with further lines of configuration.
     pub fn configured(configuration: &str, address: SocketAddr, namespace: Option<String>) -> Self {
+        Self::of_program(program(), configuration, address, namespace)
+    }
+
+    fn of_program(
+        program: PathBuf,
+        configuration: &str,
+        address: SocketAddr,
+        namespace: Option<String>,
+    ) -> Self {
         let mut server = Self {
             address,
             folder: tempfile::tempdir().expect("a folder for the server"),
             namespace,
             configuration: configuration.to_owned(),
+            program,
             process: None,
         };
         server.run();
@@ -71,20 +90,20 @@ impl Server {
     pub fn run(&mut self) {
         let file = self.folder.path().join("server.conf");
         let text = format!(
-            "listen: \"{}\"\njetstream {{ store_dir: {:?} }}\nlog_file: {:?}\n{}\n",
+            "{}\nlisten: \"{}\"\njetstream {{ store_dir: {:?} }}\nlog_file: {:?}\n",
+            self.configuration,
             self.address,
             self.store(),
             self.folder.path().join("log"),
-            self.configuration
         );
         std::fs::write(&file, text).expect("its configuration");
         let mut command = match &self.namespace {
             Some(name) => {
                 let mut command = Command::new("ip");
-                command.args(["netns", "exec", name]).arg(program());
+                command.args(["netns", "exec", name]).arg(&self.program);
                 command
             }
-            None => Command::new(program()),
+            None => Command::new(&self.program),
         };
         command
             .arg("-c")

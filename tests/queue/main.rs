@@ -2,9 +2,9 @@
 //! wiped, and asked by hosts that fall silent.
 
 use affectmill::dataset::{
-    ErrorClass, JobRecord, PlannedVideo, RECORD_VERSION, ShardPlan, SourceKind, Trouble,
+    ErrorClass, JobRecord, ModelRecord, PlannedVideo, RECORD_VERSION, ShardPlan, SourceKind, Trouble,
 };
-use affectmill::domain::{FrameIndex, Location, ShardId, VideoKey};
+use affectmill::domain::{FrameIndex, Location, ModelKind, Precision, ShardId, VideoKey};
 use affectmill::queue::local::LocalQueue;
 use affectmill::queue::nats::{Address, Board, Connection, NatsError, Order, Posting, Pulled, State};
 use affectmill::queue::{Answer, Arrival, Lease, Leases};
@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
+mod hostile;
 #[path = "../nats/mod.rs"]
 mod nats;
 mod scale;
@@ -71,8 +72,24 @@ fn record(output: &str) -> JobRecord {
         affectmill: env!("CARGO_PKG_VERSION").into(),
         fingerprint: spec::fingerprint(&identity),
         identity,
-        models: vec![],
+        models: vec![found()],
         job,
+    }
+}
+
+/// The model of these jobs as a coordinator found it.
+fn found() -> ModelRecord {
+    ModelRecord {
+        name: "m".into(),
+        kind: ModelKind::MiniXception.into(),
+        outputs: vec![],
+        sha256: "c".repeat(64),
+        also: vec![],
+        flip: false,
+        architecture: "a".into(),
+        preprocessing: "p".into(),
+        precision: Precision::Fp32,
+        untrained: false,
     }
 }
 
@@ -118,7 +135,7 @@ async fn publish(board: &Board, shards: &[ShardPlan]) -> usize {
         shard: shard.clone(),
         earlier: BTreeMap::new(),
     });
-    board.publish(orders).await.unwrap()
+    board.publish(orders).await.unwrap().new
 }
 
 /// Leases of the job that these tests post.
@@ -418,7 +435,7 @@ async fn a_host_of_an_earlier_job_of_that_name_takes_nothing_of_the_new_one() {
         shard,
         earlier: BTreeMap::new(),
     });
-    assert_eq!(board.publish(orders).await.unwrap(), 3);
+    assert_eq!(board.publish(orders).await.unwrap().new, 3);
     assert!(lease(&mut stale, 0, SOON).await.is_none());
     assert!(!stale.is_open(), "it may go");
     let standing = board.standing().await.unwrap();
@@ -487,14 +504,10 @@ async fn weights_travel_with_the_job() {
     let folder = tempfile::tempdir().unwrap();
     let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| (n * 7 % 251) as u8).collect();
     std::fs::write(folder.path().join("w"), &bytes).unwrap();
-    connection
-        .post_weights("cafe", &folder.path().join("w"))
-        .await
-        .unwrap();
-    connection
-        .post_weights("cafe", &folder.path().join("w"))
-        .await
-        .unwrap();
+    let path = folder.path().join("w");
+    for _ in 0..2 {
+        connection.post_weights(&[("cafe", &path)]).await.unwrap();
+    }
     let copy = folder.path().join("copy");
     connection.fetch_weights("cafe", &copy).await.unwrap();
     assert!(std::fs::read(&copy).unwrap() == bytes);

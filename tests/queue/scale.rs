@@ -56,7 +56,7 @@ fn posting() -> Posting {
         affectmill: env!("CARGO_PKG_VERSION").into(),
         fingerprint: affectmill::spec::fingerprint(&identity),
         identity,
-        models: vec![],
+        models: vec![super::found()],
         job: affectmill::spec::load(&path, &[]).unwrap(),
     };
     Posting::new(record, Location::Local("/v".into()))
@@ -111,7 +111,11 @@ async fn every_shard_of_a_large_job_is_leased_once() {
 
     let before = memory("self", "VmRSS");
     let began = Instant::now();
-    let new = board.publish((0..shards).map(|n| order(n, &set))).await.unwrap();
+    let new = board
+        .publish((0..shards).map(|n| order(n, &set)))
+        .await
+        .unwrap()
+        .new;
     let seconds = began.elapsed().as_secs_f64();
     assert_eq!(new, shards as usize);
     println!(

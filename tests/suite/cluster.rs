@@ -20,19 +20,24 @@ use std::time::{Duration, Instant};
 const WORKERS: [&str; 3] = ["w1", "w2", "w3"];
 
 /// A project, a server, and hosts where this user may have them.
-struct Cluster {
-    project: Project,
-    server: Server,
+pub struct Cluster {
+    pub project: Project,
+    pub server: Server,
     network: Option<Network>,
-    job: String,
+    pub job: String,
 }
 
 impl Cluster {
     /// Everything on loopback.
     fn local(project: Project) -> Self {
+        Self::with(project, Server::start())
+    }
+
+    /// The same with this server.
+    pub fn with(project: Project, server: Server) -> Self {
         Self {
             project,
-            server: Server::start(),
+            server,
             network: None,
             job: "job".into(),
         }
@@ -65,7 +70,7 @@ impl Cluster {
         }
     }
 
-    fn run(&self, output: &str, sets: &[&str]) -> Command {
+    pub fn run(&self, output: &str, sets: &[&str]) -> Command {
         let queue = format!("run.queue={}", self.server.url());
         let name = format!("run.name={}", self.job);
         let sets: Vec<&str> = [queue.as_str(), &name, "nats.lease_seconds=2"]
@@ -76,7 +81,7 @@ impl Cluster {
         self.on("head", self.project.command(output, &sets))
     }
 
-    fn worker(&self, host: &str) -> Command {
+    pub fn worker(&self, host: &str) -> Command {
         let mut command = self.project.program();
         command.args(["worker", "--queue", &self.server.url(), "--job", &self.job]);
         command.args(["--threads", "1", "--json"]);
@@ -85,9 +90,9 @@ impl Cluster {
 }
 
 /// A process of a cluster, with the processes it started, and its events so far.
-struct Part {
+pub struct Part {
     child: Child,
-    events: Arc<Mutex<Vec<Value>>>,
+    pub events: Arc<Mutex<Vec<Value>>>,
     words: Arc<Mutex<String>>,
 }
 
@@ -97,7 +102,7 @@ fn reading(read: impl FnOnce() + Send + 'static) {
 }
 
 impl Part {
-    fn start(mut command: Command) -> Self {
+    pub fn start(mut command: Command) -> Self {
         let mut child = command
             .process_group(0)
             .stdin(Stdio::null())
@@ -127,7 +132,7 @@ impl Part {
     }
 
     /// The first event of this name, waiting for it.
-    fn until(&mut self, name: &str) -> Value {
+    pub fn until(&mut self, name: &str) -> Value {
         let began = Instant::now();
         loop {
             let events = self.events.lock().unwrap();
@@ -144,7 +149,7 @@ impl Part {
         }
     }
 
-    fn count(&self, name: &str) -> usize {
+    pub fn count(&self, name: &str) -> usize {
         let events = self.events.lock().unwrap();
         events.iter().filter(|event| event["event"] == name).count()
     }
@@ -167,13 +172,13 @@ impl Part {
         all
     }
 
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         for pid in self.family() {
             signal(pid, name);
         }
     }
 
-    fn wait(mut self) -> (Option<i32>, String) {
+    pub fn wait(mut self) -> (Option<i32>, String) {
         let began = Instant::now();
         let code = loop {
             if let Some(status) = self.child.try_wait().expect("it ends") {

@@ -51,6 +51,7 @@ fn figures_and_page_tell_what_happened() {
     fs::write(project.videos().join(&hostile), "no video").unwrap();
     let sets = [
         "run.metrics=\"127.0.0.1:0\"",
+        "run.metrics_hosts=[\"metrics.example\"]",
         "run.workers=2",
         "output.shard_frames=1",
     ];
@@ -139,9 +140,36 @@ fn figures_and_page_tell_what_happened() {
     );
     assert!(ask(&address, "POST", "/").0.starts_with("HTTP/1.1 405"));
 
-    // Who never finishes a request keeps nobody out.
-    let _idle: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    // Who never finishes a request keeps nobody out, and is not waited for.
+    let mut idle: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    for stream in idle.iter_mut().step_by(2) {
+        let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: ");
+    }
+    let began = Instant::now();
     assert!(ask(&address, "GET", "/metrics").0.starts_with("HTTP/1.1 200"));
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    let slow = idle.last_mut().unwrap();
+    slow.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
+    let mut rest = Vec::new();
+    slow.read_to_end(&mut rest).expect("it is closed");
+
+    // A page elsewhere that calls this machine by a name of its own reads nothing.
+    for (host, status) in [
+        ("evil.example:80", 421),
+        ("localhost:1", 200),
+        ("metrics.example", 200),
+    ] {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{host}: {answer}"
+        );
+        assert_eq!(answer.contains("affectmill_frames"), status == 200, "{host}");
+    }
 
     signal(held.unwrap(), "CONT");
     assert_eq!(run.wait(), Some(3), "one video is none");

@@ -12,8 +12,10 @@ use async_nats::jetstream::stream::{self, DiscardPolicy, RetentionPolicy, Storag
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::io::Read;
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -22,6 +24,12 @@ const AT_ONCE: usize = 512;
 
 /// How often a shard is sent before the server counts as lost.
 const TRIES: usize = 60;
+
+/// Bytes of a shard's description before it is compressed: 512 videos with the longest names that a disk takes are a tenth of it.
+const MOST_TEXT: u64 = 64 << 20;
+
+/// Above every number that a host tells of one shard: bytes of its videos, most of all.
+const MOST_TOLD: f64 = 1e12;
 
 /// Leases and requests that one job may have open: more than there are workers.
 const MOST_OPEN: i64 = 65_536;
@@ -38,14 +46,26 @@ pub struct Order {
 }
 
 impl Order {
-    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
-        let text = zstd::decode_all(bytes).ok()?;
+    /// Reads one; `None` when it is none, or too long for one.
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        let mut text = Vec::new();
+        let decoder = zstd::Decoder::new(bytes).ok()?;
+        decoder.take(MOST_TEXT).read_to_end(&mut text).ok()?;
         serde_json::from_slice(&text).ok()
     }
 
     fn write(&self) -> std::io::Result<Vec<u8>> {
         zstd::encode_all(serde_json::to_vec(self)?.as_slice(), 0)
     }
+}
+
+/// What became of shards that were to be put into the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Shards that were not there before.
+    pub new: usize,
+    /// Further ones found no room, as long as these are there.
+    pub full: bool,
 }
 
 /// What the stream says of itself.
@@ -86,6 +106,7 @@ impl Board {
             subjects: vec![connection.shard_subject("*")],
             retention: RetentionPolicy::WorkQueue,
             storage: StorageType::File,
+            max_bytes: connection.max_bytes(),
             num_replicas: settings.replicas,
             // A shard that is there already is not taken again.
             max_messages_per_subject: 1,
@@ -96,13 +117,19 @@ impl Board {
         let jetstream = &connection.jetstream;
         let made = jetstream.create_or_update_stream(config).await;
         made.map_err(connection.failed("make the queue"))?;
+        let account = jetstream.query_account().await;
+        let limits = account.map_err(connection.failed("make the queue"))?.limits;
+        let most_open = match limits.max_ack_pending {
+            ..=0 => MOST_OPEN,
+            limit => limit.min(MOST_OPEN),
+        };
         let consumer = pull::Config {
             durable_name: Some(CONSUMER.into()),
             ack_policy: AckPolicy::Explicit,
             ack_wait: Duration::from_secs_f64(settings.lease_seconds),
             // Strikes end a bad shard; what befell a good one is no reason to drop it.
             max_deliver: -1,
-            max_ack_pending: MOST_OPEN,
+            max_ack_pending: most_open,
             max_waiting: MOST_OPEN,
             num_replicas: settings.replicas,
             ..pull::Config::default()
@@ -113,16 +140,20 @@ impl Board {
         made.map(drop).map_err(connection.failed("make the queue"))
     }
 
-    /// Puts shards into the queue; those that are there already stay as they are. Returns how many are new.
+    /// Puts shards into the queue until it is full; those that are there already stay as they are.
     ///
     /// # Errors
-    /// [`NatsError`]; shards that were put in stay there.
-    pub async fn publish(&self, orders: impl Iterator<Item = Order>) -> Result<usize, NatsError> {
+    /// [`NatsError`]; shards that were put in stay there. [`NatsError::NoRoom`] when a queue without a shard takes none.
+    pub async fn publish(&self, orders: impl Iterator<Item = Order>) -> Result<Published, NatsError> {
         let mut under_way = FuturesUnordered::new();
         let mut new = 0;
+        let mut full = None;
         for order in orders {
             if under_way.len() == AT_ONCE {
-                new += usize::from(under_way.next().await.unwrap_or(Ok(false))?);
+                count(under_way.next().await, &mut new, &mut full)?;
+            }
+            if full.is_some() {
+                break;
             }
             let text = order.write().map_err(self.connection.failed("take a shard"))?;
             let most = self.connection.client.server_info().max_payload;
@@ -139,20 +170,33 @@ impl Board {
             ));
         }
         while let Some(put) = under_way.next().await {
-            new += usize::from(put?);
+            count(Some(put), &mut new, &mut full)?;
         }
-        Ok(new)
+        if let Some(cause) = &full {
+            let standing = self.standing().await?;
+            if standing.waiting + standing.leased == 0 {
+                return Err(NatsError::NoRoom {
+                    servers: self.connection.servers(),
+                    cause: cause.clone(),
+                });
+            }
+        }
+        Ok(Published {
+            new,
+            full: full.is_some(),
+        })
     }
 
-    /// Puts one shard in; whether it is new.
-    async fn put(&self, subject: String, text: bytes::Bytes) -> Result<bool, NatsError> {
+    /// Puts one shard in.
+    async fn put(&self, subject: String, text: bytes::Bytes) -> Result<Put, NatsError> {
         let jetstream = &self.connection.jetstream;
         let mut tries = 0;
         loop {
             let put = async { jetstream.publish(subject.clone(), text.clone()).await?.await };
             let error = match put.await {
-                Ok(_) => return Ok(true),
-                Err(error) if is_there(&error) => return Ok(false),
+                Ok(_) => return Ok(Put::New),
+                Err(error) if is_refused(&error, MAXIMUM_MESSAGES) => return Ok(Put::There),
+                Err(error) if is_full(&error) => return Ok(Put::Full(error.to_string())),
                 Err(error) => error,
             };
             tries += 1;
@@ -186,7 +230,7 @@ impl Board {
         loop {
             match self.events.next().await {
                 Some(message) => {
-                    if let Ok(told) = serde_json::from_slice(&message.payload) {
+                    if let Some(told) = read_told(&message.payload) {
                         return told;
                     }
                 }
@@ -211,13 +255,65 @@ impl Connection {
     }
 }
 
-/// Whether the server refused a shard because it has it.
-fn is_there(error: &PublishError) -> bool {
-    let source = error
-        .source()
-        .and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>());
-    source.is_some_and(|error| {
-        error.error_code() == ErrorCode::STREAM_STORE_FAILED
-            && error.to_string().contains("maximum messages per subject")
+/// What a host tells; `None` for what is none, or cannot be true: such numbers would only make sums overflow.
+fn read_told(bytes: &[u8]) -> Option<Told> {
+    fn may_be_true(value: &Value) -> bool {
+        match value {
+            Value::Number(number) => number.as_f64().is_none_or(|number| number.abs() < MOST_TOLD),
+            Value::Array(items) => items.iter().all(may_be_true),
+            Value::Object(entries) => entries.values().all(may_be_true),
+            Value::Null | Value::Bool(_) | Value::String(_) => true,
+        }
+    }
+    let value: Value = serde_json::from_slice(bytes).ok()?;
+    may_be_true(&value)
+        .then(|| serde_json::from_value(value).ok())
+        .flatten()
+}
+
+/// What became of one shard that was put in.
+enum Put {
+    New,
+    There,
+    /// The server has no room, and says why.
+    Full(String),
+}
+
+fn count(
+    put: Option<Result<Put, NatsError>>,
+    new: &mut usize,
+    full: &mut Option<String>,
+) -> Result<(), NatsError> {
+    match put.transpose()? {
+        Some(Put::New) => *new += 1,
+        Some(Put::Full(cause)) => *full = Some(cause),
+        Some(Put::There) | None => {}
+    }
+    Ok(())
+}
+
+/// What a stream says of a message that it does not store.
+const MAXIMUM_MESSAGES: &str = "maximum messages per subject";
+const MAXIMUM_BYTES: &str = "maximum bytes";
+
+fn jetstream_error(error: &PublishError) -> Option<&async_nats::jetstream::Error> {
+    error.source()?.downcast_ref()
+}
+
+/// Whether the stream refused a message for this reason.
+fn is_refused(error: &PublishError, reason: &str) -> bool {
+    jetstream_error(error).is_some_and(|error| {
+        error.error_code() == ErrorCode::STREAM_STORE_FAILED && error.to_string().contains(reason)
     })
+}
+
+/// Whether stream, account or server have no room.
+fn is_full(error: &PublishError) -> bool {
+    let limits = [
+        ErrorCode::ACCOUNT_RESOURCES_EXCEEDED,
+        ErrorCode::INSUFFICIENT_RESOURCES,
+        ErrorCode::STORAGE_RESOURCES_EXCEEDED,
+    ];
+    is_refused(error, MAXIMUM_BYTES)
+        || jetstream_error(error).is_some_and(|error| limits.contains(&error.error_code()))
 }

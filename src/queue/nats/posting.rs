@@ -5,6 +5,7 @@ use crate::dataset::JobRecord;
 use crate::domain::Location;
 use crate::queue::PROTOCOL;
 use crate::runtime::sha256_hex;
+use crate::spec;
 use async_nats::jetstream::kv::{self, Operation, UpdateErrorKind};
 use async_nats::jetstream::object_store;
 use serde::{Deserialize, Serialize};
@@ -20,8 +21,9 @@ const JOB: &str = "job";
 /// Keys of what is held against the videos of a shard begin so.
 const SHARD: &str = "shard.";
 
-/// A posted job.
+/// A posted job. Reading one checks it as a job file is checked, since anybody may have written it who may write to the bucket.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
 pub struct Posting {
     /// [`PROTOCOL`] of the coordinator.
     pub protocol: u32,
@@ -33,6 +35,56 @@ pub struct Posting {
     pub input_root: Location,
     /// Whether there is work.
     pub state: State,
+}
+
+/// A posted job as it was written.
+#[derive(Deserialize)]
+struct Unchecked {
+    protocol: u32,
+    affectmill: String,
+    record: JobRecord,
+    input_root: Location,
+    state: State,
+}
+
+impl TryFrom<Unchecked> for Posting {
+    type Error = String;
+    fn try_from(read: Unchecked) -> Result<Self, String> {
+        let Unchecked {
+            protocol,
+            affectmill,
+            record,
+            input_root,
+            state,
+        } = read;
+        spec::check_posted(&record.job).map_err(|error| format!("the posted job is wrong: {error}"))?;
+        let found = record
+            .models
+            .iter()
+            .map(|model| (&model.name, model.kind, model.also.len()));
+        let named = record
+            .job
+            .models
+            .iter()
+            .map(|model| (&model.name, model.kind, model.also.len()));
+        if !found.eq(named) {
+            return Err("the posted models are not those of the posted job".into());
+        }
+        let is_place = match &input_root {
+            Location::Local(path) => path.is_absolute() && !input_root.to_string().contains('\0'),
+            Location::S3 { .. } => true,
+        };
+        if !is_place {
+            return Err(format!("the posted input {input_root:?} is no absolute path"));
+        }
+        Ok(Self {
+            protocol,
+            affectmill,
+            record,
+            input_root,
+            state,
+        })
+    }
 }
 
 /// Whether a posted job has work for workers.
@@ -103,6 +155,7 @@ impl Connection {
         let config = kv::Config {
             bucket: self.name(),
             description: "affectmill: a job, and what is held against its videos".into(),
+            max_bytes: self.max_bytes(),
             num_replicas: self.address.settings.replicas,
             ..kv::Config::default()
         };
@@ -213,7 +266,8 @@ impl Connection {
             let found = found.map(|found| found.map(|(posting, _)| posting));
             match found {
                 Ok(Some(posting)) if posting.state == State::Running || news => return Ok(posting),
-                Err(error @ NatsError::Version { .. }) => return Err(error),
+                // Waiting does not mend it.
+                Err(error @ (NatsError::Version { .. } | NatsError::Forbidden { .. })) => return Err(error),
                 found if Instant::now() >= deadline => {
                     return found?.ok_or_else(|| self.no_job());
                 }
@@ -255,14 +309,27 @@ impl Connection {
         Ok((entry.revision, Some(posting)))
     }
 
-    /// Brings a weight file to the servers under its checksum, unless it is there.
+    /// Brings weight files to the servers under their checksums, unless they are there.
     ///
     /// # Errors
     /// [`NatsError::JetStream`].
-    pub async fn post_weights(&self, sha256: &str, path: &Path) -> Result<(), NatsError> {
+    pub async fn post_weights(&self, files: &[(&str, &Path)]) -> Result<(), NatsError> {
+        const WHAT: &str = "take the weights";
+        if files.is_empty() {
+            return Ok(());
+        }
+        let mut bytes = 0;
+        for (_, path) in files {
+            bytes += tokio::fs::metadata(path).await.map_err(self.failed(WHAT))?.len();
+        }
         let config = object_store::Config {
             bucket: self.name(),
             description: Some("affectmill: weights".into()),
+            // As much as they take, with what the server adds.
+            max_bytes: match self.max_bytes() {
+                0 => 0,
+                _ => i64::try_from(bytes + bytes / 8 + (1 << 20)).unwrap_or(i64::MAX),
+            },
             num_replicas: self.address.settings.replicas,
             ..object_store::Config::default()
         };
@@ -273,21 +340,21 @@ impl Connection {
                 made.map_err(self.failed("make room for the weights"))?
             }
         };
-        if objects.info(sha256).await.is_ok() {
-            return Ok(());
+        for (sha256, path) in files {
+            if objects.info(*sha256).await.is_err() {
+                let bytes = tokio::fs::read(path).await.map_err(self.failed(WHAT))?;
+                if sha256_hex(&bytes) != **sha256 {
+                    let cause = format!(
+                        "{} was replaced since the run began; put the former file back",
+                        path.display()
+                    );
+                    return Err(self.failed(WHAT)(cause));
+                }
+                let put = objects.put(*sha256, &mut bytes.as_slice()).await;
+                put.map_err(self.failed(WHAT))?;
+            }
         }
-        let bytes = tokio::fs::read(path)
-            .await
-            .map_err(self.failed("take the weights"))?;
-        if sha256_hex(&bytes) != sha256 {
-            let cause = format!(
-                "{} was replaced since the run began; put the former file back",
-                path.display()
-            );
-            return Err(self.failed("take the weights")(cause));
-        }
-        let put = objects.put(sha256, &mut bytes.as_slice()).await;
-        put.map(drop).map_err(self.failed("take the weights"))
+        Ok(())
     }
 
     /// Fetches weights by their checksum into a file; whether they are what they should be is for the reader to check.

@@ -148,7 +148,10 @@ impl Labels {
         let mut pieces = DataFrame::empty();
         self.each_piece(&columns, |piece| {
             let piece = piece.lazy().group_by_stable([col("video")]).agg(first);
-            let piece = piece.collect()?;
+            let mut piece = piece.collect()?;
+            // As they are, the names of a few videos hold the texts of all the rows in memory.
+            let names: StringChunked = piece.column("video")?.str()?.iter().collect();
+            piece.replace("video", names.with_name("video".into()).into_column())?;
             match pieces.width() {
                 0 => pieces = piece,
                 _ => {

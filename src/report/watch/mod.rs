@@ -13,6 +13,7 @@ use super::{Sink, text};
 use crate::dataset::StageSeconds;
 use crate::events::{Event, Summary};
 use crate::model::Gpus;
+use crate::runtime::hostname;
 use figures::Figures;
 use std::collections::VecDeque;
 use std::io;
@@ -31,13 +32,18 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Serves at that address until the process ends.
+    /// Serves at that address until the process ends, to whoever asks by a number, by this machine's name or by one of `names`.
     ///
     /// # Errors
     /// The address is taken, not this machine's, or not this user's to take.
-    pub fn start(address: SocketAddr) -> io::Result<Self> {
+    pub fn start(address: SocketAddr, names: &[String]) -> io::Result<Self> {
         let shared = Shared(Arc::new(Mutex::new(Watched::new())));
-        let address = server::start(address, shared.clone(), Gpus::open())?;
+        let answers = server::Answers {
+            shared: shared.clone(),
+            gpus: Gpus::open(),
+            names: names.iter().cloned().chain([hostname()]).collect(),
+        };
+        let address = server::start(address, answers)?;
         Ok(Self { shared, address })
     }
 }

@@ -126,11 +126,14 @@ fn a_minimal_job_has_the_documented_defaults() {
             fetch_bytes: 4_294_967_296,
             outage_timeout: 1800.0,
             metrics: None,
+            metrics_hosts: Vec::new(),
         },
         s3: S3Settings::default(),
         nats: NatsSettings {
             credentials: None,
             ca: None,
+            inbox_prefix: None,
+            max_bytes: None,
             replicas: 1,
             lease_seconds: 60.0,
         },
@@ -172,14 +175,14 @@ fn every_documented_default_is_the_codes() {
             compared += 1;
         }
     }
-    assert_eq!(compared, 52 + 36, "keys with a default");
+    assert_eq!(compared, 55 + 36, "keys with a default");
 }
 
 #[test]
 fn every_key_is_read() {
     let text = r#"
-run = { workers = 2, device = "cuda", allow_device_change = true, queue = "nats://a:4222, tls://b:4222", name = "a_b-1", batch = 8, threads = 3, stall_timeout = 1, video_timeout = 3, drain_seconds = 0, max_strikes = 1, span_frames = 9, scratch = "/scratch", fetch_bytes = 1048576, outage_timeout = 60, metrics = "[::1]:9100" }
-nats = { credentials = "me.creds", ca = "/ca.pem", replicas = 3, lease_seconds = 2 }
+run = { workers = 2, device = "cuda", allow_device_change = true, queue = "nats://a:4222, tls://b:4222", name = "a_b-1", batch = 8, threads = 3, stall_timeout = 1, video_timeout = 3, drain_seconds = 0, max_strikes = 1, span_frames = 9, scratch = "/scratch", fetch_bytes = 1048576, outage_timeout = 60, metrics = "[::1]:9100", metrics_hosts = ["watch.example"] }
+nats = { credentials = "me.creds", ca = "/ca.pem", inbox_prefix = "site.mine", max_bytes = 65536, replicas = 3, lease_seconds = 2 }
 [input]
 uri = "/data/in"
 extensions = ["MP4"]
@@ -229,6 +232,7 @@ shard_frames = 1
         fetch_bytes: 1_048_576,
         outage_timeout: 60.0,
         metrics: Some("[::1]:9100".parse().unwrap()),
+        metrics_hosts: vec!["watch.example".into()],
     };
     assert_eq!(job.run, run);
     assert_eq!(
@@ -239,6 +243,8 @@ shard_frames = 1
     let nats = NatsSettings {
         credentials: Some(folder.join("me.creds")),
         ca: Some("/ca.pem".into()),
+        inbox_prefix: Some("site.mine".into()),
+        max_bytes: Some(65_536),
         replicas: 3,
         lease_seconds: 2.0,
     };

@@ -235,6 +235,10 @@ fn bad_jobs_are_refused_with_place_key_and_remedy() {
             "job.toml:11:8: `run.name` cannot be \"a.b\"; letters, digits, `-` and `_`, at most 64",
         ),
         (
+            with("[run]\nname = \"x\"\nqueue = \"nats://host:4222\"\n[nats]\ninbox_prefix = \"mine.>\""),
+            "job.toml:13:16: `nats.inbox_prefix` cannot be \"mine.>\"; letters, digits, `-`, `_` and dots between them",
+        ),
+        (
             with("[run]\nname = \"x\"\nqueue = \"a:4222,nats://me:secret@b:4222\""),
             "job.toml:11:9: `run.queue` cannot hold credentials; name a file as [nats] credentials, or set NATS_USER",
         ),

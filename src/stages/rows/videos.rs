@@ -28,7 +28,7 @@ pub struct VideoRow<'a> {
     pub device: Option<&'a ShardDevice>,
 }
 
-/// The bytes of `videos.parquet`, sorted by key; `rows` may come in any order.
+/// The bytes of `videos.parquet`; `rows` come sorted by key. What is made of them on the way is one row group at a time.
 ///
 /// # Errors
 /// [`RowError::Encode`] when the encoder refuses.
@@ -40,8 +40,20 @@ pub fn write_videos(rows: &[VideoRow<'_>], fingerprint: &Fingerprint) -> Result<
 }
 
 fn encode(rows: &[VideoRow<'_>], fingerprint: &Fingerprint) -> Result<Vec<u8>, ParquetError> {
-    let mut rows = rows.to_vec();
-    rows.sort_by(|a, b| a.outcome.key.cmp(&b.outcome.key));
+    let schema = videos_schema();
+    let metadata = [
+        (META_SCHEMA_VERSION.to_string(), SCHEMA_VERSION.to_string()),
+        (META_FINGERPRINT.to_string(), fingerprint.to_string()),
+    ];
+    let properties = properties(&schema, &metadata, ROW_GROUP_ROWS);
+    let mut writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties))?;
+    for rows in rows.chunks(ROW_GROUP_ROWS) {
+        writer.write(&RecordBatch::try_new(schema.clone(), columns(rows))?)?;
+    }
+    writer.into_inner()
+}
+
+fn columns(rows: &[VideoRow<'_>]) -> Vec<ArrayRef> {
     let count = |of: fn(&VideoRow<'_>) -> u64| -> ArrayRef {
         Arc::new(Int64Array::from_iter_values(
             rows.iter().map(|row| of(row) as i64),
@@ -64,7 +76,7 @@ fn encode(rows: &[VideoRow<'_>], fingerprint: &Fingerprint) -> Result<Vec<u8>, P
         0 => None,
         known => i64::try_from(known).ok(),
     });
-    let columns: Vec<ArrayRef> = vec![
+    vec![
         Arc::new(StringArray::from_iter_values(
             outcomes().map(|video| video.key.as_str()),
         )),
@@ -96,14 +108,5 @@ fn encode(rows: &[VideoRow<'_>], fingerprint: &Fingerprint) -> Result<Vec<u8>, P
         text(|video| video.tone_mapping.as_deref()),
         Arc::new(devices),
         count(|row| row.outcome.not_finite),
-    ];
-    let schema = videos_schema();
-    let metadata = [
-        (META_SCHEMA_VERSION.to_string(), SCHEMA_VERSION.to_string()),
-        (META_FINGERPRINT.to_string(), fingerprint.to_string()),
-    ];
-    let properties = properties(&schema, &metadata, ROW_GROUP_ROWS);
-    let mut writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties))?;
-    writer.write(&RecordBatch::try_new(schema, columns)?)?;
-    writer.into_inner()
+    ]
 }

@@ -4,8 +4,8 @@
 //! another way now, and no label is better than one on the wrong face.
 
 use super::input::NotOpened;
-use crate::dataset::{ErrorClass, PlannedVideo, Trouble, VideoStatus};
-use crate::domain::{Face, FrameIndex, Micros, RowStatus, VideoKey, hex};
+use crate::dataset::{ErrorClass, PlannedVideo, Trouble, VideoStatus, paths};
+use crate::domain::{Face, FrameIndex, Micros, RowStatus, ShardId, VideoKey, hex};
 use crate::queue::EarlierVideo;
 use crate::stages::rows::{EarlierFaces, EarlierFrame};
 use crate::store::{Store, StoreError};
@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 /// Parts of an earlier output; the last one is kept, as the next video most often lies in it too.
 #[derive(Default)]
 pub(super) struct Parts {
-    last: Option<(String, Bytes)>,
+    last: Option<(ShardId, Bytes)>,
 }
 
 /// Why a part cannot be had.
@@ -26,13 +26,14 @@ enum PartError {
 
 impl Parts {
     fn get(&mut self, store: &Store, video: &EarlierVideo) -> Result<Bytes, PartError> {
-        if let Some((key, bytes)) = &self.last
-            && *key == video.part
+        if let Some((shard, bytes)) = &self.last
+            && *shard == video.shard
         {
             return Ok(bytes.clone());
         }
-        let path = store.path(&video.part);
-        let bytes = store.get(&video.part).map_err(PartError::Store)?;
+        let part = paths::part(&video.shard);
+        let path = store.path(&part);
+        let bytes = store.get(&part).map_err(PartError::Store)?;
         let bytes =
             bytes.ok_or_else(|| PartError::Wrong(format!("{path}: the earlier run's part is missing")))?;
         if hex(&Sha256::digest(&bytes)) != video.sha256 {
@@ -41,7 +42,7 @@ impl Parts {
             )));
         }
         let bytes = Bytes::from(bytes);
-        self.last = Some((video.part.clone(), bytes.clone()));
+        self.last = Some((video.shard.clone(), bytes.clone()));
         Ok(bytes)
     }
 }
@@ -94,7 +95,7 @@ impl EarlierFrames {
             PartError::Wrong(cause) => refuse(ErrorClass::Io, &cause),
         })?;
         let unreadable = |cause: String| {
-            let path = store.path(&earlier.part);
+            let path = store.path(&paths::part(&earlier.shard));
             refuse(ErrorClass::Corrupt, &format!("{path}: {cause}"))
         };
         Ok(Self {
