@@ -198,7 +198,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     if args.json {
         print_json(&report)?;
     } else {
-        print(render(&report));
+        print(render(&report))?;
     }
     Ok(exit::OK)
 }

@@ -21,10 +21,10 @@ mod train;
 mod worker;
 
 use crate::domain::Location;
+use crate::report::{to_stderr, to_stdout};
 use crate::store::{Access, Store};
 use clap::{Parser, Subcommand};
 use std::ffi::OsStr;
-use std::io::Write;
 use std::process::ExitCode;
 
 /// Exit codes, as the help and the README state them.
@@ -135,11 +135,11 @@ pub fn run(cli: Cli) -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            eprintln!(
+            to_stderr(format!(
                 "{}: {}",
                 console::style("error").red().bold().for_stderr(),
                 failure.message
-            );
+            ));
             ExitCode::from(failure.code)
         }
     }
@@ -169,15 +169,23 @@ fn carry_out(command: Command) -> Result<u8, Failure> {
     }
 }
 
-/// Prints to standard output; a reader that went away (`| head`) is no error.
-fn print(text: impl AsRef<str>) {
-    let _ = writeln!(std::io::stdout(), "{}", text.as_ref().trim_end());
+/// Prints to standard output.
+fn print(text: impl AsRef<str>) -> Result<(), Failure> {
+    print_bytes(format!("{}\n", text.as_ref().trim_end()).as_bytes())
+}
+
+/// The same, of bytes as they are.
+fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
+    to_stdout(bytes).map_err(|error| {
+        Failure::stopped(format!(
+            "cannot write to standard output: {error}; free space where it goes, and run the command again"
+        ))
+    })
 }
 
 /// Prints a value as JSON.
 fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    print(serde_json::to_string_pretty(value).map_err(Failure::stopped)?);
-    Ok(())
+    print(serde_json::to_string_pretty(value).map_err(Failure::stopped)?)
 }
 
 /// The label set that a person names.

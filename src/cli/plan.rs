@@ -28,7 +28,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     if args.json {
         print_json(&outlook)?;
     } else {
-        print(render(&outlook));
+        print(render(&outlook))?;
     }
     Ok(exit::OK)
 }

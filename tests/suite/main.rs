@@ -25,6 +25,7 @@ mod s3;
 mod scripts;
 mod signals;
 mod spans;
+mod streams;
 mod strikes;
 mod train;
 mod watch;
