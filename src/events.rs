@@ -219,6 +219,9 @@ pub enum Event {
         shards_done: usize,
         /// All shards.
         shards: usize,
+        /// Where it ended while it was planned: videos of all plans by then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        planned: Option<usize>,
     },
 }
 

@@ -3,15 +3,17 @@
 //! Flows in: videos with estimated frames, and the keys that earlier plans cover. Flows out: shards of consecutive
 //! videos, stored as immutable plans `_affectmill/plans/00001.json.zst`, `00002…`. [`make`] is pure: the same
 //! videos give the same shards. A video belongs to one shard for good, unless it left no row and is planned again as a
-//! further attempt ([`append_again`]); nothing here opens a video or changes a plan that was written.
+//! further attempt; nothing here opens a video or changes a plan that was written.
 
 mod latest;
+mod planner;
 
 pub use latest::{Latest, latest, outcomes};
+pub use planner::Planner;
 
 use crate::dataset::{Plan, PlannedVideo, RECORD_VERSION, ShardPlan, SourceKind, paths};
 use crate::domain::{ShardId, VideoKey};
-use crate::store::{Put, Store, StoreError};
+use crate::store::{Store, StoreError};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,29 +71,35 @@ pub fn make(
     target_frames: u64,
 ) -> Vec<ShardPlan> {
     videos.retain(|video| !covered.contains(&video.key));
-    cut(videos, target_frames, 0)
+    cut(
+        videos.into_iter().map(|video| (0, video)).collect(),
+        target_frames,
+    )
 }
 
-fn cut(mut videos: Vec<PlannedVideo>, target_frames: u64, attempt: u32) -> Vec<ShardPlan> {
-    videos.sort_by(|a, b| a.key.cmp(&b.key));
+/// The same for videos that each come with their attempt; a shard holds one attempt.
+fn cut(mut videos: Vec<(u32, PlannedVideo)>, target_frames: u64) -> Vec<ShardPlan> {
+    videos.sort_by(|(a, x), (b, y)| a.cmp(b).then_with(|| x.key.cmp(&y.key)));
     let mut shards = Vec::new();
     let mut shard: Vec<PlannedVideo> = Vec::new();
-    let (mut frames, mut unknown) = (0_u64, 0);
-    for video in videos {
+    let (mut of, mut frames, mut unknown) = (0, 0_u64, 0);
+    for (attempt, video) in videos {
         let is_unknown = usize::from(video.frames == 0);
         let full = frames.saturating_add(video.frames) > target_frames
             || shard.len() == MAX_VIDEOS
-            || unknown + is_unknown > MAX_UNKNOWN;
+            || unknown + is_unknown > MAX_UNKNOWN
+            || attempt != of;
         if full && !shard.is_empty() {
-            shards.push(close(std::mem::take(&mut shard), attempt));
+            shards.push(close(std::mem::take(&mut shard), of));
             (frames, unknown) = (0, 0);
         }
+        of = attempt;
         frames = frames.saturating_add(video.frames);
         unknown += is_unknown;
         shard.push(video);
     }
     if !shard.is_empty() {
-        shards.push(close(shard, attempt));
+        shards.push(close(shard, of));
     }
     shards
 }
@@ -107,81 +115,21 @@ pub fn covered(shards: &[ShardPlan]) -> BTreeSet<VideoKey> {
 /// # Errors
 /// The store cannot be read; a plan is damaged, missing among its followers, or of another version.
 pub fn read_all(store: &Store) -> Result<Vec<ShardPlan>, PlanError> {
-    read(store).map(|(shards, _)| shards)
+    read(store).map(|plans| plans.shards)
 }
 
-/// Plans the videos that no plan covers yet, and returns every shard of every plan. When another coordinator
-/// appends at the same moment, its plan stands and only what it leaves uncovered is planned.
+/// Plans the videos that no plan covers yet, all at once, and returns every shard of every plan.
 ///
 /// # Errors
-/// As [`read_all`]; or the plan cannot be written.
+/// As [`Planner::append`].
 pub fn append(
     store: &Store,
     videos: &[PlannedVideo],
     target_frames: u64,
 ) -> Result<Vec<ShardPlan>, PlanError> {
-    append_made(store, |planned| {
-        make(videos.to_vec(), &covered(planned), target_frames)
-    })
-}
-
-/// Plans videos again, each for the attempt it comes with, and returns every shard of every plan. What another coordinator
-/// planned for that attempt at the same moment stands.
-///
-/// The caller knows that no earlier attempt left a row of them.
-///
-/// # Errors
-/// As [`append`].
-pub fn append_again(
-    store: &Store,
-    videos: &[(u32, PlannedVideo)],
-    target_frames: u64,
-) -> Result<Vec<ShardPlan>, PlanError> {
-    append_made(store, |planned| {
-        let attempts = attempts(planned);
-        let mut due: BTreeMap<u32, Vec<PlannedVideo>> = BTreeMap::new();
-        for (attempt, video) in videos {
-            if attempts.get(&video.key) == Some(attempt) {
-                due.entry(*attempt).or_default().push(video.clone());
-            }
-        }
-        due.into_iter()
-            .flat_map(|(attempt, videos)| cut(videos, target_frames, attempt))
-            .collect()
-    })
-}
-
-/// How often each video was planned.
-fn attempts(shards: &[ShardPlan]) -> BTreeMap<&VideoKey, u32> {
-    let mut attempts = BTreeMap::new();
-    for video in shards.iter().flat_map(|shard| &shard.videos) {
-        *attempts.entry(&video.key).or_default() += 1;
-    }
-    attempts
-}
-
-fn append_made(
-    store: &Store,
-    make: impl Fn(&[ShardPlan]) -> Vec<ShardPlan>,
-) -> Result<Vec<ShardPlan>, PlanError> {
-    loop {
-        let (mut planned, plans) = read(store)?;
-        let shards = make(&planned);
-        if shards.is_empty() {
-            return Ok(planned);
-        }
-        let plan = Plan {
-            version: RECORD_VERSION,
-            shards,
-        };
-        match store.put_new(&paths::plan(plans + 1), &encode(&plan)?)? {
-            Put::Created => {
-                planned.extend(plan.shards);
-                return Ok(planned);
-            }
-            Put::Exists => {}
-        }
-    }
+    let mut planner = Planner::open(store, target_frames)?;
+    planner.append(videos.iter().map(|video| (0, video.clone())).collect(), true)?;
+    Ok(planner.into_shards())
 }
 
 /// Gives a shard its id: a hash over key, kind and size of each video, and over the attempt where it is not the first. Not
@@ -212,7 +160,17 @@ fn shard_id(videos: &[PlannedVideo], attempt: u32) -> ShardId {
     ShardId::from_digest(&hash.finalize())
 }
 
-fn read(store: &Store) -> Result<(Vec<ShardPlan>, u32), PlanError> {
+/// What the plans of a store hold.
+struct Plans {
+    /// Every shard, in the order they were planned.
+    shards: Vec<ShardPlan>,
+    /// How often each video was planned.
+    seen: BTreeMap<VideoKey, u32>,
+    /// How many plans there are.
+    count: u32,
+}
+
+fn read(store: &Store) -> Result<Plans, PlanError> {
     let mut shards = Vec::new();
     let mut seen: BTreeMap<VideoKey, u32> = BTreeMap::new();
     let mut plans = 0;
@@ -255,7 +213,11 @@ fn read(store: &Store) -> Result<(Vec<ShardPlan>, u32), PlanError> {
             shards.push(shard);
         }
     }
-    Ok((shards, plans))
+    Ok(Plans {
+        shards,
+        seen,
+        count: plans,
+    })
 }
 
 fn encode(plan: &Plan) -> Result<Vec<u8>, PlanError> {

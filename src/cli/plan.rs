@@ -1,7 +1,7 @@
 //! `affectmill plan`.
 
-use super::{Failure, block_on, exit, print, print_json, run::failure};
-use crate::coordinator::{self, Outlook};
+use super::{Failure, block_on, exit, print, print_json, run::failure, to_stderr};
+use crate::coordinator::{self, Outlook, Signals};
 use crate::report::text;
 use crate::spec;
 use std::path::PathBuf;
@@ -23,8 +23,18 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<u8, Failure> {
-    let job = spec::load(&args.job, &args.set).map_err(Failure::usage)?;
-    let outlook = block_on(coordinator::outlook(job))?.map_err(failure)?;
+    let looked = block_on(async {
+        let mut signals = Signals::hear().map_err(failure)?;
+        let job = spec::load(&args.job, &args.set).map_err(Failure::usage)?;
+        Ok(signals.unless(coordinator::outlook(job)).await)
+    })??;
+    let outlook = match looked {
+        Ok(outlook) => outlook.map_err(failure)?,
+        Err(signal) => {
+            to_stderr(format_args!("stopped by {}; nothing was written", signal.name()));
+            return Ok(exit::stopped(signal));
+        }
+    };
     if args.json {
         print_json(&outlook)?;
     } else {

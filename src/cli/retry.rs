@@ -2,7 +2,7 @@
 
 use super::run::{Shown, carry_out, failure};
 use super::{Failure, block_on, existing};
-use crate::coordinator::{self, Wanted};
+use crate::coordinator::{self, Signals, Wanted};
 use crate::dataset::{ErrorClass, paths};
 use crate::domain::VideoKey;
 use crate::spec;
@@ -44,6 +44,11 @@ fn key(text: &str) -> Result<VideoKey, String> {
 }
 
 pub fn run(args: Args) -> Result<u8, Failure> {
+    block_on(again(args))?
+}
+
+async fn again(args: Args) -> Result<u8, Failure> {
+    let mut signals = Signals::hear().map_err(failure)?;
     let store = existing(&args.output)?;
     let recorded = coordinator::read_job(&store).map_err(failure)?;
     let record = PathBuf::from(store.path(paths::JOB).to_string());
@@ -54,7 +59,9 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         classes: args.class,
         videos: args.video,
     };
-    block_on(carry_out(args.shown, async |sink| {
-        coordinator::prepare_retry(job, &wanted, sink).await
-    }))?
+    let metrics = job.run.metrics;
+    carry_out(args.shown, metrics, &mut signals, async |signals, sink| {
+        coordinator::prepare_retry(job, wanted, signals, sink).await
+    })
+    .await
 }

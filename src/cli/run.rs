@@ -1,7 +1,7 @@
 //! `affectmill run`.
 
 use super::{Failure, block_on, exit};
-use crate::coordinator::{self, Ended, Prepared, RunError};
+use crate::coordinator::{self, Ended, Prepared, RunError, Signal, Signals, Sink};
 use crate::events::Event;
 use crate::report::{Reporter, Style};
 use crate::spec;
@@ -47,26 +47,36 @@ impl Shown {
 }
 
 pub fn run(args: Args) -> Result<u8, Failure> {
-    let job = spec::load(&args.job, &args.set).map_err(Failure::usage)?;
-    block_on(carry_out(args.shown, async |sink| {
-        coordinator::prepare(job, sink).await
-    }))?
+    block_on(async {
+        let mut signals = Signals::hear().map_err(failure)?;
+        let job = spec::load(&args.job, &args.set).map_err(Failure::usage)?;
+        let metrics = job.run.metrics;
+        carry_out(args.shown, metrics, &mut signals, async |signals, sink| {
+            coordinator::prepare(job, signals, sink).await
+        })
+        .await
+    })?
 }
 
 /// Prepares a run, carries it out, shows it, and gives the exit code.
 pub async fn carry_out(
     shown: Shown,
-    prepare: impl AsyncFnOnce(coordinator::Sink<'_>) -> Result<Prepared, RunError>,
+    metrics: Option<SocketAddr>,
+    signals: &mut Signals,
+    prepare: impl AsyncFnOnce(&mut Signals, Sink<'_>) -> Result<Result<Prepared, Signal>, RunError>,
 ) -> Result<u8, Failure> {
     let mut reporter = Reporter::new(shown.style());
-    let prepared = prepare(&mut |event| reporter.event(event))
-        .await
-        .map_err(failure)?;
-    if let Some(address) = prepared.record.job.run.metrics {
+    // Before anything is written: planning is shown, too, and an address that is taken costs nothing but this line.
+    if let Some(address) = metrics {
         show_at(address, &mut reporter)?;
     }
+    let prepared = prepare(signals, &mut |event| reporter.event(event)).await;
+    let prepared = match prepared.map_err(failure)? {
+        Ok(prepared) => prepared,
+        Err(signal) => return Ok(exit::stopped(signal)),
+    };
     reporter.log_into(&prepared.store);
-    let ended = coordinator::run(prepared, &mut |event| reporter.event(event))
+    let ended = coordinator::run(prepared, signals, &mut |event| reporter.event(event))
         .await
         .map_err(failure)?;
     Ok(match ended {

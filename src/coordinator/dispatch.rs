@@ -2,7 +2,7 @@
 //! changes the state of the run.
 
 use super::process::{Exit, Process, Signal as FromProcess};
-use super::{Crew, Labelled, RunError, Signal, Sink, oom};
+use super::{Crew, Labelled, RunError, Signal, Signals, Sink, oom};
 use crate::dataset::{ErrorClass, Trouble, VideoStatus};
 use crate::domain::{FrameIndex, ShardId, VideoKey};
 use crate::events::{Event, NotOk};
@@ -10,7 +10,6 @@ use crate::queue::nats::NatsError;
 use crate::queue::{Answer, Arrival, FromWorker, Lease, Leases, ToWorker, WorkerId};
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, interval, sleep};
 
@@ -102,8 +101,8 @@ impl<'a> Dispatcher<'a> {
     }
 
     /// Runs until every shard is committed (`None`) or a signal has drained the run; also, what was labelled.
-    pub async fn run(mut self) -> Result<(Option<Signal>, Labelled), RunError> {
-        let ended = self.until_done().await;
+    pub async fn run(mut self, signals: &mut Signals) -> Result<(Option<Signal>, Labelled), RunError> {
+        let ended = self.until_done(signals).await;
         // Dropping a worker closes its standard input, which ends it, even while it is busy.
         self.workers.clear();
         let left = self.queue.leased() > 0 || self.queue.is_open();
@@ -113,9 +112,7 @@ impl<'a> Dispatcher<'a> {
         Ok((self.draining.filter(|_| left), self.labelled))
     }
 
-    async fn until_done(&mut self) -> Result<(), RunError> {
-        let mut interrupts = signal(SignalKind::interrupt()).map_err(RunError::Spawn)?;
-        let mut terminates = signal(SignalKind::terminate()).map_err(RunError::Spawn)?;
+    async fn until_done(&mut self, signals: &mut Signals) -> Result<(), RunError> {
         let mut clock = interval(TICK);
         for device in &self.crew.devices {
             self.start(device.clone()).await?;
@@ -137,8 +134,7 @@ impl<'a> Dispatcher<'a> {
                     // What is in hand can still be committed.
                     Arrival::Lost(error) => self.lost_queue = Some(error),
                 },
-                _ = interrupts.recv() => if self.drain(Signal::Interrupt) { break },
-                _ = terminates.recv() => if self.drain(Signal::Terminate) { break },
+                signal = signals.next() => if self.drain(signal) { break },
                 _ = clock.tick() => {
                     self.kill_hung();
                     if self.stop_at.is_some_and(|end| Instant::now() >= end) {
@@ -408,11 +404,10 @@ impl<'a> Dispatcher<'a> {
 
     /// A worker killed by an operator or a scheduler says nothing about the video it held.
     fn killed_from_outside(&mut self, worker: &Worker, exit: &Exit) -> bool {
-        const OUTSIDE: [i32; 4] = [1, 2, 9, 15];
         let kills = oom::kills();
         let starved = kills > self.oom_kills;
         self.oom_kills = kills;
-        worker.killed.is_none() && !starved && exit.signal().is_some_and(|signal| OUTSIDE.contains(&signal))
+        worker.killed.is_none() && !starved && exit.is_from_outside()
     }
 
     fn count_loss(&mut self, reason: &str, last_words: Vec<String>) -> Result<(), RunError> {

@@ -3,7 +3,7 @@
 
 use super::dispatch::Dispatcher;
 use super::prepare::{has_nvdec, read_job, resolve, share_of_scratch, threads_each};
-use super::{Crew, Earlier, RunError, Signal, Sink, blocking, gpu_names};
+use super::{Crew, Earlier, RunError, Signal, Signals, Sink, blocking, gpu_names};
 use crate::dataset::JobRecord;
 use crate::domain::Location;
 use crate::events::Event;
@@ -16,7 +16,6 @@ use crate::store::{Access, Store};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
@@ -54,15 +53,11 @@ pub enum Part {
 ///
 /// # Errors
 /// [`RunError`] when the queue cannot be reached or holds no such job, and when this machine would label differently.
-pub async fn join(joining: Joining, sink: Sink<'_>) -> Result<Part, RunError> {
-    let mut interrupts = signal(SignalKind::interrupt()).map_err(RunError::Spawn)?;
-    let mut terminates = signal(SignalKind::terminate()).map_err(RunError::Spawn)?;
+pub async fn join(joining: Joining, signals: &mut Signals, sink: Sink<'_>) -> Result<Part, RunError> {
     let (told, words) = mpsc::channel(16);
-    // The first process of a container would not even be killed by a signal that nobody waits for.
-    let ready = tokio::select! {
-        ready = make_ready(&joining, told) => ready?,
-        _ = interrupts.recv() => return Ok(Part::Stopped(Signal::Interrupt)),
-        _ = terminates.recv() => return Ok(Part::Stopped(Signal::Terminate)),
+    let ready = match signals.unless(make_ready(&joining, told)).await {
+        Ok(ready) => ready?,
+        Err(signal) => return Ok(Part::Stopped(signal)),
     };
     let Some(Ready {
         connection,
@@ -115,7 +110,7 @@ pub async fn join(joining: Joining, sink: Sink<'_>) -> Result<Part, RunError> {
         sink(event);
     };
     let (signal, _) = Dispatcher::new(&crew, Leases::Nats(leases), &mut everybody)
-        .run()
+        .run(signals)
         .await?;
     Ok(signal.map_or(Part::Finished, Part::Stopped))
 }

@@ -11,10 +11,12 @@ mod labelled;
 mod oom;
 mod outlook;
 mod oversee;
+mod planning;
 mod prepare;
 mod probe;
 mod process;
 mod retry;
+mod signals;
 
 use crew::{Crew, gpu_names};
 pub use earlier::Earlier;
@@ -23,6 +25,7 @@ use labelled::Labelled;
 pub use outlook::{Outlook, outlook};
 pub use prepare::{Prepared, prepare, read_job, resolve, unprobed};
 pub use retry::{Wanted, prepare_retry};
+pub use signals::{Signal, Signals};
 
 use crate::commit::CommitError;
 use crate::dataset::ShardPlan;
@@ -38,7 +41,6 @@ use crate::store::{StoreError, Trouble};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Instant;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Where events go. Called on the coordinator's only thread, so it must not block for long.
 pub type Sink<'a> = &'a mut dyn FnMut(&Event);
@@ -50,25 +52,6 @@ pub enum Ended {
     Finished(Summary),
     /// A signal asked to stop; run again to go on.
     Stopped(Signal),
-}
-
-/// The signals that drain a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
-    /// Ctrl-C.
-    Interrupt,
-    /// Preemption by a scheduler.
-    Terminate,
-}
-
-impl Signal {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Signal::Interrupt => "SIGINT",
-            Signal::Terminate => "SIGTERM",
-        }
-    }
 }
 
 /// Why a run could not go on.
@@ -257,7 +240,7 @@ impl RunError {
 ///
 /// # Errors
 /// [`RunError`] when the run cannot go on. Whatever happens, what is committed stays committed.
-pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> {
+pub async fn run(prepared: Prepared, signals: &mut Signals, sink: Sink<'_>) -> Result<Ended, RunError> {
     let began = Instant::now();
     let totals = prepared.totals();
     sink(&Event::RunStarted {
@@ -286,14 +269,15 @@ pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> 
     let job = prepared.record.job.clone();
     if !nothing_to_do {
         let (signal, done) = match oversee::address(&prepared) {
-            Some(address) => oversee::oversee(&prepared, address, sink).await?,
-            None => label_here(&prepared, sink).await?,
+            Some(address) => oversee::oversee(&prepared, address, signals, sink).await?,
+            None => label_here(&prepared, signals, sink).await?,
         };
         if let Some(signal) = signal {
             sink(&Event::Stopped {
                 reason: signal.name().into(),
                 shards_done: totals.shards_done + done.shards,
                 shards: totals.shards,
+                planned: None,
             });
             return Ok(Ended::Stopped(signal));
         }
@@ -301,13 +285,24 @@ pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> 
     } else if let Some(address) = oversee::address(&prepared) {
         oversee::release(&prepared, address, sink).await;
     }
-    let (mut summary, changed) = match finish_unless_stopped(prepared, sink).await? {
-        Ok(finished) => finished,
+    // On a thread of its own, since a store may keep it waiting.
+    let finishing = blocking(move || {
+        let mut events = Vec::new();
+        let finished = finish::finish(&prepared, &mut |event| events.push(event.clone()));
+        (events, finished)
+    });
+    let (mut summary, changed) = match signals.unless(finishing).await {
+        Ok(finished) => {
+            let (events, finished) = finished?;
+            events.iter().for_each(&mut *sink);
+            finished?
+        }
         Err(signal) => {
             sink(&Event::Stopped {
                 reason: signal.name().into(),
                 shards_done: totals.shards,
                 shards: totals.shards,
+                planned: None,
             });
             return Ok(Ended::Stopped(signal));
         }
@@ -323,7 +318,11 @@ pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> 
 }
 
 /// Labels what has no commit with this machine's own workers.
-async fn label_here(prepared: &Prepared, sink: Sink<'_>) -> Result<(Option<Signal>, Labelled), RunError> {
+async fn label_here(
+    prepared: &Prepared,
+    signals: &mut Signals,
+    sink: Sink<'_>,
+) -> Result<(Option<Signal>, Labelled), RunError> {
     let todo = prepared.without(&prepared.committed).cloned();
     let queue = LocalQueue::new(todo.collect(), prepared.record.job.run.max_strikes);
     let queue = match prepared.input_root {
@@ -332,7 +331,7 @@ async fn label_here(prepared: &Prepared, sink: Sink<'_>) -> Result<(Option<Signa
     };
     let crew = prepared.crew();
     dispatch::Dispatcher::new(&crew, Leases::Local(queue), sink)
-        .run()
+        .run(signals)
         .await
 }
 
@@ -340,29 +339,6 @@ async fn label_here(prepared: &Prepared, sink: Sink<'_>) -> Result<(Option<Signa
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, RunError> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| RunError::Spawn(std::io::Error::other(error)))
-}
-
-/// Finishes the label set on a thread of its own, since a store may keep it waiting; a signal ends the wait.
-async fn finish_unless_stopped(
-    prepared: Prepared,
-    sink: Sink<'_>,
-) -> Result<Result<(Summary, bool), Signal>, RunError> {
-    let mut interrupts = signal(SignalKind::interrupt()).map_err(RunError::Spawn)?;
-    let mut terminates = signal(SignalKind::terminate()).map_err(RunError::Spawn)?;
-    let finishing = blocking(move || {
-        let mut events = Vec::new();
-        let finished = finish::finish(&prepared, &mut |event| events.push(event.clone()));
-        (events, finished)
-    });
-    tokio::select! {
-        done = finishing => {
-            let (events, finished) = done?;
-            events.iter().for_each(&mut *sink);
-            finished.map(Ok)
-        }
-        _ = interrupts.recv() => Ok(Err(Signal::Interrupt)),
-        _ = terminates.recv() => Ok(Err(Signal::Terminate)),
-    }
 }
 
 impl Prepared {

@@ -1,13 +1,14 @@
 //! Before the first lease: check the models, bind the output to the job, discover, probe and plan what is new.
 
-use super::{Crew, Earlier, RunError, Sink, earlier, gpu_names, probe};
+use super::planning::{self, Planned};
+use super::{Crew, Earlier, RunError, Signal, Signals, Sink, blocking, earlier, gpu_names};
 use crate::commit;
 use crate::dataset::{CommitRecord, JobRecord, ModelRecord, PlannedVideo, RECORD_VERSION, ShardPlan, paths};
 use crate::discover::{self, Discovery, Source};
 use crate::domain::{Crop, Location, NamedOutputs, NetworkKind, ShardId, VideoKey};
 use crate::events::Event;
 use crate::model::{self, Device};
-use crate::plan;
+use crate::plan::{self, Planner};
 use crate::spec::{self, Decode, FaceMode, Job, ModelSpec};
 use crate::stages::decode;
 use crate::store::{Access, Put, Scratch, Store, kept_copy};
@@ -45,7 +46,7 @@ impl Prepared {
     pub(super) fn new(
         record: JobRecord,
         store: Store,
-        discovery: Discovery,
+        discovery: &Discovery,
         shards: Vec<ShardPlan>,
         commits: &BTreeMap<ShardId, CommitRecord>,
         access: &Access,
@@ -57,7 +58,7 @@ impl Prepared {
             fetch_bytes: record.job.run.fetch_bytes,
             record,
             store,
-            input_root: discovery.root,
+            input_root: discovery.root.clone(),
             shards,
             committed,
             gpus: Device::cuda_count(),
@@ -215,25 +216,40 @@ fn preprocessing(job: &Job, spec: &ModelSpec) -> String {
     }
 }
 
-/// Prepares a run. New videos are probed by worker processes and get a plan of their own.
+/// Prepares a run. New videos are probed by worker processes and get plans of their own. A signal ends it, and is told.
 ///
 /// # Errors
 /// [`RunError`]; nothing is written before models, output and input are known to fit.
-pub async fn prepare(job: Job, sink: Sink<'_>) -> Result<Prepared, RunError> {
-    let Opened {
-        record,
-        discovery,
-        store,
-        access,
-    } = open(job, sink)?;
-    let mut shards = plan::read_all(&store)?;
-    let fresh = probe_fresh(&record.job, &discovery, &shards, sink).await?;
-    if !fresh.is_empty() {
-        shards = plan::append(&store, &fresh, record.job.output.shard_frames)?;
-    }
-    let commits = commit::read_all(&store)?;
-    warn_changed(&discovery, &shards, sink);
-    Prepared::new(record, store, discovery, shards, &commits, &access)
+pub async fn prepare(
+    job: Job,
+    signals: &mut Signals,
+    sink: Sink<'_>,
+) -> Result<Result<Prepared, Signal>, RunError> {
+    let opened = match signals.unless(blocking(move || open(job))).await {
+        Ok(opened) => opened??,
+        Err(signal) => return Ok(Err(stopped(signal, 0, sink))),
+    };
+    warn_skipped(&opened.discovery, sink);
+    let fresh = opened.discovery.sources.iter();
+    let fresh = fresh.filter(|source| opened.planner.times(&source.key) == 0);
+    let fresh = fresh.map(|source| (0, unprobed(source))).collect();
+    let (prepared, discovery) = match opened.plan(fresh, signals, sink).await? {
+        Ok(planned) => planned,
+        Err(signal) => return Ok(Err(signal)),
+    };
+    warn_changed(&discovery, &prepared.shards, sink);
+    Ok(Ok(prepared))
+}
+
+/// Says which signal ended the planning, with so many videos planned.
+pub(super) fn stopped(signal: Signal, planned: usize, sink: Sink<'_>) -> Signal {
+    sink(&Event::Stopped {
+        reason: signal.name().into(),
+        shards_done: 0,
+        shards: 0,
+        planned: Some(planned),
+    });
+    signal
 }
 
 /// A job whose models, input and output were found to fit.
@@ -242,10 +258,12 @@ pub(super) struct Opened {
     pub discovery: Discovery,
     pub store: Store,
     pub access: Access,
+    pub planner: Planner,
 }
 
-/// Resolves a job, finds its videos and binds the output to it; writes nothing before all that is known to fit.
-pub(super) fn open(job: Job, sink: Sink<'_>) -> Result<Opened, RunError> {
+/// Resolves a job, finds its videos, binds the output to it and reads its plans; writes nothing before all that is known to
+/// fit.
+pub(super) fn open(job: Job) -> Result<Opened, RunError> {
     let access = Access::of(&job);
     let record = resolve(begun_with(job, &access)?, &access)?;
     // Past one machine it is for the workers' hosts to have it.
@@ -257,13 +275,54 @@ pub(super) fn open(job: Job, sink: Sink<'_>) -> Result<Opened, RunError> {
     let store = Store::connect(&record.job.output.uri, &access)?;
     bind(&store, &record)?;
     store.sweep_scratch(ORPHAN_AGE)?;
-    warn_skipped(&discovery, sink);
     Ok(Opened {
+        planner: Planner::open(&store, record.job.output.shard_frames)?,
         access,
         record,
         discovery,
         store,
     })
+}
+
+impl Opened {
+    /// Plans these videos, each for its attempt, and makes the run ready. A signal ends it, and is told.
+    pub async fn plan(
+        self,
+        new: Vec<(u32, PlannedVideo)>,
+        signals: &mut Signals,
+        sink: Sink<'_>,
+    ) -> Result<Result<(Prepared, Discovery), Signal>, RunError> {
+        let Self {
+            record,
+            discovery,
+            store,
+            access,
+            planner,
+        } = self;
+        let root = discovery.root.clone();
+        let planned = planning::plan(planner, new, root, &record.job, signals, sink).await?;
+        let planner = match planned {
+            Planned::Whole(planner) => planner,
+            Planned::Stopped { signal, videos } => return Ok(Err(stopped(signal, videos, sink))),
+        };
+        let videos = planner.videos();
+        let ready = blocking(move || {
+            let commits = commit::read_all(&store)?;
+            let prepared = Prepared::new(
+                record,
+                store,
+                &discovery,
+                planner.into_shards(),
+                &commits,
+                &access,
+            )?;
+            Ok::<_, RunError>((prepared, discovery))
+        });
+        match signals.unless(ready).await {
+            Ok(ready) => Ok(Ok(ready??)),
+            Err(signal) => Ok(Err(stopped(signal, videos, sink))),
+        }
+    }
 }
 
 /// The job with what it leaves open as the output was begun with, where that exists: a run may go on on another machine.
@@ -300,26 +359,6 @@ pub(super) fn fits(job: &Job, discovery: &Discovery) -> Result<(), RunError> {
         None => Ok(()),
         Some(crops) => Err(RunError::Crops(discovery.root.join(&crops.archive).to_string())),
     }
-}
-
-/// Probes the videos that no plan covers; writes nothing.
-pub async fn probe_fresh(
-    job: &Job,
-    discovery: &Discovery,
-    planned: &[ShardPlan],
-    sink: Sink<'_>,
-) -> Result<Vec<PlannedVideo>, RunError> {
-    let covered = plan::covered(planned);
-    let fresh: Vec<PlannedVideo> = discovery
-        .sources
-        .iter()
-        .filter(|source| !covered.contains(&source.key))
-        .map(unprobed)
-        .collect();
-    if fresh.is_empty() {
-        return Ok(fresh);
-    }
-    probe::probe(fresh, discovery.root.clone(), job, sink).await
 }
 
 /// A video before anyone looked into it.
@@ -378,7 +417,7 @@ pub(super) fn find<'a>(discovery: &'a Discovery, key: &VideoKey) -> Option<&'a S
     at.ok().map(|at| &discovery.sources[at])
 }
 
-fn warn_skipped(discovery: &Discovery, sink: Sink<'_>) {
+pub(super) fn warn_skipped(discovery: &Discovery, sink: Sink<'_>) {
     for skipped in &discovery.skipped {
         sink(&Event::Warning {
             message: format!("{} was skipped: {}", skipped.path, skipped.reason),

@@ -4,8 +4,8 @@
 //! counts of a video is what became of it in its latest attempt. So a retry may be killed at any moment like a run, and
 //! `affectmill run` goes on with it. A video that has rows is never planned again: they would be there twice.
 
-use super::prepare::{Opened, Prepared, find, open, unprobed};
-use super::{RunError, Sink, probe};
+use super::prepare::{Opened, Prepared, find, open, stopped, unprobed, warn_skipped};
+use super::{RunError, Signal, Signals, Sink, blocking};
 use crate::commit;
 use crate::dataset::{ErrorClass, PlannedVideo, VideoOutcome, VideoStatus};
 use crate::domain::VideoKey;
@@ -38,36 +38,56 @@ impl Wanted {
 ///
 /// # Errors
 /// As [`prepare`](super::prepare); [`RunError::NoSuchVideo`] when a video is wanted by a name that no plan has.
-pub async fn prepare_retry(job: Job, wanted: &Wanted, sink: Sink<'_>) -> Result<Prepared, RunError> {
+pub async fn prepare_retry(
+    job: Job,
+    wanted: Wanted,
+    signals: &mut Signals,
+    sink: Sink<'_>,
+) -> Result<Result<Prepared, Signal>, RunError> {
+    let choosing = blocking(move || {
+        let opened = open(job)?;
+        let chosen = choose(&opened, &wanted)?;
+        Ok::<_, RunError>((opened, chosen))
+    });
+    let (opened, (again, events)) = match signals.unless(choosing).await {
+        Ok(chosen) => chosen??,
+        Err(signal) => return Ok(Err(stopped(signal, 0, sink))),
+    };
+    warn_skipped(&opened.discovery, sink);
+    events.iter().for_each(&mut *sink);
+    let planned = opened.plan(again, signals, sink).await?;
+    Ok(planned.map(|(prepared, _)| prepared))
+}
+
+/// The wanted videos with the attempt that each is due for, and what is to be said of them.
+fn choose(opened: &Opened, wanted: &Wanted) -> Result<(Vec<(u32, PlannedVideo)>, Vec<Event>), RunError> {
     let Opened {
-        record,
         discovery,
         store,
-        access,
-    } = open(job, sink)?;
-    let shards = plan::read_all(&store)?;
-    let commits = commit::read_all(&store)?;
-    let covered = plan::covered(&shards);
-    if let Some(unknown) = wanted.videos.iter().find(|key| !covered.contains(key)) {
+        planner,
+        ..
+    } = opened;
+    let commits = commit::read_all(store)?;
+    if let Some(unknown) = wanted.videos.iter().find(|key| planner.times(key) == 0) {
         return Err(RunError::NoSuchVideo(unknown.clone()));
     }
 
-    let mut again: Vec<(u32, PlannedVideo)> = Vec::new();
+    let (mut again, mut events) = (Vec::new(), Vec::new());
     let mut classes: BTreeMap<ErrorClass, usize> = BTreeMap::new();
     let mut partial = 0;
-    for (latest, outcome) in plan::outcomes(&shards, &commits)? {
+    for (latest, outcome) in plan::outcomes(planner.shards(), &commits)? {
         match outcome.status {
             VideoStatus::Ok => continue,
             _ if !wanted.includes(outcome) => continue,
             VideoStatus::Partial => partial += 1,
-            VideoStatus::Failed | VideoStatus::Quarantined => match find(&discovery, &outcome.key) {
+            VideoStatus::Failed | VideoStatus::Quarantined => match find(discovery, &outcome.key) {
                 Some(source) => {
                     again.push((latest.shard.attempt + 1, unprobed(source)));
                     if let Some(class) = outcome.error_class {
                         *classes.entry(class).or_default() += 1;
                     }
                 }
-                None => sink(&Event::Warning {
+                None => events.push(Event::Warning {
                     message: format!("{} is gone from the input and stays as it is", outcome.key),
                 }),
             },
@@ -78,21 +98,11 @@ pub async fn prepare_retry(job: Job, wanted: &Wanted, sink: Sink<'_>) -> Result<
             "{partial} partial: their rows exist, and the same file gives the same again; to label a mended file, give it a \
              new name or the job a new output"
         );
-        sink(&Event::Warning { message });
+        events.push(Event::Warning { message });
     }
-    sink(&Event::Retrying {
+    events.push(Event::Retrying {
         videos: again.len(),
         classes: classes.into_iter().collect(),
     });
-
-    let (attempts, videos): (Vec<u32>, Vec<PlannedVideo>) = again.into_iter().unzip();
-    let videos = if videos.is_empty() {
-        videos
-    } else {
-        probe::probe(videos, discovery.root.clone(), &record.job, sink).await?
-    };
-    let again: Vec<_> = attempts.into_iter().zip(videos).collect();
-    let shards = plan::append_again(&store, &again, record.job.output.shard_frames)?;
-    let commits = commit::read_all(&store)?;
-    Prepared::new(record, store, discovery, shards, &commits, &access)
+    Ok((again, events))
 }

@@ -208,21 +208,22 @@ fn a_video_is_planned_again_once_for_each_attempt_and_the_latest_counts() {
     let first = append(&store, &videos, 1_000).unwrap();
     let again = |attempt, n: usize| vec![(attempt, videos[n].clone())];
 
-    let second = append_again(&store, &again(1, 1), 1_000).unwrap();
+    let append_again = |videos: Vec<(u32, PlannedVideo)>| {
+        let mut planner = Planner::open(&store, 1_000).unwrap();
+        assert_eq!(planner.append(videos, true).unwrap(), []);
+        planner.into_shards()
+    };
+
+    let second = append_again(again(1, 1));
     assert_eq!(second[..1], first);
     assert_eq!((second.len(), second[1].attempt), (2, 1));
     let alone = make(vec![videos[1].clone()], &BTreeSet::new(), 1_000);
     assert_ne!(second[1].id, alone[0].id, "another attempt is another part");
     for due in [again(1, 1), again(0, 1), again(3, 1)] {
-        let planned = append_again(&store, &due, 1_000).unwrap();
+        let planned = append_again(due);
         assert_eq!(planned, second, "planned for that attempt, or not due yet");
     }
-    let third = append_again(
-        &store,
-        &[again(2, 1), vec![(1, videos[3].clone())]].concat(),
-        1_000,
-    )
-    .unwrap();
+    let third = append_again([again(2, 1), again(1, 3)].concat());
     assert_eq!(third.len(), 4);
     assert_eq!(append(&store, &videos, 1_000).unwrap(), third, "nothing is new");
     assert_eq!(read_all(&store).unwrap(), third);
@@ -259,7 +260,7 @@ fn a_video_is_planned_again_once_for_each_attempt_and_the_latest_counts() {
 
     let late = Plan {
         version: RECORD_VERSION,
-        shards: cut(vec![video("new", 1)], 10, 1),
+        shards: cut(vec![(1, video("new", 1))], 10),
     };
     store.replace(&paths::plan(4), &encode(&late).unwrap()).unwrap();
     let error = read_all(&store).unwrap_err().to_string();
@@ -267,4 +268,77 @@ fn a_video_is_planned_again_once_for_each_attempt_and_the_latest_counts() {
         error.contains("`new` is planned twice for one attempt, or before an earlier one"),
         "{error}"
     );
+}
+
+#[test]
+fn pieces_of_any_size_and_kills_between_them_give_the_shards_of_one_plan() {
+    let length = |n: u64| [7, 0, 30, 101, 12, 55][n as usize % 6] + n % 3;
+    let new: Vec<_> = (0..60)
+        .map(|n| (0, video(&format!("v{n:02}"), length(n))))
+        .collect();
+    let again: Vec<_> = (0..20)
+        .map(|n| (1, video(&format!("v{n:02}"), length(n))))
+        .collect();
+    let at_once = tempfile::tempdir().unwrap();
+    let mut planner = Planner::open(&Store::open(at_once.path()).unwrap(), 100).unwrap();
+    for videos in [&new, &again] {
+        assert_eq!(planner.append(videos.clone(), true).unwrap(), []);
+    }
+    let expected = planner.into_shards();
+    assert!(expected.len() > 20);
+    for (piece, killed) in [(1, false), (1, true), (7, false), (7, true), (23, true)] {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        for videos in [&new, &again] {
+            let mut planner = Planner::open(&store, 100).unwrap();
+            let mut waiting = Vec::new();
+            for piece in videos.chunks(piece) {
+                waiting.extend(piece.iter().cloned());
+                waiting = planner.append(waiting, false).unwrap();
+                if killed {
+                    // The next run probes again what no plan holds.
+                    planner = Planner::open(&store, 100).unwrap();
+                    let due = |(attempt, video): &&(u32, PlannedVideo)| planner.times(&video.key) == *attempt;
+                    let probed = videos
+                        .iter()
+                        .take_while(|(_, video)| video.key <= piece.last().unwrap().1.key);
+                    waiting = probed.filter(due).cloned().collect();
+                }
+            }
+            assert_eq!(planner.append(waiting, true).unwrap(), []);
+        }
+        assert_eq!(
+            read_all(&store).unwrap(),
+            expected,
+            "pieces of {piece}, killed: {killed}"
+        );
+        assert!(store.list(paths::PLANS).unwrap().len() > 2);
+    }
+}
+
+#[test]
+fn two_who_plan_in_pieces_at_the_same_time_end_with_the_shards_of_one_plan() {
+    let videos: Vec<_> = (0..300)
+        .map(|n| (0, video(&format!("v{n:03}"), n % 40)))
+        .collect();
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::open(root.path()).unwrap();
+    let gate = Barrier::new(2);
+    std::thread::scope(|scope| {
+        for size in [11, 17] {
+            let (videos, store, gate) = (&videos, &store, &gate);
+            scope.spawn(move || {
+                let mut planner = Planner::open(store, 100).unwrap();
+                let mut waiting = Vec::new();
+                gate.wait();
+                for piece in videos.chunks(size) {
+                    waiting.extend(piece.iter().cloned());
+                    waiting = planner.append(waiting, false).unwrap();
+                }
+                assert_eq!(planner.append(waiting, true).unwrap(), []);
+            });
+        }
+    });
+    let new = videos.into_iter().map(|(_, video)| video).collect();
+    assert_eq!(read_all(&store).unwrap(), make(new, &BTreeSet::new(), 100));
 }

@@ -111,8 +111,17 @@ pub fn lines(event: &Event) -> Option<String> {
         } => finished(*nothing_to_do, summary),
         Event::Stopped {
             reason,
+            planned: Some(planned),
+            ..
+        } => format!(
+            "stopped by {reason} while planning: {} planned, which stay so; run again to go on",
+            plural(*planned as u64, "video")
+        ),
+        Event::Stopped {
+            reason,
             shards_done,
             shards,
+            planned: None,
         } => {
             format!("stopped by {reason}: {shards_done} of {shards} shards are done; run again to go on")
         }

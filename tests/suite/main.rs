@@ -16,6 +16,7 @@ mod kills;
 mod limits;
 #[path = "../nats/mod.rs"]
 mod nats;
+mod planning;
 mod readme;
 mod render;
 mod report;

@@ -61,7 +61,8 @@ impl Shared {
 
 /// Where a run is.
 enum Phase {
-    Planning,
+    /// With how many headers are read, of how many.
+    Planning(usize, usize),
     Labelling,
     Draining(String),
     Finished(Summary),
@@ -82,7 +83,7 @@ struct Watched {
 impl Watched {
     fn new() -> Self {
         Self {
-            phase: Phase::Planning,
+            phase: Phase::Planning(0, 0),
             output: String::new(),
             progress: Progress::new(),
             figures: Figures::new(),
@@ -99,6 +100,7 @@ impl Watched {
                 self.phase = Phase::Labelling;
                 self.output = output.to_string();
             }
+            Event::Probing { done, of } => self.phase = Phase::Planning(*done, *of),
             Event::ShardDone { seconds, .. } => self.seconds.add(seconds),
             Event::Draining { signal, .. } => self.phase = Phase::Draining(signal.clone()),
             Event::Finished { summary, .. } => self.phase = Phase::Finished(summary.clone()),

@@ -1,0 +1,83 @@
+//! Plans new videos: their headers are read, and what is known is written as a plan now and then, so that a planning that is
+//! stopped or killed is gone on with where it was.
+
+use super::probe::Probing;
+use super::{RunError, Signal, Signals, Sink, blocking};
+use crate::dataset::PlannedVideo;
+use crate::domain::Location;
+use crate::plan::{PlanError, Planner};
+use crate::spec::Job;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long a planning that was told to stop waits for its last plan to be stored.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// How a planning ended.
+pub enum Planned {
+    /// All is planned.
+    Whole(Planner),
+    /// A signal ended it.
+    Stopped {
+        /// Which.
+        signal: Signal,
+        /// Videos of all plans that were written by then.
+        videos: usize,
+    },
+}
+
+/// Plans videos, each for its attempt. Where a signal comes before that is done, what was probed in order by then is planned.
+pub async fn plan(
+    mut planner: Planner,
+    mut new: Vec<(u32, PlannedVideo)>,
+    root: Location,
+    job: &Job,
+    signals: &mut Signals,
+    sink: Sink<'_>,
+) -> Result<Planned, RunError> {
+    if new.is_empty() {
+        return Ok(Planned::Whole(planner));
+    }
+    new.sort_by(|(a, x), (b, y)| a.cmp(b).then_with(|| x.key.cmp(&y.key)));
+    let (attempts, videos): (Vec<u32>, Vec<PlannedVideo>) = new.into_iter().unzip();
+    let mut attempts = attempts.into_iter();
+    let mut probing = Probing::start(videos, root, job).await?;
+    let mut waiting = Vec::new();
+    loop {
+        let (piece, mut met) = match signals.unless(probing.piece(sink)).await {
+            Ok(piece) => (piece?, None),
+            Err(signal) => (probing.ready(), Some(signal)),
+        };
+        let (whole, videos) = (probing.is_done(), planner.videos());
+        waiting.extend(attempts.by_ref().zip(piece));
+        let append = blocking(move || {
+            let left = planner.append(waiting, whole)?;
+            Ok::<_, PlanError>((planner, left))
+        });
+        tokio::pin!(append);
+        let appended = match met {
+            None => signals.unless(&mut append).await,
+            Some(signal) => Err(signal),
+        };
+        let appended = match appended {
+            Ok(done) => done,
+            Err(signal) => {
+                met = Some(signal);
+                // A store that keeps us waiting, or a second signal, ends the wait.
+                match signals.unless(timeout(FAREWELL, append)).await {
+                    Ok(Ok(done)) => done,
+                    Ok(Err(_)) | Err(_) => return Ok(Planned::Stopped { signal, videos }),
+                }
+            }
+        };
+        (planner, waiting) = appended??;
+        match met {
+            Some(signal) => {
+                let videos = planner.videos();
+                return Ok(Planned::Stopped { signal, videos });
+            }
+            None if whole => return Ok(Planned::Whole(planner)),
+            None => {}
+        }
+    }
+}
