@@ -22,6 +22,7 @@ mod worker;
 
 use crate::domain::Location;
 use crate::report::{to_stderr, to_stdout};
+use crate::runtime::outlive;
 use crate::store::{Access, Store};
 use clap::{Parser, Subcommand};
 use std::ffi::OsStr;
@@ -131,7 +132,11 @@ impl Failure {
 
 /// Runs the command.
 pub fn run(cli: Cli) -> ExitCode {
-    let done = logging::start().and_then(|()| carry_out(cli.command));
+    // A file that may not grow any more then gives an error that says so.
+    let begun = outlive(&[libc::SIGXFSZ]).map_err(Failure::stopped);
+    let done = begun
+        .and_then(|()| logging::start())
+        .and_then(|()| carry_out(cli.command));
     match done {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {

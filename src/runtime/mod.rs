@@ -1,9 +1,11 @@
-//! Small services that every room may need: files that appear whole or not at all, and checksums.
+//! Small services that every room may need: files that appear whole or not at all, checksums, signals.
 //!
 //! Knows nothing of videos, jobs or label sets.
 
 mod atomic;
 mod sha256;
+mod signals;
 
 pub use atomic::{AtomicFile, WriteError, write_atomic};
 pub use sha256::{Sha256File, sha256_file, sha256_hex};
+pub use signals::outlive;

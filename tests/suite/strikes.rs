@@ -60,6 +60,21 @@ fn a_video_that_crashes_its_worker_three_times_is_quarantined() {
 }
 
 #[test]
+fn a_worker_that_its_session_s_limit_of_processor_time_ends_strikes_no_video() {
+    let project = Project::new().synthetic(2, 15);
+    let mut run = project.start("out", &["run.workers=1"]);
+    let worker = run.until("worker_started")["pid"].as_u64().unwrap() as u32;
+    run.until("opened");
+    signal(worker, "XCPU");
+    let lost = run.until("worker_lost");
+    assert!(lost["reason"].as_str().unwrap().contains("SIGXCPU"), "{lost}");
+    while let Some(event) = run.event() {
+        assert_ne!(event["event"], "strike", "{event}");
+    }
+    assert_eq!(run.wait(), Some(0));
+}
+
+#[test]
 fn a_video_that_hangs_its_worker_three_times_is_quarantined() {
     let project = Project::new().synthetic(4, 15);
     let sets = ["output.shard_frames=1000", "run.stall_timeout=6.0"];
