@@ -8,7 +8,7 @@ mod common;
 
 use affectmill::dataset::{CommitRecord, PartInfo, RECORD_VERSION, StageSeconds, VideoOutcome, paths};
 use affectmill::domain::{Fingerprint, FrameIndex, ModelKind, ShardId, VideoKey};
-use affectmill::queue::{FromWorker, read_message, write_message};
+use affectmill::queue::{AtWork, FromWorker, read_message, write_message};
 use affectmill::store::Store;
 use affectmill::{commit, model, plan, spec};
 use common::*;
@@ -246,6 +246,7 @@ fn messages() {
         frame: Some(FrameIndex(3)),
         frames: 7,
         rows: 9,
+        at_work: AtWork::default(),
     };
     write_message(&mut seed, &FromWorker::Ready).unwrap();
     write_message(&mut seed, &progress).unwrap();

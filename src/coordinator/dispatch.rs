@@ -1,10 +1,11 @@
 //! The dispatch loop: worker reports, ends of workers, signals and the clock meet in one `select!`, which alone
 //! changes the state of the run.
 
+use super::held::{Killed, Worker, strike};
 use super::process::{Exit, Process, Signal as FromProcess};
-use super::{Crew, Labelled, RunError, Signal, Signals, Sink, oom};
+use super::{Crew, Labelled, RunError, Signal, Signals, Sink};
 use crate::dataset::{ErrorClass, Trouble, VideoStatus};
-use crate::domain::{FrameIndex, ShardId, VideoKey};
+use crate::domain::VideoKey;
 use crate::events::{Event, NotOk};
 use crate::queue::nats::NatsError;
 use crate::queue::{Answer, Arrival, FromWorker, Lease, Leases, ToWorker, WorkerId};
@@ -22,9 +23,6 @@ const MAX_GPU_FAILURES: usize = 3;
 
 /// How often people are told that a store is still out of order.
 const OUTAGE_REMINDER: Duration = Duration::from_secs(60);
-
-/// Loading models shows no progress, and on a machine that is busy it may take far longer than a frame does.
-const LEAST_START_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How often workers are looked after.
 const TICK: Duration = Duration::from_millis(500);
@@ -46,8 +44,6 @@ pub struct Dispatcher<'a> {
     losses: usize,
     /// Videos that were in hand when a GPU failed, with the GPU, since its workers' last commit.
     gpu_failures: BTreeSet<(String, VideoKey)>,
-    /// The kernel's counter of memory kills when it was last looked at.
-    oom_kills: u64,
     draining: Option<Signal>,
     /// Why the queue is given up.
     lost_queue: Option<NatsError>,
@@ -62,20 +58,6 @@ pub struct Dispatcher<'a> {
     labelled: Labelled,
 }
 
-struct Worker {
-    process: Process,
-    device: String,
-    ready: bool,
-    holds: Option<ShardId>,
-    video: Option<VideoKey>,
-    /// When it was opened.
-    opened: Instant,
-    last_frame: Option<FrameIndex>,
-    last_sign: Instant,
-    /// Why we killed it.
-    killed: Option<(ErrorClass, String)>,
-}
-
 impl<'a> Dispatcher<'a> {
     /// A dispatcher of this crew, over the shards of this queue.
     pub fn new(crew: &'a Crew<'a>, queue: Leases, sink: Sink<'a>) -> Self {
@@ -88,7 +70,6 @@ impl<'a> Dispatcher<'a> {
             started: 0,
             losses: 0,
             gpu_failures: BTreeSet::new(),
-            oom_kills: oom::kills(),
             draining: None,
             lost_queue: None,
             stop_at: None,
@@ -179,20 +160,7 @@ impl<'a> Dispatcher<'a> {
         });
         let assignment = self.crew.assignment(&device);
         process.send(&ToWorker::Job(Box::new(assignment))).await;
-        self.workers.insert(
-            id,
-            Worker {
-                process,
-                device,
-                ready: false,
-                holds: None,
-                video: None,
-                opened: Instant::now(),
-                last_frame: None,
-                last_sign: Instant::now(),
-                killed: None,
-            },
-        );
+        self.workers.insert(id, Worker::new(process, device));
         Ok(())
     }
 
@@ -208,9 +176,7 @@ impl<'a> Dispatcher<'a> {
                 self.lease(id).await;
             }
             FromWorker::Opened { video } => {
-                worker.video = Some(video.clone());
-                worker.opened = Instant::now();
-                worker.last_frame = None;
+                worker.opens(&video);
                 self.queue.opened(id, &video);
                 self.emit(Event::Opened { worker: id, video });
             }
@@ -220,8 +186,14 @@ impl<'a> Dispatcher<'a> {
                 frame,
                 again,
             }),
-            FromWorker::Progress { frame, frames, rows } => {
+            FromWorker::Progress {
+                frame,
+                frames,
+                rows,
+                at_work,
+            } => {
                 worker.last_frame = frame;
+                worker.at_work = at_work;
                 self.emit(Event::Progress {
                     worker: id,
                     frames,
@@ -236,7 +208,7 @@ impl<'a> Dispatcher<'a> {
                 fetched_bytes,
                 adopted,
             } => {
-                (worker.holds, worker.video, worker.last_frame) = (None, None, None);
+                worker.lets_go();
                 // Where nothing was decoded, workers may still be lost one after the other.
                 if adopted || videos.iter().any(|video| video.frames > 0) {
                     self.losses = 0;
@@ -264,7 +236,7 @@ impl<'a> Dispatcher<'a> {
                 self.lease(id).await;
             }
             FromWorker::BrokeOff { video, trouble } => {
-                (worker.holds, worker.video, worker.last_frame) = (None, None, None);
+                worker.lets_go();
                 self.emit(Event::Warning {
                     message: format!("worker {id}: {}; its shard is begun again", trouble.error),
                 });
@@ -279,7 +251,11 @@ impl<'a> Dispatcher<'a> {
                 }
             }
             FromWorker::GpuFailed { error } => {
-                worker.killed = Some((ErrorClass::Crash, error));
+                worker.killed = Some(Killed {
+                    class: ErrorClass::Crash,
+                    reason: error,
+                    video: worker.video.clone(),
+                });
                 worker.process.kill();
             }
             FromWorker::Failed { error, retry: false } => {
@@ -291,7 +267,7 @@ impl<'a> Dispatcher<'a> {
                 return Err(RunError::Worker { worker: id, error });
             }
             FromWorker::Failed { error, retry: true } => {
-                worker.holds = None;
+                worker.lets_go();
                 self.give_back(id, None);
                 self.count_loss(&error, Vec::new())?;
                 self.emit(Event::Warning {
@@ -359,32 +335,32 @@ impl<'a> Dispatcher<'a> {
             return Ok(());
         };
         let outside = self.killed_from_outside(&worker, &exit);
-        let gpu_failed = matches!(worker.killed, Some((ErrorClass::Crash, _)));
-        let (class, reason) = worker.killed.unwrap_or_else(|| {
-            let reason = match exit.signal() {
-                Some(9) if !outside => "killed by the kernel: out of memory".into(),
-                _ => exit.describe(),
-            };
-            (ErrorClass::Crash, reason)
-        });
+        let guilty = worker.guilty();
+        let gpu_failed = matches!(
+            &worker.killed,
+            Some(Killed {
+                class: ErrorClass::Crash,
+                ..
+            })
+        );
+        let (class, reason) = match worker.killed {
+            Some(killed) => (killed.class, killed.reason),
+            None if exit.signal() == Some(libc::SIGKILL) && !outside => {
+                (ErrorClass::Crash, "killed by the kernel: out of memory".into())
+            }
+            None => (ErrorClass::Crash, exit.describe()),
+        };
         self.emit(Event::WorkerLost {
             worker: id,
             reason: reason.clone(),
-            video: worker.video.clone(),
-            last_frame: worker.last_frame,
+            video: guilty.as_ref().map(|(video, _)| video.clone()),
+            last_frame: guilty.as_ref().and_then(|(_, frame)| *frame),
             last_words: exit.last_words.clone(),
         });
-        if gpu_failed && let Some(video) = &worker.video {
+        if gpu_failed && let Some((video, _)) = &guilty {
             self.gpu_failures.insert((worker.device.clone(), video.clone()));
         }
-        let strike = worker.video.filter(|_| !outside).map(|video| {
-            let trouble = Trouble {
-                error: reason.clone(),
-                class,
-                frame: worker.last_frame,
-            };
-            (video, trouble)
-        });
+        let strike = strike(guilty.filter(|_| !outside), class, &reason);
         self.give_back(id, strike);
         let failures = self.gpu_failures.iter().filter(|(gpu, _)| *gpu == worker.device);
         let sharing = self.crew.devices.iter().filter(|gpu| **gpu == worker.device);
@@ -402,12 +378,19 @@ impl<'a> Dispatcher<'a> {
         Ok(())
     }
 
-    /// A worker killed by an operator or a scheduler says nothing about the video it held.
+    /// A worker killed by an operator or a scheduler says nothing about the video it held; one that the kernel killed for want
+    /// of memory does.
     fn killed_from_outside(&mut self, worker: &Worker, exit: &Exit) -> bool {
-        let kills = oom::kills();
-        let starved = kills > self.oom_kills;
-        self.oom_kills = kills;
-        worker.killed.is_none() && !starved && exit.is_from_outside()
+        if worker.killed.is_some() || !exit.is_from_outside() {
+            return false;
+        }
+        let starved = exit.signal() == Some(libc::SIGKILL) && worker.starved();
+        if starved {
+            for other in self.workers.values_mut() {
+                other.spared(&worker.oom.0);
+            }
+        }
+        !starved
     }
 
     fn count_loss(&mut self, reason: &str, last_words: Vec<String>) -> Result<(), RunError> {
@@ -441,34 +424,18 @@ impl<'a> Dispatcher<'a> {
     }
 
     fn kill_hung(&mut self) {
-        // A process that was stopped itself, or a machine that slept, knows nothing of what its workers did meanwhile.
         let asleep = self.ticked.elapsed().saturating_sub(TICK);
         self.ticked = Instant::now();
         if asleep > 4 * TICK {
-            for worker in self.workers.values_mut() {
-                (worker.last_sign, worker.opened) = (worker.last_sign + asleep, worker.opened + asleep);
-            }
+            self.workers
+                .values_mut()
+                .for_each(|worker| worker.forgive(asleep));
         }
-        let run = &self.crew.record.job.run;
-        let stall = Duration::from_secs_f64(run.stall_timeout);
-        let whole = Duration::from_secs_f64(run.video_timeout);
         for worker in self.workers.values_mut() {
-            let waits = worker.ready && worker.holds.is_none();
-            if waits || worker.killed.is_some() {
-                continue;
+            if let Some(killed) = worker.overdue(&self.crew.record.job.run) {
+                worker.killed = Some(killed);
+                worker.process.kill();
             }
-            let silent = worker.last_sign.elapsed();
-            let why = if !worker.ready && silent < LEAST_START_TIMEOUT {
-                continue;
-            } else if silent >= stall {
-                format!("no progress for {} s (run.stall_timeout)", run.stall_timeout)
-            } else if worker.video.is_some() && worker.opened.elapsed() >= whole {
-                format!("not done after {} s (run.video_timeout)", run.video_timeout)
-            } else {
-                continue;
-            };
-            worker.killed = Some((ErrorClass::Timeout, why));
-            worker.process.kill();
         }
     }
 

@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Version of the messages; a worker refuses another one.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 
 /// Number of a worker within a run, counted from 0 and never used twice.
 pub type WorkerId = usize;
@@ -106,13 +106,23 @@ pub struct EarlierVideo {
     pub status: VideoStatus,
 }
 
+/// What a worker's threads are at work on: who is to blame where it hangs or dies. A thread that is said to wait does wait; one
+/// that is said to be at work may have begun to wait a moment ago.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AtWork {
+    /// The video in the decoder's hands; `None` while it waits for the models or for a video to arrive.
+    pub decoding: Option<VideoKey>,
+    /// Video and frame of the oldest row in the batch in the detector's or a model's hands; `None` while these wait for frames.
+    pub labelling: Option<(VideoKey, FrameIndex)>,
+}
+
 /// What a worker reports.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum FromWorker {
     /// The models are loaded; leases are welcome.
     Ready,
-    /// The video is about to be opened: from now on it is the video in hand.
+    /// The video is about to be opened, and in the decoder's hands.
     Opened {
         /// The video.
         video: VideoKey,
@@ -126,14 +136,17 @@ pub enum FromWorker {
         /// Frames that were decoded again to get there, this one included.
         again: u64,
     },
-    /// Work goes on. Sent several times a second while it does, and never when it does not.
+    /// Work goes on. Sent several times a second while it does, and never when it does not; and before a thread goes to work
+    /// on a video that was not told last.
     Progress {
-        /// Last frame that was decoded of the video in hand.
+        /// Last frame that was decoded of the video opened last.
         frame: Option<FrameIndex>,
         /// Frames of the shard decoded so far.
         frames: u64,
         /// Rows of the shard labelled so far.
         rows: u64,
+        /// Who is at work on what.
+        at_work: AtWork,
     },
     /// A store keeps the worker waiting. Sent every second while it does.
     Waiting {

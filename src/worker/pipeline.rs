@@ -19,6 +19,7 @@ mod earlier;
 mod fetching;
 mod input;
 mod labelling;
+mod outlet;
 mod spans;
 mod weights;
 
@@ -287,7 +288,9 @@ impl Pipeline {
             let decoder = thread::Builder::new()
                 .name("decode".into())
                 .spawn_scoped(scope, move || {
-                    decode_shard(source, lease, goal, reports, &sender, &recycled)
+                    let decoded = decode_shard(source, lease, goal, reports, &sender, &recycled);
+                    reports.decoder_waits();
+                    decoded
                 })
                 .map_err(|error| PipelineError::Thread(format!("could not be started: {error}")))?;
             let mut models = Labelling::new(
@@ -327,6 +330,7 @@ impl Pipeline {
                 (tally, None) => Ok((tally?, decoded)),
             }
         });
+        reports.end_shard();
         if self.engine.halves() && !self.told_halved {
             self.told_halved = true;
             reports.warn(HALVED.into());

@@ -3,6 +3,7 @@
 use super::common::*;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Runs while doing something to every worker that opens the bad video; returns the events.
 fn run_against(project: &Project, bad: &str, signal_name: &str, sets: &[&str]) -> (Vec<Value>, Option<i32>) {
@@ -80,4 +81,50 @@ fn a_video_that_hangs_its_worker_three_times_is_quarantined() {
     let sets = ["output.shard_frames=1000", "run.stall_timeout=6.0"];
     let (events, code) = run_against(&project, "clip01.mp4", "STOP", &sets);
     assert_quarantined(&project, &events, code, "no progress for 6 s", "timeout");
+}
+
+#[test]
+fn a_batch_that_takes_longer_than_the_stall_timeout_is_no_hang() {
+    // One thread looks at 32 faces in about a second, and sees each of the 128 twice.
+    let project = Project::with_models(&["student"]).synthetic(2, 70);
+    let sets = [
+        "run.batch=128",
+        "models.0.flip=true",
+        "run.threads=1",
+        "run.stall_timeout=4.0",
+        "output.shard_frames=1000",
+    ];
+    let done = project.run("out", &sets, 0);
+    assert!(!stderr(&done).contains("lost"), "{}", stderr(&done));
+    assert_eq!(rows(&project.output("out")).len(), 140);
+}
+
+#[test]
+fn a_hang_in_the_midst_of_a_batch_strikes_the_video_of_its_oldest_row() {
+    let project =
+        Project::with_models(&["student", "teacher_va", "teacher_expr", "teacher_au"]).synthetic(2, 20);
+    let sets = [
+        "run.batch=128",
+        "models.0.flip=true",
+        "models.1.flip=true",
+        "run.threads=1",
+        "run.stall_timeout=4.0",
+        "run.max_strikes=1",
+        "output.shard_frames=1000",
+    ];
+    let mut run = project.start("out", &sets);
+    let worker = run.until("worker_started")["pid"].as_u64().unwrap() as u32;
+    while run.until("progress")["frames"] != 40 {}
+    // Both are decoded; the models have seconds to go.
+    std::thread::sleep(Duration::from_millis(500));
+    signal(worker, "STOP");
+    let lost = run.until("worker_lost");
+    assert_eq!(
+        (&lost["video"], &lost["last_frame"]),
+        (&"clip00.mp4".into(), &0.into()),
+        "{lost}"
+    );
+    assert_eq!(run.until("strike")["video"], "clip00.mp4");
+    assert_eq!(run.wait(), Some(3));
+    assert_eq!(rows(&project.output("out")).len(), 20, "the other one's");
 }

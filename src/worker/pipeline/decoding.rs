@@ -2,6 +2,7 @@
 
 use super::earlier::{EarlierFrames, Parts};
 use super::input::{NotOpened, WithinReach};
+use super::outlet::Outlet;
 use super::spans::{Goal, Mark};
 use super::{Content, Item, PipelineError, Source};
 use crate::dataset::{ErrorClass, PlannedVideo, Seam, Trouble, VideoOutcome, VideoStatus};
@@ -73,7 +74,7 @@ pub(super) fn decode_shard(
         goal: spans.map(|(goal, _)| goal),
         seam: spans.and_then(|(_, seam)| seam),
         reports,
-        sender,
+        outlet: Outlet { sender, reports },
         recycled,
     };
     for (index, video) in lease.shard.videos.iter().enumerate() {
@@ -130,7 +131,7 @@ struct Frames<'a> {
     /// Where that video is gone on with.
     seam: Option<&'a Seam>,
     reports: &'a Reports,
-    sender: &'a SyncSender<Item>,
+    outlet: Outlet<'a>,
     recycled: &'a Receiver<Vec<f32>>,
 }
 
@@ -144,6 +145,7 @@ impl Frames<'_> {
         (blocked, fetching): (&mut Duration, &mut Duration),
     ) -> Result<(), Abandoned> {
         let waiting = Instant::now();
+        self.reports.decoder_waits();
         let within_reach = self.source.input.obtain(video, self.reports);
         *fetching += waiting.elapsed();
         self.reports.opened(&video.key);
@@ -258,7 +260,6 @@ impl Frames<'_> {
                 contents.push(Content::Damaged);
             }
             for content in contents {
-                let waiting = Instant::now();
                 let item = Item {
                     video: index,
                     frame: at,
@@ -266,8 +267,8 @@ impl Frames<'_> {
                     content,
                     mark: mark.take(),
                 };
-                self.sender.send(item).map_err(|_| Abandoned::Receiver)?;
-                *blocked += waiting.elapsed();
+                let handed = self.outlet.hand(item, &video.key);
+                *blocked += handed.map_err(|_| Abandoned::Receiver)?;
             }
         };
         // First of all: whatever else is wrong with a file that changed under the reader comes from that.
