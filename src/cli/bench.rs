@@ -123,6 +123,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     let assignment = Assignment {
         protocol: PROTOCOL,
         job: record,
+        root_id: None,
         input_root: found.root,
         device: device.to_string(),
         threads,

@@ -27,6 +27,9 @@ const OUTAGE_REMINDER: Duration = Duration::from_secs(60);
 /// How often workers are looked after.
 const TICK: Duration = Duration::from_millis(500);
 
+/// Pause before an input that went away is looked for again.
+const INPUT_GONE: Duration = Duration::from_secs(5);
+
 /// Pause before another host gets the shards of one that failed.
 const FAILED: Duration = Duration::from_secs(5);
 
@@ -53,6 +56,8 @@ pub struct Dispatcher<'a> {
     ticked: Instant,
     /// When it was last said that a store is out of order.
     outage_told: Option<Instant>,
+    /// Since when the input is gone.
+    input_gone: Option<Instant>,
     signals: mpsc::Sender<FromProcess>,
     inbox: mpsc::Receiver<FromProcess>,
     labelled: Labelled,
@@ -75,6 +80,7 @@ impl<'a> Dispatcher<'a> {
             stop_at: None,
             ticked: Instant::now(),
             outage_told: None,
+            input_gone: None,
             signals,
             inbox,
             labelled: Labelled::default(),
@@ -118,6 +124,7 @@ impl<'a> Dispatcher<'a> {
                 signal = signals.next() => if self.drain(signal) { break },
                 _ = clock.tick() => {
                     self.kill_hung();
+                    self.wake().await;
                     if self.stop_at.is_some_and(|end| Instant::now() >= end) {
                         break;
                     }
@@ -212,6 +219,7 @@ impl<'a> Dispatcher<'a> {
                 // Where nothing was decoded, workers may still be lost one after the other.
                 if adopted || videos.iter().any(|video| video.frames > 0) {
                     self.losses = 0;
+                    self.input_gone = None;
                     self.gpu_failures.retain(|(gpu, _)| *gpu != worker.device);
                 }
                 let planned = self.queue.done(id, &shard);
@@ -250,6 +258,16 @@ impl<'a> Dispatcher<'a> {
                     None => self.lease(id).await,
                 }
             }
+            FromWorker::InputGone { error } => {
+                worker.lets_go();
+                worker.asleep_until = Some(Instant::now() + INPUT_GONE);
+                self.give_back(id, None);
+                let since = *self.input_gone.get_or_insert_with(Instant::now);
+                if since.elapsed().as_secs_f64() >= self.crew.record.job.run.outage_timeout {
+                    return Err(RunError::InputGone { error });
+                }
+                self.waiting(id, format!("{error}; trying again"));
+            }
             FromWorker::GpuFailed { error } => {
                 worker.killed = Some(Killed {
                     class: ErrorClass::Crash,
@@ -284,6 +302,21 @@ impl<'a> Dispatcher<'a> {
             FromWorker::Probed { .. } => {}
         }
         Ok(())
+    }
+
+    /// Gives workers another shard that waited for the input to come back.
+    async fn wake(&mut self) {
+        let now = Instant::now();
+        let mut woken = Vec::new();
+        for (id, worker) in &mut self.workers {
+            if worker.asleep_until.is_some_and(|end| now >= end) {
+                worker.asleep_until = None;
+                woken.push(*id);
+            }
+        }
+        for id in woken {
+            self.lease(id).await;
+        }
     }
 
     /// Asks for the next shard of an idle worker; with nothing left, the worker ends.

@@ -28,6 +28,8 @@ pub struct Worker {
     pub last_sign: Instant,
     /// Where the kernel counts its kills for want of memory, and how many there were before this worker, or befell others since.
     pub oom: (OomCounter, u64),
+    /// When it gets another shard, where the input is gone.
+    pub asleep_until: Option<Instant>,
     /// Why we killed it.
     pub killed: Option<Killed>,
 }
@@ -55,6 +57,7 @@ impl Worker {
             last_frame: None,
             at_work: AtWork::default(),
             last_sign: Instant::now(),
+            asleep_until: None,
             killed: None,
         }
     }

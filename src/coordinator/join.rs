@@ -10,7 +10,7 @@ use crate::events::Event;
 use crate::model::Device;
 use crate::queue::Leases;
 use crate::queue::nats::{Address, Connection, PATIENCE, Posting, Pulled, State};
-use crate::runtime::sha256_file;
+use crate::runtime::{FolderId, sha256_file};
 use crate::spec::{self, Job};
 use crate::store::{Access, Store};
 use std::collections::HashMap;
@@ -69,6 +69,7 @@ pub async fn join(joining: Joining, signals: &mut Signals, sink: Sink<'_>) -> Re
         return Ok(Part::Finished);
     };
     let input_root = &posting.input_root;
+    let root_id = input_root.as_local().and_then(|root| FolderId::of(root).ok());
 
     let mut fetch_bytes = record.job.run.fetch_bytes;
     if matches!(input_root, Location::S3 { .. }) {
@@ -85,6 +86,7 @@ pub async fn join(joining: Joining, signals: &mut Signals, sink: Sink<'_>) -> Re
     let crew = Crew {
         record: &record,
         input_root,
+        root_id,
         earlier: &nothing,
         gpus: gpu_names(&devices),
         devices,

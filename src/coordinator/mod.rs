@@ -28,7 +28,7 @@ pub use retry::{Wanted, prepare_retry};
 pub use signals::{Signal, Signals};
 
 use crate::commit::CommitError;
-use crate::dataset::ShardPlan;
+use crate::dataset::{PlannedVideo, ShardPlan};
 use crate::discover::DiscoverError;
 use crate::domain::{Location, ShardId, VideoKey};
 use crate::events::{Event, Summary, Totals};
@@ -188,6 +188,12 @@ pub enum RunError {
         /// Its report.
         error: String,
     },
+    /// The input went away in the midst of the run, and did not come back in time.
+    #[error("{error}; `affectmill run` goes on when it is back")]
+    InputGone {
+        /// What is known of it, with the remedy.
+        error: String,
+    },
     /// Workers die whatever they are given.
     #[error(
         "{losses} workers in a row were lost without one shard committed; the last one: {reason}{}\n\
@@ -323,8 +329,9 @@ async fn label_here(
     signals: &mut Signals,
     sink: Sink<'_>,
 ) -> Result<(Option<Signal>, Labelled), RunError> {
-    let todo = prepared.without(&prepared.committed).cloned();
-    let queue = LocalQueue::new(todo.collect(), prepared.record.job.run.max_strikes);
+    let todo = prepared.without(&prepared.committed);
+    let todo = todo.map(|shard| prepared.handed_out(shard)).collect();
+    let queue = LocalQueue::new(todo, prepared.record.job.run.max_strikes);
     let queue = match prepared.input_root {
         Location::Local(_) => queue,
         Location::S3 { .. } => queue.foretelling(),
@@ -345,6 +352,16 @@ impl Prepared {
     /// The shards that are not among `done`.
     fn without<'a>(&'a self, done: &BTreeSet<ShardId>) -> impl Iterator<Item = &'a ShardPlan> {
         self.shards.iter().filter(move |shard| !done.contains(&shard.id))
+    }
+
+    /// A shard as workers get it: with what is known of its videos by now. That one is missing is no news then.
+    fn handed_out(&self, shard: &ShardPlan) -> ShardPlan {
+        let mut shard = shard.clone();
+        let missing = |video: &&mut PlannedVideo| self.missing.contains(&video.key);
+        for video in shard.videos.iter_mut().filter(missing) {
+            video.unreadable = Some("it was gone from the input when the run began".into());
+        }
+        shard
     }
 
     /// Totals over all plans, and what commits cover.

@@ -231,7 +231,7 @@ fn orders<'a>(
     open.into_iter().map(move |shard| Order {
         set: set.to_owned(),
         earlier: prepared.earlier.of(shard),
-        shard: shard.clone(),
+        shard: prepared.handed_out(shard),
     })
 }
 

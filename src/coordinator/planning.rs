@@ -6,6 +6,7 @@ use super::{RunError, Signal, Signals, Sink, blocking};
 use crate::dataset::PlannedVideo;
 use crate::domain::Location;
 use crate::plan::{PlanError, Planner};
+use crate::runtime::FolderId;
 use crate::spec::Job;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -30,7 +31,7 @@ pub enum Planned {
 pub async fn plan(
     mut planner: Planner,
     mut new: Vec<(u32, PlannedVideo)>,
-    root: Location,
+    (root, root_id): (Location, Option<FolderId>),
     job: &Job,
     signals: &mut Signals,
     sink: Sink<'_>,
@@ -41,13 +42,15 @@ pub async fn plan(
     new.sort_by(|(a, x), (b, y)| a.cmp(b).then_with(|| x.key.cmp(&y.key)));
     let (attempts, videos): (Vec<u32>, Vec<PlannedVideo>) = new.into_iter().unzip();
     let mut attempts = attempts.into_iter();
-    let mut probing = Probing::start(videos, root, job).await?;
+    let mut probing = Probing::start(videos, root.clone(), job).await?;
     let mut waiting = Vec::new();
     loop {
         let (piece, mut met) = match signals.unless(probing.piece(sink)).await {
             Ok(piece) => (piece?, None),
             Err(signal) => (probing.ready(), Some(signal)),
         };
+        // Of an input that went away, every header is unreadable, and would stay so in the plan.
+        still_there(&root, root_id)?;
         let (whole, videos) = (probing.is_done(), planner.videos());
         waiting.extend(attempts.by_ref().zip(piece));
         let append = blocking(move || {
@@ -79,5 +82,19 @@ pub async fn plan(
             None if whole => return Ok(Planned::Whole(planner)),
             None => {}
         }
+    }
+}
+
+fn still_there(root: &Location, id: Option<FolderId>) -> Result<(), RunError> {
+    let (Some(path), Some(id)) = (root.as_local(), id) else {
+        return Ok(());
+    };
+    match FolderId::of(path) {
+        Ok(found) if found == id => Ok(()),
+        _ => Err(RunError::InputGone {
+            error: format!(
+                "the input `{root}` went away while it was planned; mount its disk or share again"
+            ),
+        }),
     }
 }

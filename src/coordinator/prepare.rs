@@ -9,6 +9,7 @@ use crate::domain::{Crop, Location, NamedOutputs, NetworkKind, ShardId, VideoKey
 use crate::events::Event;
 use crate::model::{self, Device};
 use crate::plan::{self, Planner};
+use crate::runtime::FolderId;
 use crate::spec::{self, Decode, FaceMode, Job, ModelSpec};
 use crate::stages::decode;
 use crate::store::{Access, Put, Scratch, Store, kept_copy};
@@ -31,6 +32,10 @@ pub struct Prepared {
     pub store: Store,
     /// What the video keys are relative to.
     pub input_root: Location,
+    /// Which folder that was when its videos were looked for; of a bucket nothing.
+    root_id: Option<FolderId>,
+    /// Planned videos that the input had no more then.
+    pub(super) missing: BTreeSet<VideoKey>,
     /// The shards of all plans.
     pub shards: Vec<ShardPlan>,
     /// Shards whose commit record exists.
@@ -46,7 +51,7 @@ impl Prepared {
     pub(super) fn new(
         record: JobRecord,
         store: Store,
-        discovery: &Discovery,
+        (discovery, root_id): (&Discovery, Option<FolderId>),
         shards: Vec<ShardPlan>,
         commits: &BTreeMap<ShardId, CommitRecord>,
         access: &Access,
@@ -59,6 +64,8 @@ impl Prepared {
             record,
             store,
             input_root: discovery.root.clone(),
+            root_id,
+            missing: missing(discovery, &shards),
             shards,
             committed,
             gpus: Device::cuda_count(),
@@ -101,6 +108,7 @@ impl Prepared {
         Crew {
             record: &self.record,
             input_root: &self.input_root,
+            root_id: self.root_id,
             earlier: &self.earlier,
             gpus: gpu_names(&devices),
             devices,
@@ -256,6 +264,7 @@ pub(super) fn stopped(signal: Signal, planned: usize, sink: Sink<'_>) -> Signal 
 pub(super) struct Opened {
     pub record: JobRecord,
     pub discovery: Discovery,
+    root_id: Option<FolderId>,
     pub store: Store,
     pub access: Access,
     pub planner: Planner,
@@ -272,6 +281,8 @@ pub(super) fn open(job: Job) -> Result<Opened, RunError> {
     }
     let discovery = discover::discover(&record.job.input, &access)?;
     fits(&record.job, &discovery)?;
+    let root = discovery.root.as_local();
+    let root_id = root.and_then(|root| FolderId::of(root).ok());
     let store = Store::connect(&record.job.output.uri, &access)?;
     bind(&store, &record)?;
     store.sweep_scratch(ORPHAN_AGE)?;
@@ -280,6 +291,7 @@ pub(super) fn open(job: Job) -> Result<Opened, RunError> {
         access,
         record,
         discovery,
+        root_id,
         store,
     })
 }
@@ -295,11 +307,12 @@ impl Opened {
         let Self {
             record,
             discovery,
+            root_id,
             store,
             access,
             planner,
         } = self;
-        let root = discovery.root.clone();
+        let root = (discovery.root.clone(), root_id);
         let planned = planning::plan(planner, new, root, &record.job, signals, sink).await?;
         let planner = match planned {
             Planned::Whole(planner) => planner,
@@ -311,7 +324,7 @@ impl Opened {
             let prepared = Prepared::new(
                 record,
                 store,
-                &discovery,
+                (&discovery, root_id),
                 planner.into_shards(),
                 &commits,
                 &access,
@@ -423,6 +436,13 @@ pub(super) fn warn_skipped(discovery: &Discovery, sink: Sink<'_>) {
             message: format!("{} was skipped: {}", skipped.path, skipped.reason),
         });
     }
+}
+
+/// Planned videos that the input has no more.
+fn missing(discovery: &Discovery, shards: &[ShardPlan]) -> BTreeSet<VideoKey> {
+    let planned = plan::latest(shards).into_iter().map(|latest| &latest.planned.key);
+    let missing = planned.filter(|key| find(discovery, key).is_none());
+    missing.cloned().collect()
 }
 
 /// Says which planned videos are gone or have changed. Labels that exist stay; the rest is reported when its

@@ -17,6 +17,7 @@ use crate::dataset::{
     JobRecord, PlannedVideo, Quarantined, ShardPlan, StageSeconds, Trouble, VideoOutcome, VideoStatus,
 };
 use crate::domain::{FrameIndex, Location, ShardId, VideoKey};
+use crate::runtime::FolderId;
 use crate::spec::S3Settings;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -60,6 +61,8 @@ pub struct Assignment {
     pub job: JobRecord,
     /// What the video keys are relative to.
     pub input_root: Location,
+    /// Which folder that was when the run began; of a bucket nothing.
+    pub root_id: Option<FolderId>,
     /// `cpu` or `cuda:<n>`.
     pub device: String,
     /// Threads this worker may keep busy.
@@ -180,6 +183,12 @@ pub enum FromWorker {
         video: VideoKey,
         /// Why.
         trouble: Trouble,
+    },
+    /// The input went away: an unmounted disk, a share that is out of reach. Nothing was committed; the worker is well and waits
+    /// for a lease.
+    InputGone {
+        /// What is known of it, with the remedy.
+        error: String,
     },
     /// The worker cannot go on with this lease, or at all; the videos are not to blame.
     Failed {

@@ -4,11 +4,13 @@
 //! Knows nothing of videos, jobs or label sets.
 
 mod atomic;
+mod folder;
 mod oom;
 mod sha256;
 mod signals;
 
 pub use atomic::{AtomicFile, WriteError, write_atomic};
+pub use folder::FolderId;
 pub use oom::{OomCounter, OomRecord};
 pub use sha256::{Sha256File, sha256_file, sha256_hex};
 pub use signals::outlive;

@@ -267,6 +267,7 @@ impl Labeller {
             Err(PipelineError::BrokeOff { video, trouble }) => {
                 return Ok(FromWorker::BrokeOff { video, trouble });
             }
+            Err(PipelineError::InputGone(error)) => return Ok(FromWorker::InputGone { error }),
             Err(error) => return Err(Failure::final_(error)),
         };
         let record = CommitRecord {

@@ -14,12 +14,14 @@
 //! depend on its neighbours in a batch. Frames in flight are bounded by the channel, whose entries are prepared faces of
 //! 192 KiB or few pictures, and by what the finder holds back, whatever the length of the video.
 
+mod decoded;
 mod decoding;
 mod earlier;
 mod fetching;
 mod input;
 mod labelling;
 mod outlet;
+mod presence;
 mod spans;
 mod weights;
 
@@ -37,6 +39,7 @@ use crate::store::{Access, Store, StoreError};
 use decoding::decode_shard;
 use input::Input;
 use labelling::{Labelling, Writers};
+use presence::Presence;
 pub use spans::Spans;
 use spans::{CropStyle, Goal, Keeper, Mark};
 use std::path::Path;
@@ -83,6 +86,9 @@ pub enum PipelineError {
         /// Why.
         trouble: Trouble,
     },
+    /// The input went away: nothing of the shard counts, and no video is to blame.
+    #[error("{0}")]
+    InputGone(String),
     /// What was kept of the video cannot be gone on from; it is to be labelled from its beginning.
     #[error("the spans of the video are of no use: {0}")]
     Astray(String),
@@ -125,6 +131,7 @@ pub struct Pipeline {
 /// What the decode thread needs to know.
 struct Source {
     input: Input,
+    presence: Presence,
     job: Job,
     options: DecodeOptions,
     /// The output whose faces are taken over.
@@ -206,6 +213,7 @@ impl Pipeline {
             schema: LabelSchema::new(&record.models, job.output.values, &record.fingerprint),
             source: Source {
                 input: Input::open(&assignment.input_root, access, assignment.fetch_bytes)?,
+                presence: Presence::new(&assignment.input_root, assignment.root_id),
                 job: job.clone(),
                 options: DecodeOptions {
                     threads: assignment.threads,

@@ -347,6 +347,12 @@ impl Running {
         signal(self.child.id(), name);
     }
 
+    /// Drains the events and waits; returns how it ended and what it said.
+    pub fn output(mut self) -> Output {
+        while self.event().is_some() {}
+        self.child.wait_with_output().expect("the run ends")
+    }
+
     /// Drains the events and waits; returns the exit code (`None`: killed by a signal).
     pub fn wait(mut self) -> Option<i32> {
         while self.event().is_some() {}

@@ -11,6 +11,7 @@ mod earlier;
 mod ensembles;
 mod evaluate;
 mod faces;
+mod gone;
 mod gpu;
 mod kills;
 mod limits;

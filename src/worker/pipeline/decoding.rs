@@ -1,18 +1,18 @@
 //! The decode thread of the pipeline: videos in order, frames into the channel, what became of each video.
 
+use super::decoded::{Abandoned, Decoded};
 use super::earlier::{EarlierFrames, Parts};
 use super::input::{NotOpened, WithinReach};
 use super::outlet::Outlet;
 use super::spans::{Goal, Mark};
-use super::{Content, Item, PipelineError, Source};
+use super::{Content, Item, Source};
 use crate::dataset::{ErrorClass, PlannedVideo, Seam, Trouble, VideoOutcome, VideoStatus};
-use crate::domain::{Crop, Face, FrameIndex, Micros, VideoKey};
-use crate::model::{INPUT_LEN, ModelError};
+use crate::domain::{Crop, Face, FrameIndex, Micros};
+use crate::model::INPUT_LEN;
 use crate::queue::{EarlierVideo, Lease};
 use crate::spec::FaceMode;
 use crate::stages::decode::{DecodeError, DecodeOptions, DecodedFrame, Picture, Sampler, VideoReader};
 use crate::stages::faces::{self, CropError, Cuts, InputMaker};
-use crate::store::StoreError;
 use crate::worker::heartbeat::Reports;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::thread;
@@ -24,37 +24,6 @@ const PAUSES: [Duration; 3] = [
     Duration::from_millis(500),
     Duration::from_secs(1),
 ];
-
-/// What the decode thread has to tell when it is through.
-#[derive(Default)]
-pub(super) struct Decoded {
-    pub outcomes: Vec<VideoOutcome>,
-    pub busy: Duration,
-    pub blocked: Duration,
-    /// Waiting for videos to arrive.
-    pub fetching: Duration,
-    /// Why the shard was given up: a store, scratch space, or a GPU.
-    pub failure: Option<PipelineError>,
-    /// The video that could not be read to its end, though another attempt may: then nothing of the shard counts.
-    pub broke_off: Option<(VideoKey, Trouble)>,
-    /// Why the video cannot be gone on with where its spans end.
-    pub astray: Option<String>,
-}
-
-/// Why the shard is not decoded to its end.
-enum Abandoned {
-    /// The receiving side is gone: labelling failed, and says why itself.
-    Receiver,
-    /// A video could not be fetched, which is not its fault.
-    Store(StoreError),
-    /// A GPU failed, which is not the video's fault.
-    Model(ModelError),
-    /// The video broke off. Frames of it are on their way to the part, which must not be kept: a row that is missing is
-    /// made up for by the next attempt, a video that ends where a disk failed would look like damage for good.
-    BrokeOff(Trouble),
-    /// The video is decoded in another way than when its spans were labelled.
-    Astray,
-}
 
 /// Decodes the videos of a lease.
 pub(super) fn decode_shard(
@@ -90,25 +59,10 @@ pub(super) fn decode_shard(
         } else {
             let earlier = lease.earlier.get(&video.key);
             let waited = (&mut decoded.blocked, &mut decoded.fetching);
-            match frames.decode(index, video, earlier, &mut outcome, waited) {
-                Ok(()) => {}
-                Err(Abandoned::Receiver) => return decoded,
-                Err(Abandoned::Store(error)) => {
-                    decoded.failure = Some(error.into());
-                    return decoded;
-                }
-                Err(Abandoned::Model(error)) => {
-                    decoded.failure = Some(error.into());
-                    return decoded;
-                }
-                Err(Abandoned::BrokeOff(trouble)) => {
-                    decoded.broke_off = Some((video.key.clone(), trouble));
-                    return decoded;
-                }
-                Err(Abandoned::Astray) => {
-                    decoded.astray = Some(format!("{} is decoded in another way now", video.key));
-                    return decoded;
-                }
+            let ended = frames.decode(index, video, earlier, &mut outcome, waited);
+            if let Err(why) = source.presence.judge(video, ended, &outcome) {
+                decoded.abandon(&video.key, why);
+                return decoded;
             }
         }
         let waited = decoded.blocked + decoded.fetching - blocked_before;
