@@ -3,8 +3,13 @@
 //! One stream of [`Event`]s feeds the bars, the plain lines, `--json` and the event log. The JSON form is
 //! versioned by `affectmill` in `run_started`; fields are added, never renamed.
 
-use crate::dataset::{ErrorClass, PlannedVideo, ShardPlan, StageSeconds, VideoOutcome, VideoStatus};
+mod log;
+
+pub use log::{Line, Recap, last_pieces, now_ms, run_of};
+
+use crate::dataset::{ErrorClass, PlannedVideo, ShardPlan, StageSeconds, Trouble, VideoOutcome, VideoStatus};
 use crate::domain::{Fingerprint, FrameIndex, Location, ShardId, VideoKey};
+use crate::runtime::OomRecord;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -115,6 +120,12 @@ pub enum Event {
         strikes: usize,
         /// Strikes that quarantine.
         of: u32,
+        /// The shard that was in hand.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        shard: Option<ShardId>,
+        /// What it was for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trouble: Option<Trouble>,
     },
     /// A shard was handed out.
     Leased {
@@ -126,6 +137,17 @@ pub enum Event {
         videos: usize,
         /// Its estimated frames.
         frames: u64,
+        /// A death of which nobody could tell is held against its videos.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        again: bool,
+        /// What the worker's machine had counted by then, by which it is found whether memory ran out since.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        machine: Option<OomRecord>,
+    },
+    /// A worker gave its shard back, and is well.
+    GaveBack {
+        /// Worker.
+        worker: usize,
     },
     /// A worker opened a video.
     Opened {
@@ -204,6 +226,13 @@ pub enum Event {
         /// Shards still in hand.
         shards: usize,
     },
+    /// What the run has done so far: a further piece of its event log begins with it.
+    SoFar {
+        /// Shards committed by this run.
+        shards: usize,
+        /// Frames that their plans expected.
+        frames: u64,
+    },
     /// Every shard is committed and the dataset is finished.
     Finished {
         /// Nothing was left to do when the run began.
@@ -222,6 +251,9 @@ pub enum Event {
         /// Where it ended while it was planned: videos of all plans by then.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         planned: Option<usize>,
+        /// It could not go on.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        failed: bool,
     },
 }
 
@@ -233,6 +265,7 @@ impl Event {
             | Self::WorkerReady { worker }
             | Self::WorkerLost { worker, .. }
             | Self::Leased { worker, .. }
+            | Self::GaveBack { worker }
             | Self::Opened { worker, .. }
             | Self::Progress { worker, .. }
             | Self::Waiting { worker, .. }

@@ -9,6 +9,7 @@ use crate::domain::VideoKey;
 use crate::events::{Event, NotOk};
 use crate::queue::nats::NatsError;
 use crate::queue::{Answer, Arrival, FromWorker, Lease, Leases, ToWorker, WorkerId};
+use crate::runtime::OomRecord;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -187,12 +188,15 @@ impl<'a> Dispatcher<'a> {
                 self.queue.opened(id, &video);
                 self.emit(Event::Opened { worker: id, video });
             }
-            FromWorker::Resumed { video, frame, again } => self.emit(Event::Resumed {
-                worker: id,
-                video,
-                frame,
-                again,
-            }),
+            FromWorker::Resumed { video, frame, again } => {
+                self.queue.resumed(id, &video, frame);
+                self.emit(Event::Resumed {
+                    worker: id,
+                    video,
+                    frame,
+                    again,
+                });
+            }
             FromWorker::Progress {
                 frame,
                 frames,
@@ -347,6 +351,8 @@ impl<'a> Dispatcher<'a> {
             shard: lease.shard.id.clone(),
             videos: lease.shard.videos.len(),
             frames: lease.shard.frames(),
+            again: self.queue.held(id).is_some_and(|(_, suspect)| suspect),
+            machine: Some(OomRecord::now()),
         };
         worker.process.send(&ToWorker::Lease(Box::new(lease))).await;
         self.emit(event);
@@ -354,11 +360,20 @@ impl<'a> Dispatcher<'a> {
 
     /// The worker's shard goes back; a strike counts against its video.
     fn give_back(&mut self, id: WorkerId, strike: Option<(VideoKey, Trouble)>) {
-        let video = strike.as_ref().map(|(video, _)| video.clone());
+        let shard = self.queue.held(id).map(|(shard, _)| shard.clone());
+        let struck = strike.clone();
         let strikes = self.queue.give_back(id, strike);
-        if let (Some(video), Some(strikes)) = (video, strikes) {
-            let of = self.crew.record.job.run.max_strikes;
-            self.emit(Event::Strike { video, strikes, of });
+        if let (Some((video, trouble)), Some(strikes)) = (struck, strikes) {
+            self.emit(Event::Strike {
+                video,
+                strikes,
+                of: self.crew.record.job.run.max_strikes,
+                shard,
+                trouble: Some(trouble),
+            });
+        }
+        if self.workers.contains_key(&id) {
+            self.emit(Event::GaveBack { worker: id });
         }
     }
 

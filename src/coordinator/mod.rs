@@ -17,6 +17,7 @@ mod probe;
 mod process;
 mod retry;
 mod signals;
+mod suspects;
 
 use crew::{Crew, gpu_names};
 pub use earlier::Earlier;
@@ -247,6 +248,30 @@ impl RunError {
 /// # Errors
 /// [`RunError`] when the run cannot go on. Whatever happens, what is committed stays committed.
 pub async fn run(prepared: Prepared, signals: &mut Signals, sink: Sink<'_>) -> Result<Ended, RunError> {
+    let Totals {
+        shards,
+        mut shards_done,
+        ..
+    } = prepared.totals();
+    let mut counting = |event: &Event| {
+        shards_done += usize::from(matches!(event, Event::ShardDone { .. }));
+        sink(event);
+    };
+    let ended = carry_out(prepared, signals, &mut counting).await;
+    if ended.is_err() {
+        // Whoever reads the log knows then that it did not die.
+        sink(&Event::Stopped {
+            reason: "an error".into(),
+            shards_done,
+            shards,
+            planned: None,
+            failed: true,
+        });
+    }
+    ended
+}
+
+async fn carry_out(prepared: Prepared, signals: &mut Signals, sink: Sink<'_>) -> Result<Ended, RunError> {
     let began = Instant::now();
     let totals = prepared.totals();
     sink(&Event::RunStarted {
@@ -270,6 +295,9 @@ pub async fn run(prepared: Prepared, signals: &mut Signals, sink: Sink<'_>) -> R
         sink(&Event::Warning { message });
     }
 
+    for message in prepared.suspects.words.clone() {
+        sink(&Event::Warning { message });
+    }
     let nothing_to_do = totals.shards == totals.shards_done;
     let mut labelled = Labelled::default();
     let job = prepared.record.job.clone();
@@ -284,6 +312,7 @@ pub async fn run(prepared: Prepared, signals: &mut Signals, sink: Sink<'_>) -> R
                 shards_done: totals.shards_done + done.shards,
                 shards: totals.shards,
                 planned: None,
+                failed: false,
             });
             return Ok(Ended::Stopped(signal));
         }
@@ -309,6 +338,7 @@ pub async fn run(prepared: Prepared, signals: &mut Signals, sink: Sink<'_>) -> R
                 shards_done: totals.shards,
                 shards: totals.shards,
                 planned: None,
+                failed: false,
             });
             return Ok(Ended::Stopped(signal));
         }
@@ -332,6 +362,7 @@ async fn label_here(
     let todo = prepared.without(&prepared.committed);
     let todo = todo.map(|shard| prepared.handed_out(shard)).collect();
     let queue = LocalQueue::new(todo, prepared.record.job.run.max_strikes);
+    let queue = queue.holding(prepared.suspects.strikes.clone());
     let queue = match prepared.input_root {
         Location::Local(_) => queue,
         Location::S3 { .. } => queue.foretelling(),

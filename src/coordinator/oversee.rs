@@ -305,7 +305,7 @@ impl Crowd {
         remote.heard = Instant::now();
         match &mut event {
             Event::Leased { .. } => remote.busy = true,
-            Event::ShardDone { .. } => remote.busy = false,
+            Event::ShardDone { .. } | Event::GaveBack { .. } => remote.busy = false,
             Event::WorkerStarted { host: from, .. } => *from = Some(host),
             Event::WorkerLost { .. } => drop(self.workers.remove(&worker)),
             _ => {}

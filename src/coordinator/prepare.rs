@@ -1,6 +1,7 @@
 //! Before the first lease: check the models, bind the output to the job, discover, probe and plan what is new.
 
 use super::planning::{self, Planned};
+use super::suspects::Suspects;
 use super::{Crew, Earlier, RunError, Signal, Signals, Sink, blocking, earlier, gpu_names};
 use crate::commit;
 use crate::dataset::{CommitRecord, JobRecord, ModelRecord, PlannedVideo, RECORD_VERSION, ShardPlan, paths};
@@ -36,6 +37,8 @@ pub struct Prepared {
     root_id: Option<FolderId>,
     /// Planned videos that the input had no more then.
     pub(super) missing: BTreeSet<VideoKey>,
+    /// What earlier runs held against videos; where a queue past this machine keeps that, nothing.
+    pub(super) suspects: Suspects,
     /// The shards of all plans.
     pub shards: Vec<ShardPlan>,
     /// Shards whose commit record exists.
@@ -58,7 +61,12 @@ impl Prepared {
     ) -> Result<Self, RunError> {
         let ids = shards.iter().map(|shard| &shard.id);
         let committed = ids.filter(|id| commits.contains_key(id)).cloned().collect();
+        let suspects = match record.job.servers() {
+            None => Suspects::read(&store, &shards, &committed)?,
+            Some(_) => Suspects::default(),
+        };
         let mut prepared = Self {
+            suspects,
             earlier: Earlier::read(&record.job, access)?,
             fetch_bytes: record.job.run.fetch_bytes,
             record,
@@ -256,6 +264,7 @@ pub(super) fn stopped(signal: Signal, planned: usize, sink: Sink<'_>) -> Signal 
         shards_done: 0,
         shards: 0,
         planned: Some(planned),
+        failed: false,
     });
     signal
 }

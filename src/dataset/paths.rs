@@ -17,6 +17,8 @@ pub const MANIFEST: &str = "_affectmill/manifest.json";
 pub const PLANS: &str = "_affectmill/plans";
 /// Folder of commit records.
 pub const COMMITS: &str = "_affectmill/commits";
+/// What earlier runs held against videos.
+pub const STRIKES: &str = "_affectmill/strikes.json";
 /// Folder of event logs.
 pub const EVENTS: &str = "_affectmill/events";
 /// Folder of the spans of long videos under way.

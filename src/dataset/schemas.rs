@@ -1,6 +1,6 @@
 //! The JSON Schemas of every persisted JSON format, generated from the types that write them.
 
-use super::{CalibrationRecord, CommitRecord, JobRecord, Manifest, Plan, SpanRecord};
+use super::{CalibrationRecord, CommitRecord, JobRecord, Manifest, Plan, SpanRecord, StrikesRecord};
 use crate::spec;
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
@@ -15,6 +15,7 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
         ("manifest.schema.json", of::<Manifest>()),
         ("plan.schema.json", of::<Plan>()),
         ("span.schema.json", of::<SpanRecord>()),
+        ("strikes.schema.json", of::<StrikesRecord>()),
         ("train.schema.json", spec::train_schema()),
     ]
 }

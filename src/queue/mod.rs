@@ -6,11 +6,9 @@
 mod leases;
 pub mod local;
 pub mod nats;
-mod strikes;
 mod wire;
 
 pub use leases::{Answer, Arrival, Leases};
-pub use strikes::Strikes;
 pub use wire::{WireError, read_message, read_message_async, write_message, write_message_async};
 
 use crate::dataset::{

@@ -80,6 +80,10 @@ impl Progress {
             Event::Leased { worker, frames, .. } => self.worker(*worker, |state| {
                 (state.planned, state.decoded) = (*frames, 0);
             }),
+            Event::GaveBack { worker } => self.worker(*worker, |state| {
+                (state.planned, state.decoded) = (0, 0);
+                state.doing = "idle".into();
+            }),
             Event::Opened { worker, video } => self.worker(*worker, |state| state.doing = video.to_string()),
             Event::Waiting { worker, reason } => self.worker(*worker, |state| state.doing = reason.clone()),
             Event::Progress { worker, frames, .. } => self.worker(*worker, |state| state.decoded = *frames),
@@ -94,6 +98,7 @@ impl Progress {
                     state.doing = "idle".into();
                 });
             }
+            Event::SoFar { frames, .. } => self.frames_committed = self.totals.frames_done + frames,
             _ => {}
         }
     }
@@ -190,6 +195,8 @@ mod tests {
             shard: shard.clone(),
             videos: 1,
             frames: 40,
+            again: false,
+            machine: None,
         });
         progress.event(&Event::Progress {
             worker: 0,

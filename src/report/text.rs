@@ -74,7 +74,9 @@ pub fn lines(event: &Event) -> Option<String> {
             "worker {worker} goes on with {video} at frame {frame} ({} decoded again)",
             plural(*again, "frame")
         ),
-        Event::Strike { video, strikes, of } => {
+        Event::Strike {
+            video, strikes, of, ..
+        } => {
             let then = if *strikes >= *of as usize {
                 "; quarantined"
             } else {
@@ -122,6 +124,7 @@ pub fn lines(event: &Event) -> Option<String> {
             shards_done,
             shards,
             planned: None,
+            ..
         } => {
             format!("stopped by {reason}: {shards_done} of {shards} shards are done; run again to go on")
         }

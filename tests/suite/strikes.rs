@@ -3,6 +3,9 @@
 use super::common::*;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 /// Runs while doing something to every worker that opens the bad video; returns the events.
@@ -127,4 +130,129 @@ fn a_hang_in_the_midst_of_a_batch_strikes_the_video_of_its_oldest_row() {
     assert_eq!(run.until("strike")["video"], "clip00.mp4");
     assert_eq!(run.wait(), Some(3));
     assert_eq!(rows(&project.output("out")).len(), 20, "the other one's");
+}
+
+/// The command on a machine of another boot.
+pub fn rebooted(folder: &Path, boot: usize, command: &Command) -> Command {
+    let id = folder.join(format!("boot{boot}"));
+    fs::write(&id, format!("{boot:08}-0000-4000-8000-000000000000\n")).unwrap();
+    let mut rebooted = Command::new("unshare");
+    rebooted.args(["--user", "--map-root-user", "--mount", "sh", "-c"]);
+    rebooted.arg("mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"");
+    rebooted
+        .arg(id)
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        rebooted.env(name, value.expect("a value"));
+    }
+    rebooted
+}
+
+/// Three videos in one shard, of which the second takes the whole run down: it is in hand whenever that dies.
+pub fn deadly() -> Project {
+    let mut project = Project::new();
+    for n in 0..3 {
+        noisy(&project.videos().join(format!("clip{n:02}.mp4")), 40, n);
+    }
+    project.faults = "hang:60000:61000:clip01.mp4".into();
+    project
+}
+
+/// Starts a run, and kills it with all its workers when the second video is in hand.
+pub fn die(command: Command) {
+    let mut run = Running::start(command);
+    while run.until("opened")["video"] != "clip01.mp4" {}
+    // Its last frame before the hang.
+    std::thread::sleep(Duration::from_millis(300));
+    run.signal("KILL");
+    assert_eq!(run.wait(), None);
+}
+
+#[test]
+fn a_video_that_takes_the_whole_run_down_is_quarantined_by_the_runs_that_follow() {
+    let project = deadly();
+    let sets = ["output.shard_frames=1000", "run.batch=4"];
+    let folder = project.dir.path();
+    for boot in 0..3 {
+        die(rebooted(folder, boot, &project.command("out", &sets)));
+    }
+    let done = rebooted(folder, 3, &project.command("out", &sets))
+        .output()
+        .unwrap();
+    let told = stderr(&done);
+    assert_eq!(done.status.code(), Some(3), "{told}");
+    assert!(told.contains("an earlier run died without a word"), "{told}");
+    let videos = videos(&project.output("out"));
+    let deadly = &videos["clip01.mp4"];
+    assert_eq!(
+        (deadly.status.as_str(), deadly.class.as_deref()),
+        ("quarantined", Some("crash"))
+    );
+    assert!(
+        deadly.error.as_deref().unwrap().contains("3 attempts"),
+        "{deadly:?}"
+    );
+    for name in ["clip00.mp4", "clip02.mp4"] {
+        assert_eq!(
+            (videos[name].status.as_str(), videos[name].rows),
+            ("ok", 40),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_run_that_is_killed_and_not_for_want_of_memory_strikes_no_video() {
+    let mut project = deadly();
+    let sets = ["output.shard_frames=1000", "run.batch=4"];
+    for _ in 0..4 {
+        die(project.command("out", &sets));
+    }
+    project.faults.clear();
+    let done = project.run("out", &sets, 0);
+    assert!(!stderr(&done).contains("without a word"), "{}", stderr(&done));
+    assert_eq!(rows(&project.output("out")).len(), 120);
+}
+
+#[test]
+fn strikes_outlive_the_run_that_told_them() {
+    let project = deadly();
+    let sets = ["output.shard_frames=1000", "run.batch=4"];
+    for (run, strikes) in [(1, 2), (2, 1)] {
+        let mut running = project.start("out", &sets);
+        let mut pids = BTreeMap::new();
+        let mut told = 0;
+        while told < strikes {
+            let event = running.event().expect("it goes on");
+            match event["event"].as_str() {
+                Some("worker_started") => {
+                    pids.insert(event["worker"].as_u64(), event["pid"].as_u64().unwrap() as u32);
+                }
+                Some("opened") if event["video"] == "clip01.mp4" => {
+                    signal(pids[&event["worker"].as_u64()], "ABRT");
+                }
+                Some("strike") => {
+                    assert_eq!(event["video"], "clip01.mp4");
+                    told += 1;
+                }
+                _ => {}
+            }
+        }
+        if run == 1 {
+            running.signal("INT");
+            running.signal("INT");
+            assert_eq!(running.wait(), Some(130));
+        } else {
+            assert_eq!(running.wait(), Some(3), "the third in all");
+        }
+    }
+    let videos = videos(&project.output("out"));
+    assert!(
+        videos["clip01.mp4"]
+            .error
+            .as_deref()
+            .unwrap()
+            .contains("3 attempts")
+    );
 }
