@@ -48,7 +48,10 @@ impl Leases {
         match self {
             Self::Local(queue) => match queue.lease(worker) {
                 Some(lease) => Answer::Lease(Box::new(lease)),
-                None if queue.waiting() > 0 => Answer::Later,
+                None if queue.waiting() > 0 => {
+                    queue.remember(worker);
+                    Answer::Later
+                }
                 None => Answer::Nothing,
             },
             Self::Nats(queue) => {

@@ -51,8 +51,7 @@ impl LocalQueue {
         }
     }
 
-    /// The next lease for this worker. `None` when nothing waits, or only suspects while one of them is in a worker's hands: then
-    /// [`next_asked`](Self::next_asked) gives it one later.
+    /// The next lease for this worker. `None` when nothing waits, or only suspects while one of them is in a worker's hands.
     pub fn lease(&mut self, worker: WorkerId) -> Option<Lease> {
         debug_assert!(
             !self.leased.contains_key(&worker),
@@ -65,12 +64,7 @@ impl LocalQueue {
             .first(|shard| expected.as_ref() == Some(&shard.id))
             .or_else(|| self.unexpected())
             .or_else(|| self.first(|_| true));
-        let Some(shard) = at.and_then(|at| self.waiting.remove(at)) else {
-            if !self.waiting.is_empty() {
-                self.asking.push_back(worker);
-            }
-            return None;
-        };
+        let shard = self.waiting.remove(at?)?;
         let videos = shard.videos.iter().map(|video| &video.key);
         let strikes = self.strikes.get(&shard.id);
         let quarantined =
@@ -91,11 +85,17 @@ impl LocalQueue {
         })
     }
 
-    /// A lease for a worker that asked before, where there is one by now.
+    /// Remembers a worker for which there is no lease yet.
+    pub fn remember(&mut self, worker: WorkerId) {
+        self.asking.push_back(worker);
+    }
+
+    /// A lease for a worker that is remembered, where there is one by now.
     pub fn next_asked(&mut self) -> Option<(WorkerId, Lease)> {
-        let worker = self.asking.pop_front()?;
-        // One that gets none asks again, last in line; all ask for the same.
-        self.lease(worker).map(|lease| (worker, lease))
+        let worker = *self.asking.front()?;
+        let lease = self.lease(worker)?;
+        self.asking.pop_front();
+        Some((worker, lease))
     }
 
     /// Position of the first waiting shard like this that may be handed out: of the suspects only one at a time, so that it shows
@@ -289,14 +289,15 @@ mod tests {
             "b waits until a is known to be good, or bad"
         );
         assert_eq!((lease(2), lease(3)), (None, None));
+        (2..4).for_each(|worker| queue.remember(worker));
         assert!(queue.next_asked().is_none());
         queue.done(0, &a.id).unwrap();
-        let mut given: Vec<_> = (0..2).filter_map(|_| queue.next_asked()).collect();
-        let (worker, lease) = given.pop().expect("one of those that asked gets it");
-        assert!(given.is_empty() && worker > 1);
-        assert_eq!(lease.shard.id, b.id);
-        assert_eq!(queue.give_back(worker, None), None);
-        assert!(queue.next_asked().is_some(), "nobody else has one");
+        let (worker, lease) = queue.next_asked().expect("the one that asked first gets it");
+        assert_eq!((worker, lease.shard.id), (2, b.id.clone()));
+        assert!(queue.next_asked().is_none(), "nothing is left");
+        assert_eq!(queue.give_back(2, None), None);
+        let (worker, lease) = queue.next_asked().expect("the other one");
+        assert_eq!((worker, lease.shard.id), (3, b.id));
         assert_eq!((queue.waiting(), queue.leased()), (0, 2));
     }
 }

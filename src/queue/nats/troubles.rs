@@ -126,16 +126,13 @@ mod tests {
         let (bad, good) = keys();
         let mut troubles = Troubles::default();
         for delivery in 2..=4 {
-            assert_eq!(
-                counts(&troubles),
-                (if delivery == 2 { 0 } else { delivery as usize - 1 }, 0)
-            );
             troubles.delivered(delivery, None, &machine());
+            // The one before, and the first, of which it was not known what was in hand.
+            let known = if delivery == 2 { 0 } else { delivery as usize - 1 };
+            assert_eq!(counts(&troubles), (known, 0));
             troubles.opened(&good, delivery, &machine());
             troubles.opened(&bad, delivery, &machine());
         }
-        assert_eq!(counts(&troubles), (3, 0), "of the deliveries 1, 2 and 3");
-
         // The last of them ends with a word: no loss.
         let mut told = troubles.clone();
         told.ended(4, None);
