@@ -30,6 +30,9 @@ impl Suspects {
         let open = shards.iter().filter(|shard| !done.contains(&shard.id));
         let open: BTreeMap<&ShardId, &ShardPlan> = open.map(|shard| (&shard.id, shard)).collect();
         let mut suspects = Self::default();
+        if open.is_empty() {
+            return Ok(suspects);
+        }
         let mut record = match store.get(paths::STRIKES)?.map(|text| read(&text)) {
             None => StrikesRecord::default(),
             Some(Ok(record)) => record,

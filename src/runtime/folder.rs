@@ -1,7 +1,7 @@
 //! Folders: which one it is, and that what was put in it stays.
 
 use serde::{Deserialize, Serialize};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -25,4 +25,25 @@ impl FolderId {
             inode: meta.ino(),
         })
     }
+}
+
+/// Flushes a folder, so that the names in it stay. Shares that cannot do that keep names by themselves, or not at all: it is
+/// done where it can be.
+///
+/// # Errors
+/// The folder cannot be opened, or its disk fails.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    match File::open(folder)?.sync_all() {
+        Err(error) if is_lacking(&error) => Ok(()),
+        synced => synced,
+    }
+}
+
+/// Whether a file system gave this error because it does not have what was asked of it: FUSE and network shares lack now one
+/// operation, now another, and none tells in the same way.
+pub fn is_lacking(error: &io::Error) -> bool {
+    use libc::{EINVAL, ENOLCK, ENOSYS, ENOTSUP, EOPNOTSUPP};
+    // EBADF is what some say of a folder that is flushed.
+    let lacking = [EINVAL, ENOLCK, ENOSYS, ENOTSUP, EOPNOTSUPP, libc::EBADF];
+    error.raw_os_error().is_some_and(|code| lacking.contains(&code))
 }

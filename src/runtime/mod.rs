@@ -10,7 +10,7 @@ mod sha256;
 mod signals;
 
 pub use atomic::{AtomicFile, WriteError, write_atomic};
-pub use folder::FolderId;
+pub use folder::{FolderId, is_lacking, sync_folder};
 pub use oom::{OomCounter, OomRecord};
 pub use sha256::{Sha256File, sha256_file, sha256_hex};
 pub use signals::outlive;

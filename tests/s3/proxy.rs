@@ -63,7 +63,11 @@ struct Shared {
     dice: AtomicU64,
     requests: AtomicUsize,
     faults: Mutex<BTreeMap<Fault, usize>>,
+    completing: Mutex<Option<Act>>,
 }
+
+/// Takes the path of a request.
+type Act = Box<dyn Fn(&str) + Send>;
 
 impl Proxy {
     /// Starts a proxy to a port on loopback; no fault yet.
@@ -77,6 +81,7 @@ impl Proxy {
             dice: AtomicU64::new(seed | 1),
             requests: AtomicUsize::new(0),
             faults: Mutex::default(),
+            completing: Mutex::default(),
         });
         let theirs = shared.clone();
         let accept = move || {
@@ -112,6 +117,11 @@ impl Proxy {
     /// From now on nothing gets through, or everything again.
     pub fn outage(&self, on: bool) {
         self.shared.outage.store(on, Ordering::Relaxed);
+    }
+
+    /// From now on this happens before an upload in parts is completed.
+    pub fn before_completion(&self, act: impl Fn(&str) + Send + 'static) {
+        *self.shared.completing.lock().expect("an act") = Some(Box::new(act));
     }
 
     /// Requests so far.
@@ -156,6 +166,14 @@ impl Shared {
             return Ok(());
         }
         let (head, begun) = head(&mut client)?;
+        let mut asked = lines(&head).next().unwrap_or_default().split(' ');
+        if let (Some("POST"), Some(target)) = (asked.next(), asked.next())
+            && let Some((path, query)) = target.split_once('?')
+            && query.contains("uploadId=")
+            && let Some(act) = &*self.completing.lock().expect("an act")
+        {
+            act(path);
+        }
         match fault {
             Some(Fault::Drop) => {
                 thread::sleep(Duration::from_millis(1500));

@@ -25,6 +25,7 @@ mod retry;
 mod run;
 mod s3;
 mod scripts;
+mod shares;
 mod signals;
 mod spans;
 mod streams;
