@@ -468,7 +468,7 @@ fn the_checker_finds_what_it_looks_for() {
         // Words.
         ("src/plan.rs", "fn f() { println!(\"x\") }", Some("2: `println!` has no place here")),
         ("src/plan.rs", "fn f() { my_println!(\"x\") }", None),
-        ("src/cli/run.rs", "fn f() { eprintln!(\"x\") }", None),
+        ("src/cli/run.rs", "fn f() { eprintln!(\"x\") }", Some("2: `eprintln!` has no place here")),
         ("src/store/s3.rs", "fn f() { unsafe { g() } }", Some("2: `unsafe` has no place here")),
         ("src/stages/decode/frame.rs", "#[allow(unsafe_code)]\nfn f() { unsafe { g() } }", None),
         ("src/stages/decode/frame.rs", "fn f() { std::thread::sleep(d) }", Some("2: `std::thread` in stages/")),

@@ -52,7 +52,8 @@ pub async fn plan(
         // Of an input that went away, every header is unreadable, and would stay so in the plan.
         still_there(&root, root_id)?;
         let (whole, videos) = (probing.is_done(), planner.videos());
-        waiting.extend(attempts.by_ref().zip(piece));
+        let piece = piece.into_iter().zip(attempts.by_ref());
+        waiting.extend(piece.map(|(video, attempt)| (attempt, video)));
         let append = blocking(move || {
             let left = planner.append(waiting, whole)?;
             Ok::<_, PlanError>((planner, left))
@@ -89,12 +90,10 @@ fn still_there(root: &Location, id: Option<FolderId>) -> Result<(), RunError> {
     let (Some(path), Some(id)) = (root.as_local(), id) else {
         return Ok(());
     };
-    match FolderId::of(path) {
-        Ok(found) if found == id => Ok(()),
-        _ => Err(RunError::InputGone {
-            error: format!(
-                "the input `{root}` went away while it was planned; mount its disk or share again"
-            ),
-        }),
-    }
+    id.gone(path).map_or(Ok(()), |why| {
+        let error = format!(
+            "the input `{root}` went away while it was planned ({why}); mount its disk or share again"
+        );
+        Err(RunError::InputGone { error })
+    })
 }

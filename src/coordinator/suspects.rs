@@ -64,6 +64,7 @@ impl Suspects {
                     record.shards.entry(shard).or_default().add(&video, trouble);
                 }
             }
+            let among_others = ended.in_hand.len() > 1;
             for in_hand in ended.in_hand {
                 let Some(shard) = open.get(&in_hand.shard) else {
                     continue;
@@ -77,11 +78,8 @@ impl Suspects {
                     (Opened::Unknown, _) => None,
                     (Opened::Nothing, _) => continue,
                 };
-                record
-                    .shards
-                    .entry(in_hand.shard.clone())
-                    .or_default()
-                    .lost(video);
+                let strikes = record.shards.entry(in_hand.shard.clone()).or_default();
+                strikes.lost(video, in_hand.again || !among_others);
                 lost.extend(video.cloned());
             }
         }
@@ -96,8 +94,8 @@ impl Suspects {
         if !lost.is_empty() {
             let videos: Vec<String> = lost.iter().map(|video| format!("`{video}`")).collect();
             suspects.words.push(format!(
-                "an earlier run died without a word, as where memory runs out, with {} in hand: that counts as a strike, and such \
-                 videos are labelled one at a time",
+                "an earlier run died without a word, as where memory runs out, with {} in hand; such videos are labelled one at a \
+                 time, and each further death is a strike",
                 videos.join(", ")
             ));
         }

@@ -2,7 +2,8 @@
 //!
 //! A worker that is lost is told by whoever watched it: a strike with its reason. Where everybody who could have told died at
 //! once (a container that ran out of memory as a whole, a machine that went down), only later it is found what was in hand: a
-//! silent loss, which counts as a strike too, but may befall the innocent, so that those videos are then labelled one at a time.
+//! silent loss. It may befall the innocent: those videos are then labelled one at a time, and one that is met in hand again counts
+//! them all as strikes.
 
 use super::{ErrorClass, Quarantined, RECORD_VERSION, Trouble};
 use crate::domain::{FrameIndex, ShardId, VideoKey};
@@ -27,6 +28,8 @@ pub struct Strikes {
 struct Silent {
     #[schemars(with = "String")]
     video: VideoKey,
+    /// Nothing else may have been the reason: it alone was in hand, or alone of the suspects.
+    alone: bool,
     /// Where the next attempt at it went on.
     #[schemars(with = "Option<u64>")]
     next: Option<FrameIndex>,
@@ -40,8 +43,8 @@ impl Strikes {
     }
 
     /// Counts a silent loss with this video in hand, or one of the shard's. Those of which that is not known fall to the video
-    /// that is met in hand next.
-    pub fn lost(&mut self, video: Option<&VideoKey>) {
+    /// that is met in hand next. `alone`: nothing else that was in hand may have been the reason.
+    pub fn lost(&mut self, video: Option<&VideoKey>, alone: bool) {
         let Some(video) = video else {
             self.unclaimed += 1;
             return;
@@ -49,6 +52,7 @@ impl Strikes {
         for _ in 0..=std::mem::take(&mut self.unclaimed) {
             self.silent.push(Silent {
                 video: video.clone(),
+                alone,
                 next: None,
             });
         }
@@ -64,8 +68,13 @@ impl Strikes {
 
     /// How many strikes the video has.
     pub fn count(&self, video: &VideoKey) -> usize {
-        let silent = self.silent.iter().filter(|silent| silent.video == *video);
-        self.told.get(video).map_or(0, Vec::len) + silent.count()
+        let told = self.told.get(video).map_or(0, Vec::len);
+        let silent = || self.silent.iter().filter(|silent| silent.video == *video);
+        // Among others it may be innocent.
+        match told > 0 || silent().any(|silent| silent.alone) {
+            true => told + silent().count(),
+            false => 0,
+        }
     }
 
     /// Whether a silent loss is held against a video: which of those in hand at the time was the reason shows when they are
@@ -157,13 +166,13 @@ mod tests {
         let (bad, good) = keys();
         let mut strikes = Strikes::default();
         assert!(!strikes.is_suspect());
-        strikes.lost(None);
+        strikes.lost(None, false);
         assert!(strikes.is_suspect());
         assert_eq!((strikes.count(&bad), strikes.count(&good)), (0, 0));
-        strikes.lost(Some(&bad));
+        strikes.lost(Some(&bad), true);
         assert_eq!((strikes.count(&bad), strikes.count(&good)), (2, 0));
         assert_eq!(given_up(&strikes, 3), [""; 0]);
-        strikes.lost(Some(&bad));
+        strikes.lost(Some(&bad), true);
         assert_eq!(given_up(&strikes, 3), ["bad"], "three deaths in all");
         let trouble = strikes.quarantined([&bad].into_iter(), 3).remove(0).trouble;
         assert_eq!(trouble.class, ErrorClass::Crash);
@@ -172,6 +181,18 @@ mod tests {
             "{trouble:?}"
         );
         assert_eq!(Strikes::default().quarantined([&bad].into_iter(), 0), []);
+    }
+
+    #[test]
+    fn a_death_among_others_counts_once_the_video_is_met_in_hand_again() {
+        let (bad, good) = keys();
+        let mut strikes = Strikes::default();
+        strikes.lost(Some(&bad), false);
+        strikes.lost(Some(&good), false);
+        assert!(strikes.is_suspect());
+        assert_eq!(given_up(&strikes, 1), [""; 0], "it may have been any of them");
+        strikes.lost(Some(&bad), true);
+        assert_eq!((strikes.count(&bad), strikes.count(&good)), (2, 0));
     }
 
     #[test]
@@ -184,13 +205,13 @@ mod tests {
             if death > 1 {
                 strikes.resumed(&bad, FrameIndex(10_000));
             }
-            strikes.lost(Some(&bad));
+            strikes.lost(Some(&bad), true);
         }
         assert_eq!(strikes.count(&bad), 3);
         // A machine that goes down now and then.
         let mut strikes = Strikes::default();
         for death in 1..=9 {
-            strikes.lost(Some(&bad));
+            strikes.lost(Some(&bad), true);
             strikes.resumed(&bad, FrameIndex(death * 20_000));
             assert_eq!(strikes.count(&bad), 1);
         }

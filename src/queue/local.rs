@@ -276,7 +276,7 @@ mod tests {
         let (a, b, c) = (shard("a", 30), shard("b", 20), shard("c", 10));
         let suspect = |shard: &ShardPlan| {
             let mut strikes = Strikes::default();
-            strikes.lost(Some(&shard.videos[0].key));
+            strikes.lost(Some(&shard.videos[0].key), false);
             (shard.id.clone(), strikes)
         };
         let held = [suspect(&a), suspect(&b)].into_iter().collect();

@@ -14,6 +14,22 @@ pub struct FolderId {
 }
 
 impl FolderId {
+    /// Why the folder at this path is not the one any more, if it is not: it cannot be looked at, lies on another device, or is
+    /// another one and empty, as what a disk was mounted on. (File systems of FUSE number a folder anew now and then.)
+    pub fn gone(self, path: &Path) -> Option<String> {
+        let another = "another folder lies there than when the run began";
+        match Self::of(path) {
+            Err(error) => Some(error.to_string()),
+            Ok(found) if found == self => None,
+            Ok(found) if found.device != self.device => Some(another.to_owned()),
+            Ok(_) => match fs::read_dir(path).map(|mut entries| entries.next().is_none()) {
+                Ok(false) => None,
+                Ok(true) => Some(another.to_owned()),
+                Err(error) => Some(error.to_string()),
+            },
+        }
+    }
+
     /// That of the folder at this path now.
     ///
     /// # Errors

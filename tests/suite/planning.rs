@@ -58,6 +58,43 @@ fn a_planning_that_is_stopped_keeps_what_was_probed_and_ends_in_the_same_shards(
     assert_same_labels(&project.output("calm"), &project.output("out"));
 }
 
+/// Pieces are a minute long, so only where there is time.
+#[test]
+fn a_planning_of_several_pieces_that_is_killed_between_them_misses_no_video() {
+    if !soak() {
+        return;
+    }
+    let mut project = Project::new().synthetic(40, 5);
+    project.run("calm", &[], 0);
+    // Three seconds for each read of a header.
+    project.faults = "slow:0:100:.mp4".into();
+    let mut run = project.start("out", &[]);
+    let began = Instant::now();
+    while plans(&project, "out") == 0 {
+        assert!(began.elapsed() < Duration::from_secs(90), "no piece in time");
+        run.until("probing");
+    }
+    run.signal("KILL");
+    assert_eq!(run.wait(), None);
+    let mut run = project.start("out", &[]);
+    let probing = run.until("probing");
+    assert!((1..40).contains(&probing["of"].as_u64().unwrap()), "{probing}");
+    let started = run.until("run_started");
+    assert_eq!(
+        (&started["totals"]["videos"], &started["totals"]["frames"]),
+        (&40.into(), &200.into())
+    );
+    assert_eq!(run.wait(), Some(0));
+    // Nobody kills this one, so its pieces are all its own.
+    let mut run = project.start("whole", &[]);
+    assert_eq!(run.until("run_started")["totals"]["videos"], 40);
+    assert_eq!(run.wait(), Some(0));
+    assert!(plans(&project, "whole") > 1, "it was planned in one piece");
+    for output in ["out", "whole"] {
+        assert_same_labels(&project.output("calm"), &project.output(output));
+    }
+}
+
 #[test]
 fn the_first_process_of_a_container_hears_signals_while_it_plans() {
     let project = stuck();

@@ -72,19 +72,14 @@ impl Presence {
     }
 
     fn gone(&self, state: &mut State, video: &PlannedVideo, trouble: &Trouble) -> Option<String> {
-        if let (Some(root), Some(id)) = (&self.root, state.id) {
-            let why = match FolderId::of(root) {
-                Ok(found) if found == id => None,
-                Ok(_) => Some("another folder lies there than when the run began".to_owned()),
-                Err(error) => Some(error.to_string()),
-            };
-            if let Some(why) = why {
-                state.moved = true;
-                return Some(format!(
-                    "the input `{}` went away ({why}); mount its disk or share again, or put the folder back",
-                    root.display()
-                ));
-            }
+        if let (Some(root), Some(id)) = (&self.root, state.id)
+            && let Some(why) = id.gone(root)
+        {
+            state.moved = true;
+            return Some(format!(
+                "the input `{}` went away ({why}); mount its disk or share again, or put the folder back",
+                root.display()
+            ));
         }
         // What could not be read when it was planned is no news.
         if video.unreadable.is_none() {
