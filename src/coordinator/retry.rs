@@ -49,7 +49,7 @@ pub async fn prepare_retry(
         let chosen = choose(&opened, &wanted)?;
         Ok::<_, RunError>((opened, chosen))
     });
-    let (opened, (again, events)) = match signals.unless(choosing).await {
+    let (opened, Chosen { again, events }) = match signals.unless(choosing).await {
         Ok(chosen) => chosen??,
         Err(signal) => return Ok(Err(stopped(signal, 0, sink))),
     };
@@ -59,8 +59,15 @@ pub async fn prepare_retry(
     Ok(planned.map(|(prepared, _)| prepared))
 }
 
-/// The wanted videos with the attempt that each is due for, and what is to be said of them.
-fn choose(opened: &Opened, wanted: &Wanted) -> Result<(Vec<(u32, PlannedVideo)>, Vec<Event>), RunError> {
+/// What is to be planned again.
+struct Chosen {
+    /// The videos, each with the attempt that it is due for.
+    again: Vec<(u32, PlannedVideo)>,
+    /// What is to be said of them.
+    events: Vec<Event>,
+}
+
+fn choose(opened: &Opened, wanted: &Wanted) -> Result<Chosen, RunError> {
     let Opened {
         discovery,
         store,
@@ -104,5 +111,5 @@ fn choose(opened: &Opened, wanted: &Wanted) -> Result<(Vec<(u32, PlannedVideo)>,
         videos: again.len(),
         classes: classes.into_iter().collect(),
     });
-    Ok((again, events))
+    Ok(Chosen { again, events })
 }

@@ -46,7 +46,7 @@ pub struct Pulled {
     arrivals: mpsc::Receiver<Pull>,
     connection_words: mpsc::Receiver<String>,
     asking: HashMap<WorkerId, AbortHandle>,
-    held: HashMap<WorkerId, Held>,
+    held: HashMap<WorkerId, Box<Held>>,
     words: JoinSet<()>,
     finished: bool,
 }
@@ -69,7 +69,7 @@ struct Shared {
 /// What a pull ended with.
 #[derive(Debug)]
 enum Pull {
-    Shard(WorkerId, Box<Lease>, Held),
+    Shard(WorkerId, Box<Lease>, Box<Held>),
     Finished,
     Trouble(NatsError),
     Lost(NatsError),
@@ -204,7 +204,7 @@ impl Pulled {
             beat,
             note,
             ..
-        } = held;
+        } = *held;
         self.words.spawn(async move {
             settled(note).await;
             insist(|| acker.double_ack()).await;
@@ -305,7 +305,7 @@ impl Shared {
                 if held.troubles.strikes.is_suspect() {
                     held.turn = self.suspects.clone().acquire_owned().await.ok();
                 }
-                break Pull::Shard(worker, Box::new(lease), held);
+                break Pull::Shard(worker, Box::new(lease), Box::new(held));
             }
             let posting = timeout(PATIENCE, self.connection.posting()).await;
             let posting = posting.unwrap_or_else(|late| Err(self.connection.failed(WHAT)(late)));

@@ -222,7 +222,7 @@ impl Frames<'_> {
                     mark: mark.take(),
                 };
                 let handed = self.outlet.hand(item, &video.key);
-                *blocked += handed.map_err(|_| Abandoned::Receiver)?;
+                *blocked += handed.ok_or(Abandoned::Receiver)?;
             }
         };
         // First of all: whatever else is wrong with a file that changed under the reader comes from that.

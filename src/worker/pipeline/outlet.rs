@@ -4,7 +4,7 @@
 use super::Item;
 use crate::domain::VideoKey;
 use crate::worker::heartbeat::Reports;
-use std::sync::mpsc::{SendError, SyncSender, TrySendError};
+use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
 /// Where decoded frames go.
@@ -14,17 +14,17 @@ pub(super) struct Outlet<'a> {
 }
 
 impl Outlet<'_> {
-    /// Hands a frame of this video over; returns how long that kept the decoder waiting.
-    pub fn hand(&self, item: Item, video: &VideoKey) -> Result<Duration, SendError<Item>> {
+    /// Hands a frame of this video over; returns how long that kept the decoder waiting, `None` where nobody takes it any more.
+    pub fn hand(&self, item: Item, video: &VideoKey) -> Option<Duration> {
         let item = match self.sender.try_send(item) {
-            Ok(()) => return Ok(Duration::ZERO),
-            Err(TrySendError::Disconnected(item)) => return Err(SendError(item)),
+            Ok(()) => return Some(Duration::ZERO),
+            Err(TrySendError::Disconnected(_)) => return None,
             Err(TrySendError::Full(item)) => item,
         };
         let waiting = Instant::now();
         self.reports.decoder_waits();
-        self.sender.send(item)?;
+        self.sender.send(item).ok()?;
         self.reports.decodes(video);
-        Ok(waiting.elapsed())
+        Some(waiting.elapsed())
     }
 }
