@@ -3,9 +3,15 @@
 //! One stream of [`Event`]s feeds the bars, the plain lines, `--json` and the event log. The JSON form is
 //! versioned by `affectmill` in `run_started`; fields are added, never renamed.
 
-use crate::dataset::{CommitRecord, ErrorClass, PassedOver, StageSeconds, Unseen, VideoOutcome, VideoStatus};
+mod log;
+
+pub use log::{Line, Recap, last_pieces, now_ms, run_of};
+
+use crate::dataset::{
+    CommitRecord, ErrorClass, PassedOver, StageSeconds, Trouble, Unseen, VideoOutcome, VideoStatus,
+};
 use crate::domain::{Fingerprint, FrameIndex, Location, ShardId, VideoKey};
-use crate::runtime::ProcessIdentity;
+use crate::runtime::{OomRecord, ProcessIdentity};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -141,6 +147,12 @@ pub enum Event {
         strikes: usize,
         /// Strikes that quarantine.
         of: u32,
+        /// The shard that was in hand.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        shard: Option<ShardId>,
+        /// What it was for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trouble: Option<Trouble>,
     },
     /// A shard was handed out.
     Leased {
@@ -155,6 +167,17 @@ pub enum Event {
         /// Those of its videos whose length is unknown, which `frames` leaves out.
         #[serde(default)]
         unknown: usize,
+        /// A death of which nobody could tell is held against its videos.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        again: bool,
+        /// What the worker's machine had counted by then, by which it is found whether memory ran out since.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        machine: Option<OomRecord>,
+    },
+    /// A worker gave its shard back, and is well.
+    GaveBack {
+        /// Worker.
+        worker: usize,
     },
     /// A worker opened a video.
     Opened {
@@ -235,6 +258,13 @@ pub enum Event {
         /// Shards still in hand.
         shards: usize,
     },
+    /// What the run has done so far: a further piece of its event log begins with it.
+    SoFar {
+        /// Shards committed by this run.
+        shards: usize,
+        /// Frames that their plans expected.
+        frames: u64,
+    },
     /// Every shard is committed and the dataset is finished.
     Finished {
         /// Nothing was left to do when the run began.
@@ -250,6 +280,12 @@ pub enum Event {
         shards_done: usize,
         /// All shards.
         shards: usize,
+        /// Where it ended while it was planned: videos of all plans by then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        planned: Option<usize>,
+        /// It could not go on.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        failed: bool,
     },
 }
 
@@ -262,6 +298,7 @@ impl Event {
             | Self::WorkerLost { worker, .. }
             | Self::WorkerEnded { worker }
             | Self::Leased { worker, .. }
+            | Self::GaveBack { worker }
             | Self::Opened { worker, .. }
             | Self::Progress { worker, .. }
             | Self::Waiting { worker, .. }

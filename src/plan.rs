@@ -3,17 +3,19 @@
 //! Flows in: videos with estimated frames, and the keys that earlier plans cover. Flows out: shards of consecutive
 //! videos, stored as immutable plans `_affectmill/plans/00001.json.zst`, `00002…`. [`make`] is pure: the same
 //! videos give the same shards. A video belongs to one shard for good, unless it is planned again as a
-//! further attempt ([`append_again`]); nothing here opens a video or changes a plan that was written.
+//! further attempt; nothing here opens a video or changes a plan that was written.
 
 mod latest;
 mod places;
+mod planner;
 
 pub use latest::{Latest, latest, outcomes};
 pub use places::Origin;
+pub use planner::Planner;
 
 use crate::dataset::{InputPlace, Plan, PlannedVideo, RECORD_VERSION, ShardPlan, SourceKind, paths};
 use crate::domain::{ShardId, VideoKey};
-use crate::store::{Put, Store, StoreError};
+use crate::store::{Store, StoreError};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -84,29 +86,35 @@ pub fn make(
     target_frames: u64,
 ) -> Vec<ShardPlan> {
     videos.retain(|video| !covered.contains(&video.key));
-    cut(videos, target_frames, 0)
+    cut(
+        videos.into_iter().map(|video| (0, video)).collect(),
+        target_frames,
+    )
 }
 
-fn cut(mut videos: Vec<PlannedVideo>, target_frames: u64, attempt: u32) -> Vec<ShardPlan> {
-    videos.sort_by(|a, b| a.key.cmp(&b.key));
+/// The same for videos that each come with their attempt; a shard holds one attempt.
+fn cut(mut videos: Vec<(u32, PlannedVideo)>, target_frames: u64) -> Vec<ShardPlan> {
+    videos.sort_by(|(a, x), (b, y)| a.cmp(b).then_with(|| x.key.cmp(&y.key)));
     let mut shards = Vec::new();
     let mut shard: Vec<PlannedVideo> = Vec::new();
-    let (mut frames, mut unknown) = (0_u64, 0);
-    for video in videos {
+    let (mut of, mut frames, mut unknown) = (0, 0_u64, 0);
+    for (attempt, video) in videos {
         let is_unknown = usize::from(video.frames == 0);
         let full = frames.saturating_add(video.frames) > target_frames
             || shard.len() == MAX_VIDEOS
-            || unknown + is_unknown > MAX_UNKNOWN;
+            || unknown + is_unknown > MAX_UNKNOWN
+            || attempt != of;
         if full && !shard.is_empty() {
-            shards.push(close(std::mem::take(&mut shard), attempt, None));
+            shards.push(close(std::mem::take(&mut shard), of, None));
             (frames, unknown) = (0, 0);
         }
+        of = attempt;
         frames = frames.saturating_add(video.frames);
         unknown += is_unknown;
         shard.push(video);
     }
     if !shard.is_empty() {
-        shards.push(close(shard, attempt, None));
+        shards.push(close(shard, of, None));
     }
     shards
 }
@@ -126,6 +134,8 @@ pub struct Plans {
     pub places: Vec<InputPlace>,
     /// How many plans there are.
     pub count: u32,
+    /// How often each video was planned.
+    times: BTreeMap<VideoKey, u32>,
 }
 
 /// The shards of [`read`].
@@ -136,106 +146,19 @@ pub fn read_all(store: &Store) -> Result<Vec<ShardPlan>, PlanError> {
     read(store).map(|plans| plans.shards)
 }
 
-/// Plans the videos that no plan covers yet, and returns every plan. When another coordinator
-/// appends at the same moment, its plan stands and only what it leaves uncovered is planned.
+/// Plans the videos that no plan covers yet, all at once, and returns every plan.
 ///
 /// # Errors
-/// As [`read`]; the videos lie elsewhere than those that are planned; or the plan cannot be written.
+/// As [`read`], [`Planner::new`] and [`Planner::append`].
 pub fn append(
     store: &Store,
     origin: &Origin,
     videos: &[PlannedVideo],
     target_frames: u64,
 ) -> Result<Plans, PlanError> {
-    append_made(store, origin, |planned| {
-        make(videos.to_vec(), &covered(planned), target_frames)
-    })
-}
-
-/// Plans videos again, each for the attempt it comes with, and returns every plan. What another coordinator
-/// planned for that attempt at the same moment stands.
-///
-/// The caller knows that no earlier attempt left a row of them, save in the shards to be `retired`: of each of these a copy is
-/// planned that holds its other videos.
-///
-/// # Errors
-/// As [`append`].
-pub fn append_again(
-    store: &Store,
-    origin: &Origin,
-    videos: &[(u32, PlannedVideo)],
-    retired: &BTreeSet<ShardId>,
-    target_frames: u64,
-) -> Result<Plans, PlanError> {
-    append_made(store, origin, |planned| {
-        let attempts = attempts(planned);
-        let mut due: BTreeMap<u32, Vec<PlannedVideo>> = BTreeMap::new();
-        for (attempt, video) in videos {
-            if attempts.get(&video.key) == Some(attempt) {
-                due.entry(*attempt).or_default().push(video.clone());
-            }
-        }
-        let again: BTreeSet<&VideoKey> = due.values().flatten().map(|video| &video.key).collect();
-        let is_copied = |shard: &ShardPlan| {
-            planned
-                .iter()
-                .any(|copy| copy.copy_of.as_ref() == Some(&shard.id))
-        };
-        let old = planned
-            .iter()
-            .filter(|shard| retired.contains(&shard.id) && !is_copied(shard))
-            .filter(|shard| shard.videos.iter().any(|video| again.contains(&video.key)));
-        let copies: Vec<ShardPlan> = old
-            .map(|shard| {
-                let latest = |video: &&PlannedVideo| attempts.get(&video.key) == Some(&(shard.attempt + 1));
-                let rest = shard.videos.iter().filter(latest);
-                let rest = rest.filter(|video| !again.contains(&video.key)).cloned();
-                close(rest.collect(), shard.attempt + 1, Some(shard.id.clone()))
-            })
-            .collect();
-        let fresh = due
-            .into_iter()
-            .flat_map(|(attempt, videos)| cut(videos, target_frames, attempt));
-        copies.into_iter().chain(fresh).collect()
-    })
-}
-
-/// How often each video was planned.
-fn attempts(shards: &[ShardPlan]) -> BTreeMap<&VideoKey, u32> {
-    let mut attempts = BTreeMap::new();
-    for video in shards.iter().flat_map(|shard| &shard.videos) {
-        *attempts.entry(&video.key).or_default() += 1;
-    }
-    attempts
-}
-
-fn append_made(
-    store: &Store,
-    origin: &Origin,
-    make: impl Fn(&[ShardPlan]) -> Vec<ShardPlan>,
-) -> Result<Plans, PlanError> {
-    loop {
-        let mut plans = read(store)?;
-        let is_new = plans.admit(origin, store.root())?;
-        let shards = make(&plans.shards);
-        if shards.is_empty() && !is_new {
-            return Ok(plans);
-        }
-        let plan = Plan {
-            version: RECORD_VERSION,
-            input: Some(origin.place.clone()),
-            shards,
-        };
-        match store.put_new(&paths::plan(plans.count + 1), &encode(&plan)?)? {
-            Put::Created => {
-                plans.add_places(&plan, store)?;
-                plans.shards.extend(plan.shards);
-                plans.count += 1;
-                return Ok(plans);
-            }
-            Put::Exists => {}
-        }
-    }
+    let mut planner = Planner::new(store.clone(), read(store)?, origin.clone(), target_frames)?;
+    planner.append(videos.iter().map(|video| (0, video.clone())).collect(), true)?;
+    Ok(planner.into_plans())
 }
 
 /// Gives a shard its id: a hash over key, kind and size of each video, over the attempt where it is not the first, and over the
@@ -281,7 +204,6 @@ fn shard_id(videos: &[PlannedVideo], attempt: u32, copy_of: Option<&ShardId>) ->
 /// The store cannot be read; a plan is damaged, missing among its followers, or of another version.
 pub fn read(store: &Store) -> Result<Plans, PlanError> {
     let mut plans = Plans::default();
-    let mut seen: BTreeMap<VideoKey, u32> = BTreeMap::new();
     for entry in store.list(paths::PLANS)? {
         let damaged = |cause: String| PlanError::Damaged {
             path: store.path(&entry.key).to_string(),
@@ -310,7 +232,7 @@ pub fn read(store: &Store) -> Result<Plans, PlanError> {
                 )));
             }
             for video in &shard.videos {
-                let planned = seen.entry(video.key.clone()).or_default();
+                let planned = plans.times.entry(video.key.clone()).or_default();
                 if *planned != shard.attempt {
                     return Err(damaged(format!(
                         "`{}` is planned twice for one attempt, or before an earlier one",

@@ -7,11 +7,10 @@ use affectmill::dataset::{
     StageSeconds, VideoOutcome, VideoStatus, paths,
 };
 use affectmill::domain::{Face, Fingerprint, FrameIndex, ModelKind, Rect, ShardId, VideoKey};
-use affectmill::plan::{self, Plans};
+use affectmill::plan::{self, Planner, Plans};
 use affectmill::spec::Values;
 use affectmill::stages::rows::{Content, Row, RowWriter};
 use affectmill::store::{Put, Store};
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Barrier;
@@ -446,7 +445,9 @@ fn a_tally_says_what_the_records_say_and_a_kept_one_as_well() {
         .iter()
         .map(|video| (1, video.clone()))
         .collect();
-    let more = plan::append_again(&store, &here(), &again, &BTreeSet::new(), 20).unwrap();
+    let mut planner = Planner::new(store.clone(), plans.clone(), here(), 20).unwrap();
+    planner.append(again, true).unwrap();
+    let more = planner.into_plans();
     assert!(Tally::of_kept(&store).unwrap().is_none(), "of other plans");
     let tally = of_plans(&more);
     assert_eq!((tally.totals().videos, tally.totals().shards), (1_200, 601));

@@ -10,7 +10,7 @@ use affectmill::dataset::{
     CommitRecord, InputPlace, PartInfo, RECORD_VERSION, StageSeconds, VideoOutcome, paths,
 };
 use affectmill::domain::{Fingerprint, FrameIndex, Location, ModelKind, ShardId, VideoKey};
-use affectmill::queue::{FromWorker, read_message, write_message};
+use affectmill::queue::{AtWork, FromWorker, read_message, write_message};
 use affectmill::store::Store;
 use affectmill::{commit, model, plan, spec};
 use common::*;
@@ -259,6 +259,7 @@ fn messages() {
         frame: Some(FrameIndex(3)),
         frames: 7,
         rows: 9,
+        at_work: AtWork::default(),
     };
     write_message(&mut seed, &FromWorker::Ready).unwrap();
     write_message(&mut seed, &progress).unwrap();

@@ -125,6 +125,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     let assignment = Assignment {
         protocol: PROTOCOL,
         job: record,
+        root_id: None,
         input_root: found.root,
         device: device.to_string(),
         threads,
@@ -200,7 +201,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     if args.json {
         print_json(&report)?;
     } else {
-        print(render(&report));
+        print(render(&report))?;
     }
     Ok(exit::OK)
 }

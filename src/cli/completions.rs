@@ -17,6 +17,6 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     // `generate` panics when it cannot write, as when `| head` goes away.
     let mut script = Vec::new();
     generate(args.shell, &mut Cli::command(), "affectmill", &mut script);
-    print(String::from_utf8_lossy(&script));
+    print(String::from_utf8_lossy(&script))?;
     Ok(exit::OK)
 }

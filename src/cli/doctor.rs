@@ -56,7 +56,7 @@ pub fn run(_: Args) -> Result<u8, Failure> {
     if problems.is_empty() {
         lines.push("all is well".into());
     }
-    print(lines.join("\n"));
+    print(lines.join("\n"))?;
     Ok(if problems.is_empty() {
         exit::OK
     } else {

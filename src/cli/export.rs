@@ -1,7 +1,7 @@
 //! `affectmill export`.
 
 use super::query::failure;
-use super::{Failure, existing, exit, print};
+use super::{Failure, existing, exit, print, to_stderr};
 use crate::coordinator;
 use crate::report::export::{self, Format};
 use crate::report::labels::Labels;
@@ -87,15 +87,15 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         plural(exported.files, "file"),
         format.name(),
         args.out.display()
-    ));
+    ))?;
     if let Some(told) = table::quoted_cells(exported.quoted_cells) {
-        eprintln!("{told}");
+        to_stderr(told);
     }
     if !exported.untrained.is_empty() {
-        eprintln!(
+        to_stderr(format!(
             "UNTRAINED weights, labels that mean nothing: {}",
             exported.untrained.join(", ")
-        );
+        ));
     }
     Ok(exit::OK)
 }

@@ -78,7 +78,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     let imported = model::import_weights(&args.source, kind, args.crop.map(|crop| crop.0), &args.output)
         .map_err(Failure::usage)?;
     if !imported.ignored.is_empty() {
-        print(format!("left out: {}", imported.ignored.join(", ")));
+        print(format!("left out: {}", imported.ignored.join(", ")))?;
     }
     print(format!(
         "{} with {} tensors from {} {}: {}",
@@ -87,7 +87,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         imported.source_format,
         args.source.display(),
         args.output.display()
-    ));
+    ))?;
     Ok(exit::OK)
 }
 
@@ -107,6 +107,6 @@ fn detector(args: &Args) -> Result<u8, Failure> {
         model::DETECTOR_ARCHITECTURE,
         args.source.display(),
         args.output.display()
-    ));
+    ))?;
     Ok(exit::OK)
 }

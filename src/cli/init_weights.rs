@@ -30,6 +30,6 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         args.kind.0.name(),
         args.seed,
         args.output.display()
-    ));
+    ))?;
     Ok(exit::OK)
 }

@@ -22,11 +22,11 @@ mod train;
 mod worker;
 
 use crate::domain::{Location, visible};
-use crate::runtime::name_this_process;
+use crate::report::{to_stderr, to_stdout};
+use crate::runtime::{name_this_process, outlive};
 use crate::store::{Access, Store};
 use clap::{Parser, Subcommand};
 use std::ffi::OsStr;
-use std::io::Write;
 use std::process::ExitCode;
 
 /// Exit codes, as the help and the README state them.
@@ -139,15 +139,19 @@ pub fn parse() -> Cli {
 /// Runs the command.
 pub fn run(cli: Cli) -> ExitCode {
     name_this_process();
-    let done = logging::start().and_then(|()| carry_out(cli.command));
+    // A file that may not grow any more then gives an error that says so.
+    let begun = outlive(&[libc::SIGXFSZ]).map_err(Failure::stopped);
+    let done = begun
+        .and_then(|()| logging::start())
+        .and_then(|()| carry_out(cli.command));
     match done {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            eprintln!(
+            to_stderr(format!(
                 "{}: {}",
                 console::style("error").red().bold().for_stderr(),
                 visible(&failure.message)
-            );
+            ));
             ExitCode::from(failure.code)
         }
     }
@@ -177,15 +181,23 @@ fn carry_out(command: Command) -> Result<u8, Failure> {
     }
 }
 
-/// Prints to standard output, without characters that act on a terminal; a reader that went away (`| head`) is no error.
-fn print(text: impl AsRef<str>) {
-    let _ = writeln!(std::io::stdout(), "{}", visible(text.as_ref().trim_end()));
+/// Prints to standard output, without characters that act on a terminal.
+fn print(text: impl AsRef<str>) -> Result<(), Failure> {
+    print_bytes(format!("{}\n", visible(text.as_ref().trim_end())).as_bytes())
+}
+
+/// The same, of bytes as they are.
+fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
+    to_stdout(bytes).map_err(|error| {
+        Failure::stopped(format!(
+            "cannot write to standard output: {error}; free space where it goes, and run the command again"
+        ))
+    })
 }
 
 /// Prints a value as JSON.
 fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    print(serde_json::to_string_pretty(value).map_err(Failure::stopped)?);
-    Ok(())
+    print(serde_json::to_string_pretty(value).map_err(Failure::stopped)?)
 }
 
 /// The label set that a person names.

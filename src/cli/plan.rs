@@ -1,8 +1,8 @@
 //! `affectmill plan`.
 
 use super::run::{Input, failure};
-use super::{Failure, block_on, exit, print, print_json};
-use crate::coordinator::{self, Outlook};
+use super::{Failure, block_on, exit, print, print_json, to_stderr};
+use crate::coordinator::{self, Outlook, Signals};
 use crate::dataset::PassedOver;
 use crate::domain::escaped;
 use crate::report::text;
@@ -29,12 +29,23 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<u8, Failure> {
-    let job = spec::load(&args.job, &args.set).map_err(Failure::usage)?;
-    let outlook = block_on(coordinator::outlook(job, args.input.moved))?.map_err(failure)?;
+    let looked = block_on(async {
+        let mut signals = Signals::hear().map_err(failure)?;
+        let job = spec::load(&args.job, &args.set).map_err(Failure::usage)?;
+        let looking = coordinator::outlook(job, args.input.moved);
+        Ok(signals.unless(looking).await)
+    })??;
+    let outlook = match looked {
+        Ok(outlook) => outlook.map_err(failure)?,
+        Err(signal) => {
+            to_stderr(format_args!("stopped by {}; nothing was written", signal.name()));
+            return Ok(exit::stopped(signal));
+        }
+    };
     if args.json {
         print_json(&outlook)?;
     } else {
-        print(render(&outlook));
+        print(render(&outlook))?;
     }
     Ok(exit::OK)
 }

@@ -1,6 +1,6 @@
 //! `affectmill query`.
 
-use super::{Failure, existing, exit};
+use super::{Failure, existing, exit, print_bytes, to_stderr};
 use crate::coordinator;
 use crate::domain::escaped;
 use crate::report::labels::{LabelError, Labels, Quantity};
@@ -10,7 +10,7 @@ use crate::report::text::plural;
 use crate::runtime::write_atomic;
 use clap::{Subcommand, ValueEnum};
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 /// Ask a label set a common question: means of videos, when something holds, where it is strongest.
@@ -211,27 +211,23 @@ fn tell(answer: &Answer, format: Format, cells: Cells, out: Option<&Path>) -> Re
     }
     match out {
         Some(path) => write_atomic(path, &bytes).map_err(Failure::stopped),
-        // A reader that went away (`| head`) is no error.
-        None => {
-            let _ = std::io::stdout().write_all(&bytes);
-            Ok(())
-        }
+        None => print_bytes(&bytes),
     }
 }
 
 /// What the table cannot say, beside it.
 fn note(answer: &Answer) {
     if let Some(first) = answer.without_times.first() {
-        eprintln!(
+        to_stderr(format!(
             "left out, without times to go by: {} (such as `{}`); images get times by `[input] image_fps`",
             plural(answer.without_times.len() as u64, "video"),
             escaped(first)
-        );
+        ));
     }
     if !answer.untrained.is_empty() {
-        eprintln!(
+        to_stderr(format!(
             "UNTRAINED weights, labels that mean nothing: {}",
             answer.untrained.join(", ")
-        );
+        ));
     }
 }

@@ -104,10 +104,10 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     if let (Some(file), Some(film)) = (written, &args.film) {
         file.persist(film)
             .map_err(|error| Failure::stopped(format!("{}: {}", film.display(), error.error)))?;
-        print(format!("video: {} ({frames} frames)", film.display()));
+        print(format!("video: {} ({frames} frames)", film.display()))?;
     }
     if let Some(sheet) = &args.sheet {
-        print(format!("contact sheet: {}", sheet.display()));
+        print(format!("contact sheet: {}", sheet.display()))?;
     }
     Ok(exit::OK)
 }

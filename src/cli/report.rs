@@ -60,7 +60,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         let page = page::render(&figures).map_err(Failure::stopped)?;
         write_atomic(file, page.as_bytes()).map_err(Failure::usage)?;
         if !args.json {
-            print(format!("report: {}", file.display()));
+            print(format!("report: {}", file.display()))?;
         }
     }
     if args.json {

@@ -2,7 +2,7 @@
 
 use super::run::{Input, Shown, carry_out, failure};
 use super::{Failure, block_on, existing};
-use crate::coordinator::{self, Wanted};
+use crate::coordinator::{self, Signals, Wanted};
 use crate::dataset::{ErrorClass, paths};
 use crate::domain::VideoKey;
 use crate::spec;
@@ -51,6 +51,11 @@ fn key(text: &str) -> Result<VideoKey, String> {
 }
 
 pub fn run(args: Args) -> Result<u8, Failure> {
+    block_on(again(args))?
+}
+
+async fn again(args: Args) -> Result<u8, Failure> {
+    let mut signals = Signals::hear().map_err(failure)?;
     let store = existing(&args.output)?;
     let recorded = coordinator::recorded_job(&store).map_err(failure)?;
     let record = PathBuf::from(store.path(paths::JOB).to_string());
@@ -62,7 +67,13 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         classes: args.class,
         videos: args.video,
     };
-    block_on(carry_out(args.shown, async |sink| {
-        coordinator::prepare_retry(job, &wanted, args.input.moved, sink).await
-    }))?
+    let show = job
+        .run
+        .metrics
+        .map(|address| (address, job.run.metrics_hosts.clone()));
+    let moved = args.input.moved;
+    carry_out(args.shown, show, &mut signals, async |signals, sink| {
+        coordinator::prepare_retry(job, wanted, moved, signals, sink).await
+    })
+    .await
 }

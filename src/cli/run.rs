@@ -1,7 +1,7 @@
 //! `affectmill run`.
 
 use super::{Failure, block_on, exit};
-use crate::coordinator::{self, Ended, Prepared, RunError};
+use crate::coordinator::{self, Ended, Prepared, RunError, Signal, Signals, Sink};
 use crate::events::Event;
 use crate::report::{Reporter, Style};
 use crate::spec;
@@ -62,28 +62,40 @@ impl Shown {
 }
 
 pub fn run(args: Args) -> Result<u8, Failure> {
-    let mut job = spec::load(&args.job, &args.set).map_err(Failure::usage)?;
-    job.run.allow_device_change |= args.allow_device_change;
-    block_on(carry_out(args.shown, async |sink| {
-        coordinator::prepare(job, args.input.moved, sink).await
-    }))?
+    block_on(async {
+        let mut signals = Signals::hear().map_err(failure)?;
+        let mut job = spec::load(&args.job, &args.set).map_err(Failure::usage)?;
+        job.run.allow_device_change |= args.allow_device_change;
+        let show = job
+            .run
+            .metrics
+            .map(|address| (address, job.run.metrics_hosts.clone()));
+        carry_out(args.shown, show, &mut signals, async |signals, sink| {
+            coordinator::prepare(job, args.input.moved, signals, sink).await
+        })
+        .await
+    })?
 }
 
 /// Prepares a run, carries it out, shows it, and gives the exit code.
 pub async fn carry_out(
     shown: Shown,
-    prepare: impl AsyncFnOnce(coordinator::Sink<'_>) -> Result<Prepared, RunError>,
+    show: Option<(SocketAddr, Vec<String>)>,
+    signals: &mut Signals,
+    prepare: impl AsyncFnOnce(&mut Signals, Sink<'_>) -> Result<Result<Prepared, Signal>, RunError>,
 ) -> Result<u8, Failure> {
     let mut reporter = Reporter::new(shown.style());
-    let prepared = prepare(&mut |event| reporter.event(event))
-        .await
-        .map_err(failure)?;
-    let run = &prepared.record.job.run;
-    if let Some(address) = run.metrics {
-        show_at(address, &run.metrics_hosts, &mut reporter)?;
+    // Before anything is written: planning is shown, too, and an address that is taken costs nothing but this line.
+    if let Some((address, hosts)) = show {
+        show_at(address, &hosts, &mut reporter)?;
     }
+    let prepared = prepare(signals, &mut |event| reporter.event(event)).await;
+    let prepared = match prepared.map_err(failure)? {
+        Ok(prepared) => prepared,
+        Err(signal) => return Ok(exit::stopped(signal)),
+    };
     reporter.log_into(&prepared.store);
-    let ended = coordinator::run(prepared, &mut |event| reporter.event(event))
+    let ended = coordinator::run(prepared, signals, &mut |event| reporter.event(event))
         .await
         .map_err(failure)?;
     Ok(match ended {

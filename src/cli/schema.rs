@@ -21,9 +21,9 @@ pub fn run(args: Args) -> Result<u8, Failure> {
                 std::fs::create_dir_all(folder)
                     .and_then(|()| std::fs::write(&path, text))
                     .map_err(|error| Failure::stopped(format!("{}: {error}", path.display())))?;
-                print(path.display().to_string());
+                print(path.display().to_string())?;
             }
-            None if name == "job.schema.json" => print(text),
+            None if name == "job.schema.json" => print(text)?,
             None => {}
         }
     }

@@ -44,7 +44,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     if args.json {
         print_json(&status)?;
     } else {
-        print(status::render(&status));
+        print(status::render(&status))?;
     }
     Ok(exit::OK)
 }
@@ -71,13 +71,13 @@ fn posted(args: &Args) -> Result<u8, Failure> {
         print_json(&posted)?;
         return Ok(exit::OK);
     }
-    print(status::render(&posted.status));
+    print(status::render(&posted.status))?;
     if let Some(queue) = posted.queue {
         print(format!(
             "queue: {} in workers' hands, {} waiting",
             text::plural(queue.leased, "shard"),
             queue.waiting
-        ));
+        ))?;
     }
     Ok(exit::OK)
 }

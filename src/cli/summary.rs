@@ -21,14 +21,14 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     let job = coordinator::read_job(&store).map_err(Failure::stopped)?;
     let labels = Labels::open(store, job).map_err(failure)?;
     let tables = summary::read(&labels).map_err(failure)?;
-    print(summary::render(&tables).map_err(|error| failure(error.into()))?);
+    print(summary::render(&tables).map_err(|error| failure(error.into()))?)?;
     let untrained: Vec<&str> = labels.job().untrained().collect();
     if !untrained.is_empty() {
         print(format!(
             "UNTRAINED weights, labels that mean nothing: {}",
             untrained.join(", ")
-        ));
+        ))?;
     }
-    print(format!("labels: {}", labels.store().path(paths::LABELS)));
+    print(format!("labels: {}", labels.store().path(paths::LABELS)))?;
     Ok(exit::OK)
 }

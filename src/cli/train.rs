@@ -1,6 +1,6 @@
 //! `affectmill train`.
 
-use super::{Failure, block_on, exit, print};
+use super::{Failure, block_on, exit, print, to_stderr};
 use crate::coordinator::Signal;
 use crate::domain::escaped;
 use crate::report::curves::{self, Curve, Panel};
@@ -87,7 +87,7 @@ async fn until_done(
             return Ok((Ok(Ended::Stopped), told));
         }
         stop.store(true, Ordering::Relaxed);
-        eprintln!("stopping after this step; once more stops at once");
+        to_stderr("stopping after this step; once more stops at once");
     }
 }
 
@@ -124,20 +124,18 @@ impl Shown {
         if matches!(event, Event::Epoch { .. } | Event::Finished { .. })
             && let Err(cause) = draw(&self.curves, &self.picture)
         {
-            eprintln!(
-                "{}",
-                escaped(&format!("warning: {}: {cause}", self.picture.display()))
-            );
+            to_stderr(escaped(&format!("warning: {}: {cause}", self.picture.display())));
         }
         if self.json {
-            print(serde_json::to_string(event).unwrap_or_default());
+            // The training matters more than what is told of it, which the curves have as well.
+            let _ = print(serde_json::to_string(event).unwrap_or_default());
             return;
         }
         if let Some(line) = self
             .line(event)
             .filter(|_| !self.quiet || matches!(event, Event::Warning { .. }))
         {
-            eprintln!("{}", escaped(&line));
+            to_stderr(escaped(&line));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::run::{Shown, failure};
 use super::{Failure, block_on, exit};
-use crate::coordinator::{self, Joining, Part, Permits, Scripts};
+use crate::coordinator::{self, Joining, Part, Permits, Scripts, Signals};
 use crate::domain::Location;
 use crate::queue::nats::Address;
 use crate::report::Reporter;
@@ -141,7 +141,10 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         },
     };
     let mut reporter = Reporter::new(args.shown.style());
-    let part = block_on(coordinator::join(joining, &mut |event| reporter.event(event)))?;
+    let part = block_on(async {
+        let mut signals = Signals::hear()?;
+        coordinator::join(joining, &mut signals, &mut |event| reporter.event(event)).await
+    })?;
     Ok(match part.map_err(failure)? {
         Part::Finished => exit::OK,
         Part::Stopped(signal) => exit::stopped(signal),

@@ -5,6 +5,7 @@ use crate::dataset::JobRecord;
 use crate::domain::Location;
 use crate::model::{Device, Gpus};
 use crate::queue::{Assignment, PROTOCOL};
+use crate::runtime::FolderId;
 use std::collections::BTreeMap;
 
 /// What the dispatcher of a host needs to know, wherever its shards come from.
@@ -14,6 +15,8 @@ pub struct Crew<'a> {
     pub record: &'a JobRecord,
     /// What the video keys are relative to.
     pub input_root: &'a Location,
+    /// Which folder that was when the run began; of a bucket nothing.
+    pub root_id: Option<FolderId>,
     /// Where the faces are that the job takes over, as far as leases do not say.
     pub earlier: &'a Earlier,
     /// The device of each worker.
@@ -60,6 +63,7 @@ impl Crew<'_> {
             protocol: PROTOCOL,
             job: self.record.clone(),
             input_root: self.input_root.clone(),
+            root_id: self.root_id,
             device: device.to_owned(),
             threads: self.threads,
             fetch_bytes: self.fetch_bytes,

@@ -1,16 +1,17 @@
 //! The dispatch loop: worker reports, ends of workers, signals and the clock meet in one `select!`, which alone
 //! changes the state of the run.
 
+use super::held::{Killed, Worker, strike};
 use super::process::{Exit, Process, Signal as FromProcess};
-use super::{Crew, Labelled, Pulse, RunError, Signal, Sink, oom};
+use super::{Crew, Labelled, Pulse, RunError, Signal, Signals, Sink};
 use crate::dataset::{ErrorClass, Trouble, VideoStatus};
-use crate::domain::{FrameIndex, ShardId, VideoKey};
+use crate::domain::VideoKey;
 use crate::events::{Event, NotOk};
 use crate::queue::nats::NatsError;
 use crate::queue::{Answer, Arrival, FromWorker, Lease, Leases, ToWorker, WorkerId};
+use crate::runtime::OomRecord;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, interval, sleep};
 
@@ -24,11 +25,11 @@ const MAX_GPU_FAILURES: usize = 3;
 /// How often people are told that a store is still out of order.
 const OUTAGE_REMINDER: Duration = Duration::from_secs(60);
 
-/// Loading models shows no progress, and on a machine that is busy it may take far longer than a frame does.
-const LEAST_START_TIMEOUT: Duration = Duration::from_secs(120);
-
 /// How often workers are looked after.
 const TICK: Duration = Duration::from_millis(500);
+
+/// Pause before an input that went away is looked for again.
+const INPUT_GONE: Duration = Duration::from_secs(5);
 
 /// Pause before another host gets the shards of one that failed.
 const FAILED: Duration = Duration::from_secs(5);
@@ -47,8 +48,6 @@ pub struct Dispatcher<'a> {
     losses: usize,
     /// Videos that were in hand when a GPU failed, with the GPU, since its workers' last commit.
     gpu_failures: BTreeSet<(String, VideoKey)>,
-    /// The kernel's counter of memory kills when it was last looked at.
-    oom_kills: u64,
     draining: Option<Signal>,
     /// Why the queue is given up.
     lost_queue: Option<NatsError>,
@@ -59,23 +58,11 @@ pub struct Dispatcher<'a> {
     /// When it was last said that a store is out of order.
     outage_told: Option<Instant>,
     pulse: Pulse,
+    /// Since when the input is gone.
+    input_gone: Option<Instant>,
     signals: mpsc::Sender<FromProcess>,
     inbox: mpsc::Receiver<FromProcess>,
     labelled: Labelled,
-}
-
-struct Worker {
-    process: Process,
-    device: String,
-    ready: bool,
-    holds: Option<ShardId>,
-    video: Option<VideoKey>,
-    /// When it was opened.
-    opened: Instant,
-    last_frame: Option<FrameIndex>,
-    last_sign: Instant,
-    /// Why we killed it.
-    killed: Option<(ErrorClass, String)>,
 }
 
 impl<'a> Dispatcher<'a> {
@@ -90,13 +77,13 @@ impl<'a> Dispatcher<'a> {
             started: 0,
             losses: 0,
             gpu_failures: BTreeSet::new(),
-            oom_kills: oom::kills(),
             draining: None,
             lost_queue: None,
             stop_at: None,
             ticked: Instant::now(),
             outage_told: None,
             pulse: Pulse::default(),
+            input_gone: None,
             signals,
             inbox,
             labelled: Labelled::default(),
@@ -104,8 +91,8 @@ impl<'a> Dispatcher<'a> {
     }
 
     /// Runs until every shard is committed (`None`) or a signal has drained the run; also, what was labelled.
-    pub async fn run(mut self) -> Result<(Option<Signal>, Labelled), RunError> {
-        let ended = self.until_done().await;
+    pub async fn run(mut self, signals: &mut Signals) -> Result<(Option<Signal>, Labelled), RunError> {
+        let ended = self.until_done(signals).await;
         let mut workers: Vec<WorkerId> = self.workers.keys().copied().collect();
         workers.sort_unstable();
         workers.into_iter().for_each(|worker| self.end(worker));
@@ -116,9 +103,7 @@ impl<'a> Dispatcher<'a> {
         Ok((self.draining.filter(|_| left), self.labelled))
     }
 
-    async fn until_done(&mut self) -> Result<(), RunError> {
-        let mut interrupts = signal(SignalKind::interrupt()).map_err(RunError::Spawn)?;
-        let mut terminates = signal(SignalKind::terminate()).map_err(RunError::Spawn)?;
+    async fn until_done(&mut self, signals: &mut Signals) -> Result<(), RunError> {
         let mut clock = interval(TICK);
         for device in &self.crew.devices {
             self.start(device.clone()).await?;
@@ -140,11 +125,11 @@ impl<'a> Dispatcher<'a> {
                     // What is in hand can still be committed.
                     Arrival::Lost(error) => self.lost_queue = Some(error),
                 },
-                _ = interrupts.recv() => if self.drain(Signal::Interrupt) { break },
-                _ = terminates.recv() => if self.drain(Signal::Terminate) { break },
+                signal = signals.next() => if self.drain(signal) { break },
                 _ = clock.tick() => {
                     self.pulse.beat(&mut *self.sink);
                     self.kill_hung();
+                    self.wake().await;
                     if self.stop_at.is_some_and(|end| Instant::now() >= end) {
                         break;
                     }
@@ -187,20 +172,7 @@ impl<'a> Dispatcher<'a> {
         });
         let assignment = self.crew.assignment(&device);
         process.send(&ToWorker::Job(Box::new(assignment))).await;
-        self.workers.insert(
-            id,
-            Worker {
-                process,
-                device,
-                ready: false,
-                holds: None,
-                video: None,
-                opened: Instant::now(),
-                last_frame: None,
-                last_sign: Instant::now(),
-                killed: None,
-            },
-        );
+        self.workers.insert(id, Worker::new(process, device));
         Ok(())
     }
 
@@ -223,20 +195,27 @@ impl<'a> Dispatcher<'a> {
                 self.lease(id).await;
             }
             FromWorker::Opened { video } => {
-                worker.video = Some(video.clone());
-                worker.opened = Instant::now();
-                worker.last_frame = None;
+                worker.opens(&video);
                 self.queue.opened(id, &video);
                 self.emit(Event::Opened { worker: id, video });
             }
-            FromWorker::Resumed { video, frame, again } => self.emit(Event::Resumed {
-                worker: id,
-                video,
+            FromWorker::Resumed { video, frame, again } => {
+                self.queue.resumed(id, &video, frame);
+                self.emit(Event::Resumed {
+                    worker: id,
+                    video,
+                    frame,
+                    again,
+                });
+            }
+            FromWorker::Progress {
                 frame,
-                again,
-            }),
-            FromWorker::Progress { frame, frames, rows } => {
+                frames,
+                rows,
+                at_work,
+            } => {
                 worker.last_frame = frame;
+                worker.at_work = at_work;
                 self.emit(Event::Progress {
                     worker: id,
                     frames,
@@ -251,10 +230,11 @@ impl<'a> Dispatcher<'a> {
                 fetched_bytes,
                 adopted,
             } => {
-                (worker.holds, worker.video, worker.last_frame) = (None, None, None);
+                worker.lets_go();
                 // Where nothing was decoded, workers may still be lost one after the other.
                 if adopted || videos.iter().any(|video| video.frames > 0) {
                     self.losses = 0;
+                    self.input_gone = None;
                     self.gpu_failures.retain(|(gpu, _)| *gpu != worker.device);
                 }
                 let planned = self.queue.done(id, &shard);
@@ -279,7 +259,7 @@ impl<'a> Dispatcher<'a> {
                 self.lease(id).await;
             }
             FromWorker::BrokeOff { video, trouble } => {
-                (worker.holds, worker.video, worker.last_frame) = (None, None, None);
+                worker.lets_go();
                 self.emit(Event::Warning {
                     message: format!("worker {id}: {}; its shard is begun again", trouble.error),
                 });
@@ -297,8 +277,22 @@ impl<'a> Dispatcher<'a> {
                     _ => self.lease(id).await,
                 }
             }
+            FromWorker::InputGone { error } => {
+                worker.lets_go();
+                worker.asleep_until = Some(Instant::now() + INPUT_GONE);
+                self.give_back(id, None);
+                let since = *self.input_gone.get_or_insert_with(Instant::now);
+                if since.elapsed().as_secs_f64() >= self.crew.record.job.run.outage_timeout {
+                    return Err(RunError::InputGone { error });
+                }
+                self.waiting(id, format!("{error}; trying again"));
+            }
             FromWorker::GpuFailed { error } => {
-                worker.killed = Some((ErrorClass::Crash, error));
+                worker.killed = Some(Killed {
+                    class: ErrorClass::Crash,
+                    reason: error,
+                    video: worker.video.clone(),
+                });
                 worker.process.kill();
             }
             FromWorker::Failed { error, retry: false } => {
@@ -310,7 +304,7 @@ impl<'a> Dispatcher<'a> {
                 return Err(RunError::Worker { worker: id, error });
             }
             FromWorker::Failed { error, retry: true } => {
-                worker.holds = None;
+                worker.lets_go();
                 self.give_back(id, None);
                 self.count_loss(&error, Vec::new())?;
                 self.emit(Event::Warning {
@@ -327,6 +321,21 @@ impl<'a> Dispatcher<'a> {
             FromWorker::Probed { .. } => {}
         }
         Ok(())
+    }
+
+    /// Gives workers another shard that waited for the input to come back.
+    async fn wake(&mut self) {
+        let now = Instant::now();
+        let mut woken = Vec::new();
+        for (id, worker) in &mut self.workers {
+            if worker.asleep_until.is_some_and(|end| now >= end) {
+                worker.asleep_until = None;
+                woken.push(*id);
+            }
+        }
+        for id in woken {
+            self.lease(id).await;
+        }
     }
 
     /// Asks for the next shard of an idle worker; with nothing left, the worker ends.
@@ -358,6 +367,8 @@ impl<'a> Dispatcher<'a> {
             videos: lease.shard.videos.len(),
             frames: lease.shard.frames(),
             unknown: lease.shard.unknown(),
+            again: self.queue.held(id).is_some_and(|(_, suspect)| suspect),
+            machine: Some(OomRecord::now()),
         };
         worker.process.send(&ToWorker::Lease(Box::new(lease))).await;
         self.emit(event);
@@ -365,11 +376,20 @@ impl<'a> Dispatcher<'a> {
 
     /// The worker's shard goes back; a strike counts against its video.
     fn give_back(&mut self, id: WorkerId, strike: Option<(VideoKey, Trouble)>) {
-        let video = strike.as_ref().map(|(video, _)| video.clone());
+        let shard = self.queue.held(id).map(|(shard, _)| shard.clone());
+        let struck = strike.clone();
         let strikes = self.queue.give_back(id, strike);
-        if let (Some(video), Some(strikes)) = (video, strikes) {
-            let of = self.crew.record.job.run.max_strikes;
-            self.emit(Event::Strike { video, strikes, of });
+        if let (Some((video, trouble)), Some(strikes)) = (struck, strikes) {
+            self.emit(Event::Strike {
+                video,
+                strikes,
+                of: self.crew.record.job.run.max_strikes,
+                shard,
+                trouble: Some(trouble),
+            });
+        }
+        if self.workers.contains_key(&id) {
+            self.emit(Event::GaveBack { worker: id });
         }
     }
 
@@ -379,32 +399,32 @@ impl<'a> Dispatcher<'a> {
             return Ok(());
         };
         let outside = self.killed_from_outside(&worker, &exit);
-        let gpu_failed = matches!(worker.killed, Some((ErrorClass::Crash, _)));
-        let (class, reason) = worker.killed.unwrap_or_else(|| {
-            let reason = match exit.signal() {
-                Some(9) if !outside => "killed by the kernel: out of memory".into(),
-                _ => exit.describe(),
-            };
-            (ErrorClass::Crash, reason)
-        });
+        let guilty = worker.guilty();
+        let gpu_failed = matches!(
+            &worker.killed,
+            Some(Killed {
+                class: ErrorClass::Crash,
+                ..
+            })
+        );
+        let (class, reason) = match worker.killed {
+            Some(killed) => (killed.class, killed.reason),
+            None if exit.signal() == Some(libc::SIGKILL) && !outside => {
+                (ErrorClass::Crash, "killed by the kernel: out of memory".into())
+            }
+            None => (ErrorClass::Crash, exit.describe()),
+        };
         self.emit(Event::WorkerLost {
             worker: id,
             reason: reason.clone(),
-            video: worker.video.clone(),
-            last_frame: worker.last_frame,
+            video: guilty.as_ref().map(|(video, _)| video.clone()),
+            last_frame: guilty.as_ref().and_then(|(_, frame)| *frame),
             last_words: exit.last_words.clone(),
         });
-        if gpu_failed && let Some(video) = &worker.video {
+        if gpu_failed && let Some((video, _)) = &guilty {
             self.gpu_failures.insert((worker.device.clone(), video.clone()));
         }
-        let strike = worker.video.filter(|_| !outside).map(|video| {
-            let trouble = Trouble {
-                error: reason.clone(),
-                class,
-                frame: worker.last_frame,
-            };
-            (video, trouble)
-        });
+        let strike = strike(guilty.filter(|_| !outside), class, &reason);
         self.give_back(id, strike);
         let failures = self.gpu_failures.iter().filter(|(gpu, _)| *gpu == worker.device);
         let sharing = self.crew.devices.iter().filter(|gpu| **gpu == worker.device);
@@ -422,13 +442,19 @@ impl<'a> Dispatcher<'a> {
         Ok(())
     }
 
-    /// A worker killed by an operator or a scheduler says nothing about the video it held.
+    /// A worker killed by an operator or a scheduler says nothing about the video it held; one that the kernel killed for want
+    /// of memory does.
     fn killed_from_outside(&mut self, worker: &Worker, exit: &Exit) -> bool {
-        const OUTSIDE: [i32; 4] = [1, 2, 9, 15];
-        let kills = oom::kills();
-        let starved = kills > self.oom_kills;
-        self.oom_kills = kills;
-        worker.killed.is_none() && !starved && exit.signal().is_some_and(|signal| OUTSIDE.contains(&signal))
+        if worker.killed.is_some() || !exit.is_from_outside() {
+            return false;
+        }
+        let starved = exit.signal() == Some(libc::SIGKILL) && worker.starved();
+        if starved {
+            for other in self.workers.values_mut() {
+                other.spared(&worker.oom.0);
+            }
+        }
+        !starved
     }
 
     fn count_loss(&mut self, reason: &str, last_words: Vec<String>) -> Result<(), RunError> {
@@ -462,34 +488,18 @@ impl<'a> Dispatcher<'a> {
     }
 
     fn kill_hung(&mut self) {
-        // A process that was stopped itself, or a machine that slept, knows nothing of what its workers did meanwhile.
         let asleep = self.ticked.elapsed().saturating_sub(TICK);
         self.ticked = Instant::now();
         if asleep > 4 * TICK {
-            for worker in self.workers.values_mut() {
-                (worker.last_sign, worker.opened) = (worker.last_sign + asleep, worker.opened + asleep);
-            }
+            self.workers
+                .values_mut()
+                .for_each(|worker| worker.forgive(asleep));
         }
-        let run = &self.crew.record.job.run;
-        let stall = Duration::from_secs_f64(run.stall_timeout);
-        let whole = Duration::from_secs_f64(run.video_timeout);
         for worker in self.workers.values_mut() {
-            let waits = worker.ready && worker.holds.is_none();
-            if waits || worker.killed.is_some() {
-                continue;
+            if let Some(killed) = worker.overdue(&self.crew.record.job.run) {
+                worker.killed = Some(killed);
+                worker.process.kill();
             }
-            let silent = worker.last_sign.elapsed();
-            let why = if !worker.ready && silent < LEAST_START_TIMEOUT {
-                continue;
-            } else if silent >= stall {
-                format!("no progress for {} s (run.stall_timeout)", run.stall_timeout)
-            } else if worker.video.is_some() && worker.opened.elapsed() >= whole {
-                format!("not done after {} s (run.video_timeout)", run.video_timeout)
-            } else {
-                continue;
-            };
-            worker.killed = Some((ErrorClass::Timeout, why));
-            worker.process.kill();
         }
     }
 

@@ -4,20 +4,19 @@
 use super::device::{as_begun, doubt, gpus, has_device};
 use super::dispatch::Dispatcher;
 use super::prepare::{has_nvdec, read_job, resolve, share_of_scratch, threads_each};
-use super::{Crew, Earlier, Permits, RunError, Signal, Sink, blocking, gpu_names};
+use super::{Crew, Earlier, Permits, RunError, Signal, Signals, Sink, blocking, gpu_names};
 use crate::dataset::JobRecord;
 use crate::domain::Location;
 use crate::events::Event;
 use crate::model::Device;
 use crate::queue::Leases;
 use crate::queue::nats::{Address, Connection, NatsError, PATIENCE, Posting, Pulled, State};
-use crate::runtime::{hostname, sha256_file};
+use crate::runtime::{FolderId, hostname, sha256_file};
 use crate::spec::{self, Job};
 use crate::store::{Access, Store};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
@@ -57,15 +56,11 @@ pub enum Part {
 ///
 /// # Errors
 /// [`RunError`] when the queue cannot be reached or holds no such job, and when this machine would label differently.
-pub async fn join(joining: Joining, sink: Sink<'_>) -> Result<Part, RunError> {
-    let mut interrupts = signal(SignalKind::interrupt()).map_err(RunError::Spawn)?;
-    let mut terminates = signal(SignalKind::terminate()).map_err(RunError::Spawn)?;
+pub async fn join(joining: Joining, signals: &mut Signals, sink: Sink<'_>) -> Result<Part, RunError> {
     let (told, words) = mpsc::channel(16);
-    // The first process of a container would not even be killed by a signal that nobody waits for.
-    let ready = tokio::select! {
-        ready = make_ready(&joining, told) => ready?,
-        _ = interrupts.recv() => return Ok(Part::Stopped(Signal::Interrupt)),
-        _ = terminates.recv() => return Ok(Part::Stopped(Signal::Terminate)),
+    let ready = match signals.unless(make_ready(&joining, told)).await {
+        Ok(ready) => ready?,
+        Err(signal) => return Ok(Part::Stopped(signal)),
     };
     let Some(Ready {
         connection,
@@ -77,6 +72,7 @@ pub async fn join(joining: Joining, sink: Sink<'_>) -> Result<Part, RunError> {
         return Ok(Part::Finished);
     };
     let input_root = &posting.input_root;
+    let root_id = input_root.as_local().and_then(|root| FolderId::of(root).ok());
 
     let mut fetch_bytes = record.job.run.fetch_bytes;
     if matches!(input_root, Location::S3 { .. }) {
@@ -90,6 +86,7 @@ pub async fn join(joining: Joining, sink: Sink<'_>) -> Result<Part, RunError> {
     let crew = Crew {
         record: &record,
         input_root,
+        root_id,
         earlier: &nothing,
         gpus: gpu_names(&devices),
         devices,
@@ -122,7 +119,7 @@ pub async fn join(joining: Joining, sink: Sink<'_>) -> Result<Part, RunError> {
         sink(event);
     };
     let (signal, _) = Dispatcher::new(&crew, Leases::Nats(leases), &mut everybody)
-        .run()
+        .run(signals)
         .await?;
     Ok(signal.map_or(Part::Finished, Part::Stopped))
 }

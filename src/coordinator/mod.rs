@@ -7,18 +7,21 @@ mod device;
 mod dispatch;
 mod earlier;
 mod finish;
+mod held;
 mod join;
 mod labelled;
 mod moving;
-mod oom;
 mod outlook;
 mod oversee;
 mod permits;
+mod planning;
 mod prepare;
 mod probe;
 mod process;
 mod pulse;
 mod retry;
+mod signals;
+mod suspects;
 mod tallying;
 
 use crew::{Crew, gpu_names};
@@ -32,12 +35,13 @@ pub use permits::{NotAllowed, Permits, Scripts};
 pub use prepare::{Prepared, prepare, read_job, resolve, unprobed};
 use pulse::{Pulse, alive};
 pub use retry::{Wanted, prepare_retry, recorded_job};
+pub use signals::{Signal, Signals};
 
 use crate::commit::CommitError;
-use crate::dataset::ShardPlan;
+use crate::dataset::{PlannedVideo, ShardPlan};
 use crate::discover::DiscoverError;
 use crate::domain::{Location, ShardId, VideoKey};
-use crate::events::{Event, Summary};
+use crate::events::{Event, Summary, Totals};
 use crate::model::ModelError;
 use crate::plan::PlanError;
 use crate::queue::nats::NatsError;
@@ -48,7 +52,6 @@ use crate::store::{StoreError, Trouble};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Instant;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Where events go. Called on the coordinator's only thread, so it must not block for long.
 pub type Sink<'a> = &'a mut dyn FnMut(&Event);
@@ -60,25 +63,6 @@ pub enum Ended {
     Finished(Summary),
     /// A signal asked to stop; run again to go on.
     Stopped(Signal),
-}
-
-/// The signals that drain a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
-    /// Ctrl-C.
-    Interrupt,
-    /// Preemption by a scheduler.
-    Terminate,
-}
-
-impl Signal {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Signal::Interrupt => "SIGINT",
-            Signal::Terminate => "SIGTERM",
-        }
-    }
 }
 
 /// Why a run could not go on.
@@ -252,6 +236,12 @@ pub enum RunError {
         /// Its report.
         error: String,
     },
+    /// The input went away in the midst of the run, and did not come back in time.
+    #[error("{error}; `affectmill run` goes on when it is back")]
+    InputGone {
+        /// What is known of it, with the remedy.
+        error: String,
+    },
     /// Workers die whatever they are given.
     #[error(
         "{losses} workers in a row were lost without one shard committed; the last one: {reason}{}\n\
@@ -312,7 +302,31 @@ impl RunError {
 ///
 /// # Errors
 /// [`RunError`] when the run cannot go on. Whatever happens, what is committed stays committed.
-pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> {
+pub async fn run(prepared: Prepared, signals: &mut Signals, sink: Sink<'_>) -> Result<Ended, RunError> {
+    let Totals {
+        shards,
+        mut shards_done,
+        ..
+    } = prepared.totals();
+    let mut counting = |event: &Event| {
+        shards_done += usize::from(matches!(event, Event::ShardDone { .. }));
+        sink(event);
+    };
+    let ended = carry_out(prepared, signals, &mut counting).await;
+    if ended.is_err() {
+        // Whoever reads the log knows then that it did not die.
+        sink(&Event::Stopped {
+            reason: "an error".into(),
+            shards_done,
+            shards,
+            planned: None,
+            failed: true,
+        });
+    }
+    ended
+}
+
+async fn carry_out(prepared: Prepared, signals: &mut Signals, sink: Sink<'_>) -> Result<Ended, RunError> {
     let began = Instant::now();
     let totals = prepared.tally.totals();
     let crew = prepared.crew();
@@ -349,6 +363,9 @@ pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> 
         sink(&Event::Warning { message });
     }
 
+    for message in prepared.suspects.words.clone() {
+        sink(&Event::Warning { message });
+    }
     let tallying = tallying::Tallying::start(prepared.store.clone(), prepared.tally.clone());
     let tallying = tallying.map_err(RunError::Spawn)?;
     let nothing_to_do = totals.shards == totals.shards_done;
@@ -358,14 +375,16 @@ pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> 
         let store = prepared.store.clone();
         alive(blocking(move || finish::retract(&store)), sink).await??;
         let (signal, done) = match oversee::address(&prepared) {
-            Some(address) => oversee::oversee(&prepared, address, sink).await?,
-            None => label_here(&prepared, sink).await?,
+            Some(address) => oversee::oversee(&prepared, address, signals, sink).await?,
+            None => label_here(&prepared, signals, sink).await?,
         };
         if let Some(signal) = signal {
             sink(&Event::Stopped {
                 reason: signal.name().into(),
                 shards_done: totals.shards_done + done.shards,
                 shards: totals.shards,
+                planned: None,
+                failed: false,
             });
             return Ok(Ended::Stopped(signal));
         }
@@ -373,13 +392,26 @@ pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> 
     } else if let Some(address) = oversee::address(&prepared) {
         oversee::release(&prepared, address, sink).await;
     }
-    let (mut summary, changed) = match finish_unless_stopped(prepared, tallying, sink).await? {
-        Ok(finished) => finished,
+    // On a thread of its own, since a store may keep it waiting.
+    let finishing = blocking(move || {
+        let mut events = Vec::new();
+        tallying.end();
+        let finished = finish::finish(&prepared, &mut |event| events.push(event.clone()));
+        (events, finished)
+    });
+    let (mut summary, changed) = match alive(signals.unless(finishing), sink).await {
+        Ok(finished) => {
+            let (events, finished) = finished?;
+            events.iter().for_each(&mut *sink);
+            finished?
+        }
         Err(signal) => {
             sink(&Event::Stopped {
                 reason: signal.name().into(),
                 shards_done: totals.shards,
                 shards: totals.shards,
+                planned: None,
+                failed: false,
             });
             return Ok(Ended::Stopped(signal));
         }
@@ -395,16 +427,22 @@ pub async fn run(prepared: Prepared, sink: Sink<'_>) -> Result<Ended, RunError> 
 }
 
 /// Labels what has no commit with this machine's own workers.
-async fn label_here(prepared: &Prepared, sink: Sink<'_>) -> Result<(Option<Signal>, Labelled), RunError> {
-    let todo = prepared.without(&prepared.committed).cloned();
-    let queue = LocalQueue::new(todo.collect(), prepared.record.job.run.max_strikes);
+async fn label_here(
+    prepared: &Prepared,
+    signals: &mut Signals,
+    sink: Sink<'_>,
+) -> Result<(Option<Signal>, Labelled), RunError> {
+    let todo = prepared.without(&prepared.committed);
+    let todo = todo.map(|shard| prepared.handed_out(shard)).collect();
+    let queue = LocalQueue::new(todo, prepared.record.job.run.max_strikes);
+    let queue = queue.holding(prepared.suspects.strikes.clone());
     let queue = match prepared.input_root {
         Location::Local(_) => queue,
         Location::S3 { .. } => queue.foretelling(),
     };
     let crew = prepared.crew();
     dispatch::Dispatcher::new(&crew, Leases::Local(queue), sink)
-        .run()
+        .run(signals)
         .await
 }
 
@@ -414,39 +452,24 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     done.map_err(|error| RunError::Spawn(std::io::Error::other(error)))
 }
 
-/// Finishes the label set on a thread of its own, since a store may keep it waiting; a signal ends the wait.
-async fn finish_unless_stopped(
-    prepared: Prepared,
-    tallying: tallying::Tallying,
-    sink: Sink<'_>,
-) -> Result<Result<(Summary, bool), Signal>, RunError> {
-    let mut interrupts = signal(SignalKind::interrupt()).map_err(RunError::Spawn)?;
-    let mut terminates = signal(SignalKind::terminate()).map_err(RunError::Spawn)?;
-    let finishing = blocking(move || {
-        let mut events = Vec::new();
-        tallying.end();
-        let finished = finish::finish(&prepared, &mut |event| events.push(event.clone()));
-        (events, finished)
-    });
-    let finishing = async {
-        tokio::select! {
-            done = finishing => done.map(Ok),
-            _ = interrupts.recv() => Ok(Err(Signal::Interrupt)),
-            _ = terminates.recv() => Ok(Err(Signal::Terminate)),
-        }
-    };
-    match alive(finishing, sink).await? {
-        Err(signal) => Ok(Err(signal)),
-        Ok((events, finished)) => {
-            events.iter().for_each(sink);
-            finished.map(Ok)
-        }
-    }
-}
-
 impl Prepared {
     /// The shards that are not among `done`.
     fn without<'a>(&'a self, done: &BTreeSet<ShardId>) -> impl Iterator<Item = &'a ShardPlan> {
         self.shards.iter().filter(move |shard| !done.contains(&shard.id))
+    }
+
+    /// A shard as workers get it: with what is known of its videos by now. That one is missing is no news then.
+    fn handed_out(&self, shard: &ShardPlan) -> ShardPlan {
+        let mut shard = shard.clone();
+        let missing = |video: &&mut PlannedVideo| self.missing.contains(&video.key);
+        for video in shard.videos.iter_mut().filter(missing) {
+            video.unreadable = Some("it was gone from the input when the run began".into());
+        }
+        shard
+    }
+
+    /// Totals over all plans, and what commits cover.
+    pub fn totals(&self) -> Totals {
+        self.tally.totals()
     }
 }

@@ -1,7 +1,8 @@
 //! What a run would do, without doing it: nothing is written and no device is taken.
 
-use super::RunError;
-use super::prepare::{begun_with, fits, origin, probe_fresh, resolve};
+use super::prepare::{begun_with, fits, origin, resolve, unprobed};
+use super::probe::Probing;
+use super::{RunError, planning};
 use crate::commit;
 use crate::dataset::{JobRecord, ModelRecord, PassedOver, Unseen};
 use crate::discover;
@@ -64,12 +65,21 @@ pub async fn outlook(job: Job, moved: bool) -> Result<Outlook, RunError> {
         Err(error) if error.trouble().is_none() => Default::default(),
         Err(error) => return Err(error.into()),
     };
-    let fresh = probe_fresh(&record.job, &discovery, &shards, &mut |_| {}).await?;
-    shards.extend(plan::make(
-        fresh,
-        &plan::covered(&shards),
-        record.job.output.shard_frames,
-    ));
+    let covered = plan::covered(&shards);
+    let fresh = discovery
+        .sources
+        .iter()
+        .filter(|source| !covered.contains(&source.key));
+    let fresh = fresh.map(unprobed).collect();
+    let mut probing = Probing::start(fresh, discovery.root.clone(), &record.job).await?;
+    let mut probed = Vec::new();
+    while !probing.is_done() {
+        probed.extend(probing.piece(&mut |_| {}).await?);
+    }
+    if shards.is_empty() && probing.is_forbidden() {
+        return Err(planning::forbidden(&discovery.root, probed));
+    }
+    shards.extend(plan::make(probed, &covered, record.job.output.shard_frames));
 
     let latest = plan::latest(&shards);
     let videos = || latest.iter().map(|video| video.planned);

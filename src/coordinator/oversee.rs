@@ -2,7 +2,7 @@
 //! and this loop watches until every commit record is there. It may die and come back, or run twice: nobody waits for it
 //! but the dataset's last files.
 
-use super::{Labelled, Prepared, Pulse, RunError, Signal, Sink, blocking};
+use super::{Labelled, Prepared, Pulse, RunError, Signal, Signals, Sink, blocking};
 use crate::dataset::{ShardPlan, paths};
 use crate::domain::ShardId;
 use crate::events::Event;
@@ -10,7 +10,6 @@ use crate::queue::nats::{Address, Board, Connection, Order, PATIENCE, Posting, S
 use crate::queue::{WorkerId, nats::NatsError};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, interval, sleep};
 
@@ -37,17 +36,15 @@ pub fn address(prepared: &Prepared) -> Option<Address> {
 pub async fn oversee(
     prepared: &Prepared,
     address: Address,
+    signals: &mut Signals,
     sink: Sink<'_>,
 ) -> Result<(Option<Signal>, Labelled), RunError> {
-    let mut interrupts = signal(SignalKind::interrupt()).map_err(RunError::Spawn)?;
-    let mut terminates = signal(SignalKind::terminate()).map_err(RunError::Spawn)?;
     let mut labelled = Labelled::default();
-    let signal = tokio::select! {
-        watched = watch(prepared, address, &mut labelled, sink) => watched.map(|()| None)?,
-        _ = interrupts.recv() => Some(Signal::Interrupt),
-        _ = terminates.recv() => Some(Signal::Terminate),
-    };
-    Ok((signal, labelled))
+    let watched = signals.unless(watch(prepared, address, &mut labelled, sink));
+    match watched.await {
+        Ok(watched) => watched.map(|()| (None, labelled)),
+        Err(signal) => Ok((Some(signal), labelled)),
+    }
 }
 
 async fn watch(
@@ -248,7 +245,7 @@ fn orders<'a>(
     open.into_iter().map(move |shard| Order {
         set: set.to_owned(),
         earlier: prepared.earlier.of(shard),
-        shard: shard.clone(),
+        shard: prepared.handed_out(shard),
     })
 }
 
@@ -319,7 +316,7 @@ impl Crowd {
         remote.heard = Instant::now();
         match &mut event {
             Event::Leased { .. } => remote.busy = true,
-            Event::ShardDone { .. } => remote.busy = false,
+            Event::ShardDone { .. } | Event::GaveBack { .. } => remote.busy = false,
             Event::WorkerStarted { host: from, .. } => *from = Some(host),
             Event::WorkerLost { .. } | Event::WorkerEnded { .. } => drop(self.workers.remove(&worker)),
             _ => {}

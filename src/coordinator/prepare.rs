@@ -1,7 +1,9 @@
 //! Before the first lease: check the models, bind the output to the job, discover, probe and plan what is new.
 
 use super::device::{as_begun, gpus, has_device};
-use super::{Crew, Earlier, RunError, Sink, earlier, gpu_names, moving, probe};
+use super::planning::{self, Planned};
+use super::suspects::Suspects;
+use super::{Crew, Earlier, RunError, Signal, Signals, Sink, blocking, earlier, gpu_names, moving};
 use crate::commit::Tally;
 use crate::dataset::{
     InputPlace, JobRecord, ModelRecord, PassedOver, PlannedVideo, RECORD_VERSION, ShardPlan, SourceKind,
@@ -11,7 +13,8 @@ use crate::discover::{self, Discovery, Source};
 use crate::domain::{Crop, Location, NamedOutputs, NetworkKind, ShardId, VideoKey};
 use crate::events::Event;
 use crate::model::{self, Device, WeightFile};
-use crate::plan::{self, Origin, Plans};
+use crate::plan::{self, Origin, Planner, Plans};
+use crate::runtime::FolderId;
 use crate::spec::{self, Decode, DeviceChoice, FaceMode, Job, ModelSpec, SamplingMode};
 use crate::stages::decode;
 use crate::store::{Access, Put, Scratch, Store, kept_copy};
@@ -34,6 +37,12 @@ pub struct Prepared {
     pub store: Store,
     /// What the video keys are relative to.
     pub input_root: Location,
+    /// Which folder that was when its videos were looked for; of a bucket nothing.
+    root_id: Option<FolderId>,
+    /// Planned videos that the input had no more then.
+    pub(super) missing: BTreeSet<VideoKey>,
+    /// What earlier runs held against videos; where a queue past this machine keeps that, nothing.
+    pub(super) suspects: Suspects,
     /// The shards of all plans.
     pub shards: Vec<ShardPlan>,
     /// Shards whose commit record exists.
@@ -55,22 +64,29 @@ impl Prepared {
     pub(super) fn new(
         record: JobRecord,
         store: Store,
-        discovery: Discovery,
+        (discovery, root_id): (&Discovery, Option<FolderId>),
         Plans { shards, count, .. }: Plans,
         access: &Access,
     ) -> Result<Self, RunError> {
         let tally = Tally::of_plans(&store, &shards, count as usize)?;
         let ids = shards.iter().map(|shard| &shard.id);
         let committed = ids.filter(|id| tally.is_committed(id)).cloned().collect();
+        let suspects = match record.job.servers() {
+            None => Suspects::read(&store, &shards, &committed)?,
+            Some(_) => Suspects::default(),
+        };
         let mut prepared = Self {
             gpus: gpus(&record.job),
+            suspects,
             earlier: Earlier::read(&record, access)?,
             fetch_bytes: record.job.run.fetch_bytes,
             record,
             store,
-            input_root: discovery.root,
-            passed_over: discovery.passed_over,
-            unseen: discovery.unseen,
+            input_root: discovery.root.clone(),
+            root_id,
+            missing: missing(discovery, &shards),
+            passed_over: discovery.passed_over.clone(),
+            unseen: discovery.unseen.clone(),
             shards,
             committed,
             tally,
@@ -113,6 +129,7 @@ impl Prepared {
         Crew {
             record: &self.record,
             input_root: &self.input_root,
+            root_id: self.root_id,
             earlier: &self.earlier,
             gpus: gpu_names(&devices),
             devices,
@@ -231,67 +248,65 @@ fn preprocessing(job: &Job, spec: &ModelSpec) -> String {
     }
 }
 
-/// Prepares a run. New videos are probed by worker processes and get a plan of their own. `moved`: the user says that the
-/// input is the collection that was planned, in another place.
+/// Prepares a run. New videos are probed by worker processes and get plans of their own. `moved`: the user says that the
+/// input is the collection that was planned, in another place. A signal ends it, and is told.
 ///
 /// # Errors
 /// [`RunError`]; nothing is written before models, output and input are known to fit.
-pub async fn prepare(job: Job, moved: bool, sink: Sink<'_>) -> Result<Prepared, RunError> {
-    let Opened {
-        record,
-        discovery,
-        store,
-        access,
-        origin,
-        is_new_place,
-        mut plans,
-    } = open(job, moved, sink)?;
-    if has_work(&store, &discovery, &plans.shards)? {
-        begun_here(&store, &record.job)?;
-    }
-    let fresh = probe_fresh(&record.job, &discovery, &plans.shards, sink).await?;
-    if !fresh.is_empty() || is_new_place {
-        plans = plan::append(&store, &origin, &fresh, record.job.output.shard_frames)?;
-    }
-    moving::settle(&store, &record, &plans.shards)?;
-    warn_changed(&discovery, &plans.shards, sink);
-    Prepared::new(record, store, discovery, plans, &access)
+pub async fn prepare(
+    job: Job,
+    moved: bool,
+    signals: &mut Signals,
+    sink: Sink<'_>,
+) -> Result<Result<Prepared, Signal>, RunError> {
+    let opening = blocking(move || {
+        let opened = open(job, moved)?;
+        if opened.has_work()? {
+            opened.begun_here()?;
+        }
+        Ok::<_, RunError>(opened)
+    });
+    let opened = match signals.unless(opening).await {
+        Ok(opened) => opened??,
+        Err(signal) => return Ok(Err(stopped(signal, 0, sink))),
+    };
+    warn_unseen(&opened.discovery, sink);
+    let fresh = opened.discovery.sources.iter();
+    let fresh = fresh.filter(|source| opened.planner.times(&source.key) == 0);
+    let fresh = fresh.map(|source| (0, unprobed(source))).collect();
+    let (prepared, discovery) = match opened.plan(fresh, signals, sink).await? {
+        Ok(planned) => planned,
+        Err(signal) => return Ok(Err(signal)),
+    };
+    warn_changed(&discovery, &prepared.shards, sink);
+    Ok(Ok(prepared))
 }
 
-/// Whether a run would label anything: new videos, or shards without a commit.
-fn has_work(store: &Store, discovery: &Discovery, shards: &[ShardPlan]) -> Result<bool, RunError> {
-    let listed = store.list(paths::COMMITS)?.into_iter();
-    let listed: BTreeSet<String> = listed.map(|entry| entry.key).collect();
-    let covered = plan::covered(shards);
-    let is_open = |shard: &ShardPlan| !listed.contains(&paths::commit(&shard.id));
-    let is_new = |source: &Source| !covered.contains(&source.key);
-    Ok(shards.iter().any(is_open) || discovery.sources.iter().any(is_new))
-}
-
-/// Refuses to go on in an output that was begun on another class of device, where this machine labels. Past one machine, each
-/// worker's host sees to it.
-pub(super) fn begun_here(store: &Store, job: &Job) -> Result<(), RunError> {
-    match job.servers() {
-        None => as_begun(store, job),
-        Some(_) => Ok(()),
-    }
+/// Says which signal ended the planning, with so many videos planned.
+pub(super) fn stopped(signal: Signal, planned: usize, sink: Sink<'_>) -> Signal {
+    sink(&Event::Stopped {
+        reason: signal.name().into(),
+        shards_done: 0,
+        shards: 0,
+        planned: Some(planned),
+        failed: false,
+    });
+    signal
 }
 
 /// A job whose models, input and output were found to fit.
 pub(super) struct Opened {
     pub record: JobRecord,
     pub discovery: Discovery,
+    root_id: Option<FolderId>,
     pub store: Store,
     pub access: Access,
-    pub origin: Origin,
-    /// The user has said of this place that what is planned lies there too, and no plan says so yet.
-    pub is_new_place: bool,
-    /// What is planned already.
-    pub plans: Plans,
+    pub planner: Planner,
 }
 
-/// Resolves a job, finds its videos and binds the output to it; writes nothing before all that is known to fit.
-pub(super) fn open(job: Job, moved: bool, sink: Sink<'_>) -> Result<Opened, RunError> {
+/// Resolves a job, finds its videos and binds the output to it, with the plans it has; writes nothing before all that is known
+/// to fit.
+pub(super) fn open(job: Job, moved: bool) -> Result<Opened, RunError> {
     let access = Access::of(&job);
     let (job, plans) = begun_with(job, &access)?;
     let record = resolve(job, &access)?;
@@ -302,21 +317,21 @@ pub(super) fn open(job: Job, moved: bool, sink: Sink<'_>) -> Result<Opened, RunE
     }
     let discovery = discover::discover(&record.job.input, &plan::covered(&plans.shards), &access)?;
     fits(&record.job, &discovery)?;
+    let root = discovery.root.as_local();
+    let root_id = root.and_then(|root| FolderId::of(root).ok());
     let store = Store::connect(&record.job.output.uri, &access)?;
     bind(&store, &record)?;
     let origin = origin(&record.job, &discovery, moved);
-    let is_new_place = plans.admit(&origin, store.root())?;
+    let planner = Planner::new(store.clone(), plans, origin, record.job.output.shard_frames)?;
     discover::keep(&store, &record.job.input.uri, &discovery)?;
     store.sweep_scratch(ORPHAN_AGE)?;
-    warn_unseen(&discovery, sink);
     Ok(Opened {
         access,
         record,
         discovery,
+        root_id,
         store,
-        origin,
-        is_new_place,
-        plans,
+        planner,
     })
 }
 
@@ -328,6 +343,60 @@ pub(super) fn origin(job: &Job, discovery: &Discovery, moved: bool) -> Origin {
             root: discovery.root.clone(),
         },
         moved,
+    }
+}
+
+impl Opened {
+    /// Whether a run would label anything: new videos, or shards without a commit.
+    fn has_work(&self) -> Result<bool, RunError> {
+        let listed = self.store.list(paths::COMMITS)?.into_iter();
+        let listed: BTreeSet<String> = listed.map(|entry| entry.key).collect();
+        let is_open = |shard: &ShardPlan| !listed.contains(&paths::commit(&shard.id));
+        let is_new = |source: &Source| self.planner.times(&source.key) == 0;
+        Ok(self.planner.shards().iter().any(is_open) || self.discovery.sources.iter().any(is_new))
+    }
+
+    /// Refuses to go on in an output that was begun on another class of device, where this machine labels. Past one machine,
+    /// each worker's host sees to it.
+    pub fn begun_here(&self) -> Result<(), RunError> {
+        match self.record.job.servers() {
+            None => as_begun(&self.store, &self.record.job),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Plans these videos, each for its attempt, and makes the run ready. A signal ends it, and is told.
+    pub async fn plan(
+        self,
+        new: Vec<(u32, PlannedVideo)>,
+        signals: &mut Signals,
+        sink: Sink<'_>,
+    ) -> Result<Result<(Prepared, Discovery), Signal>, RunError> {
+        let Self {
+            record,
+            discovery,
+            root_id,
+            store,
+            access,
+            planner,
+        } = self;
+        let root = (discovery.root.clone(), root_id);
+        let planned = planning::plan(planner, new, root, &record.job, signals, sink).await?;
+        let planner = match planned {
+            Planned::Whole(planner) => planner,
+            Planned::Stopped { signal, videos } => return Ok(Err(stopped(signal, videos, sink))),
+        };
+        let videos = planner.videos();
+        let ready = blocking(move || {
+            let plans = planner.into_plans();
+            moving::settle(&store, &record, &plans.shards)?;
+            let prepared = Prepared::new(record, store, (&discovery, root_id), plans, &access)?;
+            Ok::<_, RunError>((prepared, discovery))
+        });
+        match signals.unless(ready).await {
+            Ok(ready) => Ok(Ok(ready??)),
+            Err(signal) => Ok(Err(stopped(signal, videos, sink))),
+        }
     }
 }
 
@@ -376,37 +445,6 @@ pub(super) fn fits(job: &Job, discovery: &Discovery) -> Result<(), RunError> {
         None => Ok(()),
         Some(crops) => Err(RunError::Crops(discovery.root.join(&crops.archive).to_string())),
     }
-}
-
-/// Probes the videos that no plan covers; writes nothing.
-pub async fn probe_fresh(
-    job: &Job,
-    discovery: &Discovery,
-    planned: &[ShardPlan],
-    sink: Sink<'_>,
-) -> Result<Vec<PlannedVideo>, RunError> {
-    let covered = plan::covered(planned);
-    let fresh: Vec<PlannedVideo> = discovery
-        .sources
-        .iter()
-        .filter(|source| !covered.contains(&source.key))
-        .map(unprobed)
-        .collect();
-    if fresh.is_empty() {
-        return Ok(fresh);
-    }
-    let (probed, forbidden) = probe::probe(fresh, discovery.root.clone(), job, sink).await?;
-    // One forbidden video is that video's failure; where all are, the run would only fail them one by one.
-    if forbidden == discovery.sources.len() {
-        return Err(RunError::Forbidden {
-            input: discovery.root.to_string(),
-            cause: probed
-                .into_iter()
-                .find_map(|video| video.unreadable)
-                .unwrap_or_default(),
-        });
-    }
-    Ok(probed)
 }
 
 /// A video before anyone looked into it.
@@ -473,7 +511,7 @@ pub(super) fn is_as_planned(source: &Source, video: &PlannedVideo) -> bool {
     (source.bytes, &source.etag) == (video.bytes, &video.etag)
 }
 
-fn warn_unseen(discovery: &Discovery, sink: Sink<'_>) {
+pub(super) fn warn_unseen(discovery: &Discovery, sink: Sink<'_>) {
     let unseen = &discovery.unseen;
     for place in &unseen.first {
         let message = format!("could not be looked at: {place}");
@@ -483,6 +521,13 @@ fn warn_unseen(discovery: &Discovery, sink: Sink<'_>) {
         let message = format!("{} more places could not be looked at", unseen.more());
         sink(&Event::Warning { message });
     }
+}
+
+/// Planned videos that the input has no more.
+fn missing(discovery: &Discovery, shards: &[ShardPlan]) -> BTreeSet<VideoKey> {
+    let planned = plan::latest(shards).into_iter().map(|latest| &latest.planned.key);
+    let missing = planned.filter(|key| find(discovery, key).is_none());
+    missing.cloned().collect()
 }
 
 /// Says which planned videos are gone or have changed. Labels that exist stay; the rest is reported when its

@@ -9,56 +9,108 @@ use crate::domain::Location;
 use crate::events::Event;
 use crate::queue::{FromWorker, Reach, ToWorker};
 use crate::spec::Job;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::thread::available_parallelism;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, interval};
+use tokio::time::{Instant, Interval, interval};
 
 /// A header that takes longer is not read to plan with.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Fills in frames and duration of each video, or why it could not be read. The order is kept. Also tells how many of them
-/// the credentials may not read.
-pub async fn probe(
-    videos: Vec<PlannedVideo>,
-    root: Location,
-    job: &Job,
-    sink: Sink<'_>,
-) -> Result<(Vec<PlannedVideo>, usize), RunError> {
-    let (signals, mut inbox) = mpsc::channel(64);
-    let mut pool = Pool {
-        probed: videos,
-        at_once: at_once(&root),
-        root,
-        reach: Reach {
-            s3: job.s3.clone(),
-            scratch: job.run.scratch.clone(),
-            outage_timeout: job.run.outage_timeout,
-        },
-        image_base: job.input.image_base,
-        max_pixels: job.input.max_pixels,
-        next: 0,
-        done: 0,
-        forbidden: 0,
-        started: 0,
-        probers: HashMap::new(),
-        signals,
-    };
-    for _ in 0..pool.at_once.min(pool.probed.len()) {
-        pool.start().await?;
+/// A kill from outside says nothing of a video, unless it is met again and again.
+const MAX_KILLS: usize = 3;
+
+/// Time between two pieces of a probing that lasts.
+const PIECE: Duration = Duration::from_secs(60);
+
+/// A probing under way: frames and duration of each video are filled in, or why it could not be read. The order is kept.
+pub struct Probing {
+    pool: Pool,
+    inbox: mpsc::Receiver<Signal>,
+    clock: Interval,
+    /// When a piece was given last.
+    given: Instant,
+}
+
+impl Probing {
+    /// Starts the probers.
+    ///
+    /// # Errors
+    /// [`RunError::Spawn`].
+    pub async fn start(videos: Vec<PlannedVideo>, root: Location, job: &Job) -> Result<Self, RunError> {
+        let (signals, inbox) = mpsc::channel(64);
+        let mut pool = Pool {
+            of: videos.len(),
+            waiting: videos.into(),
+            probed: VecDeque::new(),
+            given: 0,
+            again: Vec::new(),
+            done: 0,
+            forbidden: 0,
+            root: root.clone(),
+            reach: Reach {
+                s3: job.s3.clone(),
+                scratch: job.run.scratch.clone(),
+                outage_timeout: job.run.outage_timeout,
+            },
+            image_base: job.input.image_base,
+            max_pixels: job.input.max_pixels,
+            started: 0,
+            probers: HashMap::new(),
+            signals,
+        };
+        for _ in 0..at_once(&root).min(pool.of) {
+            pool.start().await?;
+        }
+        Ok(Self {
+            pool,
+            inbox,
+            clock: interval(Duration::from_secs(1)),
+            given: Instant::now(),
+        })
     }
-    let mut clock = interval(Duration::from_secs(1));
-    while pool.done < pool.probed.len() {
-        tokio::select! {
-            Some(signal) = inbox.recv() => pool.take(signal).await?,
-            _ = clock.tick() => {
-                pool.kill_hung();
-                sink(&Event::Probing { done: pool.done, of: pool.probed.len() });
+
+    /// The next videos, in order, once all are probed, or when it took so long that those are worth keeping that were.
+    ///
+    /// # Errors
+    /// [`RunError`] when no prober can be started, or one cannot go on.
+    pub async fn piece(&mut self, sink: Sink<'_>) -> Result<Vec<PlannedVideo>, RunError> {
+        while !self.is_done() && self.given.elapsed() < PIECE {
+            tokio::select! {
+                Some(signal) = self.inbox.recv() => self.pool.take(signal).await?,
+                _ = self.clock.tick() => {
+                    self.pool.kill_hung();
+                    self.tell(sink);
+                }
             }
         }
+        self.given = Instant::now();
+        self.tell(sink);
+        Ok(self.ready())
     }
-    Ok((pool.probed, pool.forbidden))
+
+    fn tell(&self, sink: Sink<'_>) {
+        sink(&Event::Probing {
+            done: self.pool.done,
+            of: self.pool.of,
+        });
+    }
+
+    /// The next videos, in order, as far as they are probed.
+    pub fn ready(&mut self) -> Vec<PlannedVideo> {
+        self.pool.ready()
+    }
+
+    /// Whether the credentials may read none of the videos that were probed.
+    pub fn is_forbidden(&self) -> bool {
+        self.pool.done > 0 && self.pool.forbidden == self.pool.done
+    }
+
+    /// Whether every video is probed.
+    pub fn is_done(&self) -> bool {
+        self.pool.done == self.pool.of
+    }
 }
 
 /// Probers at work at a time: where each waits for answers of a server most of the time, more than there are processors.
@@ -71,14 +123,21 @@ fn at_once(root: &Location) -> usize {
 }
 
 struct Pool {
-    probed: Vec<PlannedVideo>,
+    /// Videos in all.
+    of: usize,
+    /// Those that no prober was given yet.
+    waiting: VecDeque<PlannedVideo>,
+    /// Those that were taken from there and not given yet, in order; `None` for one in a prober's hands.
+    probed: VecDeque<Option<PlannedVideo>>,
+    /// Those that were given: the number of the first in `probed`.
+    given: usize,
+    /// Those whose prober was killed from outside.
+    again: Vec<Held>,
+    done: usize,
     root: Location,
     reach: Reach,
     image_base: u64,
-    at_once: usize,
     max_pixels: u64,
-    next: usize,
-    done: usize,
     forbidden: usize,
     started: usize,
     probers: HashMap<usize, Prober>,
@@ -87,8 +146,16 @@ struct Pool {
 
 struct Prober {
     process: Process,
-    /// The video in hand, and since when.
-    holds: Option<(usize, Instant)>,
+    holds: Option<Held>,
+}
+
+/// A video in a prober's hands.
+struct Held {
+    number: usize,
+    video: PlannedVideo,
+    since: Instant,
+    /// Probers that were killed from outside with it in hand.
+    kills: usize,
 }
 
 impl Pool {
@@ -101,27 +168,24 @@ impl Pool {
         Ok(())
     }
 
+    fn ready(&mut self) -> Vec<PlannedVideo> {
+        let known = self.probed.iter().take_while(|video| video.is_some()).count();
+        self.given += known;
+        self.probed.drain(..known).flatten().collect()
+    }
+
     /// Hands the next video to a prober; one without a video ends.
     async fn order(&mut self, id: usize) {
-        // Of crops everything is known that a header would tell.
-        while self
-            .probed
-            .get(self.next)
-            .is_some_and(|video| video.archive.is_some())
-        {
-            self.next += 1;
-            self.done += 1;
-        }
-        if self.next == self.probed.len() {
+        let held = self.again.pop().or_else(|| self.next());
+        let (Some(held), Some(prober)) = (held, self.probers.get_mut(&id)) else {
             self.probers.remove(&id);
             return;
-        }
-        let Some(prober) = self.probers.get_mut(&id) else {
-            return;
         };
-        let video = self.probed[self.next].clone();
-        prober.holds = Some((self.next, Instant::now()));
-        self.next += 1;
+        let video = held.video.clone();
+        prober.holds = Some(Held {
+            since: Instant::now(),
+            ..held
+        });
         prober
             .process
             .send(&ToWorker::Probe {
@@ -134,21 +198,44 @@ impl Pool {
             .await;
     }
 
+    fn next(&mut self) -> Option<Held> {
+        loop {
+            let video = self.waiting.pop_front()?;
+            // Of crops everything is known that a header would tell.
+            if video.archive.is_some() {
+                self.probed.push_back(Some(video));
+                self.done += 1;
+                continue;
+            }
+            self.probed.push_back(None);
+            return Some(Held {
+                number: self.given + self.probed.len() - 1,
+                video,
+                since: Instant::now(),
+                kills: 0,
+            });
+        }
+    }
+
+    fn know(&mut self, number: usize, video: PlannedVideo) {
+        self.probed[number - self.given] = Some(video);
+        self.done += 1;
+    }
+
     async fn take(&mut self, signal: Signal) -> Result<(), RunError> {
         match signal {
             Signal::Report(id, FromWorker::Probed { video, forbidden }) => {
                 self.forbidden += usize::from(forbidden);
                 let held = self.probers.get_mut(&id).and_then(|prober| prober.holds.take());
-                if let Some((at, _)) = held {
-                    self.probed[at] = video;
-                    self.done += 1;
+                if let Some(Held { number, .. }) = held {
+                    self.know(number, video);
                     self.order(id).await;
                 }
             }
             // Time that a store takes is not the video's.
             Signal::Report(id, FromWorker::Waiting { .. }) => {
-                if let Some((_, since)) = self.probers.get_mut(&id).and_then(|prober| prober.holds.as_mut()) {
-                    *since = Instant::now();
+                if let Some(held) = self.probers.get_mut(&id).and_then(|prober| prober.holds.as_mut()) {
+                    held.since = Instant::now();
                 }
             }
             Signal::Report(worker, FromWorker::Failed { error, .. }) => {
@@ -159,16 +246,21 @@ impl Pool {
                 let Some(prober) = self.probers.remove(&id) else {
                     return Ok(());
                 };
-                if let Some((at, since)) = prober.holds {
-                    let how = if since.elapsed() >= TIMEOUT {
-                        format!("took longer than {} s", TIMEOUT.as_secs())
+                if let Some(mut held) = prober.holds {
+                    let slow = held.since.elapsed() >= TIMEOUT;
+                    if exit.is_from_outside() && !slow && held.kills < MAX_KILLS {
+                        held.kills += 1;
+                        self.again.push(held);
                     } else {
-                        exit.describe()
-                    };
-                    self.probed[at].unreadable = Some(format!("reading its header: {how}"));
-                    self.done += 1;
+                        let how = match slow {
+                            true => format!("took longer than {} s", TIMEOUT.as_secs()),
+                            false => exit.describe(),
+                        };
+                        held.video.unreadable = Some(format!("reading its header: {how}"));
+                        self.know(held.number, held.video);
+                    }
                 }
-                if self.next < self.probed.len() {
+                if !(self.waiting.is_empty() && self.again.is_empty()) {
                     self.start().await?;
                 }
             }
@@ -178,7 +270,11 @@ impl Pool {
 
     fn kill_hung(&mut self) {
         for prober in self.probers.values_mut() {
-            if prober.holds.is_some_and(|(_, since)| since.elapsed() >= TIMEOUT) {
+            if prober
+                .holds
+                .as_ref()
+                .is_some_and(|held| held.since.elapsed() >= TIMEOUT)
+            {
                 prober.process.kill();
             }
         }

@@ -39,6 +39,14 @@ impl Exit {
         self.status.and_then(|status| status.signal())
     }
 
+    /// Whether an operator, a scheduler or a limit of the session ended it, or the kernel for want of memory: the signal alone
+    /// does not tell.
+    pub fn is_from_outside(&self) -> bool {
+        use libc::{SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGXCPU, SIGXFSZ};
+        const OUTSIDE: [i32; 6] = [SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGXCPU, SIGXFSZ];
+        self.signal().is_some_and(|signal| OUTSIDE.contains(&signal))
+    }
+
     /// The end in words.
     pub fn describe(&self) -> String {
         match (self.signal(), self.status.and_then(|status| status.code())) {
@@ -60,6 +68,8 @@ fn signal_name(signal: i32) -> &'static str {
         9 => "SIGKILL",
         11 => "SIGSEGV",
         15 => "SIGTERM",
+        24 => "SIGXCPU, the limit of its processor time",
+        25 => "SIGXFSZ, the limit of a file's size",
         _ => "see signal(7)",
     }
 }

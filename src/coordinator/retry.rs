@@ -5,13 +5,13 @@
 //! `affectmill run` goes on with it. A video that has rows is planned again only together with the retirement of the shard that
 //! holds them ([`super::moving`]): they would be there twice.
 
-use super::prepare::{Opened, Prepared, begun_here, find, is_as_planned, open, read_job, unprobed};
-use super::{RunError, Sink, moving, probe};
+use super::prepare::{Opened, Prepared, find, is_as_planned, open, read_job, stopped, unprobed, warn_unseen};
+use super::{RunError, Signal, Signals, Sink, blocking};
 use crate::commit;
 use crate::dataset::{ErrorClass, PlannedVideo, VideoOutcome, VideoStatus};
 use crate::domain::VideoKey;
 use crate::events::Event;
-use crate::plan::{self, Plans};
+use crate::plan;
 use crate::runtime::ByName;
 use crate::spec::Job;
 use crate::store::Store;
@@ -55,39 +55,64 @@ pub fn recorded_job(store: &Store) -> Result<Job, RunError> {
 /// As [`prepare`](super::prepare); [`RunError::NoSuchVideo`] when a video is wanted by a name that no plan has.
 pub async fn prepare_retry(
     job: Job,
-    wanted: &Wanted,
+    wanted: Wanted,
     moved: bool,
+    signals: &mut Signals,
     sink: Sink<'_>,
-) -> Result<Prepared, RunError> {
+) -> Result<Result<Prepared, Signal>, RunError> {
+    let choosing = blocking(move || {
+        let mut opened = open(job, moved)?;
+        let chosen = choose(&mut opened, wanted)?;
+        Ok::<_, RunError>((opened, chosen))
+    });
+    let (opened, Chosen { again, events }) = match signals.unless(choosing).await {
+        Ok(chosen) => chosen??,
+        Err(signal) => return Ok(Err(stopped(signal, 0, sink))),
+    };
+    warn_unseen(&opened.discovery, sink);
+    events.iter().for_each(&mut *sink);
+    let planned = opened.plan(again, signals, sink).await?;
+    Ok(planned.map(|(prepared, _)| prepared))
+}
+
+/// What is to be planned again.
+struct Chosen {
+    /// The videos, each with the attempt that it is due for.
+    again: Vec<(u32, PlannedVideo)>,
+    /// What is to be said of them.
+    events: Vec<Event>,
+}
+
+fn choose(opened: &mut Opened, wanted: Wanted) -> Result<Chosen, RunError> {
     let Opened {
-        record,
         discovery,
         store,
-        access,
-        origin,
-        plans: Plans { shards, .. },
+        planner,
         ..
-    } = open(job, moved, sink)?;
-    let commits = commit::read_all(&store)?;
-    let covered: ByName<VideoKey, ()> = plan::covered(&shards).into_iter().map(|key| (key, ())).collect();
+    } = &*opened;
+    let commits = commit::read_all(store)?;
+    let covered: ByName<VideoKey, ()> = plan::covered(planner.shards())
+        .into_iter()
+        .map(|key| (key, ()))
+        .collect();
     let named = |name: &VideoKey| match covered.get(name.as_str())? {
         Some((key, ())) => Ok(key.clone()),
         None => Err(RunError::NoSuchVideo(name.clone())),
     };
     let wanted = Wanted {
-        classes: wanted.classes.clone(),
+        classes: wanted.classes,
         videos: wanted.videos.iter().map(named).collect::<Result<_, _>>()?,
     };
 
-    let mut again: Vec<(u32, PlannedVideo)> = Vec::new();
+    let (mut again, mut events) = (Vec::new(), Vec::new());
     let mut classes: BTreeMap<ErrorClass, usize> = BTreeMap::new();
     let mut retired = BTreeSet::new();
     let mut partial = 0;
-    for (latest, outcome) in plan::outcomes(&shards, &commits)? {
+    for (latest, outcome) in plan::outcomes(planner.shards(), &commits)? {
         match outcome.status {
             VideoStatus::Ok => continue,
             _ if !wanted.includes(outcome) => continue,
-            status => match find(&discovery, &outcome.key) {
+            status => match find(discovery, &outcome.key) {
                 Some(source) if status == VideoStatus::Partial && is_as_planned(source, latest.planned) => {
                     partial += 1;
                 }
@@ -100,7 +125,7 @@ pub async fn prepare_retry(
                         *classes.entry(class).or_default() += 1;
                     }
                 }
-                None => sink(&Event::Warning {
+                None => events.push(Event::Warning {
                     message: format!("{} is gone from the input and stays as it is", outcome.key),
                 }),
             },
@@ -110,26 +135,20 @@ pub async fn prepare_retry(
         let message = format!(
             "{partial} partial: their files have not changed since, and the same file gives the same again"
         );
-        sink(&Event::Warning { message });
+        events.push(Event::Warning { message });
     }
-    if !again.is_empty() || shards.iter().any(|shard| !commits.contains_key(&shard.id)) {
-        begun_here(&store, &record.job)?;
+    if !again.is_empty()
+        || planner
+            .shards()
+            .iter()
+            .any(|shard| !commits.contains_key(&shard.id))
+    {
+        opened.begun_here()?;
     }
-    sink(&Event::Retrying {
+    events.push(Event::Retrying {
         videos: again.len(),
         classes: classes.into_iter().collect(),
     });
-
-    let (attempts, videos): (Vec<u32>, Vec<PlannedVideo>) = again.into_iter().unzip();
-    let videos = if videos.is_empty() {
-        videos
-    } else {
-        probe::probe(videos, discovery.root.clone(), &record.job, sink)
-            .await?
-            .0
-    };
-    let again: Vec<_> = attempts.into_iter().zip(videos).collect();
-    let plans = plan::append_again(&store, &origin, &again, &retired, record.job.output.shard_frames)?;
-    moving::settle(&store, &record, &plans.shards)?;
-    Prepared::new(record, store, discovery, plans, &access)
+    opened.planner.retire(retired);
+    Ok(Chosen { again, events })
 }

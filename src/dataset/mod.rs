@@ -8,6 +8,7 @@ mod records;
 pub mod schema;
 mod schemas;
 mod spans;
+mod strikes;
 
 pub use calibration::{CALIBRATION_VERSION, CalibrationRecord, TunedOn, TunedTemperature, TunedThreshold};
 pub use device::{DeviceClass, DeviceRecord, ShardDevice};
@@ -20,6 +21,7 @@ pub use records::{
 pub use schema::{LabelSchema, landmark_item, videos_schema};
 pub use schemas::{schema_text, schemas};
 pub use spans::{Following, Foothold, Seam, SeamFace, SeamTrack, SpanRecord};
+pub use strikes::{Strikes, StrikesRecord};
 
 /// Re-exported beside the records that hold it; it is made in `spec`, where the fingerprint is.
 pub use crate::spec::ModelRecord;

@@ -23,6 +23,8 @@ pub const PLANS: &str = "_affectmill/plans";
 pub const COMMITS: &str = "_affectmill/commits";
 /// What the commits add up to; disposable.
 pub const TALLY: &str = "_affectmill/tally.json.zst";
+/// What earlier runs held against videos.
+pub const STRIKES: &str = "_affectmill/strikes.json";
 /// Folder of event logs.
 pub const EVENTS: &str = "_affectmill/events";
 /// Folder of the spans of long videos under way.

@@ -2,6 +2,7 @@
 
 use super::{
     CalibrationRecord, CommitRecord, DeviceRecord, InputRecord, JobRecord, Manifest, Plan, SpanRecord,
+    StrikesRecord,
 };
 use crate::spec;
 use schemars::{JsonSchema, schema_for};
@@ -19,6 +20,7 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
         ("manifest.schema.json", of::<Manifest>()),
         ("plan.schema.json", of::<Plan>()),
         ("span.schema.json", of::<SpanRecord>()),
+        ("strikes.schema.json", of::<StrikesRecord>()),
         ("train.schema.json", spec::train_schema()),
     ]
 }

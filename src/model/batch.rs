@@ -12,6 +12,10 @@ use tch::{Kind, TchError, Tensor};
 /// themselves, in another order of summation.
 const SMALLEST: usize = 4;
 
+/// Samples of one piece on the CPU at most, where a row does not depend on it: each piece ends in a sign of life, and takes
+/// seconds where the processor is slow.
+const PIECE: usize = 32;
+
 const SHAPE: [i64; 3] = [3, INPUT_SIZE as i64, INPUT_SIZE as i64];
 
 /// A prepared face, once for each way of cropping.
@@ -201,7 +205,7 @@ impl Batch {
     /// choice of algorithm, and with it the last bits, depends on it.
     fn piece(&self, pieces: usize) -> usize {
         match self.places {
-            Places::Host(_) => self.len.div_ceil(pieces),
+            Places::Host(_) => self.len.div_ceil(pieces.max(self.len.div_ceil(PIECE))),
             Places::Gpu { .. } => self.capacity.div_ceil(pieces),
         }
     }

@@ -105,32 +105,24 @@ impl Network {
     /// for half a batch (once it had none for a whole one, batches are read in two halves); [`ModelError::Torch`] when the
     /// device fails.
     pub fn infer(&self, batch: &Batch) -> Result<Vec<f32>, ModelError> {
-        self.look(batch, false)
+        self.look(batch, false, &|| {})
     }
 
-    /// As [`infer`](Self::infer), of the samples mirrored left to right.
+    /// As [`infer`](Self::infer), of the samples as they are or `mirrored` left to right. `looked` is called after each piece in
+    /// which the batch is read.
     ///
     /// # Errors
     /// As [`infer`](Self::infer).
-    pub fn infer_mirrored(&self, batch: &Batch) -> Result<Vec<f32>, ModelError> {
-        self.look(batch, true)
-    }
-
-    /// Whether batches are read in halves by now, because the GPU had no memory for a whole one.
-    pub fn halves(&self) -> bool {
-        self.pieces.get() > 1
-    }
-
-    fn look(&self, batch: &Batch, mirrored: bool) -> Result<Vec<f32>, ModelError> {
+    pub fn look(&self, batch: &Batch, mirrored: bool, looked: &dyn Fn()) -> Result<Vec<f32>, ModelError> {
         if batch.device != self.device {
             let cause = format!("made for {} but the network is on {}", batch.device, self.device);
             return Err(ModelError::Batch(cause));
         }
         let _no_grad = tch::no_grad_guard();
-        match self.rows(batch, mirrored) {
+        match self.rows(batch, mirrored, looked) {
             Err(error) if self.pieces.get() == 1 && batch.capacity() > 1 && self.out_of_memory(&error) => {
                 self.pieces.set(2);
-                self.rows(batch, mirrored)
+                self.rows(batch, mirrored, looked)
             }
             rows => rows,
         }
@@ -144,12 +136,17 @@ impl Network {
         })
     }
 
+    /// Whether batches are read in halves by now, because the GPU had no memory for a whole one.
+    pub fn halves(&self) -> bool {
+        self.pieces.get() > 1
+    }
+
     /// Whether the GPU may have had no memory for it.
     fn out_of_memory(&self, error: &TchError) -> bool {
         self.device.gpu().is_some() && tells_of_memory(error)
     }
 
-    fn rows(&self, batch: &Batch, mirrored: bool) -> Result<Vec<f32>, TchError> {
+    fn rows(&self, batch: &Batch, mirrored: bool, looked: &dyn Fn()) -> Result<Vec<f32>, TchError> {
         let width = self.width;
         let mut rows = vec![0.0; batch.len * width];
         let mut left = rows.as_mut_slice();
@@ -166,6 +163,7 @@ impl Network {
             let (here, rest) = left.split_at_mut(count * width);
             outputs.f_copy_data(here, count * width)?;
             left = rest;
+            looked();
         }
         Ok(rows)
     }

@@ -39,6 +39,18 @@ fn keys(shards: &[ShardPlan]) -> Vec<Vec<&str>> {
         .collect()
 }
 
+fn planner_in(store: &Store, target_frames: u64) -> Planner {
+    Planner::new(store.clone(), read(store).unwrap(), here(), target_frames).unwrap()
+}
+
+/// The shards once these videos are planned again, and their rows lie in shards that are retired.
+fn again_in(store: &Store, videos: Vec<(u32, PlannedVideo)>, retired: BTreeSet<ShardId>) -> Vec<ShardPlan> {
+    let mut planner = planner_in(store, 1_000);
+    planner.retire(retired);
+    assert_eq!(planner.append(videos, true).unwrap(), []);
+    planner.into_plans().shards
+}
+
 #[test]
 fn shards_close_before_the_target_is_exceeded() {
     let videos = vec![
@@ -228,28 +240,18 @@ fn a_video_is_planned_again_once_for_each_attempt_and_the_latest_counts() {
     let first = append(&store, &here(), &videos, 1_000).unwrap().shards;
     let again = |attempt, n: usize| vec![(attempt, videos[n].clone())];
 
-    let second = append_again(&store, &here(), &again(1, 1), &BTreeSet::new(), 1_000)
-        .unwrap()
-        .shards;
+    let append_again = |videos: Vec<(u32, PlannedVideo)>| again_in(&store, videos, BTreeSet::new());
+
+    let second = append_again(again(1, 1));
     assert_eq!(second[..1], first);
     assert_eq!((second.len(), second[1].attempt), (2, 1));
     let alone = make(vec![videos[1].clone()], &BTreeSet::new(), 1_000);
     assert_ne!(second[1].id, alone[0].id, "another attempt is another part");
     for due in [again(1, 1), again(0, 1), again(3, 1)] {
-        let planned = append_again(&store, &here(), &due, &BTreeSet::new(), 1_000)
-            .unwrap()
-            .shards;
+        let planned = append_again(due);
         assert_eq!(planned, second, "planned for that attempt, or not due yet");
     }
-    let third = append_again(
-        &store,
-        &here(),
-        &[again(2, 1), vec![(1, videos[3].clone())]].concat(),
-        &BTreeSet::new(),
-        1_000,
-    )
-    .unwrap()
-    .shards;
+    let third = append_again([again(2, 1), again(1, 3)].concat());
     assert_eq!(third.len(), 4);
     assert_eq!(
         append(&store, &here(), &videos, 1_000).unwrap().shards,
@@ -291,7 +293,7 @@ fn a_video_is_planned_again_once_for_each_attempt_and_the_latest_counts() {
     let late = Plan {
         version: RECORD_VERSION,
         input: None,
-        shards: cut(vec![video("new", 1)], 10, 1),
+        shards: cut(vec![(1, video("new", 1))], 10),
     };
     store.replace(&paths::plan(4), &encode(&late).unwrap()).unwrap();
     let error = read_all(&store).unwrap_err().to_string();
@@ -349,17 +351,21 @@ fn videos_beside_one_that_has_rows_and_is_planned_again_are_planned_for_a_copy()
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path()).unwrap();
     let videos: Vec<_> = (0..4).map(|n| video(&format!("v{n}"), 50)).collect();
-    let old = append(&store, &here(), &videos, 1_000).unwrap().shards[0]
-        .id
-        .clone();
-    let none = BTreeSet::new();
+    let first = append(&store, &here(), &videos, 1_000).unwrap().shards;
+    let old = first[0].id.clone();
     // v3 failed and was tried again before: it has no rows there.
-    append_again(&store, &here(), &[(1, videos[3].clone())], &none, 1_000).unwrap();
+    again_in(&store, vec![(1, videos[3].clone())], BTreeSet::new());
     let retired = BTreeSet::from([old.clone()]);
-    let again = [(1, videos[1].clone())];
-    let planned = append_again(&store, &here(), &again, &retired, 1_000)
-        .unwrap()
-        .shards;
+    let again = vec![(1, videos[1].clone())];
+    let mut planner = planner_in(&store, 1_000);
+    planner.retire(retired.clone());
+    assert_eq!(
+        planner.append(again.clone(), false).unwrap(),
+        again,
+        "all in one piece"
+    );
+    assert_eq!(planner.shards().len(), 2);
+    let planned = again_in(&store, again.clone(), retired.clone());
     assert_eq!(
         keys(&planned[2..]),
         [vec!["v0", "v2"], vec!["v1"]],
@@ -367,13 +373,81 @@ fn videos_beside_one_that_has_rows_and_is_planned_again_are_planned_for_a_copy()
     );
     assert_eq!((planned[2].attempt, &planned[2].copy_of), (1, &Some(old)));
     assert_eq!(planned[3].copy_of, None);
-    let alone = cut(vec![videos[0].clone(), videos[2].clone()], 1_000, 1);
+    let alone = cut(vec![(1, videos[0].clone()), (1, videos[2].clone())], 1_000);
     assert_ne!(planned[2].id, alone[0].id, "a copy is another part");
-    assert_eq!(
-        append_again(&store, &here(), &again, &retired, 1_000)
-            .unwrap()
-            .shards,
-        planned
-    );
+    assert_eq!(again_in(&store, again, retired), planned);
     assert_eq!(read_all(&store).unwrap(), planned);
+}
+
+#[test]
+fn pieces_of_any_size_and_kills_between_them_give_the_shards_of_one_plan() {
+    let length = |n: u64| [7, 0, 30, 101, 12, 55][n as usize % 6] + n % 3;
+    let new: Vec<_> = (0..60)
+        .map(|n| (0, video(&format!("v{n:02}"), length(n))))
+        .collect();
+    let again: Vec<_> = (0..20)
+        .map(|n| (1, video(&format!("v{n:02}"), length(n))))
+        .collect();
+    let at_once = tempfile::tempdir().unwrap();
+    let mut planner = planner_in(&Store::open(at_once.path()).unwrap(), 100);
+    for videos in [&new, &again] {
+        assert_eq!(planner.append(videos.clone(), true).unwrap(), []);
+    }
+    let expected = planner.into_plans().shards;
+    assert!(expected.len() > 20);
+    for (piece, killed) in [(1, false), (1, true), (7, false), (7, true), (23, true)] {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        for videos in [&new, &again] {
+            let mut planner = planner_in(&store, 100);
+            let mut waiting = Vec::new();
+            for piece in videos.chunks(piece) {
+                waiting.extend(piece.iter().cloned());
+                waiting = planner.append(waiting, false).unwrap();
+                if killed {
+                    // The next run probes again what no plan holds.
+                    planner = planner_in(&store, 100);
+                    let due = |(attempt, video): &&(u32, PlannedVideo)| planner.times(&video.key) == *attempt;
+                    let probed = videos
+                        .iter()
+                        .take_while(|(_, video)| video.key <= piece.last().unwrap().1.key);
+                    waiting = probed.filter(due).cloned().collect();
+                }
+            }
+            assert_eq!(planner.append(waiting, true).unwrap(), []);
+        }
+        assert_eq!(
+            read_all(&store).unwrap(),
+            expected,
+            "pieces of {piece}, killed: {killed}"
+        );
+        assert!(store.list(paths::PLANS).unwrap().len() > 2);
+    }
+}
+
+#[test]
+fn two_who_plan_in_pieces_at_the_same_time_end_with_the_shards_of_one_plan() {
+    let videos: Vec<_> = (0..300)
+        .map(|n| (0, video(&format!("v{n:03}"), n % 40)))
+        .collect();
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::open(root.path()).unwrap();
+    let gate = Barrier::new(2);
+    std::thread::scope(|scope| {
+        for size in [11, 17] {
+            let (videos, store, gate) = (&videos, &store, &gate);
+            scope.spawn(move || {
+                let mut planner = planner_in(store, 100);
+                let mut waiting = Vec::new();
+                gate.wait();
+                for piece in videos.chunks(size) {
+                    waiting.extend(piece.iter().cloned());
+                    waiting = planner.append(waiting, false).unwrap();
+                }
+                assert_eq!(planner.append(waiting, true).unwrap(), []);
+            });
+        }
+    });
+    let new = videos.into_iter().map(|(_, video)| video).collect();
+    assert_eq!(read_all(&store).unwrap(), make(new, &BTreeSet::new(), 100));
 }

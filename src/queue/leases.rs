@@ -4,7 +4,7 @@ use super::local::LocalQueue;
 use super::nats::{NatsError, Pulled};
 use super::{Lease, WorkerId};
 use crate::dataset::{ShardPlan, Trouble};
-use crate::domain::{ShardId, VideoKey};
+use crate::domain::{FrameIndex, ShardId, VideoKey};
 use std::time::Duration;
 
 /// The queue as the dispatcher of one host sees it.
@@ -46,9 +46,14 @@ impl Leases {
     /// Asks for this worker's next lease. A worker holds one at a time.
     pub fn ask(&mut self, worker: WorkerId) -> Answer {
         match self {
-            Self::Local(queue) => queue
-                .lease(worker)
-                .map_or(Answer::Nothing, |lease| Answer::Lease(Box::new(lease))),
+            Self::Local(queue) => match queue.lease(worker) {
+                Some(lease) => Answer::Lease(Box::new(lease)),
+                None if queue.waiting() > 0 => {
+                    queue.remember(worker);
+                    Answer::Later
+                }
+                None => Answer::Nothing,
+            },
             Self::Nats(queue) => {
                 queue.ask(worker);
                 Answer::Later
@@ -59,7 +64,11 @@ impl Leases {
     /// What comes next from the queue; waits for ever where nothing does.
     pub async fn arrival(&mut self) -> Arrival {
         match self {
-            Self::Local(_) => std::future::pending().await,
+            // What is done with or comes back wakes the loop that asks.
+            Self::Local(queue) => match queue.next_asked() {
+                Some((worker, lease)) => Arrival::Lease(worker, Box::new(lease)),
+                None => std::future::pending().await,
+            },
             Self::Nats(queue) => queue.arrival().await,
         }
     }
@@ -69,6 +78,25 @@ impl Leases {
         match self {
             Self::Local(_) => {}
             Self::Nats(queue) => queue.opened(worker, video),
+        }
+    }
+
+    /// The worker goes on with a video at this frame.
+    pub fn resumed(&mut self, worker: WorkerId, video: &VideoKey, frame: FrameIndex) {
+        match self {
+            Self::Local(queue) => queue.resumed(worker, video, frame),
+            Self::Nats(queue) => queue.resumed(worker, video, frame),
+        }
+    }
+
+    /// The shard in this worker's hands, and whether a death of which nobody could tell is held against its videos.
+    pub fn held(&self, worker: WorkerId) -> Option<(&ShardId, bool)> {
+        match self {
+            Self::Local(queue) => {
+                let shard = queue.held(worker)?;
+                Some((shard, queue.is_suspect(shard)))
+            }
+            Self::Nats(queue) => queue.held(worker),
         }
     }
 

@@ -3,9 +3,9 @@
 //! A pure state machine: shards to do come in, leases go out, and each end of a lease (done, given back, worker
 //! lost) comes back in. It starts no process and reads no clock.
 
-use super::{Lease, Strikes, WorkerId};
-use crate::dataset::{ShardPlan, Trouble};
-use crate::domain::{ShardId, VideoKey};
+use super::{Lease, WorkerId};
+use crate::dataset::{ShardPlan, Strikes, Trouble};
+use crate::domain::{FrameIndex, ShardId, VideoKey};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 /// Shards to do, leases out, and strikes.
@@ -15,8 +15,10 @@ pub struct LocalQueue {
     leased: HashMap<WorkerId, ShardPlan>,
     /// The shard that each worker was told to expect next, where that is of use.
     expected: Option<HashMap<WorkerId, ShardId>>,
-    strikes: Strikes,
+    strikes: BTreeMap<ShardId, Strikes>,
     max_strikes: u32,
+    /// Workers that wait until a suspect is done with.
+    asking: VecDeque<WorkerId>,
 }
 
 impl LocalQueue {
@@ -27,9 +29,16 @@ impl LocalQueue {
             waiting: shards.into(),
             leased: HashMap::new(),
             expected: None,
-            strikes: Strikes::default(),
+            strikes: BTreeMap::new(),
             max_strikes,
+            asking: VecDeque::new(),
         }
+    }
+
+    /// The same queue, with what earlier runs held against videos.
+    #[must_use]
+    pub fn holding(self, strikes: BTreeMap<ShardId, Strikes>) -> Self {
+        Self { strikes, ..self }
     }
 
     /// The same queue, telling each worker which shard to expect next, so that its videos can be fetched ahead. Shards then go
@@ -42,7 +51,7 @@ impl LocalQueue {
         }
     }
 
-    /// The next lease for this worker, or `None` when nothing waits.
+    /// The next lease for this worker. `None` when nothing waits, or only suspects while one of them is in a worker's hands.
     pub fn lease(&mut self, worker: WorkerId) -> Option<Lease> {
         debug_assert!(
             !self.leased.contains_key(&worker),
@@ -52,14 +61,14 @@ impl LocalQueue {
         // no rights.
         let expected = self.expected.as_mut().and_then(|all| all.remove(&worker));
         let at = self
-            .waiting
-            .iter()
-            .position(|shard| expected.as_ref() == Some(&shard.id))
+            .first(|shard| expected.as_ref() == Some(&shard.id))
             .or_else(|| self.unexpected())
-            .unwrap_or(0);
-        let shard = self.waiting.remove(at)?;
+            .or_else(|| self.first(|_| true));
+        let shard = self.waiting.remove(at?)?;
         let videos = shard.videos.iter().map(|video| &video.key);
-        let quarantined = self.strikes.quarantined(videos, self.max_strikes);
+        let strikes = self.strikes.get(&shard.id);
+        let quarantined =
+            strikes.map_or_else(Vec::new, |strikes| strikes.quarantined(videos, self.max_strikes));
         self.leased.insert(worker, shard.clone());
         let next = match &self.expected {
             Some(_) => self.unexpected().map(|at| self.waiting[at].clone()),
@@ -76,17 +85,58 @@ impl LocalQueue {
         })
     }
 
+    /// Remembers a worker for which there is no lease yet.
+    pub fn remember(&mut self, worker: WorkerId) {
+        self.asking.push_back(worker);
+    }
+
+    /// A lease for a worker that is remembered, where there is one by now.
+    pub fn next_asked(&mut self) -> Option<(WorkerId, Lease)> {
+        let worker = *self.asking.front()?;
+        let lease = self.lease(worker)?;
+        self.asking.pop_front();
+        Some((worker, lease))
+    }
+
+    /// Position of the first waiting shard like this that may be handed out: of the suspects only one at a time, so that it shows
+    /// which of them takes the run down.
+    fn first(&self, like: impl Fn(&ShardPlan) -> bool) -> Option<usize> {
+        let taken = self.leased.values().any(|shard| self.is_suspect(&shard.id));
+        let may = |shard: &&ShardPlan| like(shard) && !(taken && self.is_suspect(&shard.id));
+        self.waiting.iter().position(|shard| may(&shard))
+    }
+
+    /// Whether a death of which nobody could tell is held against videos of the shard.
+    pub fn is_suspect(&self, shard: &ShardId) -> bool {
+        self.strikes.get(shard).is_some_and(Strikes::is_suspect)
+    }
+
     /// Position of the first waiting shard that no worker expects.
     fn unexpected(&self) -> Option<usize> {
-        self.waiting
-            .iter()
-            .position(|shard| !self.expected.iter().flatten().any(|(_, id)| *id == shard.id))
+        self.first(|shard| !self.expected.iter().flatten().any(|(_, id)| *id == shard.id))
+    }
+
+    /// The shard in this worker's hands.
+    pub fn held(&self, worker: WorkerId) -> Option<&ShardId> {
+        self.leased.get(&worker).map(|shard| &shard.id)
+    }
+
+    /// The worker goes on with a video at this frame.
+    pub fn resumed(&mut self, worker: WorkerId, video: &VideoKey, frame: FrameIndex) {
+        if let Some(shard) = self.leased.get(&worker)
+            && let Some(strikes) = self.strikes.get_mut(&shard.id)
+        {
+            strikes.resumed(video, frame);
+        }
     }
 
     /// The worker committed its shard. Returns the shard, or `None` when it held no such lease.
     pub fn done(&mut self, worker: WorkerId, shard: &ShardId) -> Option<ShardPlan> {
         match self.leased.remove(&worker) {
-            Some(plan) if plan.id == *shard => Some(plan),
+            Some(plan) if plan.id == *shard => {
+                self.strikes.remove(shard);
+                Some(plan)
+            }
             Some(other) => {
                 self.waiting.push_front(other);
                 None
@@ -101,10 +151,14 @@ impl LocalQueue {
         if let Some(expected) = &mut self.expected {
             expected.remove(&worker);
         }
-        if let Some(shard) = self.leased.remove(&worker) {
-            self.waiting.push_front(shard);
-        }
-        strike.map(|(video, trouble)| self.strikes.add(&video, trouble))
+        self.asking.retain(|asking| *asking != worker);
+        let shard = self.leased.remove(&worker)?;
+        let struck = strike.map(|(video, trouble)| {
+            let strikes = self.strikes.entry(shard.id.clone()).or_default();
+            strikes.add(&video, trouble)
+        });
+        self.waiting.push_front(shard);
+        struck
     }
 
     /// Shards that wait for a worker.
@@ -216,5 +270,35 @@ mod tests {
         for words in ["3 attempts", "signal 11", "frame reached was 7"] {
             assert!(trouble.error.contains(words), "{}", trouble.error);
         }
+    }
+
+    #[test]
+    fn suspects_go_out_one_at_a_time_and_others_beside_them() {
+        let (a, b, c) = (shard("a", 30), shard("b", 20), shard("c", 10));
+        let suspect = |shard: &ShardPlan| {
+            let mut strikes = Strikes::default();
+            strikes.lost(Some(&shard.videos[0].key), false);
+            (shard.id.clone(), strikes)
+        };
+        let held = [suspect(&a), suspect(&b)].into_iter().collect();
+        let mut queue = LocalQueue::new(vec![a.clone(), b.clone(), c.clone()], 3).holding(held);
+        let mut lease = |worker| Some(queue.lease(worker)?.shard.id);
+        assert_eq!(lease(0), Some(a.id.clone()));
+        assert_eq!(
+            lease(1),
+            Some(c.id.clone()),
+            "b waits until a is known to be good, or bad"
+        );
+        assert_eq!((lease(2), lease(3)), (None, None));
+        (2..4).for_each(|worker| queue.remember(worker));
+        assert!(queue.next_asked().is_none());
+        queue.done(0, &a.id).unwrap();
+        let (worker, lease) = queue.next_asked().expect("the one that asked first gets it");
+        assert_eq!((worker, lease.shard.id), (2, b.id.clone()));
+        assert!(queue.next_asked().is_none(), "nothing is left");
+        assert_eq!(queue.give_back(2, None), None);
+        let (worker, lease) = queue.next_asked().expect("the other one");
+        assert_eq!((worker, lease.shard.id), (3, b.id));
+        assert_eq!((queue.waiting(), queue.leased()), (0, 2));
     }
 }

@@ -6,17 +6,16 @@
 mod leases;
 pub mod local;
 pub mod nats;
-mod strikes;
 mod wire;
 
 pub use leases::{Answer, Arrival, Leases};
-pub use strikes::Strikes;
 pub use wire::{WireError, read_message, read_message_async, write_message, write_message_async};
 
 use crate::dataset::{
     JobRecord, PlannedVideo, Quarantined, ShardPlan, StageSeconds, Trouble, VideoOutcome, VideoStatus,
 };
 use crate::domain::{FrameIndex, Location, ShardId, VideoKey, checksum};
+use crate::runtime::FolderId;
 use crate::spec::S3Settings;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -60,6 +59,8 @@ pub struct Assignment {
     pub job: JobRecord,
     /// What the video keys are relative to.
     pub input_root: Location,
+    /// Which folder that was when the run began; of a bucket nothing.
+    pub root_id: Option<FolderId>,
     /// `cpu` or `cuda:<n>`.
     pub device: String,
     /// Threads this worker may keep busy.
@@ -110,13 +111,23 @@ pub struct EarlierVideo {
     pub status: VideoStatus,
 }
 
+/// What a worker's threads are at work on: who is to blame where it hangs or dies. A thread that is said to wait does wait; one
+/// that is said to be at work may have begun to wait a moment ago.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AtWork {
+    /// The video in the decoder's hands; `None` while it waits for the models or for a video to arrive.
+    pub decoding: Option<VideoKey>,
+    /// Video and frame of the oldest row in the batch in the detector's or a model's hands; `None` while these wait for frames.
+    pub labelling: Option<(VideoKey, FrameIndex)>,
+}
+
 /// What a worker reports.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum FromWorker {
     /// The models are loaded; leases are welcome.
     Ready,
-    /// The video is about to be opened: from now on it is the video in hand.
+    /// The video is about to be opened, and in the decoder's hands.
     Opened {
         /// The video.
         video: VideoKey,
@@ -130,14 +141,17 @@ pub enum FromWorker {
         /// Frames that were decoded again to get there, this one included.
         again: u64,
     },
-    /// Work goes on. Sent several times a second while it does, and never when it does not.
+    /// Work goes on. Sent several times a second while it does, and never when it does not; and before a thread goes to work
+    /// on a video that was not told last.
     Progress {
-        /// Last frame that was decoded of the video in hand.
+        /// Last frame that was decoded of the video opened last.
         frame: Option<FrameIndex>,
         /// Frames of the shard decoded so far.
         frames: u64,
         /// Rows of the shard labelled so far.
         rows: u64,
+        /// Who is at work on what.
+        at_work: AtWork,
     },
     /// A store keeps the worker waiting. Sent every second while it does.
     Waiting {
@@ -171,6 +185,12 @@ pub enum FromWorker {
         video: VideoKey,
         /// Why.
         trouble: Trouble,
+    },
+    /// The input went away: an unmounted disk, a share that is out of reach. Nothing was committed; the worker is well and waits
+    /// for a lease.
+    InputGone {
+        /// What is known of it, with the remedy.
+        error: String,
     },
     /// The worker cannot go on with this lease, or at all; the videos are not to blame.
     Failed {

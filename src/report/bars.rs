@@ -1,14 +1,19 @@
 //! Bars on a terminal: one over all frames with rate and time left, one line a worker, trouble above them.
 
 use super::progress::Progress;
-use super::{Sink, text};
+use super::{Sink, text, to_stderr};
 use crate::events::Event;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use console::Term;
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 use std::collections::BTreeMap;
+use std::io;
 use std::time::Duration;
 
 /// Workers that get a line; a cluster has more than a screen.
 const MOST_WORKERS: usize = 16;
+
+/// Draws a second at most.
+const REFRESH: u8 = 20;
 
 /// Draws bars on standard error.
 pub struct Bars {
@@ -23,7 +28,9 @@ pub struct Bars {
 impl Bars {
     /// Nothing is drawn before the first event.
     pub fn new() -> Self {
-        let screen = MultiProgress::new();
+        let terminal = Box::new(Screen(Term::buffered_stderr()));
+        let screen =
+            MultiProgress::with_draw_target(ProgressDrawTarget::term_like_with_hz(terminal, REFRESH));
         let overall = screen.add(ProgressBar::new(0));
         Self {
             screen,
@@ -63,6 +70,57 @@ impl Bars {
             bar.set_prefix(format!("worker {number} {}", state.device));
             bar.set_message(state.doing.clone());
         }
+    }
+}
+
+/// A terminal that may go away: the library panics where drawing fails.
+#[derive(Debug)]
+struct Screen(Term);
+
+/// Nobody is left who could see it.
+fn lost(_drawn: io::Result<()>) -> io::Result<()> {
+    Ok(())
+}
+
+impl TermLike for Screen {
+    fn width(&self) -> u16 {
+        self.0.size().1
+    }
+
+    fn height(&self) -> u16 {
+        self.0.size().0
+    }
+
+    fn move_cursor_up(&self, n: usize) -> io::Result<()> {
+        lost(self.0.move_cursor_up(n))
+    }
+
+    fn move_cursor_down(&self, n: usize) -> io::Result<()> {
+        lost(self.0.move_cursor_down(n))
+    }
+
+    fn move_cursor_right(&self, n: usize) -> io::Result<()> {
+        lost(self.0.move_cursor_right(n))
+    }
+
+    fn move_cursor_left(&self, n: usize) -> io::Result<()> {
+        lost(self.0.move_cursor_left(n))
+    }
+
+    fn write_line(&self, text: &str) -> io::Result<()> {
+        lost(self.0.write_line(text))
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        lost(self.0.write_str(text))
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        lost(self.0.clear_line())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        lost(self.0.flush())
     }
 }
 
@@ -118,7 +176,7 @@ impl Sink for Bars {
         }
         if let Some(line) = text::lines(event) {
             // Also when the bars are hidden or cleared.
-            self.screen.suspend(|| eprintln!("{line}"));
+            self.screen.suspend(|| to_stderr(line));
         }
     }
 }

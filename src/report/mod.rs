@@ -15,11 +15,14 @@ mod progress;
 pub mod query;
 pub mod render;
 pub mod status;
+mod streams;
 pub mod summary;
 pub mod table;
 pub mod text;
 mod traced;
 mod watch;
+
+pub use streams::{to_stderr, to_stdout};
 
 use crate::events::Event;
 use crate::store::Store;
@@ -52,7 +55,7 @@ impl Reporter {
     /// The sinks for a style.
     pub fn new(style: Style) -> Self {
         let sink: Box<dyn Sink> = match style {
-            Style::Json => Box::new(json::Json),
+            Style::Json => Box::new(json::Json::new()),
             Style::Quiet => Box::new(plain::Plain::quiet()),
             Style::Human if std::io::stderr().is_terminal() => Box::new(bars::Bars::new()),
             Style::Human => Box::new(plain::Plain::new()),

@@ -1,9 +1,8 @@
 //! Plain lines on standard error, for pipes and logs: what happened, and now and then how far the run is.
 
 use super::progress::Progress;
-use super::{Sink, text};
+use super::{Sink, text, to_stderr};
 use crate::events::{Event, Summary};
-use std::io::Write;
 use std::time::{Duration, Instant};
 
 /// Time between two lines of progress.
@@ -44,14 +43,13 @@ impl Plain {
 impl Sink for Plain {
     fn event(&mut self, event: &Event) {
         self.progress.event(event);
-        let mut err = std::io::stderr();
         if let Some(line) = text::lines(event).filter(|_| self.wanted(event)) {
-            let _ = writeln!(err, "{line}");
+            to_stderr(line);
         }
         let ticks = matches!(event, Event::Progress { .. } | Event::ShardDone { .. });
         if ticks && !self.quiet && self.said.elapsed() >= INTERVAL {
             self.said = Instant::now();
-            let _ = writeln!(err, "{}", self.progress.line());
+            to_stderr(self.progress.line());
         }
     }
 }

@@ -126,6 +126,10 @@ impl Progress {
                     ..InHand::default()
                 });
             }),
+            Event::GaveBack { worker } => self.worker(*worker, |state| {
+                state.shard = None;
+                state.doing = "idle".into();
+            }),
             Event::Opened { worker, video } => self.worker(*worker, |state| state.doing = video.to_string()),
             Event::Waiting { worker, reason } => {
                 self.worker(*worker, |state| state.doing = escaped(reason).into_owned())
@@ -155,6 +159,7 @@ impl Progress {
                 self.totals.frames += more;
                 self.frames_committed += planned_frames + more;
             }
+            Event::SoFar { frames, .. } => self.frames_committed = self.totals.frames_done + frames,
             _ => {}
         }
     }
@@ -273,6 +278,8 @@ mod tests {
             videos: 1,
             frames: 40,
             unknown: 0,
+            again: false,
+            machine: None,
         });
         progress.event(&Event::Progress {
             worker: 0,
@@ -331,6 +338,8 @@ mod tests {
             videos: 1,
             frames: 0,
             unknown: 1,
+            again: false,
+            machine: None,
         });
         progress.event(&Event::Progress {
             worker: 0,

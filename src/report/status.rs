@@ -1,12 +1,12 @@
 //! `affectmill status`: how far a label set is, read from its files alone; works while a run is on and after.
 
-use super::log::{Line, now_ms};
+use super::log;
 use super::progress::{Progress, UnderWay};
 use super::text;
 use crate::commit::{self, CommitError, Tally};
 use crate::dataset::{PassedOver, Unseen, paths};
 use crate::discover::{self, DiscoverError};
-use crate::events::{Event, NotOk, Totals};
+use crate::events::{Event, NotOk, Totals, now_ms};
 use crate::plan::{self, PlanError, Plans};
 use crate::runtime::ProcessIdentity;
 use crate::store::{Store, StoreError};
@@ -145,30 +145,12 @@ pub fn read(store: &Store) -> Result<Status, StatusError> {
 
 /// The last run, and what it has under way if it still goes on.
 fn last_run(store: &Store) -> Result<(Option<LastRun>, Option<UnderWay>), StoreError> {
-    let logs = store.list(paths::EVENTS)?;
-    let Some(newest) = logs.last() else {
-        return Ok((None, None));
-    };
-    // Where nothing can be appended to, a log is a row of files: `<start>-<pid>.<n>.jsonl`.
-    let run_of = |key: &str| key.split('.').next().map(String::from);
-    let pieces = logs.iter().filter(|log| run_of(&log.key) == run_of(&newest.key));
-    let keys: Vec<String> = pieces.map(|log| log.key.clone()).collect();
-    let bytes = store
-        .get_each(&keys)?
-        .into_iter()
-        .flatten()
-        .collect::<Vec<_>>()
-        .concat();
     let mut progress = Progress::new();
     let mut run = None;
     let (mut began, mut last, mut over) = (0, 0, false);
-    // A line that was cut off by a crash is no reason to say nothing.
-    for line in bytes
-        .split(|byte| *byte == b'\n')
-        .filter_map(|line| serde_json::from_slice::<Line>(line).ok())
-    {
+    for line in log::newest(store)? {
         progress.event(&line.event);
-        last = line.at_ms;
+        last = line.at_ms.max(last);
         match line.event {
             Event::RunStarted {
                 pid, host, process, ..

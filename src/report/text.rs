@@ -86,7 +86,9 @@ pub fn lines(event: &Event) -> Option<String> {
             "worker {worker} goes on with {video} at frame {frame} ({} decoded again)",
             plural(*again, "frame")
         ),
-        Event::Strike { video, strikes, of } => {
+        Event::Strike {
+            video, strikes, of, ..
+        } => {
             let then = if *strikes >= *of as usize {
                 "; quarantined"
             } else {
@@ -123,8 +125,18 @@ pub fn lines(event: &Event) -> Option<String> {
         } => finished(*nothing_to_do, summary),
         Event::Stopped {
             reason,
+            planned: Some(planned),
+            ..
+        } => format!(
+            "stopped by {reason} while planning: {} planned, which stay so; run again to go on",
+            plural(*planned as u64, "video")
+        ),
+        Event::Stopped {
+            reason,
             shards_done,
             shards,
+            planned: None,
+            ..
         } => {
             format!("stopped by {reason}: {shards_done} of {shards} shards are done; run again to go on")
         }

@@ -1,5 +1,6 @@
 //! Files that are either there whole or not there.
 
+use super::sync_folder;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -102,9 +103,7 @@ impl AtomicFile {
         temporary
             .persist(&path)
             .map_err(|error| fail(&path, "giving it its name")(error.error))?;
-        File::open(folder_of(&path))
-            .and_then(|folder| folder.sync_all())
-            .map_err(fail(&path, "flushing its folder to the disk"))
+        sync_folder(folder_of(&path)).map_err(fail(&path, "flushing its folder to the disk"))
     }
 }
 

@@ -384,8 +384,9 @@ pub struct Run {
     /// is fetched alone. Default: `4294967296`.
     #[schemars(range(min = 1_048_576))]
     pub fetch_bytes: u64,
-    /// Seconds that S3, or the queue of a worker on another host, may be out of reach or out of order before the run (or that
-    /// worker) ends with exit code 4; until then it waits and tries again, and no video suffers. 1 to a week.
+    /// Seconds that S3, an input on a disk or share that went away, or the queue of a worker on another host, may be out of reach
+    /// or out of order before the run (or that worker) ends with exit code 4; until then it waits and tries again, and no video
+    /// suffers. 1 to a week.
     /// Default: `1800.0`.
     #[schemars(range(min = 1, max = 604_800))]
     pub outage_timeout: f64,

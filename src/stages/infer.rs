@@ -117,15 +117,16 @@ impl Engine {
         self.batches.iter_mut().for_each(Batch::clear);
     }
 
-    /// Runs every model over its batch and empties them.
+    /// Runs every model over its batch and empties them. A batch takes as long as all looks of all models together, so
+    /// `looked` is called after each.
     ///
     /// # Errors
     /// [`ModelError`] when libtorch refuses; the batches are kept.
-    pub fn run(&mut self) -> Result<Outputs, ModelError> {
+    pub fn run(&mut self, looked: &dyn Fn()) -> Result<Outputs, ModelError> {
         let mut models = Vec::with_capacity(self.models.len());
         if !self.batches[0].is_empty() {
             for model in &self.models {
-                models.push(model.run(&self.batches[model.batch])?);
+                models.push(model.run(&self.batches[model.batch], looked)?);
             }
         }
         self.clear();
@@ -136,12 +137,12 @@ impl Engine {
 impl Model {
     /// Width and row-major `[faces, width]` values: the outputs of the only look at each face; or for each task their means
     /// over all looks, then their standard deviations (of the population of looks).
-    fn run(&self, batch: &Batch) -> Result<(usize, Vec<f32>), ModelError> {
+    fn run(&self, batch: &Batch, looked: &dyn Fn()) -> Result<(usize, Vec<f32>), ModelError> {
         let mut looks = Vec::with_capacity(2 * self.networks.len());
         for network in &self.networks {
-            looks.push(network.infer(batch)?);
+            looks.push(network.look(batch, false, looked)?);
             if self.flip {
-                looks.push(network.infer_mirrored(batch)?);
+                looks.push(network.look(batch, true, looked)?);
             }
         }
         let width = self.tasks.iter().map(|task| task.outputs().len()).sum();

@@ -50,6 +50,21 @@ pub enum StoreError {
     /// The root is something else than a folder.
     #[error("the output `{}` is not a folder; name another [output] uri, or move what is there away", .0.display())]
     NotAFolder(PathBuf),
+    /// The file system has no way to create a file that does not overwrite another one.
+    #[error(
+        "cannot create `{}` so that it never overwrites another one: this file system has neither renameat2 with RENAME_NOREPLACE \
+         ({renamed}) nor link ({linked}), and two workers could then write one shard twice; name an [output] uri in S3, or on a local \
+         disk, NFS, or another POSIX file system",
+        path.display()
+    )]
+    NoCreateOnly {
+        /// The file.
+        path: PathBuf,
+        /// What was said to the first way.
+        renamed: io::Error,
+        /// What was said to the other.
+        linked: io::Error,
+    },
     /// There is no label set.
     #[error(
         "`{0}` is no affectmill output (it has no `_affectmill` folder); name the [output] uri of a job that was run"
@@ -112,6 +127,7 @@ impl StoreError {
             | Self::ForeignScratch(_)
             | Self::NoRoom { .. }
             | Self::NotAFolder(_)
+            | Self::NoCreateOnly { .. }
             | Self::NotAnOutput(_) => false,
         }
     }

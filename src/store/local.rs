@@ -1,13 +1,15 @@
 //! The store on a local disk or a mounted share.
 //!
-//! A file is written under `_affectmill/tmp`, flushed, given its final name in one step (`renameat2` with
-//! `RENAME_NOREPLACE`; a hard link where the file system lacks that), and the folder is flushed. A crash at any
-//! moment leaves the final name absent or whole.
+//! A file is written under `_affectmill/tmp`, flushed, given its final name in one step (see `naming`), and the folder is
+//! flushed. A crash at any moment leaves the final name absent or whole.
 
+use super::naming::{is_beside, name_new};
 use super::{Entry, Put, Scratch, StoreError};
+use crate::runtime::sync_folder;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tempfile::NamedTempFile;
 
 /// What marks a folder as an output.
@@ -125,14 +127,22 @@ impl Local {
         file.as_file()
             .sync_all()
             .map_err(StoreError::io("flush", file.path()))?;
-        match file.persist_noclobber(&path) {
-            Ok(_) => {
-                sync_folder(&folder)?;
-                Ok(Put::Created)
-            }
-            Err(lost) if lost.error.kind() == ErrorKind::AlreadyExists => Ok(Put::Exists),
-            Err(failed) => Err(StoreError::io("create", &path)(failed.error)),
+        let put = name_new(file.path(), &path)?;
+        if put == Put::Created {
+            sync(&folder)?;
         }
+        Ok(put)
+    }
+
+    /// Removes files that processes which died left beside their final names, at least `older_than` old. Returns how many.
+    pub(super) fn sweep_beside(&self, older_than: Duration) -> Result<usize, StoreError> {
+        let mut removed = 0;
+        let mut folders = folders_in(&self.root)?;
+        folders.extend(folders_in(&self.root.join(MARKER))?);
+        for folder in folders.iter().filter(|folder| *folder != self.scratch.folder()) {
+            removed += self.scratch.sweep_folder(folder, older_than, is_beside)?;
+        }
+        Ok(removed)
     }
 
     pub(super) fn replace(&self, key: &str, bytes: &[u8]) -> Result<(), StoreError> {
@@ -144,14 +154,14 @@ impl Local {
             .map_err(StoreError::io("flush", file.path()))?;
         file.persist(&path)
             .map_err(|failed| StoreError::io("replace", &path)(failed.error))?;
-        sync_folder(&folder)
+        sync(&folder)
     }
 
     pub(super) fn delete(&self, key: &str) -> Result<bool, StoreError> {
         let path = self.path(key);
         match fs::remove_file(&path) {
             Ok(()) => {
-                sync_folder(path.parent().unwrap_or(&self.root))?;
+                sync(path.parent().unwrap_or(&self.root))?;
                 Ok(true)
             }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
@@ -183,15 +193,27 @@ impl Local {
                 .skip(1)
                 .take_while(|above| above.starts_with(&self.root))
             {
-                sync_folder(above)?;
+                sync(above)?;
             }
         }
         Ok(folder)
     }
 }
 
-fn sync_folder(folder: &Path) -> Result<(), StoreError> {
-    File::open(folder)
-        .and_then(|open| open.sync_all())
-        .map_err(StoreError::io("flush the folder", folder))
+fn sync(folder: &Path) -> Result<(), StoreError> {
+    sync_folder(folder).map_err(StoreError::io("flush the folder", folder))
+}
+
+fn folders_in(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let read = fs::read_dir(folder).and_then(|entries| {
+        let mut folders = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+        Ok(folders)
+    });
+    read.map_err(StoreError::io("list", folder))
 }

@@ -10,6 +10,7 @@
 mod access;
 mod error;
 mod local;
+mod naming;
 mod s3;
 mod scratch;
 
@@ -251,7 +252,7 @@ impl Store {
     pub fn sweep_scratch(&self, older_than: Duration) -> Result<usize, StoreError> {
         let files = self.scratch().sweep(older_than)?;
         match &self.backend {
-            Backend::Local(_) => Ok(files),
+            Backend::Local(local) => Ok(files + local.sweep_beside(older_than)?),
             Backend::S3(bucket) => Ok(files + bucket.sweep_uploads(older_than)?),
         }
     }

@@ -1,6 +1,7 @@
 //! Scratch space: a folder of files that are locked while their maker lives and swept when it does not.
 
 use super::StoreError;
+use crate::runtime::is_lacking;
 use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -78,9 +79,7 @@ impl Scratch {
             .map_err(StoreError::io("make a temporary file in", folder))?;
         match file.as_file().lock() {
             // Shares without locks work too: there a sweep removes nothing.
-            Err(error) if error.kind() != ErrorKind::Unsupported => {
-                Err(StoreError::io("lock", file.path())(error))
-            }
+            Err(error) if !is_lacking(&error) => Err(StoreError::io("lock", file.path())(error)),
             _ => Ok(file),
         }
     }
@@ -118,7 +117,7 @@ impl Scratch {
             .map_err(failed)?;
         let lock = File::create(folder.path().join(LOCK)).map_err(failed)?;
         match lock.lock() {
-            Err(error) if error.kind() != ErrorKind::Unsupported => Err(failed(error)),
+            Err(error) if !is_lacking(&error) => Err(failed(error)),
             _ => Ok(ScratchFolder { folder, _lock: lock }),
         }
     }
@@ -129,12 +128,24 @@ impl Scratch {
     /// # Errors
     /// The folder cannot be read, or an orphan cannot be removed.
     pub fn sweep(&self, older_than: Duration) -> Result<usize, StoreError> {
-        let folder = &self.folder;
+        self.sweep_folder(&self.folder, older_than, |_| true)
+    }
+
+    /// The same in another folder, of what came from here and bears such a name.
+    pub(super) fn sweep_folder(
+        &self,
+        folder: &Path,
+        older_than: Duration,
+        is_ours: impl Fn(&Path) -> bool,
+    ) -> Result<usize, StoreError> {
         let failed = |error| StoreError::io("sweep", folder)(error);
         let now = SystemTime::now();
         let mut removed = 0;
         for entry in fs::read_dir(folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
+            if !is_ours(&path) {
+                continue;
+            }
             let orphan = match is_orphan(&path, now, older_than) {
                 // Finished and renamed since the folder was read.
                 Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -185,7 +196,7 @@ fn is_orphan(path: &Path, now: SystemTime, older_than: Duration) -> std::io::Res
         // Its writer lives.
         Err(TryLockError::WouldBlock) => Ok(None),
         // Without locks nobody can tell.
-        Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => Ok(None),
+        Err(TryLockError::Error(error)) if is_lacking(&error) => Ok(None),
         Err(TryLockError::Error(error)) => Err(error),
     }
 }

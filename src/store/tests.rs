@@ -389,3 +389,27 @@ fn errors_say_what_to_do() {
         assert!(error.is_transient(), "{error}");
     }
 }
+
+#[test]
+fn what_a_crash_leaves_beside_a_final_name_is_swept_and_seen_by_nobody() {
+    let (root, store) = local();
+    let _ = store.put_new("labels/part.parquet", b"whole").unwrap();
+    let _ = store.put_new("_affectmill/commits/c.json", b"whole").unwrap();
+    let out = root.path().join("out");
+    let left = [
+        "labels/.affectmill-x.tmp",
+        "_affectmill/commits/.affectmill-y.tmp",
+    ];
+    let left = left.map(|name| out.join(name));
+    left.iter()
+        .for_each(|path| fs::write(path, b"whole, too").unwrap());
+    assert_eq!(store.list("labels").unwrap().len(), 1);
+    assert_eq!(
+        store.sweep_scratch(Duration::from_secs(3600)).unwrap(),
+        0,
+        "young ones stay"
+    );
+    assert_eq!(store.sweep_scratch(Duration::ZERO).unwrap(), 2);
+    assert!(left.iter().all(|path| !path.exists()));
+    assert_eq!(store.get("labels/part.parquet").unwrap().unwrap(), b"whole");
+}

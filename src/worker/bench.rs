@@ -163,7 +163,7 @@ impl Bench {
                 engine.push(face).map_err(PipelineError::from)?;
                 labelled += 1;
             }
-            engine.run().map_err(PipelineError::from)?;
+            engine.run(&|| {}).map_err(PipelineError::from)?;
         }
         Ok((labelled, rate(labelled, began.elapsed())))
     }

@@ -1,7 +1,7 @@
 //! Reports to the coordinator, with progress sent as often as it is worth and only when there is some.
 
 use crate::domain::{FrameIndex, VideoKey};
-use crate::queue::{FromWorker, write_message};
+use crate::queue::{AtWork, FromWorker, write_message};
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -23,6 +23,9 @@ struct State {
     frame: Option<FrameIndex>,
     frames: u64,
     rows: u64,
+    at_work: AtWork,
+    /// What was told of it last.
+    told: AtWork,
 }
 
 impl State {
@@ -31,13 +34,20 @@ impl State {
         let _ = write_message(&mut self.output, report);
     }
 
+    fn tell(&mut self) {
+        self.news = false;
+        self.told = self.at_work.clone();
+        self.send(&FromWorker::Progress {
+            frame: self.frame,
+            frames: self.frames,
+            rows: self.rows,
+            at_work: self.at_work.clone(),
+        });
+    }
+
     fn tell_news(&mut self) {
-        if std::mem::take(&mut self.news) {
-            self.send(&FromWorker::Progress {
-                frame: self.frame,
-                frames: self.frames,
-                rows: self.rows,
-            });
+        if self.news || self.at_work != self.told {
+            self.tell();
         }
     }
 }
@@ -54,6 +64,8 @@ impl Reports {
             frame: None,
             frames: 0,
             rows: 0,
+            at_work: AtWork::default(),
+            told: AtWork::default(),
         }));
         let told = Arc::downgrade(&state);
         thread::Builder::new().name("reports".into()).spawn(move || {
@@ -70,26 +82,69 @@ impl Reports {
 
     /// Sends a report at once; it says more than the progress that was not told yet.
     pub fn send(&self, report: &FromWorker) {
-        if let Ok(mut state) = self.state.lock() {
+        self.change(|state| {
             state.news = false;
             state.send(report);
-        }
+        });
     }
 
     /// A new shard: its counts begin at zero.
     pub fn begin_shard(&self) {
-        if let Ok(mut state) = self.state.lock() {
-            (state.news, state.frame, state.frames, state.rows) = (false, None, 0, 0);
-        }
+        self.change(|state| (state.news, state.frame, state.frames, state.rows) = (false, None, 0, 0));
+    }
+
+    /// What comes now is no video's doing.
+    pub fn end_shard(&self) {
+        self.change(|state| {
+            state.at_work = AtWork::default();
+            state.tell_news();
+        });
     }
 
     /// The video is about to be opened.
     pub fn opened(&self, video: &VideoKey) {
-        if let Ok(mut state) = self.state.lock() {
+        self.change(|state| {
+            state.at_work.decoding = Some(video.clone());
             state.tell_news();
             state.frame = None;
             state.send(&FromWorker::Opened { video: video.clone() });
-        }
+        });
+    }
+
+    /// The decoder goes to work on the video.
+    pub fn decodes(&self, video: &VideoKey) {
+        self.change(|state| {
+            state.at_work.decoding = Some(video.clone());
+            if state.told.decoding != state.at_work.decoding {
+                state.tell();
+            }
+        });
+    }
+
+    /// The decoder waits.
+    pub fn decoder_waits(&self) {
+        self.change(|state| state.at_work.decoding = None);
+    }
+
+    /// The detector or a model goes to work on a batch whose oldest row is this one.
+    pub fn labels(&self, video: &VideoKey, frame: FrameIndex) {
+        self.change(|state| {
+            let is_told = matches!(&state.told.labelling, Some((told, _)) if told == video);
+            state.at_work.labelling = Some((video.clone(), frame));
+            if !is_told {
+                state.tell();
+            }
+        });
+    }
+
+    /// One of many looks at a batch is done.
+    pub fn looked(&self) {
+        self.change(|state| state.news = true);
+    }
+
+    /// Detector and models wait.
+    pub fn models_wait(&self) {
+        self.change(|state| state.at_work.labelling = None);
     }
 
     /// A store keeps the worker waiting.
@@ -106,15 +161,15 @@ impl Reports {
 
     /// One more frame was decoded.
     pub fn decoded(&self, frame: FrameIndex) {
-        self.progress(|state| {
-            state.frame = Some(frame);
+        self.change(|state| {
+            (state.news, state.frame) = (true, Some(frame));
             state.frames += 1;
         });
     }
 
     /// A frame was decoded again, on the way to where labelling goes on.
     pub fn passed(&self, frame: FrameIndex) {
-        self.progress(|state| state.frame = Some(frame));
+        self.change(|state| (state.news, state.frame) = (true, Some(frame)));
     }
 
     /// Labelling goes on at this frame of a video, of which so many were decoded before; `again` of them now again.
@@ -124,18 +179,23 @@ impl Reports {
             frame,
             again,
         });
-        self.progress(|state| state.frames += frames);
+        self.change(|state| {
+            state.news = true;
+            state.frames += frames;
+        });
     }
 
     /// So many more rows were labelled.
     pub fn labelled(&self, rows: u64) {
-        self.progress(|state| state.rows += rows);
+        self.change(|state| {
+            state.news = true;
+            state.rows += rows;
+        });
     }
 
-    fn progress(&self, change: impl FnOnce(&mut State)) {
+    fn change(&self, change: impl FnOnce(&mut State)) {
         if let Ok(mut state) = self.state.lock() {
             change(&mut state);
-            state.news = true;
         }
     }
 }

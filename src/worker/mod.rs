@@ -14,6 +14,7 @@ use crate::dataset::{
 };
 use crate::model::{self, Device, Gpus};
 use crate::queue::{Assignment, FromWorker, Lease, PROTOCOL, ToWorker, read_message};
+use crate::runtime::outlive;
 use crate::store::{Access, Store};
 pub use bench::{Bench, BenchError, Round};
 use heartbeat::Reports;
@@ -24,7 +25,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// What a worker's environment should hold unless the user chose otherwise. Each is read at the start of a process, so it
 /// cannot be set from within.
@@ -69,7 +69,9 @@ pub fn serve() -> Result<(), WorkerError> {
     )?);
     rustix::stdio::dup2_stdout(io::stderr()).map_err(io::Error::from)?;
 
-    leave_signals_to_the_coordinator()?;
+    // Schedulers that preempt send it to every process. What it means is for the coordinator to decide, which ends this one by
+    // closing its standard input: a shard in hand may be finished first.
+    outlive(&[libc::SIGTERM])?;
     let orders = orders()?;
     let mut labeller = None;
     let mut prober = Prober::default();
@@ -105,17 +107,6 @@ pub fn serve() -> Result<(), WorkerError> {
         }
     }
     Ok(())
-}
-
-/// Schedulers that preempt send SIGTERM to every process. What it means is for the coordinator to decide, which ends this one
-/// by closing its standard input: a shard in hand may be finished first.
-fn leave_signals_to_the_coordinator() -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()?;
-    let _inside = runtime.enter();
-    // A handler, once there, stays: the default action, to die, is gone for as long as this process lives.
-    signal(SignalKind::terminate()).map(drop)
 }
 
 /// Reads orders on a thread of its own, so that the end of the coordinator ends this process at once, even while
@@ -284,6 +275,7 @@ impl Labeller {
             Err(PipelineError::BrokeOff { video, trouble }) => {
                 return Ok(FromWorker::BrokeOff { video, trouble });
             }
+            Err(PipelineError::InputGone(error)) => return Ok(FromWorker::InputGone { error }),
             Err(error) => return Err(Failure::final_(error)),
         };
         let record = CommitRecord {

@@ -15,11 +15,14 @@
 //! 192 KiB or few pictures, and by what the finder holds back, whatever the length of the video.
 
 mod cropped;
+mod decoded;
 mod decoding;
 mod earlier;
 mod fetching;
 mod input;
 mod labelling;
+mod outlet;
+mod presence;
 mod soundness;
 mod spans;
 mod verdict;
@@ -39,6 +42,7 @@ use crate::store::{Access, Store, StoreError};
 use decoding::decode_shard;
 use input::Input;
 use labelling::{Labelling, Writers};
+use presence::Presence;
 use soundness::Soundness;
 pub use spans::Spans;
 use spans::{CropStyle, Goal, Keeper, Mark};
@@ -115,6 +119,9 @@ pub enum PipelineError {
         /// Why.
         trouble: Trouble,
     },
+    /// The input went away: nothing of the shard counts, and no video is to blame.
+    #[error("{0}")]
+    InputGone(String),
     /// What was kept of the video cannot be gone on from; it is to be labelled from its beginning.
     #[error("the spans of the video are of no use: {0}")]
     Astray(String),
@@ -158,6 +165,7 @@ pub struct Pipeline {
 /// What the decode thread needs to know.
 struct Source {
     input: Input,
+    presence: Presence,
     job: Job,
     options: DecodeOptions,
     /// The output whose faces are taken over.
@@ -271,6 +279,7 @@ impl Pipeline {
             schema: LabelSchema::new(&record.models, job.output.values, &record.fingerprint),
             source: Source {
                 input: Input::open(&assignment.input_root, access, assignment.fetch_bytes)?,
+                presence: Presence::new(&assignment.input_root, assignment.root_id),
                 job: job.clone(),
                 options: DecodeOptions {
                     threads: assignment.threads,
@@ -353,7 +362,9 @@ impl Pipeline {
             let decoder = thread::Builder::new()
                 .name("decode".into())
                 .spawn_scoped(scope, move || {
-                    decode_shard(source, lease, goal, reports, &sender, &recycled)
+                    let decoded = decode_shard(source, lease, goal, reports, &sender, &recycled);
+                    reports.decoder_waits();
+                    decoded
                 })
                 .map_err(|error| PipelineError::Thread(format!("could not be started: {error}")))?;
             let mut models = Labelling::new(
@@ -394,6 +405,7 @@ impl Pipeline {
                 (tally, None) => Ok((tally?, decoded)),
             }
         });
+        reports.end_shard();
         if self.engine.halves() && !self.told_halved {
             self.told_halved = true;
             reports.warn(HALVED.into());

@@ -72,7 +72,11 @@ struct Shared {
     alias: Mutex<Option<(String, String)>>,
     /// First line of every request, with the range that it asks for.
     lines: Mutex<Vec<String>>,
+    completing: Mutex<Option<Act>>,
 }
+
+/// Takes the path of a request.
+type Act = Box<dyn Fn(&str) + Send>;
 
 impl Proxy {
     /// Starts a proxy to a port on loopback; no fault yet.
@@ -91,6 +95,7 @@ impl Proxy {
             kms: AtomicBool::new(false),
             alias: Mutex::default(),
             lines: Mutex::default(),
+            completing: Mutex::default(),
         });
         let theirs = shared.clone();
         let accept = move || {
@@ -151,6 +156,11 @@ impl Proxy {
         self.shared.lines.lock().expect("lines").clone()
     }
 
+    /// From now on this happens before an upload in parts is completed.
+    pub fn before_completion(&self, act: impl Fn(&str) + Send + 'static) {
+        *self.shared.completing.lock().expect("an act") = Some(Box::new(act));
+    }
+
     /// Requests so far.
     pub fn requests(&self) -> usize {
         self.shared.requests.load(Ordering::Relaxed)
@@ -199,6 +209,14 @@ impl Shared {
         let is_forbidden = |part: &String| first.contains(part.as_str());
         if self.forbidden.lock().expect("rules").iter().any(is_forbidden) {
             return refuse(&mut client, &head, begun, "403", "AccessDenied");
+        }
+        let mut asked = first.split(' ');
+        if let (Some("POST"), Some(target)) = (asked.next(), asked.next())
+            && let Some((path, query)) = target.split_once('?')
+            && query.contains("uploadId=")
+            && let Some(act) = &*self.completing.lock().expect("an act")
+        {
+            act(path);
         }
         let turned_tags = self.turned_tags.load(Ordering::Relaxed);
         let mut head = if turned_tags {

@@ -190,7 +190,7 @@ fn said(project: &Project, corpus: &Corpus) -> BTreeMap<(u16, u16), Vec<f32>> {
             batch.push(frame.index.0 as u16);
             next = reader.next().unwrap();
             if engine.is_full() || next.is_none() {
-                let outputs = engine.run().unwrap();
+                let outputs = engine.run(&|| {}).unwrap();
                 for (at, frame) in batch.drain(..).enumerate() {
                     said.insert((*video, frame), outputs.face(at)[0].to_vec());
                 }

@@ -3,6 +3,7 @@
 
 use super::common::*;
 use super::nats::{self, Server};
+use super::strikes::{deadly, rebooted};
 #[path = "../nats/network.rs"]
 mod network;
 
@@ -356,6 +357,48 @@ fn a_video_that_hangs_every_host_is_quarantined_and_the_run_ends_with_3() {
             _ => assert_eq!((video.status.as_str(), video.rows), ("ok", 30), "{name}"),
         }
     }
+}
+
+#[test]
+fn a_video_that_takes_whole_hosts_down_is_quarantined_after_as_many_deaths_as_strikes_are_allowed() {
+    let cluster = Cluster::local(deadly());
+    let run = Part::start(cluster.run("out", &["output.shard_frames=1000", "run.batch=4"]));
+    let start = |boot| Part::start(rebooted(cluster.project.dir.path(), boot, &cluster.worker("w1")));
+    for boot in 0..3 {
+        let worker = start(boot);
+        let began = Instant::now();
+        let opened = || {
+            let events = worker.events.lock().unwrap();
+            events
+                .iter()
+                .any(|event| event["event"] == "opened" && event["video"] == "clip01.mp4")
+        };
+        while !opened() {
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "{}",
+                worker.words.lock().unwrap()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // Noted by then.
+        std::thread::sleep(Duration::from_millis(500));
+        worker.signal("KILL");
+        assert_eq!(worker.wait().0, None);
+    }
+    let last = start(3);
+    let (code, words) = run.wait();
+    assert_eq!(code, Some(3), "{words}");
+    assert_eq!(last.wait().0, Some(0));
+    let videos = videos(&cluster.project.output("out"));
+    let deadly = &videos["clip01.mp4"];
+    assert_eq!(deadly.status, "quarantined");
+    let error = deadly.error.as_deref().unwrap();
+    assert!(
+        error.contains("3 attempts") && error.contains("left no word"),
+        "{error}"
+    );
+    assert_eq!((videos["clip00.mp4"].rows, videos["clip02.mp4"].rows), (40, 40));
 }
 
 #[test]

@@ -163,19 +163,27 @@ pub fn noisy(path: &Path, frames: u32, seed: u32) {
 }
 
 /// The library that makes reads and allocations fail, compiled once.
-fn faults_library() -> PathBuf {
+pub fn faults_library() -> PathBuf {
     static MADE: OnceLock<PathBuf> = OnceLock::new();
-    MADE.get_or_init(|| {
-        let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults.so");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/faults.c");
+    compiled(&MADE, "faults.c", "faults.so", &["-shared", "-fPIC"])
+}
+
+/// The program that runs another one without `RENAME_NOREPLACE`, compiled once.
+pub fn refuse() -> PathBuf {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    compiled(&MADE, "refuse.c", "refuse", &[])
+}
+
+fn compiled(made: &OnceLock<PathBuf>, source: &str, name: &str, flags: &[&str]) -> PathBuf {
+    made.get_or_init(|| {
+        let compiled = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/suite")
+            .join(source);
         let mut cc = Command::new("cc");
-        succeed(
-            cc.args(["-shared", "-fPIC", "-O1", "-o"])
-                .arg(&library)
-                .arg(source)
-                .arg("-ldl"),
-        );
-        library
+        cc.args(flags).args(["-O1", "-o"]).arg(&compiled);
+        succeed(cc.arg(source).arg("-ldl"));
+        compiled
     })
     .clone()
 }
@@ -345,6 +353,12 @@ impl Running {
     /// Sends a signal by name to the coordinator.
     pub fn signal(&self, name: &str) {
         signal(self.child.id(), name);
+    }
+
+    /// Drains the events and waits; returns how it ended and what it said.
+    pub fn output(mut self) -> Output {
+        while self.event().is_some() {}
+        self.child.wait_with_output().expect("the run ends")
     }
 
     /// Drains the events and waits; returns the exit code (`None`: killed by a signal).

@@ -11,13 +11,19 @@
 // Opening a folder whose path ends in the suffix fails
 //   list-eio    as one on a broken disk does,
 //   list-flaky  so twice in a process, then works.
+//
+// AFFECTMILL_REFUSED holds what a share does not have, separated by `,`: `links` at all, links `across` folders, to `flush`
+// folders, `locks`.
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static int starved, failed;
@@ -89,4 +95,42 @@ int posix_memalign(void **memory, size_t alignment, size_t size) {
     Dl_info caller;
     if (starved && size > 4096 && dladdr(__builtin_return_address(0), &caller) && strstr(caller.dli_fname, "libav")) return ENOMEM;
     return next(memory, alignment, size);
+}
+
+static int refused(const char *what) {
+    const char *all = getenv("AFFECTMILL_REFUSED");
+    return all && strstr(all, what);
+}
+
+static int refuse(int error) {
+    errno = error;
+    return -1;
+}
+
+// Of two paths up to their last `/`.
+static int same_folder(const char *a, const char *b) {
+    const char *end = strrchr(a, '/'), *other = strrchr(b, '/');
+    return end && other && end - a == other - b && !strncmp(a, b, end - a);
+}
+
+int linkat(int from, const char *a, int to, const char *b, int flags) {
+    static int (*next)(int, const char *, int, const char *, int);
+    if (!next) next = dlsym(RTLD_NEXT, "linkat");
+    if (refused("links")) return refuse(EPERM);
+    if (refused("across") && !same_folder(a, b)) return refuse(EXDEV);
+    return next(from, a, to, b, flags);
+}
+
+int fsync(int fd) {
+    static int (*next)(int);
+    struct stat stat;
+    if (!next) next = dlsym(RTLD_NEXT, "fsync");
+    if (refused("flush") && !fstat(fd, &stat) && S_ISDIR(stat.st_mode)) return refuse(EINVAL);
+    return next(fd);
+}
+
+int flock(int fd, int operation) {
+    static int (*next)(int, int);
+    if (!next) next = dlsym(RTLD_NEXT, "flock");
+    return refused("locks") ? refuse(ENOLCK) : next(fd, operation);
 }

@@ -136,6 +136,32 @@ fn a_video_that_goes_on_for_too_long_is_quarantined_though_it_makes_progress() {
     assert_eq!(outputs(&project.output("out")).len(), 140);
 }
 
+/// The command under a limit of its session.
+fn limited(limit: &str, command: &std::process::Command) -> std::process::Output {
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", &format!("ulimit {limit}; exec \"$@\""), "sh"]);
+    limited.arg(command.get_program()).args(command.get_args());
+    limited.output().expect("sh")
+}
+
+#[test]
+fn a_limit_of_file_sizes_is_an_error_that_says_so_and_no_video_suffers() {
+    let project = Project::new().synthetic(2, 60);
+    // In blocks of 512 bytes: room for the job's record, not for a part; and for neither.
+    for blocks in [16, 4] {
+        let done = limited(&format!("-f {blocks}"), &project.command("out", &[]));
+        let told = stderr(&done);
+        assert_eq!(done.status.code(), Some(4), "{told}");
+        assert!(
+            told.contains("File too large") && told.contains("`ulimit -f`"),
+            "{told}"
+        );
+        assert!(!told.contains("strike") && !told.contains("lost"), "{told}");
+    }
+    project.run("out", &[], 0);
+    assert_eq!(rows(&project.output("out")).len(), 120);
+}
+
 #[test]
 fn a_disk_that_fails_for_a_moment_while_a_video_is_opened_costs_the_video_nothing() {
     let mut project = Project::with_models(&["mini_xception"]).synthetic(2, 6);

@@ -3,6 +3,7 @@
 use super::common::*;
 use super::nats;
 mod inputs;
+use super::strikes::{deadly, rebooted};
 #[path = "../s3/proxy.rs"]
 mod proxy;
 #[path = "../s3/mod.rs"]
@@ -16,6 +17,8 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// A project whose videos also lie in a bucket of their own.
@@ -364,6 +367,65 @@ fn wrong_places_are_told_at_once_with_what_to_check() {
         2,
         &["credentials have no place"],
     );
+}
+
+#[test]
+fn a_server_that_overwrites_when_parts_are_completed_is_refused_and_others_are_tried_once() {
+    let s3 = InS3::new("parts", Project::new().synthetic(1, 5));
+    let proxy = Proxy::start(server().port, 1);
+    let s3 = s3.through(&proxy);
+    // As if the condition were not looked at: what is there is gone before it is.
+    let completions = Arc::new(AtomicUsize::new(0));
+    let (counted, bucket) = (completions.clone(), s3.bucket.clone());
+    proxy.before_completion(move |path| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        if let Some(key) = path.strip_prefix(&format!("/{bucket}/unfit/")) {
+            server().remove(&bucket, &format!("unfit/{key}"));
+        }
+    });
+    let done = s3.run("unfit", &[], 4);
+    let told = stderr(&done);
+    let named = [
+        &s3.uri("unfit"),
+        "If-None-Match: * of CompleteMultipartUpload",
+        "another store",
+    ];
+    assert!(named.iter().all(|words| told.contains(*words)), "{told}");
+    s3.run("unfit", &[], 4);
+    assert_eq!(completions.load(Ordering::Relaxed), 2, "until it is fit");
+    s3.run("fit", &[], 0);
+    s3.run("fit", &[], 0);
+    assert_eq!(completions.load(Ordering::Relaxed), 3, "once");
+}
+
+#[test]
+fn a_video_that_takes_the_whole_run_down_is_quarantined_though_its_log_lies_in_s3() {
+    let mut s3 = InS3::new("deadly", deadly());
+    let command = |s3: &InS3, boot| {
+        let mut command = s3.command("out", &["output.shard_frames=1000", "run.batch=4"]);
+        let faults = s3.project.program();
+        command.envs(faults.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        rebooted(s3.project.dir.path(), boot, &command)
+    };
+    // Copies in scratch space have names of their own: every video hangs, of which the first is met.
+    s3.project.faults = "hang:60000:61000:.mp4".into();
+    for boot in 0..3 {
+        let mut run = Running::start(command(&s3, boot));
+        run.until("opened");
+        // What is written at once is written by then.
+        std::thread::sleep(Duration::from_millis(1500));
+        run.signal("KILL");
+        assert_eq!(run.wait(), None);
+    }
+    s3.project.faults.clear();
+    let done = command(&s3, 3).output().unwrap();
+    let told = stderr(&done);
+    assert_eq!(done.status.code(), Some(3), "{told}");
+    assert!(
+        told.contains("quarantined (crash): clip00.mp4") && told.contains("3 attempts"),
+        "{told}"
+    );
+    assert!(told.contains("2 ok, 1 quarantined"), "{told}");
 }
 
 #[test]

@@ -315,7 +315,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     };
     match args.json {
         true => print_json(&report)?,
-        false => print(table::render(&report)),
+        false => print(table::render(&report))?,
     }
     Ok(exit::OK)
 }

@@ -7,8 +7,9 @@ use super::posting::{Posting, State};
 use super::troubles::Troubles;
 use super::{Connection, NatsError, PATIENCE, PAUSE};
 use crate::dataset::{ShardPlan, Trouble};
-use crate::domain::{ShardId, VideoKey};
+use crate::domain::{FrameIndex, ShardId, VideoKey};
 use crate::queue::{Arrival, Lease, WorkerId};
+use crate::runtime::OomRecord;
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::message::{AckKind, Acker};
 use futures_util::StreamExt;
@@ -16,7 +17,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::{Instant, interval, sleep, timeout};
 
@@ -45,7 +46,7 @@ pub struct Pulled {
     arrivals: mpsc::Receiver<Pull>,
     connection_words: mpsc::Receiver<String>,
     asking: HashMap<WorkerId, AbortHandle>,
-    held: HashMap<WorkerId, Held>,
+    held: HashMap<WorkerId, Box<Held>>,
     words: JoinSet<()>,
     finished: bool,
 }
@@ -61,12 +62,14 @@ struct Shared {
     /// Found once for all workers of the host; looked for again after trouble.
     consumer: Mutex<Option<PullConsumer>>,
     arrivals: mpsc::Sender<Pull>,
+    /// The right to hold a shard that may take the whole host down.
+    suspects: Arc<Semaphore>,
 }
 
 /// What a pull ended with.
 #[derive(Debug)]
 enum Pull {
-    Shard(WorkerId, Box<Lease>, Held),
+    Shard(WorkerId, Box<Lease>, Box<Held>),
     Finished,
     Trouble(NatsError),
     Lost(NatsError),
@@ -81,6 +84,19 @@ struct Held {
     beat: Beat,
     /// The last note on what it opened.
     note: Option<JoinHandle<()>>,
+    /// Of a suspect.
+    turn: Option<OwnedSemaphorePermit>,
+}
+
+impl Held {
+    /// Notes what happens to it, after what was noted before.
+    fn note(&mut self, shared: &Arc<Shared>, change: impl Fn(&mut Troubles) + Send + Sync + 'static) {
+        let (shared, shard, earlier) = (shared.clone(), self.shard.id.clone(), self.note.take());
+        self.note = Some(tokio::spawn(async move {
+            settled(earlier).await;
+            let _ = shared.connection.change_troubles(shard.as_str(), change).await;
+        }));
+    }
 }
 
 impl fmt::Debug for Held {
@@ -104,6 +120,7 @@ impl Pulled {
                 lease_seconds: job.nats.lease_seconds,
                 consumer: Mutex::default(),
                 arrivals: sender,
+                suspects: Arc::new(Semaphore::new(1)),
             }),
             arrivals,
             connection_words: words,
@@ -153,15 +170,24 @@ impl Pulled {
         let Some(held) = self.held.get_mut(&worker).filter(|held| held.delivery > 1) else {
             return;
         };
-        let (shared, shard, video) = (self.shared.clone(), held.shard.id.clone(), video.clone());
-        let (delivery, earlier) = (held.delivery, held.note.take());
-        held.note = Some(tokio::spawn(async move {
-            settled(earlier).await;
-            let _ = shared
-                .connection
-                .change_troubles(shard.as_str(), |troubles| troubles.opened(&video, delivery))
-                .await;
-        }));
+        let (video, delivery, here) = (video.clone(), held.delivery, OomRecord::now());
+        held.note(&self.shared, move |troubles| {
+            troubles.opened(&video, delivery, &here)
+        });
+    }
+
+    /// The worker goes on with a video at this frame.
+    pub fn resumed(&mut self, worker: WorkerId, video: &VideoKey, frame: FrameIndex) {
+        if let Some(held) = self.held.get_mut(&worker).filter(|held| held.delivery > 1) {
+            let video = video.clone();
+            held.note(&self.shared, move |troubles| troubles.resumed(&video, frame));
+        }
+    }
+
+    /// The shard in this worker's hands, and whether a silent loss is held against its videos.
+    pub fn held(&self, worker: WorkerId) -> Option<(&ShardId, bool)> {
+        let held = self.held.get(&worker)?;
+        Some((&held.shard.id, held.troubles.strikes.is_suspect()))
     }
 
     /// The worker's shard is committed: it is acknowledged.
@@ -178,7 +204,7 @@ impl Pulled {
             beat,
             note,
             ..
-        } = held;
+        } = *held;
         self.words.spawn(async move {
             settled(note).await;
             insist(|| acker.double_ack()).await;
@@ -209,9 +235,7 @@ impl Pulled {
         let shared = self.shared.clone();
         self.words.spawn(async move {
             settled(held.note.take()).await;
-            if strike.is_some() || held.delivery > 1 {
-                shared.note(&held.shard.id, strike.clone()).await;
-            }
+            shared.note(&held.shard.id, held.delivery, strike.clone()).await;
             insist(|| held.acker.ack_with(AckKind::Nak(pause))).await;
             drop(held.beat);
         });
@@ -276,8 +300,12 @@ impl Shared {
             // A client without a connection takes every request, and only does not answer.
             let next = timeout(WAIT + PATIENCE, self.next()).await;
             let next = next.unwrap_or_else(|late| Err(self.connection.failed(WHAT)(late)));
-            if let Ok(Some((lease, held))) = next {
-                break Pull::Shard(worker, Box::new(lease), held);
+            if let Ok(Some((lease, mut held))) = next {
+                // Of the suspects one at a time, so that it shows which of them takes the host down.
+                if held.troubles.strikes.is_suspect() {
+                    held.turn = self.suspects.clone().acquire_owned().await.ok();
+                }
+                break Pull::Shard(worker, Box::new(lease), Box::new(held));
             }
             let posting = timeout(PATIENCE, self.connection.posting()).await;
             let posting = posting.unwrap_or_else(|late| Err(self.connection.failed(WHAT)(late)));
@@ -334,9 +362,13 @@ impl Shared {
         let troubles = match delivery {
             ..=1 => Troubles::default(),
             _ => {
-                let id = shard.id.as_str();
+                let (id, here) = (shard.id.as_str(), OomRecord::now());
+                let only = match shard.videos.as_slice() {
+                    [video] => Some(&video.key),
+                    _ => None,
+                };
                 connection
-                    .change_troubles(id, |troubles| troubles.delivered(delivery))
+                    .change_troubles(id, |troubles| troubles.delivered(delivery, only, &here))
                     .await?
             }
         };
@@ -355,6 +387,7 @@ impl Shared {
             beat: beat(acker.clone(), self.lease_seconds),
             acker,
             note: None,
+            turn: None,
         };
         Ok(Some((lease, held)))
     }
@@ -369,8 +402,8 @@ impl Shared {
         Ok(consumer)
     }
 
-    async fn note(&self, shard: &ShardId, strike: Option<(VideoKey, Trouble)>) {
-        let ended = |troubles: &mut Troubles| troubles.ended(strike.clone());
+    async fn note(&self, shard: &ShardId, delivery: u64, strike: Option<(VideoKey, Trouble)>) {
+        let ended = |troubles: &mut Troubles| troubles.ended(delivery, strike.clone());
         insist(|| self.connection.change_troubles(shard.as_str(), ended)).await;
     }
 }

@@ -29,6 +29,8 @@ pub struct Figures {
     lost: Counter,
     fetched: Counter,
     stages: Family<StageLabels, Counter<f64, AtomicU64>>,
+    videos_to_probe: Gauge,
+    videos_probed: Gauge,
     videos_planned: Gauge,
     frames_planned: Gauge,
     frames_done: Gauge,
@@ -52,6 +54,8 @@ impl Figures {
             lost: Counter::default(),
             fetched: Counter::default(),
             stages: Family::default(),
+            videos_to_probe: Gauge::default(),
+            videos_probed: Gauge::default(),
             videos_planned: Gauge::default(),
             frames_planned: Gauge::default(),
             frames_done: Gauge::default(),
@@ -103,6 +107,16 @@ impl Figures {
             self.stages.clone(),
         );
         let gauges = [
+            (
+                "videos_to_probe",
+                "New videos whose headers are read to plan them",
+                &self.videos_to_probe,
+            ),
+            (
+                "videos_probed",
+                "Those of them that are read",
+                &self.videos_probed,
+            ),
             ("videos_planned", "Videos of all plans", &self.videos_planned),
             (
                 "frames_planned",
@@ -141,6 +155,10 @@ impl Figures {
                 self.videos_planned.set(totals.videos as i64);
                 self.shards_planned.set(totals.shards as i64);
                 self.shards_done.set(totals.shards_done as i64);
+            }
+            Event::Probing { done, of } => {
+                self.videos_probed.set(*done as i64);
+                self.videos_to_probe.set(*of as i64);
             }
             Event::Leased { .. } => drop(self.leases.inc()),
             Event::Strike { .. } => drop(self.strikes.inc()),

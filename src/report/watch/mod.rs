@@ -67,7 +67,8 @@ impl Shared {
 
 /// Where a run is.
 enum Phase {
-    Planning,
+    /// With how many headers are read, of how many.
+    Planning(usize, usize),
     Labelling,
     Draining(String),
     Finished(Summary),
@@ -88,7 +89,7 @@ struct Watched {
 impl Watched {
     fn new() -> Self {
         Self {
-            phase: Phase::Planning,
+            phase: Phase::Planning(0, 0),
             output: String::new(),
             progress: Progress::new(),
             figures: Figures::new(),
@@ -105,6 +106,7 @@ impl Watched {
                 self.phase = Phase::Labelling;
                 self.output = output.to_string();
             }
+            Event::Probing { done, of } => self.phase = Phase::Planning(*done, *of),
             Event::ShardDone { seconds, .. } => self.seconds.add(seconds),
             Event::Draining { signal, .. } => self.phase = Phase::Draining(signal.clone()),
             Event::Finished { summary, .. } => self.phase = Phase::Finished(summary.clone()),

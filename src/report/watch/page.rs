@@ -60,7 +60,15 @@ pub fn page(watched: &Watched, loads: &[Load]) -> String {
 
 fn state(phase: &Phase) -> (&str, Vec<String>) {
     match phase {
-        Phase::Planning => ("planning", vec![]),
+        Phase::Planning(_, 0) => ("planning", vec!["looking for videos".into()]),
+        Phase::Planning(done, of) => {
+            let line = format!(
+                "reading headers: {} of {}",
+                text::count(*done as u64),
+                text::plural(*of as u64, "video")
+            );
+            ("planning", vec![line])
+        }
         Phase::Labelling => ("labelling", vec![]),
         Phase::Draining(signal) => (
             "draining",

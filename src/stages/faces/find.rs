@@ -46,6 +46,9 @@ pub struct Found {
     pub faces: Vec<Face>,
 }
 
+/// Called before the detector looks at a batch, with the video and the frame of its oldest picture.
+pub type Looking<'a> = &'a dyn Fn(usize, FrameIndex);
+
 /// Finds and follows faces.
 pub struct Finder {
     detector: Detector,
@@ -121,7 +124,7 @@ impl Finder {
     ///
     /// # Errors
     /// [`ModelError`] when the detector fails.
-    pub fn push(&mut self, seen: Seen) -> Result<Vec<Found>, ModelError> {
+    pub fn push(&mut self, seen: Seen, looking: Looking<'_>) -> Result<Vec<Found>, ModelError> {
         let mut found = Vec::new();
         let before = self.window.iter().rposition(|held| held.seen.picture.is_some());
         let begins = match (&seen.picture, before.map(|at| &self.window[at].seen)) {
@@ -137,7 +140,7 @@ impl Finder {
             (None, _) => false,
         };
         if begins && before.is_some() {
-            found = self.end_scene()?;
+            found = self.end_scene(looking)?;
         }
         let due = |key: &Held| seen.frame.0 - key.seen.frame.0 >= u64::from(self.settings.detect_every);
         let key =
@@ -150,7 +153,7 @@ impl Finder {
             carried: None,
         });
         if self.waiting() >= DETECTOR_BATCH || self.is_heavy() {
-            found.extend(self.advance()?);
+            found.extend(self.advance(looking)?);
         }
         Ok(found)
     }
@@ -159,15 +162,15 @@ impl Finder {
     ///
     /// # Errors
     /// [`ModelError`] when the detector fails.
-    pub fn finish(&mut self) -> Result<Vec<Found>, ModelError> {
-        let mut found = self.end_scene()?;
-        found.extend(self.advance()?);
+    pub fn finish(&mut self, looking: Looking<'_>) -> Result<Vec<Found>, ModelError> {
+        let mut found = self.end_scene(looking)?;
+        found.extend(self.advance(looking)?);
         found.extend(self.window.drain(..).map(|held| held.found(&self.settings)));
         Ok(found)
     }
 
     /// The last frame of a scene is looked at, so that those before it can be carried.
-    fn end_scene(&mut self) -> Result<Vec<Found>, ModelError> {
+    fn end_scene(&mut self, looking: Looking<'_>) -> Result<Vec<Found>, ModelError> {
         let pictured = |held: &&mut Held| held.seen.picture.is_some();
         if let Some(last) = self.window.iter_mut().rev().find(pictured)
             && matches!(last.state, State::Other(_))
@@ -175,7 +178,7 @@ impl Finder {
             last.state = State::Key;
         }
         if self.waiting() >= DETECTOR_BATCH {
-            self.advance()
+            self.advance(looking)
         } else {
             Ok(Vec::new())
         }
@@ -198,13 +201,13 @@ impl Finder {
     }
 
     /// Settles every frame up to the last key, and returns them save that key, where the next stretch begins.
-    fn advance(&mut self) -> Result<Vec<Found>, ModelError> {
+    fn advance(&mut self, looking: Looking<'_>) -> Result<Vec<Found>, ModelError> {
         let Some(last) = self.last_key() else {
             return Ok(Vec::new());
         };
-        self.detect()?;
+        self.detect(looking)?;
         self.doubt()?;
-        self.detect()?;
+        self.detect(looking)?;
         for at in 0..=last {
             self.follow(at);
         }
@@ -213,7 +216,7 @@ impl Finder {
     }
 
     /// Looks at every key that waits, those of one size together.
-    fn detect(&mut self) -> Result<(), ModelError> {
+    fn detect(&mut self, looking: Looking<'_>) -> Result<(), ModelError> {
         let waits = |held: &Held| matches!(held.state, State::Key);
         let mut waiting: Vec<usize> = (0..self.window.len())
             .filter(|&at| waits(&self.window[at]))
@@ -228,6 +231,8 @@ impl Finder {
                 .take(DETECTOR_BATCH)
                 .collect();
             waiting.retain(|at| !batch.contains(at));
+            let oldest = &self.window[first].seen;
+            looking(oldest.video, oldest.frame);
             let (width, height) = (size.width as usize, size.height as usize);
             let one = 3 * width * height;
             self.input.resize(batch.len() * one, 0.0);

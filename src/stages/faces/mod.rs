@@ -14,7 +14,7 @@ mod likeness;
 mod prepare;
 
 pub use align::Cropper;
-pub use find::{Finder, Found, Seen};
+pub use find::{Finder, Found, Looking, Seen};
 pub use gpu::CropError;
 pub use input::InputMaker;
 pub use likeness::Cuts;

@@ -9,6 +9,7 @@ use crate::runtime::{sha256_file, sha256_hex};
 use crate::store::{Access, Put, StoreError, Trouble};
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use std::fs::File;
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,6 +18,8 @@ use tokio::task::JoinSet;
 
 /// What exists in every output that was opened for writing.
 const PROBE: &str = "_affectmill/create-only";
+/// What exists in every output in which uploads in parts were tried, too.
+const PROBE_OF_PARTS: &str = "_affectmill/create-only-parts";
 /// A longer file goes in parts of this length; each part on its way is held in memory.
 const PART: u64 = 16 << 20;
 /// Most parts of an upload (Amazon S3 multipart upload limits).
@@ -50,13 +53,27 @@ impl Bucket {
                 "two workers could then write one shard twice: label into another store",
             );
         }
-        match bucket.head(PROBE)? {
-            Some(_) => Ok(bucket),
-            None => unfit(
+        if bucket.head(PROBE)?.is_none() {
+            return unfit(
                 "this server has not kept what it said was stored",
                 "look into its log, or label into another store",
-            ),
+            );
         }
+        // Once for an output: servers have the one and not the other.
+        if bucket.head(PROBE_OF_PARTS)?.is_none() {
+            let mut file = bucket.scratch.file("probe", "tmp")?;
+            let filled = file.write_all(b"probe");
+            filled.map_err(StoreError::io("write", file.path()))?;
+            if bucket.put_in_parts(PROBE, file)? == Put::Created {
+                return unfit(
+                    "this server overwrites objects although it is told not to when an upload in parts is completed \
+                     (If-None-Match: * of CompleteMultipartUpload)",
+                    "two workers could then write one shard twice: take a newer version of the server, or label into another store",
+                );
+            }
+            let _ = bucket.put_new(PROBE_OF_PARTS, b"")?;
+        }
+        Ok(bucket)
     }
 
     pub(in crate::store) fn put_new(&self, key: &str, bytes: &[u8]) -> Result<Put, StoreError> {
@@ -72,19 +89,23 @@ impl Bucket {
     pub(in crate::store) fn put_new_file(&self, key: &str, file: NamedTempFile) -> Result<Put, StoreError> {
         let path = file.path().to_path_buf();
         let failed = |error| StoreError::io("read", &path)(error);
+        if file.as_file().metadata().map_err(failed)?.len() <= PART {
+            return self.put_new(key, &std::fs::read(&path).map_err(failed)?);
+        }
+        // Gigabytes need not travel to learn that they are there.
+        match self.head(key)? {
+            Some(_) => Ok(Put::Exists),
+            None => self.put_in_parts(key, file),
+        }
+    }
+
+    fn put_in_parts(&self, key: &str, file: NamedTempFile) -> Result<Put, StoreError> {
+        let path = file.path().to_path_buf();
+        let failed = |error| StoreError::io("read", &path)(error);
         let whole = sha256_file(&path).map_err(failed)?;
         let handle = File::open(&path).map_err(failed)?;
         let key = key.to_string();
-        if whole.bytes <= PART {
-            let bytes = std::fs::read(&path).map_err(failed)?;
-            return self
-                .wait(|bucket, notice| async move { bucket.put(&key, bytes, Some(NONE), &notice).await });
-        }
         self.wait(|bucket, notice| async move {
-            // Gigabytes need not travel to learn that they are there.
-            if bucket.head_async(&key, &notice).await?.is_some() {
-                return Ok(Put::Exists);
-            }
             let upload = Upload {
                 bucket: bucket.clone(),
                 key,

@@ -2,68 +2,24 @@
 
 mod opening;
 
+use super::decoded::{Abandoned, Decoded};
 use super::earlier::{EarlierFrames, Parts};
 use super::input::{NotOpened, WithinReach};
+use super::outlet::Outlet;
 use super::spans::{Goal, Mark};
 use super::verdict::{self, Course, shielded};
-use super::{Content, Item, PipelineError, Source};
+use super::{Content, Item, Source};
 use crate::dataset::{ErrorClass, PlannedVideo, Seam, Trouble, VideoOutcome, VideoStatus};
-use crate::domain::{Face, FrameIndex, Micros, VideoKey};
-use crate::model::{INPUT_LEN, ModelError, Sample};
+use crate::domain::{Face, FrameIndex, Micros};
+use crate::model::{INPUT_LEN, Sample};
 use crate::queue::{EarlierVideo, Lease};
 use crate::spec::FaceMode;
 use crate::stages::decode::{DecodeError, DecodedFrame, Picture, Sampler, VideoReader};
 use crate::stages::faces::{self, CropError, Cuts, InputMaker};
-use crate::store::StoreError;
 use crate::worker::heartbeat::Reports;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::{Duration, Instant};
-
-/// What the decode thread has to tell when it is through.
-#[derive(Default)]
-pub(super) struct Decoded {
-    pub outcomes: Vec<VideoOutcome>,
-    pub busy: Duration,
-    pub blocked: Duration,
-    /// Waiting for videos to arrive.
-    pub fetching: Duration,
-    /// Why the shard was given up: a store, scratch space, or a GPU.
-    pub failure: Option<PipelineError>,
-    /// The video that could not be read to its end, though another attempt may: then nothing of the shard counts.
-    pub broke_off: Option<(VideoKey, Trouble)>,
-    /// Why the video cannot be gone on with where its spans end.
-    pub astray: Option<String>,
-}
-
-impl Decoded {
-    /// Gives up the shard.
-    fn without(mut self, why: Abandoned, video: &VideoKey) -> Self {
-        match why {
-            Abandoned::Receiver => {}
-            Abandoned::Store(error) => self.failure = Some(error.into()),
-            Abandoned::Model(error) => self.failure = Some(error.into()),
-            Abandoned::BrokeOff(trouble) => self.broke_off = Some((video.clone(), trouble)),
-            Abandoned::Astray => self.astray = Some(format!("{video} is decoded in another way now")),
-        }
-        self
-    }
-}
-
-/// Why the shard is not decoded to its end.
-enum Abandoned {
-    /// The receiving side is gone: labelling failed, and says why itself.
-    Receiver,
-    /// A video could not be fetched, which is not its fault.
-    Store(StoreError),
-    /// A GPU failed, which is not the video's fault.
-    Model(ModelError),
-    /// The video broke off. Frames of it are on their way to the part, which must not be kept: a row that is missing is
-    /// made up for by the next attempt, a video that ends where a disk failed would look like damage for good.
-    BrokeOff(Trouble),
-    /// The video is decoded in another way than when its spans were labelled.
-    Astray,
-}
 
 /// Decodes the videos of a lease.
 pub(super) fn decode_shard(
@@ -84,7 +40,7 @@ pub(super) fn decode_shard(
         goal: spans.map(|(goal, _)| goal),
         seam: spans.and_then(|(_, seam)| seam),
         reports,
-        sender,
+        outlet: Outlet { sender, reports },
         recycled,
     };
     for (index, video) in lease.shard.videos.iter().enumerate() {
@@ -100,10 +56,14 @@ pub(super) fn decode_shard(
         } else {
             let earlier = lease.earlier.get(&video.key);
             let waited = (&mut decoded.blocked, &mut decoded.fetching);
-            match shielded(|| frames.decode(index, video, earlier, &mut outcome, waited)) {
-                Ok(Ok(())) => {}
-                Err(message) => frames.broke_down(&mut outcome, &message),
-                Ok(Err(why)) => return decoded.without(why, &video.key),
+            let ended = shielded(|| frames.decode(index, video, earlier, &mut outcome, waited));
+            let ended = ended.unwrap_or_else(|message| {
+                frames.broke_down(&mut outcome, &message);
+                Ok(())
+            });
+            if let Err(why) = source.presence.judge(video, ended, &outcome) {
+                decoded.abandon(&video.key, why);
+                return decoded;
             }
         }
         let waited = decoded.blocked + decoded.fetching - blocked_before;
@@ -128,7 +88,7 @@ pub(super) struct Frames<'a> {
     /// Where that video is gone on with.
     seam: Option<&'a Seam>,
     reports: &'a Reports,
-    sender: &'a SyncSender<Item>,
+    outlet: Outlet<'a>,
     recycled: &'a Receiver<Vec<f32>>,
 }
 
@@ -143,6 +103,7 @@ impl Frames<'_> {
     ) -> Result<(), Abandoned> {
         self.course = Course::default();
         let waiting = Instant::now();
+        self.reports.decoder_waits();
         let within_reach = self.source.input.obtain(video, self.reports);
         *fetching += waiting.elapsed();
         self.reports.opened(&video.key);
@@ -265,7 +226,6 @@ impl Frames<'_> {
                 contents.push(Content::Damaged);
             }
             for content in contents {
-                let waiting = Instant::now();
                 let item = Item {
                     video: index,
                     frame: at,
@@ -273,8 +233,8 @@ impl Frames<'_> {
                     content,
                     mark: mark.take(),
                 };
-                self.sender.send(item).map_err(|_| Abandoned::Receiver)?;
-                *blocked += waiting.elapsed();
+                let handed = self.outlet.hand(item, &video.key);
+                *blocked += handed.ok_or(Abandoned::Receiver)?;
             }
         };
         // First of all: whatever else is wrong with a file that changed under the reader comes from that.

@@ -80,6 +80,11 @@ impl Tally {
     }
 }
 
+/// Tells which row is the oldest that detector or models are at work on.
+fn at_work<'a>(lease: &'a Lease, reports: &'a Reports) -> impl Fn(usize, FrameIndex) + use<'a> {
+    move |video, frame| reports.labels(&lease.shard.videos[video].key, frame)
+}
+
 /// Where rows go.
 pub(super) struct Writers<'a> {
     pub rows: RowWriter,
@@ -211,13 +216,14 @@ impl<'a> Labelling<'a> {
         }
         loop {
             let waiting = Instant::now();
+            self.reports.models_wait();
             let Ok(item) = items.recv() else { break };
             self.tally.seconds.infer_blocked += waiting.elapsed().as_secs_f64();
             self.take(item)?;
         }
         if let Some(finder) = &mut self.finder {
             let finding = Instant::now();
-            let found = finder.finish()?;
+            let found = finder.finish(&at_work(self.lease, self.reports))?;
             self.tally.seconds.faces += finding.elapsed().as_secs_f64();
             self.show(found)?;
         }
@@ -237,6 +243,7 @@ impl<'a> Labelling<'a> {
             content,
             mark,
         } = item;
+        at_work(self.lease, self.reports)(video, frame);
         if let (Some(spans), Some(mark)) = (&mut self.spans, mark) {
             spans.mark(*mark);
         }
@@ -288,7 +295,8 @@ impl<'a> Labelling<'a> {
             finder.resume(&following, seen);
             return Ok(());
         }
-        let found = finder.push(seen)?;
+        let found = finder.push(seen, &at_work(self.lease, self.reports))?;
+        self.reports.looked();
         self.tally.seconds.faces += finding.elapsed().as_secs_f64();
         if found.is_empty() {
             return Ok(());
@@ -388,7 +396,10 @@ impl<'a> Labelling<'a> {
     /// Runs the models over the batch and writes every pending row.
     fn flush(&mut self) -> Result<(), PipelineError> {
         let inferring = Instant::now();
-        let outputs = self.engine.run()?;
+        if let Some(oldest) = self.pending.first() {
+            at_work(self.lease, self.reports)(oldest.video, oldest.frame);
+        }
+        let outputs = self.engine.run(&|| self.reports.looked())?;
         let writing = Instant::now();
         self.tally.seconds.infer += (writing - inferring).as_secs_f64();
 

@@ -1,0 +1,150 @@
+//! One worker as the dispatcher sees it: what it holds, when it was heard of, and whom to blame when it is lost.
+
+use super::process::Process;
+use crate::dataset::{ErrorClass, Trouble};
+use crate::domain::{FrameIndex, ShardId, VideoKey};
+use crate::queue::AtWork;
+use crate::runtime::OomCounter;
+use crate::spec::Run;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Loading models shows no progress, and on a machine that is busy it may take far longer than a frame does.
+const LEAST_START_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A worker process.
+pub struct Worker {
+    pub process: Process,
+    pub device: String,
+    pub ready: bool,
+    pub holds: Option<ShardId>,
+    /// The video opened last.
+    pub video: Option<VideoKey>,
+    /// When it was opened.
+    pub opened: Instant,
+    /// The last frame decoded of it.
+    pub last_frame: Option<FrameIndex>,
+    pub at_work: AtWork,
+    pub last_sign: Instant,
+    /// Where the kernel counts its kills for want of memory, and how many there were before this worker, or befell others since.
+    pub oom: (OomCounter, u64),
+    /// When it gets another shard, where the input is gone.
+    pub asleep_until: Option<Instant>,
+    /// Why we killed it.
+    pub killed: Option<Killed>,
+}
+
+/// Why a worker was killed by us.
+pub struct Killed {
+    pub class: ErrorClass,
+    pub reason: String,
+    /// The video that is to blame, where that is known; else whoever was at work is.
+    pub video: Option<VideoKey>,
+}
+
+impl Worker {
+    /// A process that was just started.
+    pub fn new(process: Process, device: String) -> Self {
+        let counter = OomCounter::of(process.pid);
+        Self {
+            oom: (counter.clone(), counter.kills()),
+            process,
+            device,
+            ready: false,
+            holds: None,
+            video: None,
+            opened: Instant::now(),
+            last_frame: None,
+            at_work: AtWork::default(),
+            last_sign: Instant::now(),
+            asleep_until: None,
+            killed: None,
+        }
+    }
+
+    /// It opened a video.
+    pub fn opens(&mut self, video: &VideoKey) {
+        self.video = Some(video.clone());
+        self.at_work.decoding = Some(video.clone());
+        self.opened = Instant::now();
+        self.last_frame = None;
+    }
+
+    /// It has no shard any more.
+    pub fn lets_go(&mut self) {
+        (self.holds, self.video, self.last_frame) = (None, None, None);
+        self.at_work = AtWork::default();
+    }
+
+    /// The video that is to blame when the worker is lost, and the last frame known of it. A decoder that was at work is rather
+    /// to blame than models, which do the same with any picture; `None` where neither was, as while a shard is stored.
+    pub fn guilty(&self) -> Option<(VideoKey, Option<FrameIndex>)> {
+        let known = self.killed.as_ref().and_then(|killed| killed.video.as_ref());
+        match (known.or(self.at_work.decoding.as_ref()), &self.at_work.labelling) {
+            (Some(video), _) => Some((
+                video.clone(),
+                self.last_frame.filter(|_| self.video.as_ref() == Some(video)),
+            )),
+            (None, Some((video, frame))) => Some((video.clone(), Some(*frame))),
+            (None, None) => None,
+        }
+    }
+
+    /// Whether the kernel killed somebody of its group for want of memory in its time, of whom nothing is known yet.
+    pub fn starved(&self) -> bool {
+        let (counter, known) = &self.oom;
+        counter.kills() > *known
+    }
+
+    /// One of the kernel's kills, counted there, befell another worker.
+    pub fn spared(&mut self, counter: &OomCounter) {
+        let (own, known) = &mut self.oom;
+        *known += u64::from(own == counter);
+    }
+
+    /// A process that was stopped itself, or a machine that slept, knows nothing of what its workers did meanwhile.
+    pub fn forgive(&mut self, asleep: Duration) {
+        self.last_sign += asleep;
+        self.opened += asleep;
+    }
+
+    /// Why it must be killed, if it must.
+    pub fn overdue(&self, run: &Run) -> Option<Killed> {
+        let waits = self.ready && self.holds.is_none();
+        let silent = self.last_sign.elapsed();
+        if waits || self.killed.is_some() || (!self.ready && silent < LEAST_START_TIMEOUT) {
+            return None;
+        }
+        if silent >= Duration::from_secs_f64(run.stall_timeout) {
+            let reason = format!("no progress for {} s (run.stall_timeout)", run.stall_timeout);
+            return Some(Killed {
+                class: ErrorClass::Timeout,
+                reason,
+                video: None,
+            });
+        }
+        let video = self.video.as_ref()?;
+        let late = self.opened.elapsed() >= Duration::from_secs_f64(run.video_timeout);
+        late.then(|| Killed {
+            class: ErrorClass::Timeout,
+            reason: format!("not done after {} s (run.video_timeout)", run.video_timeout),
+            video: Some(video.clone()),
+        })
+    }
+}
+
+/// The strike against whoever is to blame.
+pub fn strike(
+    guilty: Option<(VideoKey, Option<FrameIndex>)>,
+    class: ErrorClass,
+    error: &str,
+) -> Option<(VideoKey, Trouble)> {
+    guilty.map(|(video, frame)| {
+        let trouble = Trouble {
+            error: error.to_owned(),
+            class,
+            frame,
+        };
+        (video, trouble)
+    })
+}
