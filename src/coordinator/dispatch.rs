@@ -3,7 +3,8 @@
 
 use super::held::{Killed, Worker, strike};
 use super::process::{Exit, Process, Signal as FromProcess};
-use super::{Crew, Labelled, Pulse, RunError, Signal, Signals, Sink};
+use super::pulse::{Pulse, Reminder};
+use super::{Crew, Labelled, RunError, Signal, Signals, Sink};
 use crate::dataset::{ErrorClass, Trouble, VideoStatus};
 use crate::domain::VideoKey;
 use crate::events::{Event, NotOk};
@@ -21,9 +22,6 @@ const MAX_LOSSES: usize = 24;
 
 /// The same for a GPU that fails: so many videos in hand of each of its workers when it did are hardly all at fault.
 const MAX_GPU_FAILURES: usize = 3;
-
-/// How often people are told that a store is still out of order.
-const OUTAGE_REMINDER: Duration = Duration::from_secs(60);
 
 /// How often workers are looked after.
 const TICK: Duration = Duration::from_millis(500);
@@ -56,7 +54,7 @@ pub struct Dispatcher<'a> {
     /// When the clock last ticked.
     ticked: Instant,
     /// When it was last said that a store is out of order.
-    outage_told: Option<Instant>,
+    outage: Reminder,
     pulse: Pulse,
     /// Since when the input is gone.
     input_gone: Option<Instant>,
@@ -81,7 +79,7 @@ impl<'a> Dispatcher<'a> {
             lost_queue: None,
             stop_at: None,
             ticked: Instant::now(),
-            outage_told: None,
+            outage: Reminder::default(),
             pulse: Pulse::default(),
             input_gone: None,
             signals,
@@ -400,13 +398,7 @@ impl<'a> Dispatcher<'a> {
         };
         let outside = self.killed_from_outside(&worker, &exit);
         let guilty = worker.guilty();
-        let gpu_failed = matches!(
-            &worker.killed,
-            Some(Killed {
-                class: ErrorClass::Crash,
-                ..
-            })
-        );
+        let gpu_failed = matches!(&worker.killed, Some(killed) if killed.class == ErrorClass::Crash);
         let (class, reason) = match worker.killed {
             Some(killed) => (killed.class, killed.reason),
             None if exit.signal() == Some(libc::SIGKILL) && !outside => {
@@ -429,8 +421,10 @@ impl<'a> Dispatcher<'a> {
         let failures = self.gpu_failures.iter().filter(|(gpu, _)| *gpu == worker.device);
         let sharing = self.crew.devices.iter().filter(|gpu| **gpu == worker.device);
         if gpu_failed && failures.count() >= MAX_GPU_FAILURES * sharing.count() {
-            let error = reason;
-            return Err(RunError::Worker { worker: id, error });
+            return Err(RunError::Worker {
+                worker: id,
+                error: reason,
+            });
         }
         self.count_loss(&reason, exit.last_words)?;
         if !worker.ready {
@@ -475,14 +469,9 @@ impl<'a> Dispatcher<'a> {
             // Time that a store takes is not the video's.
             worker.opened = Instant::now();
         }
-        let due = self
-            .outage_told
-            .is_none_or(|told| told.elapsed() >= OUTAGE_REMINDER);
-        if reason.contains("trying again") && due {
-            self.outage_told = Some(Instant::now());
-            self.emit(Event::Warning {
-                message: format!("worker {id} waits: {reason}"),
-            });
+        if reason.contains("trying again") && self.outage.is_due() {
+            let message = format!("worker {id} waits: {reason}");
+            self.emit(Event::Warning { message });
         }
         self.emit(Event::Waiting { worker: id, reason });
     }
@@ -491,9 +480,8 @@ impl<'a> Dispatcher<'a> {
         let asleep = self.ticked.elapsed().saturating_sub(TICK);
         self.ticked = Instant::now();
         if asleep > 4 * TICK {
-            self.workers
-                .values_mut()
-                .for_each(|worker| worker.forgive(asleep));
+            let workers = self.workers.values_mut();
+            workers.for_each(|worker| worker.forgive(asleep));
         }
         for worker in self.workers.values_mut() {
             if let Some(killed) = worker.overdue(&self.crew.record.job.run) {

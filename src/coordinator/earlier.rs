@@ -1,7 +1,7 @@
 //! The output of an earlier run whose faces a job takes over (`[faces] mode = "from_labels"`): is it fit, and where in it
 //! are the faces of each video.
 
-use super::prepare::read_job;
+use super::opened::read_job;
 use super::{RunError, is_finished};
 use crate::commit;
 use crate::dataset::{JobRecord, ShardPlan};

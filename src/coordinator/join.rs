@@ -3,7 +3,8 @@
 
 use super::device::{as_begun, doubt, gpus, has_device};
 use super::dispatch::Dispatcher;
-use super::prepare::{has_nvdec, read_job, resolve, share_of_scratch, threads_each};
+use super::opened::{has_nvdec, read_job};
+use super::prepare::{resolve, share_of_scratch, threads_each};
 use super::{Crew, Earlier, Permits, RunError, Signal, Signals, Sink, blocking, gpu_names};
 use crate::dataset::JobRecord;
 use crate::domain::Location;

@@ -11,6 +11,7 @@ mod held;
 mod join;
 mod labelled;
 mod moving;
+mod opened;
 mod outlook;
 mod oversee;
 mod permits;
@@ -30,10 +31,11 @@ pub use earlier::Earlier;
 pub use finish::is_finished;
 pub use join::{Joining, Part, join};
 use labelled::Labelled;
+pub use opened::read_job;
 pub use outlook::{Outlook, outlook};
 pub use permits::{NotAllowed, Permits, Scripts};
-pub use prepare::{Prepared, prepare, read_job, resolve, unprobed};
-use pulse::{Pulse, alive};
+pub use prepare::{Prepared, prepare, resolve, unprobed};
+use pulse::alive;
 pub use retry::{Wanted, prepare_retry, recorded_job};
 pub use signals::{Signal, Signals};
 
@@ -60,7 +62,7 @@ pub type Sink<'a> = &'a mut dyn FnMut(&Event);
 #[derive(Debug, PartialEq)]
 pub enum Ended {
     /// Everything is labelled and the dataset is finished.
-    Finished(Summary),
+    Finished(Box<Summary>),
     /// A signal asked to stop; run again to go on.
     Stopped(Signal),
 }
@@ -423,7 +425,7 @@ async fn carry_out(prepared: Prepared, signals: &mut Signals, sink: Sink<'_>) ->
         nothing_to_do: nothing_to_do && !changed,
         summary: summary.clone(),
     });
-    Ok(Ended::Finished(summary))
+    Ok(Ended::Finished(Box::new(summary)))
 }
 
 /// Labels what has no commit with this machine's own workers.

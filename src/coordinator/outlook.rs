@@ -1,6 +1,7 @@
 //! What a run would do, without doing it: nothing is written and no device is taken.
 
-use super::prepare::{begun_with, fits, origin, resolve, unprobed};
+use super::opened::{begun_with, fits, origin};
+use super::prepare::{resolve, unprobed};
 use super::probe::Probing;
 use super::{RunError, planning};
 use crate::commit;

@@ -2,7 +2,8 @@
 //! and this loop watches until every commit record is there. It may die and come back, or run twice: nobody waits for it
 //! but the dataset's last files.
 
-use super::{Labelled, Prepared, Pulse, RunError, Signal, Signals, Sink, blocking};
+use super::pulse::{Pulse, REMINDER, Reminder};
+use super::{Labelled, Prepared, RunError, Signal, Signals, Sink, blocking};
 use crate::dataset::{ShardPlan, paths};
 use crate::domain::ShardId;
 use crate::events::Event;
@@ -15,9 +16,6 @@ use tokio::time::{Instant, interval, sleep};
 
 /// How often the queue is asked what waits.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// How often people are told that the queue is out of order.
-const REMINDER: Duration = Duration::from_secs(60);
 
 /// How often the beginning is tried while the servers do not answer.
 const TRIES: usize = 3;
@@ -73,7 +71,7 @@ async fn watch(
     let mut crowd = Crowd::new(lease);
     let mut clock = interval(LOOK);
     let mut pulse = Pulse::default();
-    let mut reminded: Option<Instant> = None;
+    let mut outage = Reminder::default();
     loop {
         tokio::select! {
             told = board.told() => {
@@ -103,8 +101,7 @@ async fn watch(
                     ) => return Err(error),
                     // Workers go on without us, and the server may come back.
                     Err(RunError::Nats(error)) => {
-                        if reminded.is_none_or(|told| told.elapsed() >= REMINDER) {
-                            reminded = Some(Instant::now());
+                        if outage.is_due() {
                             sink(&Event::Warning { message: format!("{error}; trying again") });
                         }
                     }

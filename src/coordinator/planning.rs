@@ -17,7 +17,7 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// How a planning ended.
 pub enum Planned {
     /// All is planned.
-    Whole(Planner),
+    Whole(Box<Planner>),
     /// A signal ended it.
     Stopped {
         /// Which.
@@ -38,7 +38,7 @@ pub async fn plan(
 ) -> Result<Planned, RunError> {
     if new.is_empty() {
         let append = blocking(move || planner.append(new, true).map(|_| planner));
-        return Ok(Planned::Whole(append.await??));
+        return Ok(Planned::Whole(Box::new(append.await??)));
     }
     new.sort_by(|(a, x), (b, y)| a.cmp(b).then_with(|| x.key.cmp(&y.key)));
     let (attempts, videos): (Vec<u32>, Vec<PlannedVideo>) = new.into_iter().unzip();
@@ -94,7 +94,7 @@ pub async fn plan(
                 let videos = planner.videos();
                 return Ok(Planned::Stopped { signal, videos });
             }
-            None if whole => return Ok(Planned::Whole(planner)),
+            None if whole => return Ok(Planned::Whole(Box::new(planner))),
             None => {}
         }
     }

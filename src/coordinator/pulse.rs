@@ -8,6 +8,9 @@ use tokio::time::{Instant, interval};
 /// How often it is looked whether a sign is due.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How often people are told that something is still out of order.
+pub const REMINDER: Duration = Duration::from_secs(60);
+
 /// Says that the run goes on, as often as [`ALIVE`] asks for.
 #[derive(Debug)]
 pub struct Pulse(Instant);
@@ -25,6 +28,21 @@ impl Pulse {
             self.0 = Instant::now();
             sink(&Event::Alive);
         }
+    }
+}
+
+/// Tells that something is still out of order, now and then.
+#[derive(Debug, Default)]
+pub struct Reminder(Option<Instant>);
+
+impl Reminder {
+    /// Whether it is time to tell it, or tell it again.
+    pub fn is_due(&mut self) -> bool {
+        let due = self.0.is_none_or(|told| told.elapsed() >= REMINDER);
+        if due {
+            self.0 = Some(Instant::now());
+        }
+        due
     }
 }
 

@@ -5,7 +5,8 @@
 //! `affectmill run` goes on with it. A video that has rows is planned again only together with the retirement of the shard that
 //! holds them ([`super::moving`]): they would be there twice.
 
-use super::prepare::{Opened, Prepared, find, is_as_planned, open, read_job, stopped, unprobed, warn_unseen};
+use super::opened::{Opened, open, read_job};
+use super::prepare::{Prepared, find, is_as_planned, stopped, unprobed, warn_unseen};
 use super::{RunError, Signal, Signals, Sink, blocking};
 use crate::commit;
 use crate::dataset::{ErrorClass, PlannedVideo, VideoOutcome, VideoStatus};

@@ -3,6 +3,7 @@
 mod calibration;
 mod device;
 mod input;
+mod outcome;
 pub mod paths;
 mod records;
 pub mod schema;
@@ -13,10 +14,10 @@ mod strikes;
 pub use calibration::{CALIBRATION_VERSION, CalibrationRecord, TunedOn, TunedTemperature, TunedThreshold};
 pub use device::{DeviceClass, DeviceRecord, ShardDevice};
 pub use input::{InputRecord, Passed, PassedOver, Unseen, UnseenPlace};
+pub use outcome::{ErrorClass, Trouble, VideoOutcome, VideoStatus};
 pub use records::{
-    CommitRecord, ErrorClass, InputPlace, JobRecord, Manifest, ManifestPart, PartInfo, Plan, PlannedVideo,
-    Quarantined, RECORD_VERSION, Retired, ShardPlan, SourceKind, StageSeconds, Trouble, VideoOutcome,
-    VideoStatus,
+    CommitRecord, InputPlace, JobRecord, Manifest, ManifestPart, PartInfo, Plan, PlannedVideo, Quarantined,
+    RECORD_VERSION, Retired, ShardPlan, SourceKind, StageSeconds,
 };
 pub use schema::{LabelSchema, landmark_item, videos_schema};
 pub use schemas::{schema_text, schemas};

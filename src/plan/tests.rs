@@ -160,7 +160,7 @@ fn coordinators_that_plan_at_once_never_plan_a_video_twice() {
                     .map(|n| video(&format!("v{n:02}"), 30))
                     .collect();
                 gate.wait();
-                append(store, &here(), &videos, 100).unwrap().shards;
+                append(store, &here(), &videos, 100).unwrap();
             });
         }
     });

@@ -8,6 +8,7 @@ use affectmill::domain::{FrameIndex, Location, ModelKind, Precision, ShardId, Vi
 use affectmill::queue::local::LocalQueue;
 use affectmill::queue::nats::{Address, Board, Connection, NatsError, Order, Posting, Pulled, State};
 use affectmill::queue::{Answer, Arrival, Lease, Leases};
+use affectmill::runtime::sha256_hex;
 use affectmill::spec::{self, NatsSettings};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -505,11 +506,17 @@ async fn weights_travel_with_the_job() {
     let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| (n * 7 % 251) as u8).collect();
     std::fs::write(folder.path().join("w"), &bytes).unwrap();
     let path = folder.path().join("w");
+    let sha256 = sha256_hex(&bytes);
     for _ in 0..2 {
-        connection.post_weights(&[("cafe", &path)]).await.unwrap();
+        connection.post_weights(&[(&sha256, &path)]).await.unwrap();
     }
     let copy = folder.path().join("copy");
-    connection.fetch_weights("cafe", &copy).await.unwrap();
+    connection.fetch_weights(&sha256, &copy).await.unwrap();
+    let replaced = connection.post_weights(&[("cafe", &path)]).await.unwrap_err();
+    assert!(
+        replaced.to_string().contains("was replaced since the run began"),
+        "{replaced}"
+    );
     assert!(std::fs::read(&copy).unwrap() == bytes);
     let missing = connection.fetch_weights("beef", &copy).await.unwrap_err();
     assert!(missing.to_string().contains("give the weights"), "{missing}");

@@ -169,7 +169,7 @@ fn an_output_goes_on_on_the_class_of_device_that_it_was_begun_on() {
             .map(|commit| json(&commit.unwrap().path())["device"].clone())
             .collect()
     };
-    assert_eq!(commits(), [cpu.clone()]);
+    assert_eq!(commits(), std::slice::from_ref(&cpu));
 
     // Begun on a GPU that is gone: nothing is planned, and with nothing to do nothing is refused.
     fs::write(&record, CUDA).unwrap();
