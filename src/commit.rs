@@ -10,12 +10,14 @@
 
 mod crops;
 mod device;
+mod input;
 mod retired;
 mod spans;
 mod survey;
 mod tally;
 
 pub use device::{check_device, hold_device};
+pub use input::{keep_input, kept_input};
 pub use retired::{empty, retire};
 pub use spans::{forget_all_spans, forget_spans, open_span, put_span, read_spans, spans_kept};
 pub use tally::Tally;
@@ -81,6 +83,16 @@ pub enum CommitError {
         path: String,
         /// Its version.
         found: u32,
+    },
+    /// The record of a search is not what was written.
+    #[error(
+        "{path}: {cause}; it was written by another version of affectmill or damaged: run again, which writes it anew"
+    )]
+    Input {
+        /// The record.
+        path: String,
+        /// What is wrong.
+        cause: String,
     },
     /// A part, or its crops, are missing or are not what their record says.
     #[error("`{path}` {cause}; delete it and its commit record `{record}`, and run again")]

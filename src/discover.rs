@@ -9,7 +9,6 @@ mod bucket;
 mod crops;
 mod disk;
 mod names;
-mod record;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -20,7 +19,6 @@ use crate::spec::Input;
 use crate::store::{Access, StoreError, passes, retry_passing};
 pub use bucket::images_in;
 pub use names::IMAGE_EXTENSIONS;
-pub use record::{keep, kept};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Metadata};
@@ -85,16 +83,6 @@ pub enum DiscoverError {
         path: Location,
         /// What is there instead.
         seen: String,
-    },
-    /// The record of a search is not what was written.
-    #[error(
-        "{path}: {cause}; it was written by another version of affectmill or damaged: run again, which writes it anew"
-    )]
-    Record {
-        /// The record.
-        path: String,
-        /// What is wrong.
-        cause: String,
     },
     /// S3 refused, or could not be reached.
     #[error(transparent)]

@@ -3,7 +3,8 @@
 use super::RunError;
 use super::device::{as_begun, gpus, has_device};
 use super::prepare::resolve;
-use crate::dataset::{InputPlace, JobRecord, RECORD_VERSION, ShardPlan, SourceKind, paths};
+use crate::commit;
+use crate::dataset::{InputPlace, InputRecord, JobRecord, RECORD_VERSION, ShardPlan, SourceKind, paths};
 use crate::discover::{self, Discovery, Source};
 use crate::plan::{self, Origin, Planner, Plans};
 use crate::runtime::FolderId;
@@ -45,7 +46,11 @@ pub(super) fn open(job: Job, moved: bool) -> Result<Opened, RunError> {
     bind(&store, &record)?;
     let origin = origin(&record.job, &discovery, moved);
     let planner = Planner::new(store.clone(), plans, origin, record.job.output.shard_frames)?;
-    discover::keep(&store, &record.job.input.uri, &discovery)?;
+    let (passed_over, unseen) = (discovery.passed_over.clone(), discovery.unseen.clone());
+    commit::keep_input(
+        &store,
+        &InputRecord::new(record.job.input.uri.clone(), passed_over, unseen),
+    )?;
     store.sweep_scratch(ORPHAN_AGE)?;
     Ok(Opened {
         access,

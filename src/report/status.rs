@@ -5,7 +5,6 @@ use super::progress::{Progress, UnderWay};
 use super::text;
 use crate::commit::{self, CommitError, Tally};
 use crate::dataset::{PassedOver, Unseen, paths};
-use crate::discover::{self, DiscoverError};
 use crate::events::{Event, NotOk, Totals, now_ms};
 use crate::plan::{self, PlanError, Plans};
 use crate::runtime::ProcessIdentity;
@@ -30,9 +29,6 @@ pub enum StatusError {
     /// A commit cannot be read.
     #[error(transparent)]
     Commit(#[from] CommitError),
-    /// What the last search found cannot be read.
-    #[error(transparent)]
-    Input(#[from] DiscoverError),
 }
 
 /// The state of a label set.
@@ -112,7 +108,7 @@ pub fn read(store: &Store) -> Result<Status, StatusError> {
     } else {
         State::Stopped
     };
-    let input = discover::kept(store)?;
+    let input = commit::kept_input(store)?;
     let (passed_over, unseen) = input
         .map(|input| (input.passed_over, input.unseen))
         .unwrap_or_default();

@@ -19,9 +19,8 @@ mod timeline;
 pub use figures::Figures;
 pub use html::render;
 
-use crate::commit::CommitError;
+use crate::commit::{self, CommitError};
 use crate::dataset::{CommitRecord, JobRecord, StageSeconds, VideoOutcome, VideoStatus};
-use crate::discover::{self, DiscoverError};
 use crate::domain::{ShardId, VideoKey};
 use crate::events::NotOk;
 use crate::plan::{self, PlanError};
@@ -58,9 +57,6 @@ pub enum PageError {
     /// A commit cannot be read.
     #[error(transparent)]
     Commit(#[from] CommitError),
-    /// What the last search of the input found cannot be read.
-    #[error(transparent)]
-    Input(#[from] DiscoverError),
     /// Nothing is committed.
     #[error("{0} holds no labels yet; `affectmill status` says how far its run is")]
     Empty(String),
@@ -114,7 +110,7 @@ pub fn read(store: &Store, job: &JobRecord, choice: &Choice) -> Result<Figures, 
     figures.output = store.root().to_string();
     figures.corpus = corpus(planned, &commits, &outcomes, figures.corpus);
     figures.failures = failures(&outcomes);
-    let input = discover::kept(store)?;
+    let input = commit::kept_input(store)?;
     (figures.passed_over, figures.unseen) = input
         .map(|input| (input.passed_over, input.unseen))
         .unwrap_or_default();
