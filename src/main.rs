@@ -1,6 +1,6 @@
 //! Parses the command line, runs the command, maps its end to an exit code.
 
-use affectmill::cli;
+use affectmill_cli as cli;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

@@ -2,17 +2,19 @@
 
 use super::run::failure;
 use super::{Failure, exit, print, print_json};
-use crate::coordinator;
-use crate::dataset::{PlannedVideo, ShardPlan};
-use crate::discover;
-use crate::domain::Precision;
-use crate::model::{Device, Gpus};
-use crate::plan;
-use crate::queue::{Assignment, Lease, PROTOCOL};
-use crate::runtime::this_program;
-use crate::spec::{self, FaceMode};
-use crate::store::Access;
-use crate::worker::{self, Bench, Round};
+use affectmill_base::Precision;
+use affectmill_base::this_program;
+use affectmill_coordinator as coordinator;
+use affectmill_discover as discover;
+use affectmill_labelset::plan;
+use affectmill_labelset::{PlannedVideo, ShardPlan};
+use affectmill_nn::{Device, Gpus};
+use affectmill_queue::{Assignment, Lease, PROTOCOL};
+use affectmill_spec as spec;
+use affectmill_spec::FaceMode;
+use affectmill_store::Access;
+use affectmill_worker as worker;
+use affectmill_worker::{Bench, Round};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -85,7 +87,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         .iter()
         .map(|source| PlannedVideo {
             frames: 1,
-            ..coordinator::unprobed(source)
+            ..source.unprobed()
         })
         .collect();
     let shard: ShardPlan = plan::make(videos, &Default::default(), u64::MAX)

@@ -1,9 +1,10 @@
 //! `affectmill doctor`.
 
 use super::{Failure, exit, print};
-use crate::model::{self, Device, Gpus};
-use crate::report::text;
-use crate::stages::decode;
+use affectmill_media::decode;
+use affectmill_nn as model;
+use affectmill_nn::{Device, Gpus};
+use affectmill_progress::text;
 use std::thread::available_parallelism;
 
 /// Decoders that most collections need.

@@ -2,11 +2,13 @@
 
 use super::query::failure;
 use super::{Failure, existing, exit, print, to_stderr};
-use crate::coordinator;
-use crate::report::export::{self, Format};
-use crate::report::labels::Labels;
-use crate::report::table::{self, Cells};
-use crate::report::text::plural;
+use affectmill_analysis::export;
+use affectmill_analysis::export::Format;
+use affectmill_analysis::labels::Labels;
+use affectmill_analysis::table;
+use affectmill_analysis::table::Cells;
+use affectmill_coordinator as coordinator;
+use affectmill_progress::text::plural;
 use clap::ValueEnum;
 use std::ffi::OsString;
 use std::path::PathBuf;

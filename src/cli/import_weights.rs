@@ -1,8 +1,8 @@
 //! `affectmill import-weights`.
 
 use super::{Failure, exit, print};
-use crate::domain::{Crop, ModelKind};
-use crate::model;
+use affectmill_base::{Crop, ModelKind};
+use affectmill_nn as model;
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use std::path::PathBuf;

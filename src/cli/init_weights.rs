@@ -2,7 +2,7 @@
 
 use super::import_weights::{Kind, Recipe};
 use super::{Failure, exit, print};
-use crate::model;
+use affectmill_nn as model;
 use std::path::PathBuf;
 
 /// Write UNTRAINED weights, for wiring and tests: labels made with them mean nothing.

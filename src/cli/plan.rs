@@ -2,11 +2,12 @@
 
 use super::run::{Input, failure};
 use super::{Failure, block_on, exit, print, print_json, to_stderr};
-use crate::coordinator::{self, Outlook, Signals};
-use crate::dataset::PassedOver;
-use crate::domain::escaped;
-use crate::report::text;
-use crate::spec;
+use affectmill_base::escaped;
+use affectmill_coordinator as coordinator;
+use affectmill_coordinator::{Outlook, Signals};
+use affectmill_labelset::PassedOver;
+use affectmill_progress::text;
+use affectmill_spec as spec;
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -1,13 +1,15 @@
 //! `affectmill query`.
 
 use super::{Failure, existing, exit, print_bytes, to_stderr};
-use crate::coordinator;
-use crate::domain::escaped;
-use crate::report::labels::{LabelError, Labels, Quantity};
-use crate::report::query::{self, Answer, Question, Smooth};
-use crate::report::table::{self, Cells, Format};
-use crate::report::text::plural;
-use crate::runtime::write_atomic;
+use affectmill_analysis::labels::{LabelError, Labels, Quantity};
+use affectmill_analysis::query;
+use affectmill_analysis::query::{Answer, Question, Smooth};
+use affectmill_analysis::table;
+use affectmill_analysis::table::{Cells, Format};
+use affectmill_base::escaped;
+use affectmill_base::write_atomic;
+use affectmill_coordinator as coordinator;
+use affectmill_progress::text::plural;
 use clap::{Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::io::IsTerminal;

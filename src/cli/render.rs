@@ -1,10 +1,11 @@
 //! `affectmill render`, and the process that it draws in.
 
 use super::{Failure, existing, exit, print};
-use crate::coordinator;
-use crate::report::labels::in_words;
-use crate::report::render::{self, ApartError, FindError};
-use crate::runtime::this_program;
+use affectmill_analysis::labels::in_words;
+use affectmill_base::this_program;
+use affectmill_coordinator as coordinator;
+use affectmill_render as render;
+use affectmill_render::{ApartError, FindError};
 use std::ffi::OsString;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;

@@ -1,10 +1,11 @@
 //! `affectmill report`.
 
 use super::{Failure, existing, exit, print, print_json};
-use crate::coordinator;
-use crate::domain::VideoKey;
-use crate::report::page::{self, Choice};
-use crate::runtime::write_atomic;
+use affectmill_analysis::page;
+use affectmill_analysis::page::Choice;
+use affectmill_base::VideoKey;
+use affectmill_base::write_atomic;
+use affectmill_coordinator as coordinator;
 use std::ffi::OsString;
 use std::path::PathBuf;
 

@@ -2,10 +2,12 @@
 
 use super::run::{Input, Shown, carry_out, failure};
 use super::{Failure, block_on, existing};
-use crate::coordinator::{self, Signals, Wanted};
-use crate::dataset::{ErrorClass, paths};
-use crate::domain::VideoKey;
-use crate::spec;
+use affectmill_base::ErrorClass;
+use affectmill_base::VideoKey;
+use affectmill_coordinator as coordinator;
+use affectmill_coordinator::{Signals, Wanted};
+use affectmill_labelset::paths;
+use affectmill_spec as spec;
 use std::ffi::OsString;
 use std::path::PathBuf;
 

@@ -1,10 +1,11 @@
 //! `affectmill run`.
 
 use super::{Failure, block_on, exit};
-use crate::coordinator::{self, Ended, Prepared, RunError, Signal, Signals, Sink};
-use crate::events::Event;
-use crate::report::{Reporter, Style};
-use crate::spec;
+use affectmill_coordinator as coordinator;
+use affectmill_coordinator::{Ended, Prepared, RunError, Signal, Signals, Sink};
+use affectmill_labelset::events::Event;
+use affectmill_progress::{Reporter, Style};
+use affectmill_spec as spec;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 

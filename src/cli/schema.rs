@@ -1,7 +1,7 @@
 //! `affectmill schema`.
 
 use super::{Failure, exit, print};
-use crate::dataset::{schema_text, schemas};
+use affectmill_labelset::{schema_text, schemas};
 use std::path::PathBuf;
 
 /// Print the JSON Schema of job files, or write all schemas into a folder.

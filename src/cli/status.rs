@@ -3,9 +3,9 @@
 use super::run::failure;
 use super::worker::Queue;
 use super::{Failure, block_on, existing, exit, print, print_json};
-use crate::queue::nats::{Connection, NatsError, PATIENCE, Standing, State};
-use crate::report::{status, text};
-use crate::store::{Access, Store};
+use affectmill_progress::{status, text};
+use affectmill_queue::nats::{Connection, NatsError, PATIENCE, Standing, State};
+use affectmill_store::{Access, Store};
 use serde::Serialize;
 use std::ffi::OsString;
 use tokio::sync::mpsc;

@@ -2,10 +2,10 @@
 
 use super::query::failure;
 use super::{Failure, existing, exit, print};
-use crate::coordinator;
-use crate::dataset::paths;
-use crate::report::labels::Labels;
-use crate::report::summary;
+use affectmill_analysis::labels::Labels;
+use affectmill_analysis::summary;
+use affectmill_coordinator as coordinator;
+use affectmill_labelset::paths;
 use std::ffi::OsString;
 
 /// Print small tables of what is in a label set.

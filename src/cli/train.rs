@@ -1,13 +1,16 @@
 //! `affectmill train`.
 
 use super::{Failure, block_on, exit, print, to_stderr};
-use crate::coordinator::Signal;
-use crate::domain::escaped;
-use crate::report::curves::{self, Curve, Panel};
-use crate::report::text;
-use crate::runtime::write_atomic;
-use crate::spec::{self, TrainJob};
-use crate::train::fit::{self, Ended, Event};
+use affectmill_base::escaped;
+use affectmill_base::write_atomic;
+use affectmill_coordinator::Signal;
+use affectmill_progress::curves;
+use affectmill_progress::curves::{Curve, Panel};
+use affectmill_progress::text;
+use affectmill_spec as spec;
+use affectmill_spec::TrainJob;
+use affectmill_training as fit;
+use affectmill_training::{Ended, Event};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -2,12 +2,13 @@
 
 use super::run::{Shown, failure};
 use super::{Failure, block_on, exit};
-use crate::coordinator::{self, Joining, Part, Permits, Scripts, Signals};
-use crate::domain::Location;
-use crate::queue::nats::Address;
-use crate::report::Reporter;
-use crate::spec::{NatsSettings, is_inbox_prefix, is_job_name};
-use crate::worker;
+use affectmill_base::Location;
+use affectmill_coordinator as coordinator;
+use affectmill_coordinator::{Joining, Part, Permits, Scripts, Signals};
+use affectmill_progress::Reporter;
+use affectmill_queue::nats::Address;
+use affectmill_spec::{NatsSettings, is_inbox_prefix, is_job_name};
+use affectmill_worker as worker;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -152,7 +153,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
 }
 
 fn gpus() -> Result<usize, Failure> {
-    match crate::model::Device::cuda_count() {
+    match affectmill_nn::Device::cuda_count() {
         0 => Err(Failure::usage(
             "--all-gpus, but libtorch sees no GPU here; `affectmill doctor` says what there is",
         )),

@@ -1,11 +1,11 @@
 //! The workers of one host, and what each of them is told of the job.
 
 use super::Earlier;
-use crate::dataset::JobRecord;
-use crate::domain::Location;
-use crate::model::{Device, Gpus};
-use crate::queue::{Assignment, PROTOCOL};
-use crate::runtime::FolderId;
+use affectmill_base::FolderId;
+use affectmill_base::Location;
+use affectmill_labelset::JobRecord;
+use affectmill_nn::{Device, Gpus};
+use affectmill_queue::{Assignment, PROTOCOL};
 use std::collections::BTreeMap;
 
 /// What the dispatcher of a host needs to know, wherever its shards come from.

@@ -1,11 +1,11 @@
 //! What a run's workers compute on, and whether the output was begun on that.
 
 use super::RunError;
-use crate::commit;
-use crate::dataset::DeviceClass;
-use crate::model::Device;
-use crate::spec::{DeviceChoice, Job};
-use crate::store::Store;
+use affectmill_labelset::DeviceClass;
+use affectmill_labelset::commit;
+use affectmill_nn::Device;
+use affectmill_spec::{DeviceChoice, Job};
+use affectmill_store::Store;
 
 /// GPUs of this machine that the job's workers may use.
 pub fn gpus(job: &Job) -> usize {

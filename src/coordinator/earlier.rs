@@ -3,14 +3,14 @@
 
 use super::opened::read_job;
 use super::{RunError, is_finished};
-use crate::commit;
-use crate::dataset::{JobRecord, ShardPlan};
-use crate::domain::{Crop, Location, VideoKey};
-use crate::plan;
-use crate::queue::EarlierVideo;
-use crate::runtime::ByName;
-use crate::spec::{FaceMode, Job};
-use crate::store::{Access, Store};
+use affectmill_base::ByName;
+use affectmill_base::{Crop, Location, VideoKey};
+use affectmill_labelset::commit;
+use affectmill_labelset::plan;
+use affectmill_labelset::{JobRecord, ShardPlan};
+use affectmill_queue::EarlierVideo;
+use affectmill_spec::{FaceMode, Job};
+use affectmill_store::{Access, Store};
 use std::collections::BTreeMap;
 
 /// The earlier output's fingerprint, once it was found fit for the job; `None` for a job that takes no faces over.

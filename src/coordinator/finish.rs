@@ -4,13 +4,16 @@
 //! write the same bytes, and a finished set is recognised by finding them there already.
 
 use super::{Prepared, RunError, Sink};
-use crate::commit;
-use crate::dataset::{Manifest, ManifestPart, RECORD_VERSION, ShardPlan, VideoOutcome, VideoStatus, paths};
-use crate::domain::ShardId;
-use crate::events::{Event, NotOk, Summary, by_device};
-use crate::plan;
-use crate::stages::rows::{self, VideoRow};
-use crate::store::Store;
+use affectmill_base::ShardId;
+use affectmill_labelset::commit;
+use affectmill_labelset::events::{Event, NotOk, Summary, by_device};
+use affectmill_labelset::plan;
+use affectmill_labelset::rows;
+use affectmill_labelset::rows::VideoRow;
+use affectmill_labelset::{
+    Manifest, ManifestPart, RECORD_VERSION, ShardPlan, VideoOutcome, VideoStatus, paths,
+};
+use affectmill_store::Store;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Videos listed by name in the summary.

@@ -1,11 +1,11 @@
 //! One worker as the dispatcher sees it: what it holds, when it was heard of, and whom to blame when it is lost.
 
 use super::process::Process;
-use crate::dataset::{ErrorClass, Trouble};
-use crate::domain::{FrameIndex, ShardId, VideoKey};
-use crate::queue::AtWork;
-use crate::runtime::OomCounter;
-use crate::spec::Run;
+use affectmill_base::OomCounter;
+use affectmill_base::{ErrorClass, Trouble};
+use affectmill_base::{FrameIndex, ShardId, VideoKey};
+use affectmill_queue::AtWork;
+use affectmill_spec::Run;
 use std::time::Duration;
 use tokio::time::Instant;
 

@@ -1,9 +1,9 @@
 //! What a run did, and which side of the pipeline it waited for.
 
-use crate::dataset::StageSeconds;
-use crate::domain::Precision;
-use crate::events::Event;
-use crate::spec::{Decode, Job};
+use affectmill_base::Precision;
+use affectmill_labelset::StageSeconds;
+use affectmill_labelset::events::Event;
+use affectmill_spec::{Decode, Job};
 
 /// What this run labelled, over all its shards.
 #[derive(Clone, Copy, Debug, Default)]
@@ -96,7 +96,7 @@ fn faster_models(job: &Job) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::ShardId;
+    use affectmill_base::ShardId;
 
     /// What a run says of itself whose workers were busy so many seconds out of ten.
     fn said(device: &str, job: &str, decode: f64, infer: f64) -> String {

@@ -12,12 +12,13 @@
 
 use super::RunError;
 use super::finish::retract;
-use crate::commit::{self, Files};
-use crate::dataset::{CommitRecord, JobRecord, LabelSchema, RECORD_VERSION, ShardPlan, paths};
-use crate::domain::VideoKey;
-use crate::spec::Crops;
-use crate::stages::rows::{move_crops, move_rows, no_crops, no_rows};
-use crate::store::Store;
+use affectmill_base::VideoKey;
+use affectmill_labelset::commit;
+use affectmill_labelset::commit::Files;
+use affectmill_labelset::rows::{move_crops, move_rows, no_crops, no_rows};
+use affectmill_labelset::{CommitRecord, JobRecord, LabelSchema, RECORD_VERSION, ShardPlan, paths};
+use affectmill_spec::Crops;
+use affectmill_store::Store;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Carries out what plans say of copies, as far as it is not done.

@@ -3,14 +3,18 @@
 use super::RunError;
 use super::device::{as_begun, gpus, has_device};
 use super::prepare::resolve;
-use crate::commit;
-use crate::dataset::{InputPlace, InputRecord, JobRecord, RECORD_VERSION, ShardPlan, SourceKind, paths};
-use crate::discover::{self, Discovery, Source};
-use crate::plan::{self, Origin, Planner, Plans};
-use crate::runtime::FolderId;
-use crate::spec::{self, Decode, DeviceChoice, FaceMode, Job, SamplingMode};
-use crate::stages::decode;
-use crate::store::{Access, Put, Store};
+use affectmill_base::FolderId;
+use affectmill_base::SourceKind;
+use affectmill_discover as discover;
+use affectmill_discover::{Discovery, Source};
+use affectmill_labelset::commit;
+use affectmill_labelset::plan;
+use affectmill_labelset::plan::{Origin, Planner, Plans};
+use affectmill_labelset::{InputPlace, InputRecord, JobRecord, RECORD_VERSION, ShardPlan, paths};
+use affectmill_media::decode;
+use affectmill_spec as spec;
+use affectmill_spec::{Decode, DeviceChoice, FaceMode, Job, SamplingMode};
+use affectmill_store::{Access, Put, Store};
 use std::collections::BTreeSet;
 use std::time::Duration;
 

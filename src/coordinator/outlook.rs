@@ -1,16 +1,17 @@
 //! What a run would do, without doing it: nothing is written and no device is taken.
 
 use super::opened::{begun_with, fits, origin};
-use super::prepare::{resolve, unprobed};
+use super::prepare::resolve;
 use super::probe::Probing;
 use super::{RunError, planning};
-use crate::commit;
-use crate::dataset::{JobRecord, ModelRecord, PassedOver, Unseen};
-use crate::discover;
-use crate::domain::{Fingerprint, VideoKey};
-use crate::plan;
-use crate::spec::{Crops, Job, SamplingMode, Values};
-use crate::store::{Access, Store};
+use affectmill_base::{Fingerprint, VideoKey};
+use affectmill_discover::{self as discover, Source};
+use affectmill_labelset::commit;
+use affectmill_labelset::plan;
+use affectmill_labelset::{JobRecord, PassedOver, Unseen};
+use affectmill_spec::ModelRecord;
+use affectmill_spec::{Crops, Job, SamplingMode, Values};
+use affectmill_store::{Access, Store};
 use serde::Serialize;
 
 /// The outlook of a job.
@@ -71,7 +72,7 @@ pub async fn outlook(job: Job, moved: bool) -> Result<Outlook, RunError> {
         .sources
         .iter()
         .filter(|source| !covered.contains(&source.key));
-    let fresh = fresh.map(unprobed).collect();
+    let fresh = fresh.map(Source::unprobed).collect();
     let mut probing = Probing::start(fresh, discovery.root.clone(), &record.job).await?;
     let mut probed = Vec::new();
     while !probing.is_done() {

@@ -4,11 +4,12 @@
 
 use super::pulse::{Pulse, REMINDER, Reminder};
 use super::{Labelled, Prepared, RunError, Signal, Signals, Sink, blocking};
-use crate::dataset::{ShardPlan, paths};
-use crate::domain::ShardId;
-use crate::events::Event;
-use crate::queue::nats::{Address, Board, Connection, Order, PATIENCE, Posting, State, Told};
-use crate::queue::{WorkerId, nats::NatsError};
+use affectmill_base::ShardId;
+use affectmill_labelset::events::Event;
+use affectmill_labelset::{ShardPlan, paths};
+use affectmill_queue::WorkerId;
+use affectmill_queue::nats::NatsError;
+use affectmill_queue::nats::{Address, Board, Connection, Order, PATIENCE, Posting, State, Told};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 use tokio::sync::mpsc;

@@ -1,8 +1,8 @@
 //! What a host lets a posted job do. Whoever may post a job otherwise decides what its workers run, read and write.
 
-use crate::dataset::JobRecord;
-use crate::domain::{Location, NetworkKind};
-use crate::spec::Job;
+use affectmill_base::{Location, NetworkKind};
+use affectmill_labelset::JobRecord;
+use affectmill_spec::Job;
 use std::fs::canonicalize;
 
 /// What a worker's host allows.

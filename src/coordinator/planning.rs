@@ -3,11 +3,11 @@
 
 use super::probe::Probing;
 use super::{RunError, Signal, Signals, Sink, blocking};
-use crate::dataset::PlannedVideo;
-use crate::domain::Location;
-use crate::plan::{PlanError, Planner};
-use crate::runtime::FolderId;
-use crate::spec::Job;
+use affectmill_base::FolderId;
+use affectmill_base::Location;
+use affectmill_labelset::PlannedVideo;
+use affectmill_labelset::plan::{PlanError, Planner};
+use affectmill_spec::Job;
 use std::time::Duration;
 use tokio::time::timeout;
 

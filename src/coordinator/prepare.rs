@@ -2,20 +2,25 @@
 
 use super::device::gpus;
 use super::opened::{Opened, open};
-use super::planning::{self, Planned};
 use super::suspects::Suspects;
 use super::{Crew, Earlier, RunError, Signal, Signals, Sink, blocking, earlier, gpu_names, moving};
-use crate::commit::Tally;
-use crate::dataset::{JobRecord, ModelRecord, PassedOver, PlannedVideo, RECORD_VERSION, ShardPlan, Unseen};
-use crate::discover::{Discovery, Source};
-use crate::domain::{Crop, Location, NamedOutputs, NetworkKind, ShardId, VideoKey};
-use crate::events::Event;
-use crate::model::{self, Device, WeightFile};
-use crate::plan::{self, Plans};
-use crate::runtime::FolderId;
-use crate::spec::{self, Decode, FaceMode, Job, ModelSpec};
-use crate::stages::decode;
-use crate::store::{Access, Scratch, Store, kept_copy};
+use crate::planning;
+use crate::planning::Planned;
+use affectmill_base::FolderId;
+use affectmill_base::{Crop, Location, NamedOutputs, NetworkKind, ShardId, VideoKey};
+use affectmill_discover::{Discovery, Source};
+use affectmill_labelset::commit::Tally;
+use affectmill_labelset::events::Event;
+use affectmill_labelset::plan;
+use affectmill_labelset::plan::Plans;
+use affectmill_labelset::{JobRecord, PassedOver, PlannedVideo, RECORD_VERSION, ShardPlan, Unseen};
+use affectmill_media::decode;
+use affectmill_nn as model;
+use affectmill_nn::{Device, WeightFile};
+use affectmill_spec as spec;
+use affectmill_spec::ModelRecord;
+use affectmill_spec::{Decode, FaceMode, Job, ModelSpec};
+use affectmill_store::{Access, Scratch, Store, kept_copy};
 use std::collections::BTreeSet;
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -268,7 +273,7 @@ pub async fn prepare(
     warn_unseen(&opened.discovery, sink);
     let fresh = opened.discovery.sources.iter();
     let fresh = fresh.filter(|source| opened.planner.times(&source.key) == 0);
-    let fresh = fresh.map(|source| (0, unprobed(source))).collect();
+    let fresh = fresh.map(|source| (0, source.unprobed())).collect();
     let (prepared, discovery) = match opened.plan(fresh, signals, sink).await? {
         Ok(planned) => planned,
         Err(signal) => return Ok(Err(signal)),
@@ -322,20 +327,6 @@ impl Opened {
             Ok(ready) => Ok(Ok(ready??)),
             Err(signal) => Ok(Err(stopped(signal, videos, sink))),
         }
-    }
-}
-
-/// A video before anyone looked into it.
-pub fn unprobed(source: &Source) -> PlannedVideo {
-    PlannedVideo {
-        key: source.key.clone(),
-        kind: source.kind,
-        bytes: source.bytes,
-        etag: source.etag.clone(),
-        frames: source.crops.as_ref().map_or(0, |crops| crops.frames),
-        duration_us: 0,
-        archive: source.crops.as_ref().map(|crops| crops.archive.clone()),
-        unreadable: None,
     }
 }
 

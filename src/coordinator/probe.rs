@@ -4,11 +4,11 @@
 
 use super::process::{Process, Signal};
 use super::{RunError, Sink};
-use crate::dataset::PlannedVideo;
-use crate::domain::Location;
-use crate::events::Event;
-use crate::queue::{FromWorker, Reach, ToWorker};
-use crate::spec::Job;
+use affectmill_base::Location;
+use affectmill_labelset::PlannedVideo;
+use affectmill_labelset::events::Event;
+use affectmill_queue::{FromWorker, Reach, ToWorker};
+use affectmill_spec::Job;
 use std::collections::{HashMap, VecDeque};
 use std::thread::available_parallelism;
 use std::time::Duration;

@@ -2,9 +2,9 @@
 
 use super::RunError;
 
-use crate::queue::{FromWorker, ToWorker, WorkerId, read_message_async, write_message_async};
-use crate::runtime::this_program;
-use crate::worker;
+use affectmill_base::this_program;
+use affectmill_queue::{FromWorker, ToWorker, WorkerId, read_message_async, write_message_async};
+use affectmill_worker as worker;
 use std::collections::VecDeque;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};

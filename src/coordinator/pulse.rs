@@ -1,7 +1,7 @@
 //! The run's sign of life.
 
 use super::Sink;
-use crate::events::{ALIVE, Event};
+use affectmill_labelset::events::{ALIVE, Event};
 use std::time::Duration;
 use tokio::time::{Instant, interval};
 

@@ -6,16 +6,17 @@
 //! holds them ([`super::moving`]): they would be there twice.
 
 use super::opened::{Opened, open, read_job};
-use super::prepare::{Prepared, find, is_as_planned, stopped, unprobed, warn_unseen};
+use super::prepare::{Prepared, find, is_as_planned, stopped, warn_unseen};
 use super::{RunError, Signal, Signals, Sink, blocking};
-use crate::commit;
-use crate::dataset::{ErrorClass, PlannedVideo, VideoOutcome, VideoStatus};
-use crate::domain::VideoKey;
-use crate::events::Event;
-use crate::plan;
-use crate::runtime::ByName;
-use crate::spec::Job;
-use crate::store::Store;
+use affectmill_base::ByName;
+use affectmill_base::ErrorClass;
+use affectmill_base::VideoKey;
+use affectmill_labelset::commit;
+use affectmill_labelset::events::Event;
+use affectmill_labelset::plan;
+use affectmill_labelset::{PlannedVideo, VideoOutcome, VideoStatus};
+use affectmill_spec::Job;
+use affectmill_store::Store;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Which videos that are not `ok` are to be labelled again.
@@ -121,7 +122,7 @@ fn choose(opened: &mut Opened, wanted: Wanted) -> Result<Chosen, RunError> {
                     if status == VideoStatus::Partial {
                         retired.insert(latest.shard.id.clone());
                     }
-                    again.push((latest.shard.attempt + 1, unprobed(source)));
+                    again.push((latest.shard.attempt + 1, source.unprobed()));
                     if let Some(class) = outcome.error_class {
                         *classes.entry(class).or_default() += 1;
                     }

@@ -2,11 +2,12 @@
 //! word, as where a container runs out of memory and is killed as a whole. Both are read from the runs' event logs.
 
 use super::RunError;
-use crate::dataset::{RECORD_VERSION, ShardPlan, Strikes, StrikesRecord, Trouble, paths};
-use crate::domain::{ShardId, VideoKey};
-use crate::events::{Event, Line, last_pieces, run_of};
-use crate::runtime::OomRecord;
-use crate::store::Store;
+use affectmill_base::OomRecord;
+use affectmill_base::Trouble;
+use affectmill_base::{ShardId, VideoKey};
+use affectmill_labelset::events::{Event, Line, last_pieces, run_of};
+use affectmill_labelset::{RECORD_VERSION, ShardPlan, Strikes, StrikesRecord, paths};
+use affectmill_store::Store;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A longer piece of a log is none of ours, or an older affectmill's, which did not tell enough.
@@ -211,9 +212,10 @@ impl Ended {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataset::{ErrorClass, StageSeconds};
-    use crate::domain::{Fingerprint, Location};
-    use crate::events::Totals;
+    use affectmill_base::ErrorClass;
+    use affectmill_base::{Fingerprint, Location};
+    use affectmill_labelset::StageSeconds;
+    use affectmill_labelset::events::Totals;
 
     fn key(name: &str) -> VideoKey {
         VideoKey::new(name).unwrap()

@@ -2,8 +2,8 @@
 //!
 //! What fails here is passed over: the tally is disposable, and what is wrong with the store is told by whoever needs it.
 
-use crate::commit::Tally;
-use crate::store::Store;
+use affectmill_labelset::commit::Tally;
+use affectmill_store::Store;
 use std::io;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};

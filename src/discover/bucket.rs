@@ -1,12 +1,14 @@
 //! The search through a bucket, from listings alone but for the first bytes of files whose extension has two meanings.
 
-use super::names::{self, Look, Named};
 use super::search::Search;
 use super::{DiscoverError, Discovery, Source};
-use crate::dataset::{Passed, SourceKind, Unseen};
-use crate::domain::{Location, VideoKey, hex};
-use crate::spec::Input;
-use crate::store::{Access, Bucket, Object, StoreError, Trouble};
+use crate::names;
+use crate::names::{Look, Named};
+use affectmill_base::SourceKind;
+use affectmill_base::{Location, VideoKey, hex};
+use affectmill_labelset::{Passed, Unseen};
+use affectmill_spec::Input;
+use affectmill_store::{Access, Bucket, Object, StoreError, Trouble};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,9 +1,9 @@
 //! Tar shards of crops in an input: the videos that the crops were cut from. Only headers are read.
 
 use super::{CropsOf, Source};
-use crate::dataset::SourceKind;
-use crate::dataset::paths::SampleName;
-use crate::domain::{RelativePath, VideoKey};
+use affectmill_base::SampleName;
+use affectmill_base::SourceKind;
+use affectmill_base::{RelativePath, VideoKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, Metadata};
 use std::io;

@@ -3,13 +3,16 @@
 //! Symbolic links are followed. What a disk or a share refuses in passing is tried again; what stays refused is told as
 //! unseen, and the search goes on beside it.
 
-use super::names::{self, Named};
 use super::search::Search;
 use super::{DiscoverError, Discovery, Images, crops, file_etag, images_identity, stamp, unreadable};
-use crate::dataset::{Passed, SourceKind};
-use crate::domain::{Location, VideoKey};
-use crate::spec::Input;
-use crate::store::{passes, retry_passing};
+use crate::names;
+use crate::names::Named;
+use affectmill_base::SourceKind;
+use affectmill_base::passes;
+use affectmill_base::{Location, VideoKey};
+use affectmill_labelset::Passed;
+use affectmill_spec::Input;
+use affectmill_store::retry_passing;
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, FileType, Metadata};

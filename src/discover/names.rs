@@ -1,7 +1,7 @@
 //! The rules of names: what a search takes for a video, what it passes over, and as what. The same on disks and in buckets.
 
-use crate::dataset::Passed;
-use crate::spec::DEFAULT_EXTENSIONS;
+use affectmill_labelset::Passed;
+use affectmill_spec::DEFAULT_EXTENSIONS;
 use std::path::Path;
 
 /// Extensions of the pictures that make a folder of numbered images one video.

@@ -3,10 +3,12 @@
 //! Flows in: names, sizes and tags, as a folder or a listing tells them; keys are relative to what is searched. What becomes
 //! of them is decided here and in `names`, so that a folder and its copy in a bucket give the same.
 
-use super::names::{self, Look, Named};
 use super::{DiscoverError, Discovery, Source};
-use crate::dataset::{Passed, PassedOver, SourceKind, Unseen};
-use crate::domain::{Location, VideoKey};
+use crate::names;
+use crate::names::{Look, Named};
+use affectmill_base::SourceKind;
+use affectmill_base::{Location, VideoKey};
+use affectmill_labelset::{Passed, PassedOver, Unseen};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Kinds that are counted one by one; a collection may hold as many "extensions" as files.

@@ -1,3 +1,5 @@
+mod listing;
+
 use super::*;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

@@ -3,8 +3,9 @@
 use super::local::LocalQueue;
 use super::nats::{NatsError, Pulled};
 use super::{Lease, WorkerId};
-use crate::dataset::{ShardPlan, Trouble};
-use crate::domain::{FrameIndex, ShardId, VideoKey};
+use affectmill_base::Trouble;
+use affectmill_base::{FrameIndex, ShardId, VideoKey};
+use affectmill_labelset::ShardPlan;
 use std::time::Duration;
 
 /// The queue as the dispatcher of one host sees it.

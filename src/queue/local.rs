@@ -4,8 +4,9 @@
 //! lost) comes back in. It starts no process and reads no clock.
 
 use super::{Lease, WorkerId};
-use crate::dataset::{ShardPlan, Strikes, Trouble};
-use crate::domain::{FrameIndex, ShardId, VideoKey};
+use affectmill_base::Trouble;
+use affectmill_base::{FrameIndex, ShardId, VideoKey};
+use affectmill_labelset::{ShardPlan, Strikes};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 /// Shards to do, leases out, and strikes.
@@ -175,8 +176,9 @@ impl LocalQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataset::{ErrorClass, PlannedVideo, SourceKind};
-    use crate::domain::FrameIndex;
+    use affectmill_base::FrameIndex;
+    use affectmill_base::{ErrorClass, SourceKind};
+    use affectmill_labelset::PlannedVideo;
 
     fn shard(name: &str, frames: u64) -> ShardPlan {
         let key = VideoKey::new(format!("{name}.mp4")).unwrap();

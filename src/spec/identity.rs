@@ -4,7 +4,7 @@
 //! `[run]`) is left out: a label set may move, and go on with more workers.
 
 use super::{Crops, FaceMode, Job, job};
-use crate::domain::{Fingerprint, NetworkKind, Precision, Task, checksum, checksums};
+use affectmill_base::{Fingerprint, NetworkKind, Precision, Task, checksum, checksums};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};

@@ -6,7 +6,7 @@
 
 use super::device::DeviceChoice;
 use super::services::{NatsSettings, S3Settings};
-use crate::domain::{Crop, Location, NamedOutputs, NetworkKind, Precision, Task};
+use affectmill_base::{Crop, Location, NamedOutputs, NetworkKind, Precision, Task};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;

@@ -2,7 +2,7 @@
 
 use super::tree::Node;
 use super::{Job, Place, Problem};
-use crate::domain::Location;
+use affectmill_base::Location;
 use std::path::{Component, Path, PathBuf};
 
 /// Makes every path of the job absolute: those of the file relative to the folder of `job_file`, those of overrides to

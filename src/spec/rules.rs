@@ -3,7 +3,7 @@
 use super::error::listed;
 use super::tree::Node;
 use super::{Crops, FaceMode, Job, Problem, SamplingMode};
-use crate::domain::{BadOutputs, Location, NamedOutputs, NetworkKind, Precision};
+use affectmill_base::{BadOutputs, Location, NamedOutputs, NetworkKind, Precision};
 use std::path::PathBuf;
 
 /// Everything that is wrong with a job whose types and ranges are right and whose paths are absolute.

@@ -2,7 +2,7 @@
 
 use super::s3::Clients;
 use super::{Scratch, StoreError};
-use crate::spec::{Job, S3Settings};
+use affectmill_spec::{Job, S3Settings};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;

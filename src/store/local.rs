@@ -5,7 +5,7 @@
 
 use super::naming::{is_beside, name_new};
 use super::{Entry, Put, Scratch, StoreError};
-use crate::runtime::sync_folder;
+use affectmill_base::sync_folder;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};

@@ -9,7 +9,7 @@
 //! is a file that is made with `O_EXCL` and filled: readers would see half of it.
 
 use super::{Put, StoreError};
-use crate::runtime::is_lacking;
+use affectmill_base::is_lacking;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs;
 use std::io::{self, ErrorKind};

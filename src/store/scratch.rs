@@ -1,7 +1,7 @@
 //! Scratch space: a folder of files that are locked while their maker lives and swept when it does not.
 
 use super::StoreError;
-use crate::runtime::is_lacking;
+use affectmill_base::is_lacking;
 use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};

@@ -9,8 +9,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 mod s3;
-#[path = "../../tests/s3/mod.rs"]
-mod server;
+use affectmill_testing::s3 as server;
 
 type Test = fn(&Store);
 

@@ -4,12 +4,13 @@
 
 use super::heartbeat::Reports;
 use super::pipeline::{Pipeline, PipelineError};
-use crate::domain::Crop;
-use crate::model::{Device, Sample};
-use crate::queue::{Assignment, Lease};
-use crate::stages::decode::{DecodeError, Sampler, VideoReader};
-use crate::stages::faces::{self, CropError, InputMaker};
-use crate::store::Access;
+use affectmill_base::Crop;
+use affectmill_media::decode::{DecodeError, Sampler, VideoReader};
+use affectmill_nn::{Device, Sample};
+use affectmill_queue::{Assignment, Lease};
+use affectmill_store::Access;
+use affectmill_vision as faces;
+use affectmill_vision::{CropError, InputMaker};
 use serde::Serialize;
 use std::fs::File;
 use std::io;
@@ -68,7 +69,7 @@ impl Bench {
     /// # Errors
     /// [`BenchError`] as for a worker.
     pub fn new(assignment: Assignment, lease: Lease, device: Device) -> Result<Self, BenchError> {
-        crate::model::set_threads(assignment.threads);
+        affectmill_nn::set_threads(assignment.threads);
         Ok(Self {
             pipeline: Pipeline::new(&assignment, device, &Access::of(&assignment.job.job))?,
             assignment,

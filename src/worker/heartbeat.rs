@@ -1,7 +1,7 @@
 //! Reports to the coordinator, with progress sent as often as it is worth and only when there is some.
 
-use crate::domain::{FrameIndex, VideoKey};
-use crate::queue::{AtWork, FromWorker, write_message};
+use affectmill_base::{FrameIndex, VideoKey};
+use affectmill_queue::{AtWork, FromWorker, write_message};
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex};

@@ -6,12 +6,14 @@
 
 use super::heartbeat::Reports;
 use super::waiting;
-use crate::dataset::{PlannedVideo, SourceKind};
-use crate::discover;
-use crate::domain::Location;
-use crate::queue::Reach;
-use crate::stages::decode::{self, DecodeError, DecodeOptions, Probe};
-use crate::store::{Access, Bucket, Object, StoreError, Trouble};
+use affectmill_base::Location;
+use affectmill_base::SourceKind;
+use affectmill_discover as discover;
+use affectmill_labelset::PlannedVideo;
+use affectmill_media::decode;
+use affectmill_media::decode::{DecodeError, DecodeOptions, Probe};
+use affectmill_queue::Reach;
+use affectmill_store::{Access, Bucket, Object, StoreError, Trouble};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;

@@ -6,12 +6,12 @@
 //! else, by far.
 
 use super::common::*;
-use affectmill::dataset::SourceKind;
-use affectmill::model::{Device, Sample, WeightFile};
-use affectmill::spec;
-use affectmill::stages::decode::{DecodeOptions, VideoReader};
-use affectmill::stages::faces::{Preparer, full_frame};
-use affectmill::stages::infer::Engine;
+use affectmill_base::SourceKind;
+use affectmill_nn::{Device, Sample, WeightFile};
+use affectmill_spec as spec;
+use affectmill_media::decode::{DecodeOptions, VideoReader};
+use affectmill_vision::{Preparer, full_frame};
+use affectmill_worker::infer::Engine;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;

@@ -2,10 +2,10 @@
 //! annotation folders.
 
 use super::common::*;
-use affectmill::domain::Task;
-use affectmill::train::calibration::Samples;
-use affectmill::train::evaluate::overall;
-use affectmill::train::metrics::{Bootstrap, Decision, Prediction, Profile, Tally, Truth, Units};
+use affectmill_base::Task;
+use affectmill_evaluation::calibration::Samples;
+use affectmill_evaluation::evaluate::overall;
+use affectmill_evaluation::metrics::{Bootstrap, Decision, Prediction, Profile, Tally, Truth, Units};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;

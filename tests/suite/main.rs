@@ -1,24 +1,24 @@
 //! The test suite: the real program on real input. One binary, so that the big libraries are linked once.
 
+mod analysis;
 mod attribution;
 mod bad_input;
 mod cluster;
 mod common;
-#[path = "../corpus/mod.rs"]
 mod corpus;
 mod crops;
 mod earlier;
 mod ensembles;
 mod evaluate;
 mod faces;
+mod fuzz;
 mod gone;
 mod gpu;
 mod inputs;
 mod kills;
 mod limits;
 mod names;
-#[path = "../nats/mod.rs"]
-mod nats;
+pub use affectmill_testing::nats;
 mod numbers;
 mod planning;
 mod readme;

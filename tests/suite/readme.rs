@@ -77,9 +77,9 @@ fn the_first_job_runs_and_both_readers_show_its_labels() {
     let (_, after) = rest.split_once("[[models]]").unwrap();
     let (models, _) = after.split_once("[output]").unwrap();
     fs::write(project.job(), format!("{s3}{faces}[[models]]{models}")).unwrap();
-    affectmill::spec::load(&project.job(), &[]).unwrap();
+    affectmill_spec::load(&project.job(), &[]).unwrap();
     fs::write(project.job(), format!("{job}{queue}")).unwrap();
-    affectmill::spec::load(&project.job(), &[]).unwrap();
+    affectmill_spec::load(&project.job(), &[]).unwrap();
     fs::write(project.job(), format!("{before}{faces}[[models]]{after}")).unwrap();
     run(&[&format!("output.uri={:?}", project.output("again"))]);
     let again = rows(&project.output("again"));

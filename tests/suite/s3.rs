@@ -4,10 +4,8 @@ use super::common::*;
 use super::nats;
 mod inputs;
 use super::strikes::{deadly, rebooted};
-#[path = "../s3/proxy.rs"]
-mod proxy;
-#[path = "../s3/mod.rs"]
-mod real;
+use affectmill_testing::s3::proxy;
+use affectmill_testing::s3 as real;
 
 use proxy::Proxy;
 use real::{KEY, environment, server};

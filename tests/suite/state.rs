@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 const MARKS: [&str; 3] = ["_SUCCESS", "videos.parquet", "_affectmill/manifest.json"];
@@ -89,6 +90,19 @@ fn status_tells_what_is_committed_and_what_is_under_way() {
             break (event["frames"].as_u64().unwrap(), rows);
         }
     };
+    // The event log has progress every few seconds.
+    let began = Instant::now();
+    while status(&project.output("out")).0["under_way"]["rows"]
+        .as_u64()
+        .unwrap()
+        < labelled
+    {
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "status knows of no progress"
+        );
+        sleep(Duration::from_millis(100));
+    }
     let pid = run.child.id();
     signal(pid, "STOP");
     let (told, text) = status(&project.output("out"));

@@ -1,13 +1,13 @@
 //! An evaluation as tables on a terminal.
 
 use super::Report;
-use crate::domain::{Task, escaped};
-use crate::report::text::{count, plural};
-use crate::train::annotations::PassedOver;
-use crate::train::calibration::TEMPERATURES;
-use crate::train::evaluate::{By, Group};
-use crate::train::metrics::Figure;
-use crate::train::pairing::Account;
+use affectmill_base::{Task, escaped};
+use affectmill_evaluation::annotations::PassedOver;
+use affectmill_evaluation::calibration::TEMPERATURES;
+use affectmill_evaluation::evaluate::{By, Group};
+use affectmill_evaluation::metrics::Figure;
+use affectmill_evaluation::pairing::Account;
+use affectmill_progress::text::{count, plural};
 
 /// Names of a list that are shown.
 const MOST_NAMES: usize = 5;

@@ -1,9 +1,9 @@
 //! The queue as the coordinator sees it: shards go in, what workers tell comes out, and how many wait.
 
 use super::{CONSUMER, Connection, NatsError, PAUSE, Told};
-use crate::dataset::ShardPlan;
-use crate::domain::VideoKey;
-use crate::queue::EarlierVideo;
+use crate::EarlierVideo;
+use affectmill_base::VideoKey;
+use affectmill_labelset::ShardPlan;
 use async_nats::Subscriber;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{AckPolicy, pull};

@@ -25,9 +25,9 @@ pub use board::{Board, Order, Published, Standing};
 pub use posting::{Posting, State};
 pub use pulled::Pulled;
 
-use crate::domain::ShardId;
-use crate::events::Event;
-use crate::spec::NatsSettings;
+use affectmill_base::ShardId;
+use affectmill_labelset::events::Event;
+use affectmill_spec::NatsSettings;
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::{self, ErrorCode, kv, object_store};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions};

@@ -1,11 +1,11 @@
 //! The job as it is posted on the servers: what workers must know before their first lease, and the weights.
 
 use super::{Connection, NatsError, PATIENCE, PAUSE};
-use crate::dataset::JobRecord;
-use crate::domain::Location;
-use crate::queue::PROTOCOL;
-use crate::runtime::sha256_hex;
-use crate::spec;
+use crate::PROTOCOL;
+use affectmill_base::Location;
+use affectmill_base::sha256_hex;
+use affectmill_labelset::JobRecord;
+use affectmill_spec as spec;
 use async_nats::jetstream::kv::{self, Operation, UpdateErrorKind};
 use async_nats::jetstream::object_store;
 use serde::{Deserialize, Serialize};

@@ -8,9 +8,10 @@
 //! machine's counter, where the same machine gets the next delivery.
 
 use super::{Connection, NatsError};
-use crate::dataset::{Strikes, Trouble};
-use crate::domain::{FrameIndex, VideoKey};
-use crate::runtime::OomRecord;
+use affectmill_base::OomRecord;
+use affectmill_base::Trouble;
+use affectmill_base::{FrameIndex, VideoKey};
+use affectmill_labelset::Strikes;
 use async_nats::jetstream::kv::{Operation, UpdateErrorKind};
 use serde::{Deserialize, Serialize};
 

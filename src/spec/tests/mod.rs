@@ -5,7 +5,7 @@ mod refusals;
 mod scripts;
 
 use super::*;
-use crate::domain::{ACTION_UNITS, Crop, EXPRESSIONS, Location, ModelKind, Task, VALENCE_AROUSAL};
+use affectmill_base::{ACTION_UNITS, Crop, EXPRESSIONS, Location, ModelKind, Task, VALENCE_AROUSAL};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -391,7 +391,7 @@ fn different_model_names_give_different_columns() {
 
 #[test]
 fn the_jobs_of_the_repository_load() {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs");
+    let folder = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("jobs");
     let mut loaded = 0;
     for entry in std::fs::read_dir(&folder).expect("the repository has a folder jobs/") {
         let path = entry.unwrap().path();

@@ -8,7 +8,7 @@ mod read;
 pub use read::load_train;
 
 use super::job::optional_crops;
-use crate::domain::{Crop, ModelKind, Precision, Task};
+use affectmill_base::{Crop, ModelKind, Precision, Task};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;

@@ -1,9 +1,9 @@
 //! From a train job file to a [`TrainJob`], or everything that is wrong with it.
 
 use super::{OptimiserKind, Recipe, SplitBy, TrainJob, task_name, train_schema};
-use crate::domain::Task;
-use crate::spec::tree::Node;
-use crate::spec::{Place, Problem, SpecError, check, overrides, paths, read, tree};
+use crate::tree::Node;
+use crate::{Place, Problem, SpecError, check, overrides, paths, read, tree};
+use affectmill_base::Task;
 use std::path::Path;
 
 /// Reads, overrides, checks and resolves a train job file, as [`super::load`] does with a job of `run`.

@@ -2,7 +2,7 @@
 
 use super::retry::on_runtime;
 use super::route;
-use crate::spec::S3Settings;
+use affectmill_spec::S3Settings;
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileRegionProvider;

@@ -1,6 +1,6 @@
 //! What an answer, or the lack of one, means.
 
-use crate::store::Trouble;
+use crate::Trouble;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use std::error::Error;

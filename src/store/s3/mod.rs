@@ -18,7 +18,7 @@ mod write;
 pub(super) use connect::Clients;
 
 use super::{Access, Scratch, StoreError, Trouble};
-use crate::domain::Location;
+use affectmill_base::Location;
 use aws_sdk_s3::Client;
 
 /// An object as a listing or a HEAD tells it.

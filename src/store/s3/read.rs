@@ -4,9 +4,9 @@ use super::failure::{Failure, chain};
 use super::retry::Notice;
 use super::sums::Sums;
 use super::{Bucket, Object};
-use crate::domain::Location;
-use crate::runtime::sha256_hex;
-use crate::store::{Access, Entry, StoreError, Trouble};
+use crate::{Access, Entry, StoreError, Trouble};
+use affectmill_base::Location;
+use affectmill_base::sha256_hex;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::types::ServerSideEncryption;
 use std::collections::HashMap;
@@ -44,7 +44,7 @@ impl Bucket {
     ///
     /// # Errors
     /// There is none, or the store failed.
-    pub(in crate::store) fn of_label_set(root: &Location, access: &Access) -> Result<Self, StoreError> {
+    pub(crate) fn of_label_set(root: &Location, access: &Access) -> Result<Self, StoreError> {
         let bucket = Self::open(root, access)?;
         let (objects, _) = bucket.page("_affectmill/", None, Some(1), None)?;
         match objects.is_empty() {
@@ -88,7 +88,7 @@ impl Bucket {
     }
 
     /// The bytes under a key; `None` when there are none.
-    pub(in crate::store) fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    pub(crate) fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let key = key.to_string();
         self.wait(|bucket, notice| async move { bucket.get_async(&key, &notice).await })
     }
@@ -110,7 +110,7 @@ impl Bucket {
     }
 
     /// The bytes under each of some keys, in their order.
-    pub(in crate::store) fn get_each(&self, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+    pub(crate) fn get_each(&self, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         let keys = keys.to_vec();
         self.wait(|bucket, notice| async move {
             let read = |(bucket, notice): (Bucket, Notice), key: String| async move {
@@ -121,7 +121,7 @@ impl Bucket {
     }
 
     /// Copies an object to a path.
-    pub(in crate::store) fn copy(&self, key: &str, path: &Path) -> Result<(), StoreError> {
+    pub(crate) fn copy(&self, key: &str, path: &Path) -> Result<(), StoreError> {
         let object = self.present(key)?;
         let failed = |error| StoreError::io("make a temporary file in", self.scratch.folder())(error);
         let file = File::options()
@@ -134,7 +134,7 @@ impl Bucket {
     }
 
     /// A copy of an object in scratch space, made once for each version of it and kept.
-    pub(in crate::store) fn kept_copy(&self, key: &str) -> Result<PathBuf, StoreError> {
+    pub(crate) fn kept_copy(&self, key: &str) -> Result<PathBuf, StoreError> {
         let object = self.present(key)?;
         let identity = format!("{}\n{}\n{}", self.place(key), object.etag, object.bytes);
         let extension = Path::new(key)
@@ -166,7 +166,7 @@ impl Bucket {
     }
 
     /// The file under a key, brought to scratch space, where it has no name.
-    pub(in crate::store) fn file(&self, key: &str) -> Result<Option<File>, StoreError> {
+    pub(crate) fn file(&self, key: &str) -> Result<Option<File>, StoreError> {
         let Some(object) = self.head(key)? else {
             return Ok(None);
         };
@@ -305,7 +305,7 @@ impl Bucket {
     }
 
     /// The objects directly in a folder, sorted by key.
-    pub(in crate::store) fn list(&self, folder: &str) -> Result<Vec<Entry>, StoreError> {
+    pub(crate) fn list(&self, folder: &str) -> Result<Vec<Entry>, StoreError> {
         let below = format!("{folder}/");
         let mut found = Vec::new();
         self.pages(&below, Some("/"), |object| {

@@ -3,7 +3,7 @@
 use super::Bucket;
 use super::failure::Failure;
 use super::route;
-use crate::store::{StoreError, Trouble};
+use crate::{StoreError, Trouble};
 use std::future::Future;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock};

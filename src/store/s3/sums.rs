@@ -1,7 +1,7 @@
 //! Whether what came is what was stored.
 
 use super::Object;
-use crate::domain::hex;
+use affectmill_base::hex;
 use md5::{Digest, Md5};
 use std::fs::File;
 use std::os::unix::fs::FileExt;

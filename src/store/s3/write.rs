@@ -4,9 +4,9 @@ use super::Bucket;
 use super::failure::Failure;
 use super::read::SHA256;
 use super::retry::Notice;
-use crate::domain::Location;
-use crate::runtime::{sha256_file, sha256_hex};
-use crate::store::{Access, Put, StoreError, Trouble};
+use crate::{Access, Put, StoreError, Trouble};
+use affectmill_base::Location;
+use affectmill_base::{sha256_file, sha256_hex};
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use std::fs::File;
 use std::io::Write;
@@ -34,7 +34,7 @@ impl Bucket {
     ///
     /// # Errors
     /// The store failed, or the server overwrites what must not be overwritten.
-    pub(in crate::store) fn for_writing(root: &Location, access: &Access) -> Result<Self, StoreError> {
+    pub(crate) fn for_writing(root: &Location, access: &Access) -> Result<Self, StoreError> {
         let bucket = Self::open(root, access)?;
         let unfit = |cause: &str, remedy: &str| {
             Err(StoreError::S3 {
@@ -76,17 +76,17 @@ impl Bucket {
         Ok(bucket)
     }
 
-    pub(in crate::store) fn put_new(&self, key: &str, bytes: &[u8]) -> Result<Put, StoreError> {
+    pub(crate) fn put_new(&self, key: &str, bytes: &[u8]) -> Result<Put, StoreError> {
         let (key, bytes) = (key.to_string(), bytes.to_vec());
         self.wait(|bucket, notice| async move { bucket.put(&key, bytes, Some(NONE), &notice).await })
     }
 
-    pub(in crate::store) fn replace(&self, key: &str, bytes: &[u8]) -> Result<(), StoreError> {
+    pub(crate) fn replace(&self, key: &str, bytes: &[u8]) -> Result<(), StoreError> {
         let (key, bytes) = (key.to_string(), bytes.to_vec());
         self.wait(|bucket, notice| async move { bucket.put(&key, bytes, None, &notice).await.map(drop) })
     }
 
-    pub(in crate::store) fn put_new_file(&self, key: &str, file: NamedTempFile) -> Result<Put, StoreError> {
+    pub(crate) fn put_new_file(&self, key: &str, file: NamedTempFile) -> Result<Put, StoreError> {
         let path = file.path().to_path_buf();
         let failed = |error| StoreError::io("read", &path)(error);
         if file.as_file().metadata().map_err(failed)?.len() <= PART {
@@ -140,7 +140,7 @@ impl Bucket {
         created(self.again("write", key, notice, ask).await)
     }
 
-    pub(in crate::store) fn delete(&self, key: &str) -> Result<bool, StoreError> {
+    pub(crate) fn delete(&self, key: &str) -> Result<bool, StoreError> {
         let key = key.to_string();
         self.wait(|bucket, notice| async move {
             if bucket.head_async(&key, &notice).await?.is_none() {
@@ -158,7 +158,7 @@ impl Bucket {
 
     /// Removes uploads below the prefix that were begun at least `older_than` ago and never completed. Returns how many;
     /// none where these credentials may not look for them.
-    pub(in crate::store) fn sweep_uploads(&self, older_than: Duration) -> Result<usize, StoreError> {
+    pub(crate) fn sweep_uploads(&self, older_than: Duration) -> Result<usize, StoreError> {
         let before = SystemTime::now()
             .checked_sub(older_than)
             .and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok())
@@ -215,7 +215,7 @@ impl Bucket {
 
     /// What a process leaves that is killed in the middle of an upload.
     #[cfg(test)]
-    pub(in crate::store) fn begin_upload_for_tests(&self, key: &str) {
+    pub(crate) fn begin_upload_for_tests(&self, key: &str) {
         let (bucket, key) = (self.clone(), self.full(key));
         super::retry::on_runtime(async move {
             let request = bucket.client.create_multipart_upload().bucket(&bucket.bucket);

@@ -1,8 +1,8 @@
 //! The store in S3, on a real server.
 
-use super::server::{self, READER, environment, server, with_environment};
 use super::*;
-use crate::spec::S3Settings;
+use crate::tests::{server, server::READER, server::environment, server::server, server::with_environment};
+use affectmill_spec::S3Settings;
 use std::time::Instant;
 
 fn location(bucket: &str, prefix: &str) -> Location {

@@ -3,10 +3,10 @@
 
 use super::decoding::Frames;
 use super::{Content, Cropped};
-use crate::domain::{Crop, Size};
-use crate::model::INPUT_SIZE;
-use crate::stages::decode::CroppedFace;
-use crate::stages::faces::CropError;
+use affectmill_base::INPUT_SIZE;
+use affectmill_base::{Crop, Size};
+use affectmill_media::decode::CroppedFace;
+use affectmill_vision::CropError;
 use std::sync::Arc;
 
 impl Frames<'_> {

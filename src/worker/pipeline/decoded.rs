@@ -1,10 +1,11 @@
 //! What became of a shard's decoding.
 
 use super::PipelineError;
-use crate::dataset::{Trouble, VideoOutcome};
-use crate::domain::VideoKey;
-use crate::model::ModelError;
-use crate::store::StoreError;
+use affectmill_base::Trouble;
+use affectmill_base::VideoKey;
+use affectmill_labelset::VideoOutcome;
+use affectmill_nn::ModelError;
+use affectmill_store::StoreError;
 use std::time::Duration;
 
 /// What the decode thread has to tell when it is through.

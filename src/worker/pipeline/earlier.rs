@@ -4,11 +4,12 @@
 //! another way now, and no label is better than one on the wrong face.
 
 use super::input::NotOpened;
-use crate::dataset::{ErrorClass, PlannedVideo, Trouble, VideoStatus, paths};
-use crate::domain::{Face, FrameIndex, Micros, RowStatus, ShardId, VideoKey, hex};
-use crate::queue::EarlierVideo;
-use crate::stages::rows::{EarlierFaces, EarlierFrame};
-use crate::store::{Store, StoreError};
+use affectmill_base::{ErrorClass, Trouble};
+use affectmill_base::{Face, FrameIndex, Micros, RowStatus, ShardId, VideoKey, hex};
+use affectmill_labelset::rows::{EarlierFaces, EarlierFrame};
+use affectmill_labelset::{PlannedVideo, VideoStatus, paths};
+use affectmill_queue::EarlierVideo;
+use affectmill_store::{Store, StoreError};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 

@@ -6,11 +6,13 @@
 //! entity tag says so), or nothing.
 
 use super::input::{NotOpened, changed};
-use crate::dataset::{ErrorClass, PlannedVideo, ShardPlan, SourceKind, Trouble};
-use crate::discover;
-use crate::domain::VideoKey;
-use crate::store::{self, Bucket, Object, ScratchFolder, StoreError};
-use crate::worker::heartbeat::Reports;
+use crate::heartbeat::Reports;
+use affectmill_base::VideoKey;
+use affectmill_base::{ErrorClass, SourceKind, Trouble};
+use affectmill_discover as discover;
+use affectmill_labelset::{PlannedVideo, ShardPlan};
+use affectmill_store as store;
+use affectmill_store::{Bucket, Object, ScratchFolder, StoreError};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::Path;

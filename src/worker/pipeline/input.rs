@@ -2,13 +2,14 @@
 //! fetched ahead.
 
 use super::fetching::{Copy, Fetched, Fetcher, StoreTrouble};
-use crate::dataset::{ErrorClass, PlannedVideo, Trouble};
-use crate::discover;
-use crate::domain::Location;
-use crate::queue::Lease;
-use crate::stages::decode::DecodeError;
-use crate::store::{Access, Bucket, StoreError};
-use crate::worker::heartbeat::Reports;
+use crate::heartbeat::Reports;
+use affectmill_base::Location;
+use affectmill_base::{ErrorClass, Trouble};
+use affectmill_discover as discover;
+use affectmill_labelset::PlannedVideo;
+use affectmill_media::decode::DecodeError;
+use affectmill_queue::Lease;
+use affectmill_store::{Access, Bucket, StoreError};
 use std::path::{Path, PathBuf};
 
 /// The root of a job's videos.

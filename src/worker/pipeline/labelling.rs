@@ -3,19 +3,18 @@
 use super::soundness::Soundness;
 use super::spans::Keeper;
 use super::{Content, Cropped, Item, PipelineError};
-use crate::commit;
-use crate::dataset::{
-    ErrorClass, Following, LabelSchema, PartInfo, SpanRecord, StageSeconds, Trouble, VideoOutcome,
-    VideoStatus,
-};
-use crate::domain::{Face, FrameIndex, Micros};
-use crate::model::Sample;
-use crate::queue::Lease;
-use crate::stages::faces::{CropError, Finder, Found, InputMaker, Seen, full_frame};
-use crate::stages::infer::Engine;
-use crate::stages::rows::{self, CropWriter, Row, RowWriter, replay, span_schema};
-use crate::store::Store;
-use crate::worker::heartbeat::Reports;
+use crate::heartbeat::Reports;
+use crate::infer::Engine;
+use affectmill_base::{ErrorClass, Following, Trouble};
+use affectmill_base::{Face, FrameIndex, Micros};
+use affectmill_labelset::commit;
+use affectmill_labelset::rows;
+use affectmill_labelset::rows::{CropWriter, Row, RowWriter, replay, span_schema};
+use affectmill_labelset::{LabelSchema, PartInfo, SpanRecord, StageSeconds, VideoOutcome, VideoStatus};
+use affectmill_nn::Sample;
+use affectmill_queue::Lease;
+use affectmill_store::Store;
+use affectmill_vision::{CropError, Finder, Found, InputMaker, Seen, full_frame};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Instant;

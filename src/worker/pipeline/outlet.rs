@@ -2,8 +2,8 @@
 //! wait, and to blame for nothing.
 
 use super::Item;
-use crate::domain::VideoKey;
-use crate::worker::heartbeat::Reports;
+use crate::heartbeat::Reports;
+use affectmill_base::VideoKey;
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 

@@ -2,9 +2,10 @@
 //! disk or a share that is out of reach. The latter would turn the rest of the collection into failures within a second.
 
 use super::decoded::Abandoned;
-use crate::dataset::{ErrorClass, PlannedVideo, Trouble, VideoOutcome, VideoStatus};
-use crate::domain::{Location, VideoKey};
-use crate::runtime::FolderId;
+use affectmill_base::FolderId;
+use affectmill_base::{ErrorClass, Trouble};
+use affectmill_base::{Location, VideoKey};
+use affectmill_labelset::{PlannedVideo, VideoOutcome, VideoStatus};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};

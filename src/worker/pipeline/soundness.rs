@@ -4,8 +4,8 @@
 //! broken, or its arithmetic too narrow, and the run ends before it has labelled a collection with nothing.
 
 use super::PipelineError;
-use crate::domain::VideoKey;
-use crate::stages::rows::is_finite;
+use affectmill_base::VideoKey;
+use affectmill_labelset::rows::is_finite;
 
 /// Fewer faces tell too little of a model.
 const FACES: u64 = 1_000;

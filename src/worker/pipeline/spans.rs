@@ -4,13 +4,12 @@
 //! seam where it holds nothing back. Where the seams lie changes no row.
 
 use super::PipelineError;
-use crate::commit;
-use crate::dataset::{
-    DeviceClass, Following, Foothold, LabelSchema, RECORD_VERSION, Seam, SpanRecord, Trouble, VideoOutcome,
-};
-use crate::domain::{FrameIndex, ShardId};
-use crate::stages::rows::{CropWriter, Row, RowWriter, span_schema};
-use crate::store::Store;
+use affectmill_base::{Following, Foothold, Trouble};
+use affectmill_base::{FrameIndex, ShardId};
+use affectmill_labelset::commit;
+use affectmill_labelset::rows::{CropWriter, Row, RowWriter, span_schema};
+use affectmill_labelset::{DeviceClass, LabelSchema, RECORD_VERSION, Seam, SpanRecord, VideoOutcome};
+use affectmill_store::Store;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tempfile::NamedTempFile;

@@ -2,10 +2,11 @@
 //!
 //! A video is `ok` only if all of it was seen and each frame that the sampling asks for has its row.
 
-use crate::dataset::{ErrorClass, Seam, Trouble, VideoOutcome, VideoStatus};
-use crate::domain::{FrameIndex, Micros, TONE_MAPPING};
-use crate::spec::{Sampling, SamplingMode};
-use crate::stages::decode::{DecodedFrame, VideoReader};
+use affectmill_base::{ErrorClass, Trouble};
+use affectmill_base::{FrameIndex, Micros, TONE_MAPPING};
+use affectmill_labelset::{Seam, VideoOutcome, VideoStatus};
+use affectmill_media::decode::{DecodedFrame, VideoReader};
+use affectmill_spec::{Sampling, SamplingMode};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -166,7 +167,7 @@ pub(super) fn panicked(outcome: &mut VideoOutcome, message: &str, rows: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::VideoKey;
+    use affectmill_base::VideoKey;
 
     #[test]
     fn a_panic_is_that_videos_and_says_where() {

@@ -2,9 +2,9 @@
 //! against it is what becomes the model.
 
 use super::PipelineError;
-use crate::domain::Location;
-use crate::model::WeightFile;
-use crate::store::{Access, kept_copy};
+use affectmill_base::Location;
+use affectmill_nn::WeightFile;
+use affectmill_store::{Access, kept_copy};
 
 /// Reads the weights at a place; `whose` names them in the error. Without a place there is nothing to read, which a record
 /// of this program's never says.

@@ -2,10 +2,11 @@
 
 use super::super::input::{NotOpened, WithinReach};
 use super::{Abandoned, Frames};
-use crate::dataset::{ErrorClass, PlannedVideo, Trouble};
-use crate::domain::FrameIndex;
-use crate::stages::decode::{DecodeOptions, VideoReader};
-use crate::store::retry_passing;
+use affectmill_base::FrameIndex;
+use affectmill_base::{ErrorClass, Trouble};
+use affectmill_labelset::PlannedVideo;
+use affectmill_media::decode::{DecodeOptions, VideoReader};
+use affectmill_store::retry_passing;
 
 impl Frames<'_> {
     /// A reader on the CPU of a video at which NVDEC failed, that goes on with this frame.

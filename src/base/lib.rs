@@ -1,0 +1,54 @@
+//! The words that every room is written in, and small services that every room may need: identities, time, geometry, light, label names;
+//! files that appear whole or not at all, checksums, processes, signals, text from outside.
+//!
+//! Knows nothing of jobs, label sets or models.
+
+mod atomic;
+mod face;
+mod folder;
+mod geometry;
+mod host;
+mod ids;
+mod input;
+mod io_error;
+mod labels;
+mod location;
+mod oom;
+mod outputs;
+mod process;
+mod program;
+mod sample;
+mod sha256;
+mod shown;
+mod signals;
+mod source;
+mod text;
+mod time;
+mod tone;
+mod tracker_state;
+mod trouble;
+
+pub use atomic::{AtomicFile, WriteError, write_atomic};
+pub use face::Face;
+pub use folder::{FolderId, is_lacking, sync_folder};
+pub use geometry::{Orientation, Rect, Size};
+pub use host::hostname;
+pub use ids::{BadHex, BadKey, Fingerprint, RelativePath, ShardId, VideoKey, checksum, checksums, hex};
+pub use input::{IMAGENET_MEAN, IMAGENET_STD, INPUT_LEN, INPUT_SIZE};
+pub use io_error::{passes, remedy};
+pub use labels::{ACTION_UNITS, Crop, EXPRESSIONS, ModelKind, Precision, RowStatus, Task, VALENCE_AROUSAL};
+pub use location::Location;
+pub use oom::{OomCounter, OomRecord};
+pub use outputs::{BadOutputs, NamedOutputs, NetworkKind};
+pub use process::ProcessIdentity;
+pub use program::{name_this_process, this_program};
+pub use sample::SampleName;
+pub use sha256::{Sha256File, sha256_file, sha256_hex};
+pub use shown::{escaped, visible};
+pub use signals::outlive;
+pub use source::{Foothold, SourceKind};
+pub use text::{Alike, ByName, nfc};
+pub use time::{FrameIndex, Micros, TimeBase};
+pub use tone::{TONE_MAPPING, Table, Tone};
+pub use tracker_state::{Following, SeamFace, SeamTrack};
+pub use trouble::{ErrorClass, Trouble};

@@ -1,0 +1,275 @@
+//! What a model of a label set said, part by part.
+//!
+//! Flows in: the committed parts, by Polars, and only the columns that are needed. Flows out: [`Part`]s, whose rows are in the
+//! order of the set: video, frame, face. One part is in memory at a time; the longest video bounds it.
+
+use super::metrics::{CLASSES, Prediction, UNITS};
+use affectmill_base::{ACTION_UNITS, EXPRESSIONS, ShardId, Task, VALENCE_AROUSAL};
+use affectmill_labelset::{CommitRecord, JobRecord, paths};
+use affectmill_spec::ModelRecord;
+use affectmill_spec::Values;
+use affectmill_store::{Store, StoreError};
+use polars::prelude::*;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// A probability of 0 or 1 has no finite logit; this is the nearest that 32-bit floats tell from it.
+const LEAST: f64 = f32::EPSILON as f64 / 2.0;
+
+/// Why labels cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LabelError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A part is not what was committed.
+    #[error(
+        "cannot read `{path}`: {cause}; `affectmill run` with its job checks every part and says what to do"
+    )]
+    Part {
+        /// The part.
+        path: String,
+        /// Polars' answer.
+        cause: PolarsError,
+    },
+    /// There is no such model.
+    #[error("{labels} has no model `{name}`; its models: {}", known.join(", "))]
+    NoModel {
+        /// The label set.
+        labels: String,
+        /// What was asked for.
+        name: String,
+        /// Names of its models.
+        known: Vec<String>,
+    },
+    /// No model was named and there are several.
+    #[error("{labels} has several models, name one: {}", known.join(", "))]
+    WhichModel {
+        /// The label set.
+        labels: String,
+        /// Names of its models.
+        known: Vec<String>,
+    },
+}
+
+/// One model of a label set.
+pub struct Labels<'a> {
+    store: &'a Store,
+    values: Values,
+    model: &'a ModelRecord,
+    commits: BTreeMap<ShardId, CommitRecord>,
+}
+
+impl<'a> Labels<'a> {
+    /// The labels of a model, or of the only one.
+    ///
+    /// # Errors
+    /// There is no such model, or it must be named.
+    pub fn of(
+        store: &'a Store,
+        job: &'a JobRecord,
+        model: Option<&str>,
+        commits: BTreeMap<ShardId, CommitRecord>,
+    ) -> Result<Self, LabelError> {
+        let labels = store.root().to_string();
+        let known = || job.models.iter().map(|model| model.name.clone()).collect();
+        let model = match (model, &job.models[..]) {
+            (Some(name), models) => {
+                let named = models.iter().find(|model| model.name == name);
+                named.ok_or_else(|| LabelError::NoModel {
+                    labels,
+                    name: name.into(),
+                    known: known(),
+                })?
+            }
+            (None, [model]) => model,
+            (None, _) => {
+                let known = known();
+                return Err(LabelError::WhichModel { labels, known });
+            }
+        };
+        Ok(Self {
+            store,
+            values: job.job.output.values,
+            model,
+            commits,
+        })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &ModelRecord {
+        self.model
+    }
+
+    /// Videos that have rows, with their shard.
+    pub fn videos(&self) -> BTreeMap<&str, &ShardId> {
+        let records = self.commits.iter();
+        let videos =
+            records.flat_map(|(shard, record)| record.videos.iter().map(move |video| (shard, video)));
+        videos
+            .filter(|(_, video)| video.rows > 0)
+            .map(|(shard, video)| (video.key.as_str(), shard))
+            .collect()
+    }
+
+    /// The rows of a shard, as far as `tasks` need them.
+    ///
+    /// # Errors
+    /// The part cannot be read.
+    pub fn part(&self, shard: &ShardId, tasks: &[Task]) -> Result<Part, LabelError> {
+        let key = paths::part(shard);
+        let (at_hand, _copy) = self.store.at_hand(std::slice::from_ref(&key))?;
+        let path = PlRefPath::new(at_hand[0].to_string_lossy().as_ref());
+        self.read(path, tasks).map_err(|cause| LabelError::Part {
+            path: self.store.path(&key).to_string(),
+            cause,
+        })
+    }
+
+    fn read(&self, path: PlRefPath, tasks: &[Task]) -> PolarsResult<Part> {
+        let probabilities = self.values == Values::Probabilities;
+        let of_task = |task: &Task| -> Vec<String> { columns(&self.model.name, *task, probabilities) };
+        let fixed = ["frame", "face", "track", "box_x", "box_y", "box_w", "box_h"];
+        let mut wanted = vec![col("video").cast(DataType::String)];
+        wanted.extend(fixed.map(col));
+        wanted.extend(tasks.iter().flat_map(of_task).map(col));
+        let as_named = ScanArgsParquet {
+            glob: false,
+            ..Default::default()
+        };
+        let rows = LazyFrame::scan_parquet(path, as_named)?
+            .select(wanted)
+            .collect()?;
+        let integers =
+            |name: &str| -> PolarsResult<Vec<Option<i32>>> { Ok(rows.column(name)?.i32()?.iter().collect()) };
+        let floats = |name: &str| -> PolarsResult<Vec<f32>> {
+            let values = rows.column(name)?.f32()?.iter();
+            Ok(values.map(|value| value.unwrap_or(f32::NAN)).collect())
+        };
+        let outputs = |task: Task| -> PolarsResult<Vec<Vec<f32>>> {
+            match tasks.contains(&task) {
+                true => of_task(&task).iter().map(|name| floats(name)).collect(),
+                false => Ok(Vec::new()),
+            }
+        };
+        let boxes = ["box_x", "box_y", "box_w", "box_h"].map(floats);
+        let [x, y, w, h] = boxes;
+        Ok(Part {
+            videos: runs(rows.column("video")?.str()?),
+            frame: rows
+                .column("frame")?
+                .i64()?
+                .iter()
+                .map(|frame| frame.unwrap_or(0) as u64)
+                .collect(),
+            face: integers("face")?,
+            track: integers("track")?,
+            boxes: [x?, y?, w?, h?],
+            probabilities,
+            va: outputs(Task::Va)?,
+            expression: outputs(Task::Expr)?,
+            units: outputs(Task::Au)?,
+        })
+    }
+}
+
+/// The columns of a task's numbers, in output order.
+fn columns(model: &str, task: Task, probabilities: bool) -> Vec<String> {
+    let suffix = if probabilities { "_p" } else { "" };
+    match task {
+        Task::Va => VALENCE_AROUSAL.map(|output| format!("{model}_{output}")).to_vec(),
+        Task::Expr => EXPRESSIONS
+            .map(|class| format!("{model}_expr_{class}{suffix}"))
+            .to_vec(),
+        Task::Au => ACTION_UNITS
+            .map(|unit| format!("{model}_{unit}{suffix}"))
+            .to_vec(),
+    }
+}
+
+/// The stretches of equal keys.
+fn runs(keys: &StringChunked) -> Vec<(String, Range<usize>)> {
+    let mut runs: Vec<(String, Range<usize>)> = Vec::new();
+    for (row, key) in keys.iter().enumerate() {
+        let key = key.unwrap_or_default();
+        match runs.last_mut().filter(|(last, _)| last == key) {
+            Some((_, range)) => range.end = row + 1,
+            None => runs.push((key.into(), row..row + 1)),
+        }
+    }
+    runs
+}
+
+/// The rows of one part, column by column.
+pub struct Part {
+    /// The videos and their rows, in order.
+    pub videos: Vec<(String, Range<usize>)>,
+    frame: Vec<u64>,
+    face: Vec<Option<i32>>,
+    track: Vec<Option<i32>>,
+    boxes: [Vec<f32>; 4],
+    probabilities: bool,
+    va: Vec<Vec<f32>>,
+    expression: Vec<Vec<f32>>,
+    units: Vec<Vec<f32>>,
+}
+
+impl Part {
+    /// The rows of a video.
+    pub fn rows_of(&self, video: &str) -> Option<Range<usize>> {
+        let (_, rows) = self.videos.iter().find(|(key, _)| key == video)?;
+        Some(rows.clone())
+    }
+
+    /// Frame of a row.
+    pub fn frame(&self, row: usize) -> u64 {
+        self.frame[row]
+    }
+
+    /// Index of the face within the frame; `None` where the frame has none.
+    pub fn face(&self, row: usize) -> Option<i32> {
+        self.face[row]
+    }
+
+    /// The track.
+    pub fn track(&self, row: usize) -> Option<i32> {
+        self.track[row]
+    }
+
+    /// Left, top, width and height in pixels; NaN where the whole picture is the face.
+    pub fn face_box(&self, row: usize) -> [f32; 4] {
+        [0, 1, 2, 3].map(|side| self.boxes[side][row])
+    }
+
+    /// What the model said of a row: logits, also where probabilities are stored.
+    pub fn prediction(&self, row: usize) -> Prediction {
+        Prediction {
+            va: values(&self.va, row),
+            expression: values(&self.expression, row).map(|values: [f64; CLASSES]| {
+                match self.probabilities {
+                    // The softmax of logarithms is what they are logarithms of.
+                    true => values.map(|p| p.max(f64::from(f32::MIN_POSITIVE)).ln()),
+                    false => values,
+                }
+            }),
+            units: values(&self.units, row).map(|values: [f64; UNITS]| match self.probabilities {
+                true => values
+                    .map(|p| p.clamp(LEAST, 1.0 - LEAST))
+                    .map(|p| (p / (1.0 - p)).ln()),
+                false => values,
+            }),
+        }
+    }
+}
+
+/// One row of some columns; `None` where there are none, or one of them holds no number.
+fn values<const N: usize>(columns: &[Vec<f32>], row: usize) -> Option<[f64; N]> {
+    let mut values = [0.0; N];
+    if columns.len() != N {
+        return None;
+    }
+    for (value, column) in values.iter_mut().zip(columns) {
+        *value = f64::from(column[row]);
+    }
+    values.iter().all(|value| value.is_finite()).then_some(values)
+}

@@ -1,0 +1,31 @@
+//! The shape of a label set: where its files lie, their columns, their records. No I/O.
+
+mod calibration;
+pub mod commit;
+mod device;
+pub mod events;
+mod input;
+mod outcome;
+pub mod paths;
+pub mod plan;
+mod records;
+pub mod rows;
+pub mod schema;
+mod schemas;
+mod spans;
+mod strikes;
+#[cfg(test)]
+mod tests;
+
+pub use calibration::{CALIBRATION_VERSION, CalibrationRecord, TunedOn, TunedTemperature, TunedThreshold};
+pub use device::{DeviceClass, DeviceRecord, ShardDevice};
+pub use input::{InputRecord, Passed, PassedOver, Unseen, UnseenPlace};
+pub use outcome::{VideoOutcome, VideoStatus};
+pub use records::{
+    CommitRecord, InputPlace, JobRecord, Manifest, ManifestPart, PartInfo, Plan, PlannedVideo, Quarantined,
+    RECORD_VERSION, Retired, ShardPlan, StageSeconds,
+};
+pub use schema::{LabelSchema, landmark_item, videos_schema};
+pub use schemas::{schema_text, schemas};
+pub use spans::{Seam, SpanRecord};
+pub use strikes::{Strikes, StrikesRecord};

@@ -1,0 +1,58 @@
+//! The JSON Schemas of every persisted JSON format, generated from the types that write them.
+
+use super::{
+    CalibrationRecord, CommitRecord, DeviceRecord, InputRecord, JobRecord, Manifest, Plan, SpanRecord,
+    StrikesRecord,
+};
+use affectmill_spec as spec;
+use schemars::{JsonSchema, schema_for};
+use serde_json::Value;
+
+/// File name and schema (JSON Schema 2020-12) of the job file and of each record: what lies in `schemas/`.
+pub fn schemas() -> Vec<(&'static str, Value)> {
+    vec![
+        ("calibration.schema.json", of::<CalibrationRecord>()),
+        ("commit.schema.json", of::<CommitRecord>()),
+        ("device.schema.json", of::<DeviceRecord>()),
+        ("input.schema.json", of::<InputRecord>()),
+        ("job-record.schema.json", of::<JobRecord>()),
+        ("job.schema.json", spec::json_schema()),
+        ("manifest.schema.json", of::<Manifest>()),
+        ("plan.schema.json", of::<Plan>()),
+        ("span.schema.json", of::<SpanRecord>()),
+        ("strikes.schema.json", of::<StrikesRecord>()),
+        ("train.schema.json", spec::train_schema()),
+    ]
+}
+
+/// The text of a schema's file.
+pub fn schema_text(schema: &Value) -> String {
+    format!("{schema:#}\n")
+}
+
+fn of<T: JsonSchema>() -> Value {
+    schema_for!(T).to_value()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    #[test]
+    fn the_schemas_on_disk_are_the_generated_ones() {
+        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("schemas");
+        let remedy = "schemas/ is stale: run `affectmill schema -o schemas`";
+        for (name, schema) in schemas() {
+            let text = std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+            assert!(text == schema_text(&schema), "{name}: {remedy}");
+        }
+        let there: BTreeSet<String> = std::fs::read_dir(folder)
+            .expect(remedy)
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        let generated = schemas().iter().map(|(name, _)| name.to_string()).collect();
+        assert_eq!(there, generated, "{remedy}, and remove what it does not write");
+    }
+}

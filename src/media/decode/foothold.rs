@@ -1,0 +1,295 @@
+//! Where decoding can go on: key frames to stand on, and the proof that what comes from there is what came before.
+//!
+//! A container may land elsewhere than where it was sent, a key frame may not be one, times may be guessed differently from
+//! the midst than from the beginning. So nothing is believed: the frames from the key frame to the seam are decoded again, and
+//! their times and pictures must be the ones that came the first time.
+
+use super::{DecodeError, DecodedFrame, Picture, Source, VideoReader};
+use affectmill_base::Foothold;
+use affectmill_base::{FrameIndex, hex};
+use sha2::{Digest, Sha256};
+
+/// Rows from one that is looked at to the next: none of the blocks that codecs predict is smaller.
+const ROW_STEP: usize = 4;
+
+/// Looks out for a foothold.
+#[derive(Default)]
+pub(super) struct Watch {
+    looking: bool,
+    /// Ticks of the last clean key frame.
+    last_key: Option<i64>,
+    standing: Option<Standing>,
+}
+
+struct Standing {
+    frame: FrameIndex,
+    ticks: Option<i64>,
+    place: Option<i64>,
+    seek: Option<i64>,
+    hash: Sha256,
+}
+
+impl Watch {
+    pub(super) fn see(&mut self, frame: &DecodedFrame, ordered: bool) {
+        let clean_key = frame.key && frame.picture.is_some();
+        if self.looking && self.standing.is_none() && clean_key && ordered {
+            self.standing = Some(Standing {
+                frame: frame.index,
+                ticks: frame.ticks,
+                place: frame.place,
+                seek: self.last_key,
+                hash: Sha256::new(),
+            });
+        }
+        if let Some(standing) = &mut self.standing {
+            add(&mut standing.hash, frame);
+        }
+        if clean_key {
+            self.last_key = frame.ticks;
+        }
+    }
+}
+
+/// What matters of a frame.
+fn add(hash: &mut Sha256, frame: &DecodedFrame) {
+    hash.update([u8::from(frame.key), u8::from(frame.picture.is_some())]);
+    hash.update(frame.ticks.map_or([0; 9], |ticks| {
+        let mut bytes = [1; 9];
+        bytes[1..].copy_from_slice(&ticks.to_le_bytes());
+        bytes
+    }));
+    if let Some(picture) = &frame.picture {
+        add_picture(hash, picture);
+    }
+}
+
+fn add_picture(hash: &mut Sha256, picture: &Picture) {
+    let size = picture.stored();
+    hash.update(size.width.to_le_bytes());
+    hash.update(size.height.to_le_bytes());
+    if let Some(surface) = picture.surface() {
+        // A GPU that fails here leaves a hash that is no frame's: then nothing is gone on from.
+        surface
+            .every_row(ROW_STEP)
+            .unwrap_or_default()
+            .iter()
+            .for_each(|rows| hash.update(rows));
+        return;
+    }
+    for component in picture.components() {
+        let plane = picture.plane(component.plane);
+        for y in (0..component.size.height as usize).step_by(ROW_STEP) {
+            hash.update(plane.row(y));
+        }
+    }
+}
+
+/// Whether the times of frames ascend, as libavcodec looks at them when it guesses: where they do not, its guess depends on
+/// all that came before.
+pub(super) struct Clock {
+    ordered: bool,
+    last: [Option<i64>; 2],
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self {
+            ordered: true,
+            last: [None; 2],
+        }
+    }
+}
+
+impl Clock {
+    /// Takes the times of a frame.
+    pub(super) fn read(&mut self, pts: Option<i64>, dts: Option<i64>) {
+        for (last, (own, other)) in self.last.iter_mut().zip([(pts, dts), (dts, pts)]) {
+            self.ordered &= own.is_none() || own > *last;
+            *last = own.or(other);
+        }
+        self.ordered &= pts.is_some() || dts.is_some();
+    }
+
+    /// Whether they did so far, and each frame had one.
+    pub(super) fn ordered(&self) -> bool {
+        self.ordered
+    }
+}
+
+impl VideoReader {
+    /// From the next key frame on, keeps in mind what is needed to begin there again.
+    pub fn watch(&mut self) {
+        self.watch.looking = true;
+    }
+
+    /// Does so no longer.
+    pub fn unwatch(&mut self) {
+        (self.watch.looking, self.watch.standing) = (false, None);
+    }
+
+    /// The foothold for a seam at the frame that was returned last; `None` while no key frame came before it, or while the
+    /// stream's own times are not in order.
+    pub fn foothold(&self, seam: FrameIndex) -> Option<Foothold> {
+        let standing = self.watch.standing.as_ref().filter(|it| it.frame < seam)?;
+        self.source.ordered().then(|| Foothold {
+            frame: standing.frame,
+            ticks: standing.ticks,
+            place: standing.place,
+            seek: standing.seek,
+            sha256: hex(&standing.hash.clone().finalize()),
+        })
+    }
+
+    /// Passes over the frames before this one, from the beginning; `seen` is told of each.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub fn pass(&mut self, before: FrameIndex, mut seen: impl FnMut(FrameIndex)) -> Result<(), DecodeError> {
+        let mut next = FrameIndex(0);
+        while next < before
+            && let Some(frame) = self.next()?
+        {
+            seen(frame.index);
+            next = FrameIndex(frame.index.0 + 1);
+        }
+        Ok(())
+    }
+
+    /// Goes on at a seam: returns its frame, and how many frames were decoded for that, it included. `seen` is shown every frame
+    /// before it. `None` when what is decoded is not what was: then this reader is of no further use.
+    ///
+    /// With `seek` only what lies around the key frame is decoded, else everything from the beginning.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub fn resume(
+        &mut self,
+        foothold: &Foothold,
+        seam: FrameIndex,
+        seek: bool,
+        mut seen: impl FnMut(&DecodedFrame),
+    ) -> Result<Option<(DecodedFrame, u64)>, DecodeError> {
+        if seek && !self.source.seek(foothold) {
+            return Ok(None);
+        }
+        let mut again = 0;
+        let mut hash: Option<Sha256> = None;
+        while let Some(mut frame) = self.next()? {
+            again += 1;
+            if hash.is_none() {
+                let found = frame.ticks == foothold.ticks && frame.key && frame.picture.is_some();
+                // The same recording twice in one file has the same times and pictures twice.
+                let elsewhere = frame.place.zip(foothold.place).is_some_and(|(a, b)| a != b);
+                let found = found && !elsewhere;
+                if found && (seek || frame.index == foothold.frame) {
+                    self.source.stand(foothold.frame);
+                    frame.index = foothold.frame;
+                    hash = Some(Sha256::new());
+                } else if seek && frame.ticks > foothold.ticks {
+                    return Ok(None);
+                }
+            }
+            let Some(hash) = &mut hash else {
+                seen(&frame);
+                continue;
+            };
+            add(hash, &frame);
+            if frame.index >= seam {
+                let same = frame.index == seam && hex(&hash.clone().finalize()) == foothold.sha256;
+                return Ok(same.then_some((frame, again)));
+            }
+            seen(&frame);
+        }
+        Ok(None)
+    }
+}
+
+impl Source {
+    /// The times that the stream tells are in order so far, so that none had to be guessed.
+    pub(super) fn ordered(&self) -> bool {
+        match self {
+            Source::File(reader) => reader.ordered(),
+            Source::Images(_) => true,
+            Source::Crops(_) => false,
+        }
+    }
+
+    fn seek(&mut self, foothold: &Foothold) -> bool {
+        match self {
+            Source::File(reader) => foothold.seek.is_some_and(|ticks| reader.seek(ticks)),
+            Source::Images(reader) => {
+                reader.seek(foothold.frame);
+                true
+            }
+            Source::Crops(_) => false,
+        }
+    }
+
+    /// The frame that was returned last has this index, and nothing before it counts.
+    fn stand(&mut self, frame: FrameIndex) {
+        if let Source::File(reader) = self {
+            reader.stand(frame);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::DecodeOptions;
+    use affectmill_base::Micros;
+    use affectmill_base::SourceKind;
+    use std::process::Command;
+
+    /// What tells one frame from another.
+    fn told(frame: &DecodedFrame) -> (u64, Option<Micros>, Option<i64>, bool, Vec<u8>) {
+        let picture = frame.picture.as_ref().expect("a picture");
+        let rows = (0..picture.size().height as usize).flat_map(|y| picture.plane(0).row(y).to_vec());
+        (
+            frame.index.0,
+            frame.timestamp,
+            frame.ticks,
+            frame.key,
+            rows.collect(),
+        )
+    }
+
+    #[test]
+    fn what_is_passed_over_changes_nothing_of_what_follows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("b-frames.mp4");
+        let mut ffmpeg = Command::new("ffmpeg");
+        ffmpeg.args("-nostdin -v error -f lavfi -i testsrc2=s=96x64:d=2 -c:v libx264 -bf 3 -g 20".split(' '));
+        assert!(ffmpeg.arg(&path).status().unwrap().success());
+        let options = DecodeOptions {
+            threads: 1,
+            image_base: 1,
+            image_fps: None,
+            max_pixels: 1 << 20,
+            max_frames: 45,
+            nvdec: None,
+        };
+        let from = |first: u64| {
+            let mut reader = VideoReader::open(&path, SourceKind::File, &options).unwrap();
+            let mut passed = Vec::new();
+            reader
+                .pass(FrameIndex(first), |frame| passed.push(frame.0))
+                .unwrap();
+            assert_eq!(passed, Vec::from_iter(0..first.min(45)));
+            let mut frames = Vec::new();
+            while let Some(frame) = reader.next().unwrap() {
+                frames.push(told(&frame));
+            }
+            (frames, reader.damage().cloned())
+        };
+        let (frames, damage) = from(0);
+        // Of the 50 that there are, so many are let in.
+        assert_eq!(frames.len(), 45);
+        assert!(damage.is_some());
+        for first in [1, 7, 19, 20, 21, 44, 45, 46] {
+            let (rest, again) = from(first);
+            assert!(rest == frames[(first as usize).min(45)..], "from frame {first}");
+            assert_eq!(again, damage);
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Decode: a video file, a folder of numbered images or a set of crops in, frames in presentation order out.
+//!
+//! Flows in: a path. Flows out: [`DecodedFrame`]s, each with its index, its time after the container's start, and
+//! a [`Picture`] that borrows nothing and copies nothing: the planes stay as the decoder laid them. FFmpeg is named
+//! in this folder only. It must never skip or invent a frame, never guess a time from a frame rate, never hold
+//! more than as many frames as the decoder itself, never write to the terminal.
+//!
+//! Frames, their order and their times are those of `ffprobe -show_frames`, whatever the number of threads.
+
+mod colour;
+mod container;
+mod crops;
+mod cuda;
+mod decoder;
+mod elsewhere;
+mod error;
+mod foothold;
+mod images;
+mod native;
+mod nvdec;
+mod order;
+mod picture;
+mod probe;
+mod promise;
+mod recovery;
+mod sampling;
+mod stream;
+
+pub use colour::Colour;
+pub use cuda::opens as nvdec_opens;
+pub use error::DecodeError;
+pub use nvdec::available as nvdec_available;
+#[cfg(any(test, feature = "testing"))]
+pub use picture::tests::{drawn, drawn_hdr};
+pub use picture::{Component, Picture, Plane, Samples};
+pub use sampling::Sampler;
+
+use affectmill_base::{Face, FrameIndex, Micros, VideoKey};
+use affectmill_base::{SourceKind, Trouble};
+use std::path::Path;
+
+/// How videos are read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DecodeOptions {
+    /// Threads of FFmpeg's decoder for codecs whose frames stand on their own (Motion JPEG, ProRes, …) and for FFV1; 0 lets
+    /// FFmpeg choose. All others use one, because lost frames would be made up for differently with more: decode
+    /// several videos at once instead. Changes no frame.
+    pub threads: usize,
+    /// Number in the file name of frame 0 of a folder of images.
+    pub image_base: u64,
+    /// Frames a second of folders of images, above 0; without it their frames have no timestamp.
+    pub image_fps: Option<f64>,
+    /// Pixels of a stored picture; a larger one is not decoded.
+    pub max_pixels: u64,
+    /// Frames of a video file; what comes after them is left out.
+    pub max_frames: u64,
+    /// Index of the GPU whose NVDEC decodes video files, as CUDA counts it in this process; `None` for the CPU.
+    pub nvdec: Option<usize>,
+}
+
+impl DecodeOptions {
+    /// The same, without a GPU.
+    pub fn on_the_cpu(self) -> Self {
+        Self { nvdec: None, ..self }
+    }
+}
+
+/// One frame of a video.
+pub struct DecodedFrame {
+    /// Position in presentation order over all frames that the decoder returns; of an image, its number minus
+    /// the base.
+    pub index: FrameIndex,
+    /// Best-effort presentation time after the container's start; `None` when the stream tells none.
+    pub timestamp: Option<Micros>,
+    /// The same as the stream counts it, in its time base; `None` also for images.
+    pub ticks: Option<i64>,
+    /// Marked by the decoder as a key frame; always so for images.
+    pub key: bool,
+    /// Of a key frame: the byte of the file at which its packet begins, where that is known.
+    pub place: Option<i64>,
+    /// The picture; `None` when the frame exists but could not be decoded whole, and in a set of crops.
+    pub picture: Option<Picture>,
+    /// In a set of crops: the faces of the frame; those that could not be decoded whole are missing.
+    pub faces: Vec<CroppedFace>,
+}
+
+/// A face of a set of crops.
+pub struct CroppedFace {
+    /// Where it was found.
+    pub face: Face,
+    /// Its crop.
+    pub picture: Picture,
+    /// The file of its crop, if it is JPEG.
+    pub jpeg: Option<Vec<u8>>,
+}
+
+/// A picture is larger than the job allows: in words.
+fn too_large(width: u32, height: u32, max: u64) -> Option<String> {
+    let pixels = u64::from(width) * u64::from(height);
+    (pixels > max).then(|| format!("its picture of {width}×{height} has more than input.max_pixels = {max}"))
+}
+
+/// What the header of a video promises; both 0 when it tells nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Estimated frames.
+    pub frames: u64,
+    /// Estimated duration in microseconds.
+    pub duration_us: u64,
+}
+
+/// Reads the frames of one video.
+pub struct VideoReader {
+    source: Source,
+    watch: foothold::Watch,
+}
+
+enum Source {
+    // Boxed: its state is far larger than an image list's.
+    File(Box<stream::StreamReader>),
+    Images(images::ImageReader),
+    Crops(crops::CropReader),
+}
+
+impl VideoReader {
+    fn over(source: Source) -> Self {
+        Self {
+            source,
+            watch: foothold::Watch::default(),
+        }
+    }
+
+    /// Opens a video.
+    ///
+    /// # Errors
+    /// When the file or folder cannot be read, is no video, this FFmpeg has no decoder for it, or its pictures are too
+    /// large; of a folder also when a number lies below the base or occurs twice.
+    pub fn open(path: &Path, kind: SourceKind, options: &DecodeOptions) -> Result<Self, DecodeError> {
+        Ok(Self::over(match kind {
+            SourceKind::File => Source::File(Box::new(stream::StreamReader::open(path, options)?)),
+            SourceKind::Images => Source::Images(images::ImageReader::open(path, options)?),
+        }))
+    }
+
+    /// Opens a video of which there are crops, in the tar file of a set of crops.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is no tar file, or holds nothing of the video.
+    pub fn open_crops(
+        archive: &Path,
+        video: &VideoKey,
+        options: &DecodeOptions,
+    ) -> Result<Self, DecodeError> {
+        crops::CropReader::open(archive, video, options).map(|reader| Self::over(Source::Crops(reader)))
+    }
+
+    /// The next frame in presentation order, `None` at the end. Memory does not grow with the video's length,
+    /// save for the list of file names of a folder.
+    ///
+    /// # Errors
+    /// [`DecodeError::NothingDecoded`] at the end of a file that gave no frame at all; [`DecodeError::BrokeOff`],
+    /// [`DecodeError::Memory`] or [`DecodeError::Gpu`] when the machine failed, not the video; [`DecodeError::Nvdec`] where a
+    /// reader without NVDEC should [go on](Self::pass). Damage in the midst of a video is no error: decoding
+    /// goes on and [`damage`](Self::damage) tells.
+    // Not an `Iterator`: damage is asked for between frames.
+    #[allow(clippy::should_implement_trait)]
+    pub fn next(&mut self) -> Result<Option<DecodedFrame>, DecodeError> {
+        let frame = match &mut self.source {
+            Source::File(reader) => reader.next(),
+            Source::Images(reader) => reader.next(),
+            Source::Crops(reader) => reader.next(),
+        }?;
+        if let Some(frame) = &frame {
+            self.watch.see(frame, self.source.ordered());
+        }
+        Ok(frame)
+    }
+
+    /// Of a set of crops: the recipe by which its faces were cropped, where it says so.
+    pub fn recipe(&self) -> Option<&str> {
+        match &self.source {
+            Source::Crops(reader) => reader.recipe(),
+            Source::File(_) | Source::Images(_) => None,
+        }
+    }
+
+    /// Why the video is decoded on the CPU though the options say otherwise; known once the first frame is out.
+    pub fn fallback(&self) -> Option<&str> {
+        match &self.source {
+            Source::File(reader) => reader.fallback(),
+            Source::Images(_) | Source::Crops(_) => None,
+        }
+    }
+
+    /// Whether pictures are left out since something was damaged, and no key frame came after.
+    pub fn adrift(&self) -> bool {
+        match &self.source {
+            Source::File(reader) => reader.adrift(),
+            Source::Images(_) | Source::Crops(_) => false,
+        }
+    }
+
+    /// Of a file that was read to its end: what it should have held and did not, in words: `ends at 2.680 s of 5.280 s: …`. Its
+    /// frame is the first that is missing.
+    pub fn shortfall(&self) -> Option<&Trouble> {
+        match &self.source {
+            Source::File(reader) => reader.shortfall(),
+            Source::Images(_) | Source::Crops(_) => None,
+        }
+    }
+
+    /// The first damage met so far, with its position, in words: `damaged at frame 1290 (51.600 s): Invalid data
+    /// found when processing input`. The time is that of the frame before.
+    pub fn damage(&self) -> Option<&Trouble> {
+        match &self.source {
+            Source::File(reader) => reader.damage(),
+            Source::Images(reader) => reader.damage(),
+            Source::Crops(reader) => reader.damage(),
+        }
+    }
+}
+
+/// Reads the header only: the declared number of frames, else duration × rate; of a folder, the number of images.
+///
+/// # Errors
+/// As [`VideoReader::open`].
+pub fn probe(path: &Path, kind: SourceKind, options: &DecodeOptions) -> Result<Probe, DecodeError> {
+    match kind {
+        SourceKind::File => probe::probe(path, options),
+        SourceKind::Images => images::probe(path, options),
+    }
+}
+
+/// Decodes one image (JPEG, PNG, BMP, WebP) that lies in memory, whole or not at all.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn image(bytes: &[u8], max_pixels: u64) -> Result<Picture, String> {
+    native::init();
+    images::decoded(bytes, max_pixels).map_err(|bad| match bad {
+        images::BadImage::Unreadable(cause) => cause.to_string(),
+        images::BadImage::Unfit(_, cause) => cause,
+    })
+}
+
+/// Opens a video file for what is copied of it, not decoded.
+pub(super) fn open_media(path: &Path) -> Result<ffmpeg_next::format::context::Input, DecodeError> {
+    container::open(path, u64::MAX).map(|container| container.input)
+}
+
+/// What the clock of an opened file begins with, in microseconds.
+pub(super) fn start_of(input: &ffmpeg_next::format::context::Input) -> i64 {
+    native::start_time(input)
+}
+
+/// Version of libavcodec, such as `59.37.100`.
+pub fn ffmpeg_version() -> String {
+    let version = ffmpeg_next::codec::version();
+    format!("{}.{}.{}", version >> 16, version >> 8 & 0xff, version & 0xff)
+}
+
+/// What decodes, as far as it can change a picture: part of the fingerprint. A new major version of libavcodec may
+/// decode differently, and so may a GPU.
+pub fn backend(nvdec: bool) -> String {
+    let decoder = if nvdec { "nvdec" } else { "cpu" };
+    format!("{decoder}, libavcodec {}", ffmpeg_next::codec::version() >> 16)
+}
+
+/// Whether this build of FFmpeg has a decoder of that name.
+pub fn has_decoder(name: &str) -> bool {
+    ffmpeg_next::decoder::find_by_name(name).is_some()
+}

@@ -1,0 +1,310 @@
+//! What a container promises of its video, held against what came of it: a file that was cut off reads like one that ends.
+
+use super::native;
+use crate::decode::container;
+use crate::decode::container::{Container, time_base};
+use affectmill_base::TimeBase;
+use ffmpeg_next as ffmpeg;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+/// Of short files this share of the duration may be missing without a word, and never more than [`SLACK`].
+const SLACK_SHARE: i64 = 10;
+/// Microseconds by which containers' durations are known to be wrong: they round, and count the padding of sound.
+const SLACK: i64 = 1_000_000;
+/// Longer durations stand for an unknown one.
+const LONGEST: i64 = 1_000_000 * 3_600 * 24 * 365;
+/// Sound that goes on to the end is looked for in so many microseconds before it.
+const TAIL: i64 = 10_000_000;
+/// Bytes in which an ASF file has its properties.
+const ASF_HEADER: u64 = 64 << 10;
+
+/// The promise of one file, and what came so far.
+pub(super) struct Promise {
+    base: TimeBase,
+    /// The header of the stream.
+    header: native::Header,
+    /// Duration in microseconds, where the file tells one.
+    duration: Option<i64>,
+    /// Where the container's clock begins, in microseconds.
+    start: i64,
+    /// Whether there is no other stream than this one.
+    alone: bool,
+    /// The file ends before its container does.
+    cut: bool,
+    /// Packets were passed over, so that their number says nothing.
+    sought: bool,
+    came: Came,
+}
+
+/// What came of the stream, in packets and ticks.
+#[derive(Default)]
+struct Came {
+    packets: u64,
+    /// The latest decoding time, and how long that packet lasts.
+    last: Option<(i64, i64)>,
+    /// When the last picture ends.
+    end: Option<i64>,
+    /// The longest way from one packet to the next.
+    step: i64,
+}
+
+impl Promise {
+    /// Of a container that was just opened.
+    pub(super) fn of(path: &Path, container: &Container) -> Self {
+        let Container {
+            input,
+            stream,
+            header,
+        } = container;
+        let base = input.stream(*stream).map(|stream| time_base(&stream));
+        let base = base.unwrap_or(TimeBase { num: 0, den: 0 });
+        let rate = input.stream(*stream).map_or(0.0, |stream| {
+            let rate = stream.avg_frame_rate();
+            f64::from(rate.numerator()) / f64::from(rate.denominator().max(1))
+        });
+        // AVI counts its frames in front; that is all there is where the index, which comes behind, is lost.
+        let counted = (header.entries == 0 && header.frames > 0 && rate > 0.0)
+            .then(|| (header.frames as f64 * 1e6 / rate) as i64);
+        let own = header.duration.and_then(|ticks| base.micros(ticks));
+        let told = [
+            own.map(|time| time.0),
+            native::told_duration(input),
+            counted,
+            in_the_bytes(path, input.format().name()),
+        ];
+        Self {
+            base,
+            header: *header,
+            duration: told.into_iter().flatten().filter(|told| *told < LONGEST).max(),
+            start: native::start_time(input),
+            alone: input.nb_streams() == 1,
+            cut: is_cut(path, input.format().name()),
+            sought: false,
+            came: Came::default(),
+        }
+    }
+
+    /// Reading goes on elsewhere.
+    pub(super) fn seek(&mut self) {
+        self.came = Came::default();
+        self.sought = true;
+    }
+
+    /// Takes a packet of the stream.
+    pub(super) fn see(&mut self, packet: &ffmpeg::Packet) {
+        let came = &mut self.came;
+        came.packets += 1;
+        let lasts = packet.duration().max(0);
+        if let Some(time) = packet.dts().or(packet.pts()) {
+            if let Some((last, _)) = came.last {
+                came.step = came.step.max(time.saturating_sub(last));
+            }
+            if came.last.is_none_or(|(last, _)| time > last) {
+                came.last = Some((time, lasts));
+            }
+        }
+        let end = packet
+            .pts()
+            .or(packet.dts())
+            .map(|time| time.saturating_add(lasts));
+        came.end = came.end.max(end);
+    }
+
+    /// What is missing now that the file is at its end and gave so many frames, in words: `ends at 2.680 s of 5.280 s: …`.
+    /// `None` when it kept its promise, or made none.
+    ///
+    /// * An **index** that was read with the header (MP4 and MOV, also of fragments; AVI) is a promise to the packet: its
+    ///   last entry must have come. Where it names as many packets as the header counts frames, it is the whole truth, and
+    ///   durations are not looked at: those of edited and patched files are often wrong. Entries that the edit list hides
+    ///   come as packets and count as such, so a file of which fewer frames are shown than it holds is whole.
+    /// * A **count** of frames without an index, as of an AVI that lost its end, is a promise to the packet too.
+    /// * Else a **duration** that the file tells (Matroska, FLV, ASF, MXF, RealMedia, IVF, fragmented MP4) is a promise of the
+    ///   container: the video must end there, or some other stream must, as sound does that is longer than its picture. Left
+    ///   out of account: a second, or a tenth of a short file, for such durations are rounded and padded; and the longest
+    ///   way from one frame to the next, for the last frame's end is not always known. Where the file is shorter than its
+    ///   container says in bytes (Matroska), half that way alone.
+    /// * **No promise** is what FFmpeg works out from what is there: durations from the last time stamps (MPEG-TS, MPEG-PS,
+    ///   NUT, Ogg, GIF) or from the bit rate (raw streams, live recordings without a duration). Such files may be cut off
+    ///   without a trace.
+    pub(super) fn missing(&self, path: &Path, stream: usize, frames: u64) -> Option<String> {
+        let header = &self.header;
+        let whole_index = (self.came.packets..=header.frames).contains(&header.entries) && header.entries > 0;
+        let duration = self.duration.filter(|_| !whole_index);
+        if let Some(last) = header.last
+            && self
+                .came
+                .last
+                .is_none_or(|(time, lasts)| last > time && last >= time + lasts)
+        {
+            let lasts = self.came.last.map_or(0, |(_, lasts)| lasts);
+            let promised = self.micros(last.saturating_add(lasts)).max(duration)?;
+            return Some(format!(
+                "{}: {frames} of the {} frames in its index came",
+                self.ends_at(promised),
+                header.entries
+            ));
+        }
+        let promised = duration?;
+        let end = self.came.end.and_then(|end| self.micros(end)).unwrap_or(0);
+        // Some containers count from 0, others from their first time.
+        let reached = end.max(end - self.start);
+        let step = self.micros(self.came.step).unwrap_or(0);
+        let slack = match self.cut {
+            true => step / 2,
+            false => SLACK.min(promised / SLACK_SHARE) + step,
+        };
+        let counted = header.entries == 0 && !self.sought && self.came.packets < header.frames;
+        if counted {
+            let count = format!("{frames} of the {} frames in its header came", header.frames);
+            return Some(format!("{}: {count}", self.ends_at(promised)));
+        }
+        if reached + slack >= promised || (!self.alone && another_reaches(path, stream, promised - slack)) {
+            return None;
+        }
+        Some(format!("{}, which its header promises", self.ends_at(promised)))
+    }
+
+    fn ends_at(&self, promised: i64) -> String {
+        let end = self.came.end.and_then(|end| self.micros(end)).unwrap_or(0);
+        format!(
+            "ends at {:.3} s of {:.3} s",
+            end as f64 / 1e6,
+            promised as f64 / 1e6
+        )
+    }
+
+    fn micros(&self, ticks: i64) -> Option<i64> {
+        self.base.micros(ticks).map(|time| time.0)
+    }
+}
+
+/// Whether any stream but this one has a packet that ends so late, in microseconds.
+fn another_reaches(path: &Path, but: usize, until: i64) -> bool {
+    let Ok(Container { mut input, .. }) = container::open(path, u64::MAX) else {
+        return false;
+    };
+    let start = native::start_time(&input);
+    native::discard(&mut input, |stream| stream.index() == but);
+    // Where it cannot seek it reads on from the beginning.
+    let _ = input.seek(until - TAIL, ..until);
+    let bases: Vec<_> = input.streams().map(|stream| time_base(&stream)).collect();
+    let ends = |packet: &ffmpeg::Packet| {
+        let end = packet.pts().or(packet.dts())? + packet.duration().max(0);
+        let end = bases.get(packet.stream())?.micros(end)?.0;
+        Some(end.max(end - start))
+    };
+    let mut packet = ffmpeg::Packet::empty();
+    while packet.read(&mut input).is_ok() {
+        if packet.stream() != but && ends(&packet).is_some_and(|end| end >= until) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Whether a Matroska file ends before its segment does, which says its size in bytes unless it was recorded live.
+fn is_cut(path: &Path, format: &str) -> bool {
+    let ends = || {
+        let mut file = File::open(path).ok()?;
+        let (head, content) = element(&mut file, 0)?;
+        let (segment, begins) = element(&mut file, content.checked_add(head)?)?;
+        Some(begins.checked_add(segment)? > file.metadata().ok()?.len())
+    };
+    format.starts_with("matroska") && ends().unwrap_or(false)
+}
+
+/// The size of the EBML element at a place, and where its content begins (RFC 8794, 4 and 5). `None` where it has no size.
+fn element(file: &mut File, at: u64) -> Option<(u64, u64)> {
+    let mut bytes = [0; 12];
+    file.seek(SeekFrom::Start(at)).ok()?;
+    file.read_exact(&mut bytes).ok()?;
+    let id = bytes[0].leading_zeros() as usize + 1;
+    let length = bytes.get(id)?.leading_zeros() as usize + 1;
+    let size = bytes.get(id..id + length)?;
+    let size = size
+        .iter()
+        .fold(0, |size: u64, byte| size << 8 | u64::from(*byte));
+    let unknown = (1 << (7 * length)) - 1;
+    let size = size & unknown;
+    (size != unknown).then_some((size, at + (id + length) as u64))
+}
+
+/// Durations that FFmpeg does not tell, in microseconds: that of all fragments of an MP4, and that of an ASF file that is
+/// shorter than it says.
+fn in_the_bytes(path: &Path, format: &str) -> Option<i64> {
+    let mut file = File::open(path).ok()?;
+    match format {
+        format if format.starts_with("mov,") => fragments(&mut file),
+        "asf" => play_duration(&mut file),
+        _ => None,
+    }
+}
+
+/// The `mehd` of a fragmented MP4 (ISO/IEC 14496-12, 8.8.2), in the movie's time scale.
+fn fragments(file: &mut File) -> Option<i64> {
+    let movie = within(file, 0..u64::MAX, b"moov")?;
+    let header = within(file, movie.clone(), b"mvhd")?;
+    let extends = within(file, movie, b"mvex")?;
+    let all = within(file, extends, b"mehd")?;
+    // Version and flags; then two dates, of 4 bytes each, or of 8 in version 1, before the time scale.
+    let number = |file: &mut File, at: u64, wide: bool| {
+        let mut bytes = [0; 8];
+        file.seek(SeekFrom::Start(at)).ok()?;
+        file.read_exact(&mut bytes[if wide { 0 } else { 4 }..]).ok()?;
+        Some(u64::from_be_bytes(bytes))
+    };
+    let wide = |file: &mut File, at| Some(number(file, at, false)? >> 24 == 1);
+    let dates = if wide(file, header.start)? { 16 } else { 8 };
+    let scale = number(file, header.start + 4 + dates, false).filter(|scale| *scale > 0)?;
+    let version_1 = wide(file, all.start)?;
+    let units = number(file, all.start + 4, version_1)?;
+    i64::try_from(u128::from(units) * 1_000_000 / u128::from(scale)).ok()
+}
+
+/// Where the content of the first box of a kind lies, among boxes that lie one behind the other.
+fn within(file: &mut File, boxes: std::ops::Range<u64>, kind: &[u8; 4]) -> Option<std::ops::Range<u64>> {
+    let mut at = boxes.start;
+    while at < boxes.end {
+        let mut head = [0; 16];
+        file.seek(SeekFrom::Start(at)).ok()?;
+        file.read_exact(&mut head[..8]).ok()?;
+        let (size, name) = (u32::from_be_bytes(*head.first_chunk()?), &head[4..8]);
+        let found = name == kind;
+        let (begins, length) = match size {
+            0 => (8, boxes.end - at),
+            1 => {
+                file.read_exact(&mut head[8..]).ok()?;
+                (16, u64::from_be_bytes(head[8..].try_into().ok()?))
+            }
+            size => (8, size.into()),
+        };
+        if length < begins {
+            return None;
+        }
+        let end = at.checked_add(length)?;
+        if found {
+            return Some(at + begins..end.min(boxes.end));
+        }
+        at = end;
+    }
+    None
+}
+
+/// The play duration without preroll in the file properties of an ASF file (its specification, 3.2); `None` of a broadcast,
+/// whose properties are not filled in.
+fn play_duration(file: &mut File) -> Option<i64> {
+    const PROPERTIES: [u8; 16] = [
+        0xa1, 0xdc, 0xab, 0x8c, 0x47, 0xa9, 0xcf, 0x11, 0x8e, 0xe4, 0x00, 0xc0, 0x0c, 0x20, 0x53, 0x65,
+    ];
+    let mut bytes = Vec::new();
+    file.take(ASF_HEADER).read_to_end(&mut bytes).ok()?;
+    let at = bytes.windows(16).position(|window| window == PROPERTIES)?;
+    // Size of the object, id, size of the file, date, packets; then what is looked for.
+    let number = |at: usize| Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
+    let (duration, preroll) = (number(at + 64)?, number(at + 80)?);
+    let broadcast = number(at + 88)? & 1 == 1;
+    let micros = (duration / 10).checked_sub(preroll.checked_mul(1_000)?)?;
+    i64::try_from(micros).ok().filter(|_| !broadcast)
+}

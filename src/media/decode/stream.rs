@@ -1,0 +1,468 @@
+//! Frames of one video file, in presentation order.
+//!
+//! The order of calls is that of ffprobe and ffmpeg, so that frame counts agree with theirs: a packet the decoder
+//! refuses is passed over, a read error ends the stream, and frames held back by the decoder are drawn out at
+//! the end.
+
+mod ending;
+
+use super::decoder::{Decoder, is_damaged};
+use super::elsewhere::{Elsewhere, Move};
+use super::error::DecodeError;
+use super::foothold::Clock;
+use super::order::Order;
+use super::picture::NoPicture;
+use super::promise::Promise;
+use super::recovery::Recovery;
+use super::{DecodeOptions, DecodedFrame, cuda, native, picture, too_large};
+use crate::decode::container;
+use crate::decode::container::{Container, orientation, time_base};
+use affectmill_base::{ErrorClass, Trouble};
+use affectmill_base::{FrameIndex, Micros, Orientation, TimeBase};
+use ffmpeg_next as ffmpeg;
+use ffmpeg_next::format::context::Input;
+use ffmpeg_next::frame::Video;
+use std::path::{Path, PathBuf};
+
+/// A decoder that keeps failing while it is drained is given up after so many errors.
+const MAX_DRAIN_ERRORS: u32 = 64;
+
+/// Reader of one file.
+pub(super) struct StreamReader {
+    path: PathBuf,
+    options: DecodeOptions,
+    input: Input,
+    stream: usize,
+    decoder: Decoder,
+    promise: Promise,
+    elsewhere: Elsewhere,
+    recovery: Option<Recovery>,
+    order: Order,
+    /// How packets were encrypted that were passed over.
+    encrypted: Option<String>,
+    time_base: TimeBase,
+    start: i64,
+    orientation: Orientation,
+    aspect: ffmpeg::Rational,
+    /// Something before was damaged, and no frame came since that stands on its own.
+    adrift: bool,
+    next_index: u64,
+    clock: Clock,
+    last_time: Option<Micros>,
+    phase: Phase,
+    damage: Option<Trouble>,
+    /// What the file held back at its end.
+    shortfall: Option<Trouble>,
+}
+
+enum Phase {
+    /// With a move, only what the demuxer held back of the stream before.
+    Reading(Option<Move>),
+    /// The input has ended, with an error that is reported once the frames before it are out; or the picture has moved.
+    Draining {
+        read_error: Option<ffmpeg::Error>,
+        errors: u32,
+        next: Option<Move>,
+    },
+    Ended,
+}
+
+impl StreamReader {
+    pub(super) fn open(path: &Path, options: &DecodeOptions) -> Result<Self, DecodeError> {
+        let container = container::open(path, options.max_pixels)?;
+        let promise = Promise::of(path, &container);
+        let Container {
+            mut input, stream, ..
+        } = container;
+        // Of a broadcast the picture may move to another stream.
+        let broadcast = input.format().name() == "mpegts";
+        native::discard(&mut input, |other| {
+            let video = other.parameters().medium() == ffmpeg::media::Type::Video;
+            other.index() != stream && !(broadcast && video)
+        });
+        let missing = || DecodeError::NoVideo {
+            path: path.to_owned(),
+        };
+        let own = input.stream(stream).ok_or_else(missing)?;
+        Ok(Self {
+            path: path.to_owned(),
+            options: *options,
+            stream,
+            decoder: Decoder::open(path, &own, true, options)?,
+            promise,
+            elsewhere: Elsewhere::default(),
+            recovery: Recovery::of(&own),
+            order: Order::default(),
+            encrypted: None,
+            time_base: time_base(&own),
+            start: native::start_time(&input),
+            aspect: native::container_aspect(&own),
+            orientation: orientation(&own),
+            adrift: false,
+            next_index: 0,
+            clock: Clock::default(),
+            last_time: None,
+            phase: Phase::Reading(None),
+            damage: None,
+            shortfall: None,
+            input,
+        })
+    }
+
+    pub(super) fn next(&mut self) -> Result<Option<DecodedFrame>, DecodeError> {
+        while !self.order.is_ready() && self.step()? {}
+        let frame = self.order.pop();
+        if frame.is_some() || self.next_index > 0 {
+            return Ok(frame);
+        }
+        if let Some(scheme) = self.encrypted.clone() {
+            return Err(DecodeError::Encrypted {
+                path: self.path.clone(),
+                scheme,
+            });
+        }
+        let (class, cause) = match self.damage.as_ref().or(self.shortfall.as_ref()) {
+            Some(damage) => (damage.class, damage.error.clone()),
+            None => (ErrorClass::Corrupt, "the video stream is empty".into()),
+        };
+        Err(DecodeError::NothingDecoded {
+            path: self.path.clone(),
+            cause,
+            class,
+        })
+    }
+
+    /// Takes the decoder's next frame; `false` at the end.
+    fn step(&mut self) -> Result<bool, DecodeError> {
+        while !matches!(self.phase, Phase::Ended) {
+            let mut frame = Video::empty();
+            match self.decoder.codec.receive_frame(&mut frame) {
+                Ok(()) if self.next_index == self.options.max_frames => {
+                    let cause = format!(
+                        "there are more frames than input.max_frames = {}",
+                        self.options.max_frames
+                    );
+                    self.note(ErrorClass::Unsupported, &cause);
+                    self.phase = Phase::Ended;
+                }
+                Ok(()) if cuda::is_there(&frame) && (cuda::is_empty(&frame) || is_damaged(&frame)) => {
+                    return Err(self.nvdec_failed("it could not restore the whole picture".into()));
+                }
+                Ok(()) => {
+                    self.take(frame)?;
+                    return Ok(true);
+                }
+                Err(ffmpeg::Error::Other { errno: libc::EAGAIN }) => self.feed()?,
+                Err(ffmpeg::Error::Eof) => self.end()?,
+                Err(error) => {
+                    self.refused(error)?;
+                    if let Phase::Draining { errors, .. } = &mut self.phase {
+                        *errors += 1;
+                        if *errors > MAX_DRAIN_ERRORS {
+                            self.end()?;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// The frame that comes next out of here.
+    fn at(&self) -> FrameIndex {
+        FrameIndex(self.next_index - self.order.len())
+    }
+
+    /// Whether every time so far was told, none guessed.
+    pub(super) fn ordered(&self) -> bool {
+        self.clock.ordered()
+    }
+
+    /// Goes to a key frame at or before a time, as far as the container knows; `false` when it cannot.
+    pub(super) fn seek(&mut self, ticks: i64) -> bool {
+        let done = native::seek(&mut self.input, self.stream, ticks);
+        self.decoder.codec.flush();
+        self.promise.seek();
+        self.order = Order::default();
+        self.phase = Phase::Reading(None);
+        done
+    }
+
+    /// The frame that was returned last is this one; what was met before it, on the way from some other place, does not count.
+    pub(super) fn stand(&mut self, frame: FrameIndex) {
+        self.next_index = frame.0 + 1 + self.order.len();
+        self.order.renumber(frame.0 + 1);
+        self.damage = None;
+        self.adrift = false;
+        self.encrypted = None;
+    }
+
+    /// Why the CPU decodes though the GPU was to; nothing before the first frame.
+    pub(super) fn fallback(&self) -> Option<&str> {
+        self.decoder.fallback.as_deref()
+    }
+
+    /// The GPU may also refuse once it knows what the stream holds: then FFmpeg goes on without it.
+    fn note_fallback(&mut self, frame: &Video) {
+        if self.asks_gpu() && !cuda::is_there(frame) {
+            let (codec, format, from) = (self.decoder.codec.id().name(), frame.format(), self.next_index);
+            let (width, height) = (frame.width(), frame.height());
+            self.decoder.fallback = Some(format!(
+                "NVDEC did not take {codec} of {format:?}, {width}×{height}, from frame {from} on: this GPU does not decode it, or had no \
+                 memory left for it"
+            ));
+        }
+    }
+
+    fn asks_gpu(&self) -> bool {
+        self.decoder.gpu.is_some() && self.decoder.fallback.is_none()
+    }
+
+    pub(super) fn damage(&self) -> Option<&Trouble> {
+        self.damage.as_ref()
+    }
+
+    /// Whether pictures are left out since something was damaged.
+    pub(super) fn adrift(&self) -> bool {
+        self.adrift
+    }
+
+    /// Of a file that was read to its end: what it should have held and did not.
+    pub(super) fn shortfall(&self) -> Option<&Trouble> {
+        self.shortfall.as_ref()
+    }
+
+    /// The decoder refused something: damage, unless it only wants memory. What NVDEC refuses, the CPU shall judge.
+    fn refused(&mut self, error: ffmpeg::Error) -> Result<(), DecodeError> {
+        match error {
+            error if self.asks_gpu() => Err(self.nvdec_failed(error.to_string())),
+            ffmpeg::Error::Other { errno: libc::ENOMEM } => Err(self.starved()),
+            error => {
+                self.decoder.complaint.take();
+                self.lose();
+                self.note(ErrorClass::Corrupt, &error.to_string());
+                Ok(())
+            }
+        }
+    }
+
+    /// The troubles of NVDEC, of its GPU and of the video come as the same few errors, and after them frames may be lost, or old
+    /// ones shown, as if nothing had happened.
+    fn nvdec_failed(&self, cause: String) -> DecodeError {
+        match self.decoder.gpu.map(cuda::answers) {
+            Some(Err(cause)) => self.gpu_failed(cause),
+            _ => DecodeError::Nvdec {
+                path: self.path.clone(),
+                frame: self.at(),
+                cause,
+            },
+        }
+    }
+
+    fn gpu_failed(&self, cause: String) -> DecodeError {
+        DecodeError::Gpu {
+            path: self.path.clone(),
+            frame: self.at(),
+            cause,
+        }
+    }
+
+    fn starved(&self) -> DecodeError {
+        DecodeError::Memory {
+            path: self.path.clone(),
+            frame: self.at(),
+        }
+    }
+
+    /// Gives the decoder its next packet, or word of the end.
+    fn feed(&mut self) -> Result<(), DecodeError> {
+        loop {
+            let mut packet = ffmpeg::Packet::empty();
+            let moved = match self.phase {
+                Phase::Reading(moved) => moved,
+                Phase::Draining { .. } | Phase::Ended => None,
+            };
+            let read_error = match packet.read(&mut self.input) {
+                Ok(()) if packet.stream() != self.stream => {
+                    if moved.is_none()
+                        && let Some(moved) = self.elsewhere.other(&self.input, self.stream, &packet)
+                    {
+                        self.phase = Phase::Reading(Some(moved));
+                    }
+                    continue;
+                }
+                // The last packets of a stream come only when it begins anew, or at the end of the file.
+                Ok(()) if moved.is_some_and(|moved| packet.position() >= moved.place) => {
+                    return self.drain(None, moved);
+                }
+                Ok(()) if self.passed_over(&packet) => continue,
+                Ok(()) => return self.send(&packet),
+                Err(ffmpeg::Error::Eof) => None,
+                Err(ffmpeg::Error::Other { errno: libc::ENOMEM }) => return Err(self.starved()),
+                Err(error) => Some(error),
+            };
+            if let Some(cause) = native::read_error(&self.input) {
+                return Err(DecodeError::BrokeOff {
+                    path: self.path.clone(),
+                    frame: self.at(),
+                    cause,
+                });
+            }
+            return self.drain(read_error.filter(|_| moved.is_none()), moved);
+        }
+    }
+
+    /// Counts a packet of the stream. Whether it is encrypted, and nothing for the decoder.
+    fn passed_over(&mut self, packet: &ffmpeg::Packet) -> bool {
+        self.promise.see(packet);
+        self.elsewhere.own(&self.input, self.stream, packet);
+        let Some(scheme) = native::encryption(packet) else {
+            return false;
+        };
+        self.lose();
+        self.note(
+            ErrorClass::Unsupported,
+            &format!("from here on it is encrypted ({scheme}); decrypt it with its key"),
+        );
+        self.encrypted.get_or_insert(scheme);
+        true
+    }
+
+    fn send(&mut self, packet: &ffmpeg::Packet) -> Result<(), DecodeError> {
+        self.order.see(packet);
+        if let Some(recovery) = &mut self.recovery {
+            recovery.see(packet);
+        }
+        match self.decoder.codec.send_packet(packet) {
+            Ok(()) | Err(ffmpeg::Error::Eof) => Ok(()),
+            Err(error) => self.refused(error),
+        }
+    }
+
+    /// Draws out what the decoder holds back.
+    fn drain(&mut self, read_error: Option<ffmpeg::Error>, next: Option<Move>) -> Result<(), DecodeError> {
+        self.phase = Phase::Draining {
+            read_error,
+            errors: 0,
+            next,
+        };
+        // An error here is that of a packet sent earlier, met by a decoder thread.
+        match self.decoder.codec.send_eof() {
+            Ok(()) | Err(ffmpeg::Error::Eof) => Ok(()),
+            Err(error) => self.refused(error),
+        }
+    }
+
+    /// Turns a frame of the decoder's into one of ours, which waits its turn.
+    fn take(&mut self, frame: Video) -> Result<(), DecodeError> {
+        self.note_fallback(&frame);
+        let index = FrameIndex(self.next_index);
+        let ticks = frame.timestamp();
+        let dts = frame.packet().dts;
+        self.clock.read(
+            frame.pts(),
+            Some(dts).filter(|dts| *dts != ffmpeg::ffi::AV_NOPTS_VALUE),
+        );
+        let timestamp = ticks.and_then(|ticks| self.time_base.micros(ticks));
+        let timestamp = timestamp
+            .and_then(|time| time.0.checked_sub(self.start))
+            .map(Micros);
+        self.last_time = timestamp.or(self.last_time);
+        let key = frame.is_key();
+        // Where frames stand on their own, decoders make up for the end of a packet and do not say so.
+        let packet = self.order.packet_of(&frame);
+        let torn = !self.decoder.predicts && packet.as_ref().is_some_and(|packet| packet.torn);
+        let damaged = self.decoder.complaint.take() || is_damaged(&frame) || torn;
+        let place = packet.as_ref().and_then(|packet| packet.place).filter(|_| key);
+        let kind = frame.kind();
+        let recovered = |recovery: &Recovery| recovery.reached(frame.pts());
+        if damaged {
+            self.lose();
+            if let Some(first) = self.order.spoil(packet.as_ref()) {
+                let (frame, time) = (first.index, first.timestamp);
+                self.note_at(
+                    frame,
+                    time,
+                    ErrorClass::Corrupt,
+                    "it may lean on a damaged picture",
+                );
+            }
+        } else if key || self.recovery.as_ref().is_some_and(recovered) {
+            self.adrift = false;
+        }
+        let max_pixels = self.options.max_pixels;
+        let picture = if damaged || self.adrift {
+            let cause = if damaged {
+                "the decoder could not restore the whole picture"
+            } else {
+                "it is predicted from damaged pictures"
+            };
+            Err((ErrorClass::Corrupt, cause.to_owned()))
+        } else if let Some(cause) = too_large(frame.width(), frame.height(), max_pixels) {
+            Err((ErrorClass::Unsupported, cause))
+        } else {
+            match picture::Picture::new(frame, self.orientation, self.aspect, self.decoder.gpu) {
+                Ok(picture) => Ok(picture),
+                Err(NoPicture::Unfit(cause)) => Err((ErrorClass::Unsupported, cause)),
+                Err(NoPicture::Gpu(cause)) => return Err(self.gpu_failed(cause)),
+            }
+        };
+        let picture = picture
+            .inspect_err(|(class, cause)| self.note(*class, cause))
+            .ok();
+        self.next_index += 1;
+        let frame = DecodedFrame {
+            index,
+            timestamp,
+            ticks,
+            key,
+            place,
+            picture,
+            faces: Vec::new(),
+        };
+        self.order.push(frame, packet.as_ref(), kind);
+        Ok(())
+    }
+
+    /// The decoder has given everything.
+    fn end(&mut self) -> Result<(), DecodeError> {
+        self.order.end();
+        if let Phase::Draining { read_error, next, .. } = std::mem::replace(&mut self.phase, Phase::Ended) {
+            if let Some(next) = next {
+                return self.follow(next);
+            }
+            if let Some(error) = read_error {
+                self.note(ErrorClass::Corrupt, &format!("cannot read on: {error}"));
+            }
+            self.shortfall = self.find_shortfall();
+        }
+        Ok(())
+    }
+
+    /// Something of the stream is lost. What is predicted from it is damaged too, though the decoder does not say so: up to the
+    /// next key frame or recovery point no picture is to be trusted.
+    fn lose(&mut self) {
+        self.adrift |= self.decoder.predicts;
+        if let Some(recovery) = &mut self.recovery {
+            recovery.forget();
+        }
+    }
+
+    /// Keeps the first damage, with the position of the next frame.
+    fn note(&mut self, class: ErrorClass, cause: &str) {
+        self.note_at(FrameIndex(self.next_index), self.last_time, class, cause);
+    }
+
+    fn note_at(&mut self, frame: FrameIndex, time: Option<Micros>, class: ErrorClass, cause: &str) {
+        let time = time.map_or(0, |time| time.0) as f64 / 1e6;
+        let what = match class {
+            ErrorClass::Unsupported => "left out",
+            _ => "damaged",
+        };
+        self.damage.get_or_insert_with(|| Trouble {
+            error: format!("{what} at frame {frame} ({time:.3} s): {cause}"),
+            class,
+            frame: Some(frame),
+        });
+    }
+}

@@ -1,0 +1,37 @@
+//! Faces: where they are in a picture, and the model's input made from them.
+//!
+//! Flows in: a decoded picture. Flows out: [`Face`]s in pixels of the displayed picture, and normalised tensors.
+//! It must never convert or copy a whole frame.
+
+mod align;
+mod colour;
+mod filter;
+mod find;
+mod follow;
+mod gpu;
+mod input;
+mod likeness;
+mod prepare;
+#[cfg(test)]
+mod tests;
+
+pub use align::Cropper;
+pub use find::{Finder, Found, Looking, Seen};
+pub use gpu::CropError;
+pub use input::InputMaker;
+pub use likeness::Cuts;
+pub use prepare::{PrepareError, Preparer};
+
+use affectmill_base::{Face, Rect};
+use affectmill_media::decode::Picture;
+
+/// The one face of footage that was cropped before: the whole displayed picture.
+pub fn full_frame(picture: &Picture) -> Face {
+    Face {
+        index: 0,
+        track: None,
+        rect: Rect::whole(picture.size()),
+        score: None,
+        landmarks: None,
+    }
+}

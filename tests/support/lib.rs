@@ -1,0 +1,12 @@
+//! What tests of every room share: test media, and real servers started on free ports.
+
+pub mod media;
+pub mod nats;
+pub mod s3;
+
+use std::path::{Path, PathBuf};
+
+/// The root of the repository.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the repository")
+}
