@@ -155,7 +155,7 @@ impl Server {
                 "-master.telemetry=false",
             ])
             .args([
-                "-volume.max=100",
+                "-volume.max=400",
                 "-master.volumeSizeLimitMB=64",
                 "-volume.minFreeSpace=1",
             ])

@@ -254,6 +254,11 @@ fn hosts_label_what_one_machine_would_and_go_when_all_is_done() {
 #[test]
 fn a_host_of_another_class_of_device_is_refused_until_a_change_is_allowed() {
     let cluster = Cluster::local(Project::new().synthetic(2, 20));
+    let coordinator = |sets: &[&str]| {
+        let mut run = cluster.run("out", sets);
+        run.arg("--json");
+        run
+    };
     let on_the_cpu = || {
         let mut worker = cluster.worker("w1");
         worker.env("CUDA_VISIBLE_DEVICES", "");
@@ -261,7 +266,7 @@ fn a_host_of_another_class_of_device_is_refused_until_a_change_is_allowed() {
     };
     let out = cluster.project.output("out");
     let cuda = r#"{"version": 1, "device": {"class": "cuda", "name": "NVIDIA H100"}}"#;
-    let mut run = Part::start(cluster.run("out", &["run.device=cuda"]));
+    let mut run = Part::start(coordinator(&["run.device=cuda"]));
     run.until("queued");
     let (code, words) = on_the_cpu().wait();
     assert_eq!(code, Some(2), "{words}");
@@ -274,7 +279,7 @@ fn a_host_of_another_class_of_device_is_refused_until_a_change_is_allowed() {
 
     fs::write(out.join("_affectmill/device.json"), cuda).unwrap();
     // The coordinator labels nothing, and may be on any machine.
-    let mut run = Part::start(cluster.run("out", &[]));
+    let mut run = Part::start(coordinator(&[]));
     run.until("queued");
     let (code, words) = on_the_cpu().wait();
     assert_eq!(code, Some(2), "{words}");
@@ -282,7 +287,7 @@ fn a_host_of_another_class_of_device_is_refused_until_a_change_is_allowed() {
     run.signal("TERM");
     run.wait();
 
-    let mut allowed = cluster.run("out", &[]);
+    let mut allowed = coordinator(&[]);
     allowed.arg("--allow-device-change");
     let mut run = Part::start(allowed);
     run.until("queued");
