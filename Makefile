@@ -9,7 +9,8 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 SETUP := python3 .setup/setup.py
 AFFECTMILL := cargo run --quiet --
 # Many tests wait longer than they compute: one more than there are processors keeps these busy.
-TESTS := RUST_TEST_THREADS=$$(($$(nproc) + 1)) cargo test
+# ROOM=media: the tests of one room.
+TESTS := RUST_TEST_THREADS=$$(($$(nproc) + 1)) cargo test $(if $(ROOM),-p affectmill-$(ROOM),--workspace)
 
 .PHONY: help
 help: ## show this list
@@ -88,10 +89,10 @@ bench-gpu: demo ## on an NVIDIA GPU: speed, drift and sameness of its labels; PY
 		$(if $(PYTHON),--python $(PYTHON))
 
 .PHONY: test
-test: ## install what is missing, check format and lints, run every test
+test: ## install what is missing, check format and lints, run every test; ROOM=media: those of one room
 	@$(SETUP) all
 	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets -- -D warnings
 	$(TESTS)
 
 .PHONY: soak
@@ -106,7 +107,7 @@ fmt: ## format the code
 .PHONY: lint
 lint: ## the compiler's and clippy's opinion, warnings denied
 	@$(SETUP) build
-	cargo clippy --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets -- -D warnings
 
 .PHONY: clean-demo
 clean-demo: ## remove the demo's videos, weights and labels

@@ -2,8 +2,8 @@
 
 use super::labels::{LabelError, Labels};
 use super::table::map_text;
-use affectmill_spec::ModelRecord;
 use affectmill_base::{EXPRESSIONS, Task, escaped};
+use affectmill_spec::ModelRecord;
 use polars::prelude::*;
 
 /// Tables of a label set.

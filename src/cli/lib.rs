@@ -61,7 +61,7 @@ would do, `affectmill run JOB.toml` does it; `affectmill report OUTPUT -o labels
 Exit codes:
   0    all labelled
   2    the command or the job file is wrong; nothing was begun
-  3    finished, some videos failed or are partial, or some of the input could not be looked at (it is listed)
+  3    finished, some videos failed or are partial, or places could not be looked at (listed)
   4    the run could not go on; what is committed stays, run again
   75   preempted (SIGTERM), run again
   130  interrupted (Ctrl-C), run again";

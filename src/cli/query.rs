@@ -205,7 +205,7 @@ fn tell(answer: &Answer, format: Format, cells: Cells, out: Option<&Path>) -> Re
     let width = wrapped.map(|(_, width)| width.into());
     let (mut bytes, quoted) = table::encode(&shown, format, cells, width).map_err(told)?;
     if let Some(told) = table::quoted_cells(quoted) {
-        eprintln!("{told}");
+        to_stderr(told);
     }
     if format == Format::Table {
         let rows = plural(answer.table.height() as u64, "row");

@@ -1,6 +1,6 @@
 //! `affectmill render`, and the process that it draws in.
 
-use super::{Failure, existing, exit, print};
+use super::{Failure, existing, exit, print, to_stderr};
 use affectmill_analysis::labels::in_words;
 use affectmill_base::this_program;
 use affectmill_coordinator as coordinator;
@@ -84,10 +84,10 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     let written = args.film.as_deref().map(beside).transpose()?;
     for (model, tasks) in render::left_out(&found.task.job, args.model.as_deref()) {
         let outputs: Vec<&str> = tasks.into_iter().map(in_words).collect();
-        eprintln!(
+        to_stderr(format!(
             "not drawn, because the weights of {model} are untrained: {}; --model {model} draws them, marked",
             outputs.join(", ")
-        );
+        ));
     }
     found.task.model = args.model;
     found.task.film = written.as_ref().map(|file| file.path().to_owned());

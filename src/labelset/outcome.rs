@@ -1,7 +1,7 @@
 //! What became of a video, and what was wrong with it.
 
 use super::records::is_none;
-use affectmill_base::{ErrorClass, Trouble, FrameIndex, VideoKey, escaped};
+use affectmill_base::{ErrorClass, FrameIndex, Trouble, VideoKey, escaped};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -1,8 +1,8 @@
 //! Checkpoints as torch writes them, and as nobody should.
 
 use super::checkpoint::Checkpoint;
-use super::state::{Array, StateDict};
 use super::golden::golden_state;
+use super::state::{Array, StateDict};
 use super::*;
 use affectmill_base::{ModelKind, Precision};
 use std::collections::BTreeMap;

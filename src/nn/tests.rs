@@ -3,10 +3,10 @@
 mod detector;
 mod expression;
 
+use super::golden::{golden_sample, golden_state};
 use super::pyramid::Pyramid;
 use super::readout::Readout;
 use super::resnet::{Body, Placement};
-use super::golden::{golden_sample, golden_state};
 use super::*;
 use affectmill_base::{IMAGENET_MEAN, IMAGENET_STD, INPUT_LEN};
 use affectmill_base::{ModelKind, Precision};

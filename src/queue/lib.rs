@@ -6,9 +6,9 @@
 mod leases;
 pub mod local;
 pub mod nats;
-mod wire;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 pub use leases::{Answer, Arrival, Leases};
 pub use wire::{WireError, read_message, read_message_async, write_message, write_message_async};

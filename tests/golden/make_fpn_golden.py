@@ -1,4 +1,4 @@
-"""Writes the golden values that hold src/model against torch and torchvision.
+"""Writes the golden values that hold src/nn against torch and torchvision.
 
     python3 -m venv /tmp/golden && /tmp/golden/bin/pip install torch==2.11.0 torchvision==0.26.0
     /tmp/golden/bin/python tests/golden/make_fpn_golden.py

@@ -1,4 +1,4 @@
-"""Writes train.json, which holds src/train against torch and torchvision: losses, gradients and 20 steps of training.
+"""Writes train.json, which holds src/training against torch and torchvision: losses, gradients and 20 steps of training.
 
     python3 -m venv /tmp/golden && /tmp/golden/bin/pip install torch==2.11.0 torchvision==0.26.0
     /tmp/golden/bin/python tests/golden/make_train_golden.py

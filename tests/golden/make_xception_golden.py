@@ -3,7 +3,7 @@
     python make_xception_golden.py emotion_model.hdf5 > xception.json
 
 Needs tensorflow, tf_keras (Keras 2, which wrote the file) and numpy. The inputs are crops of 128×128 RGB, smooth enough
-to resemble pictures, from the formula that `src/model/tests.rs` repeats; grey and half size are made here by NumPy. The
+to resemble pictures, from the formula that `src/nn/tests.rs` repeats; grey and half size are made here by NumPy. The
 outputs are the values before the softmax, in the order Neutral, Anger, Disgust, Fear, Happiness, Sadness, Surprise.
 """
 

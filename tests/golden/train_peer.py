@@ -1,6 +1,6 @@
 """One training step of the student in plain PyTorch for each line on standard input; its seconds go to standard output.
 
-What people write: torchvision's resnet_fpn_backbone, FrozenBatchNorm2d, torch.optim.Adam, channels-last. src/train/fit/tests.rs
+What people write: torchvision's resnet_fpn_backbone, FrozenBatchNorm2d, torch.optim.Adam, channels-last. src/training/tests
 takes turns with it. Arguments: batch, threads, `fp32` or `bf16` (autocast).
 """
 

@@ -7,9 +7,9 @@
 
 use super::common::*;
 use affectmill_base::SourceKind;
+use affectmill_media::decode::{DecodeOptions, VideoReader};
 use affectmill_nn::{Device, Sample, WeightFile};
 use affectmill_spec as spec;
-use affectmill_media::decode::{DecodeOptions, VideoReader};
 use affectmill_vision::{Preparer, full_frame};
 use affectmill_worker::infer::Engine;
 use std::collections::BTreeMap;

@@ -2,15 +2,16 @@
 //! messages, and media through the workers. Nothing panics, nothing takes memory without bound, nothing is accepted
 //! that is not whole. The seed is printed; `AFFECTMILL_SEED` repeats a run. `make soak` tries 100,000 inputs a target.
 
-
-use affectmill_labelset::{CommitRecord, InputPlace, PartInfo, RECORD_VERSION, StageSeconds, VideoOutcome, paths};
+use super::common::*;
 use affectmill_base::{Fingerprint, FrameIndex, Location, ModelKind, ShardId, VideoKey};
-use affectmill_queue::{AtWork, FromWorker, read_message, write_message};
-use affectmill_store::Store;
+use affectmill_labelset::{
+    CommitRecord, InputPlace, PartInfo, RECORD_VERSION, StageSeconds, VideoOutcome, paths,
+};
 use affectmill_labelset::{commit, plan};
 use affectmill_nn as model;
+use affectmill_queue::{AtWork, FromWorker, read_message, write_message};
 use affectmill_spec as spec;
-use super::common::*;
+use affectmill_store::Store;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;

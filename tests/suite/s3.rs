@@ -4,8 +4,8 @@ use super::common::*;
 use super::nats;
 mod inputs;
 use super::strikes::{deadly, rebooted};
-use affectmill_testing::s3::proxy;
 use affectmill_testing::s3 as real;
+use affectmill_testing::s3::proxy;
 
 use proxy::Proxy;
 use real::{KEY, environment, server};

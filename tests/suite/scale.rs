@@ -2,12 +2,12 @@
 //! videos are links to a few real ones; the rows are written by this test, so that no model takes the time.
 
 use super::common::*;
-use affectmill_labelset::commit::{Files, commit};
-use affectmill_coordinator::read_job;
-use affectmill_labelset::{CommitRecord, LabelSchema, RECORD_VERSION, ShardPlan, StageSeconds, VideoOutcome};
 use affectmill_base::FrameIndex;
+use affectmill_coordinator::read_job;
+use affectmill_labelset::commit::{Files, commit};
 use affectmill_labelset::plan;
 use affectmill_labelset::rows::{Content, Row, RowWriter};
+use affectmill_labelset::{CommitRecord, LabelSchema, RECORD_VERSION, ShardPlan, StageSeconds, VideoOutcome};
 use affectmill_store::Store;
 use std::fs;
 use std::io::{BufRead, BufReader};

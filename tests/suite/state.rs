@@ -81,13 +81,17 @@ fn a_finished_set_is_not_called_finished_while_it_grows() {
 
 #[test]
 fn status_tells_what_is_committed_and_what_is_under_way() {
-    let project = Project::new().synthetic(1, 1500);
+    let project = Project::with_models(&["student"]).synthetic(1, 1500);
     let mut run = project.start("out", &["run.workers=1", "run.batch=8"]);
+    // The event log has progress every few seconds.
     let (decoded, labelled) = loop {
-        let event = run.until("progress");
-        let rows = event["rows"].as_u64().unwrap();
-        if rows > 0 {
-            break (event["frames"].as_u64().unwrap(), rows);
+        run.until("progress");
+        let under_way = &status(&project.output("out")).0["under_way"];
+        if under_way["rows"].as_u64() > Some(0) {
+            break (
+                under_way["frames"].as_u64().unwrap(),
+                under_way["rows"].as_u64().unwrap(),
+            );
         }
     };
     // The event log has progress every few seconds.
@@ -161,7 +165,7 @@ fn elsewhere(output: &Path, name: &str, seconds: u64) -> PathBuf {
 
 #[test]
 fn a_run_is_known_by_its_process_here_and_by_its_last_sign_elsewhere() {
-    let project = Project::new().synthetic(1, 1500);
+    let project = Project::with_models(&["student"]).synthetic(1, 1500);
     let out = project.output("out");
     let mut run = project.start("out", &["run.workers=1"]);
     run.until("progress");

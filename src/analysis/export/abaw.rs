@@ -7,10 +7,10 @@
 use super::folder::Folder;
 use super::per_video::{list, name, put};
 use super::{Exported, names};
-use affectmill_spec::ModelRecord;
-use affectmill_base::Task;
 use crate::labels::{LabelError, Labels, Quantity, floats, integers};
 use affectmill_base::AtomicFile;
+use affectmill_base::Task;
+use affectmill_spec::ModelRecord;
 use polars::prelude::{DataFrame, Expr, PolarsResult, col};
 use std::collections::BTreeMap;
 

@@ -4,13 +4,13 @@
 //! valence and arousal stay out, and `read_feat` takes the file for the first's.
 
 use super::folder::Folder;
+use super::{Exported, of_task};
 use crate::export::per_video;
 use crate::export::per_video::{Scores, padded};
-use super::{Exported, of_task};
-use affectmill_spec::ModelRecord;
-use affectmill_base::Task;
 use crate::labels::{LabelError, Labels, Quantity, floats, integers};
 use crate::table::FORMULA;
+use affectmill_base::Task;
+use affectmill_spec::ModelRecord;
 use polars::prelude::{PolarsResult, col};
 use std::borrow::Cow;
 use std::fmt::Write;

@@ -16,8 +16,8 @@ mod webdataset;
 
 use super::labels::{LabelError, Labels, models_for};
 use super::table::Cells;
-use affectmill_spec::ModelRecord;
 use affectmill_base::Task;
+use affectmill_spec::ModelRecord;
 use folder::Folder;
 use std::path::Path;
 

@@ -4,12 +4,12 @@
 //! every column find them, without a number.
 
 use super::folder::Folder;
+use super::{Exported, of_task};
 use crate::export::per_video;
 use crate::export::per_video::{Scores, padded};
-use super::{Exported, of_task};
-use affectmill_spec::ModelRecord;
-use affectmill_base::Task;
 use crate::labels::{LabelError, Labels, Quantity, floats, integers};
+use affectmill_base::Task;
+use affectmill_spec::ModelRecord;
 use polars::prelude::{PolarsResult, col};
 use std::fmt::Write;
 

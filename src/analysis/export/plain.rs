@@ -3,11 +3,11 @@
 use super::Exported;
 use super::folder::Folder;
 use super::per_video::put;
-use affectmill_labelset::LabelSchema;
-use affectmill_spec::ModelRecord;
 use crate::labels::{LabelError, Labels};
 use crate::table;
 use crate::table::Cells;
+use affectmill_labelset::LabelSchema;
+use affectmill_spec::ModelRecord;
 use polars::prelude::*;
 
 /// Which text.

@@ -5,13 +5,13 @@
 
 use super::Exported;
 use super::folder::Folder;
-use affectmill_labelset::paths;
-use affectmill_base::SampleName;
-use affectmill_labelset::LabelSchema;
-use affectmill_spec::ModelRecord;
-use affectmill_base::{EXPRESSIONS, Task};
 use crate::labels::{LabelError, Labels};
 use affectmill_base::AtomicFile;
+use affectmill_base::SampleName;
+use affectmill_base::{EXPRESSIONS, Task};
+use affectmill_labelset::LabelSchema;
+use affectmill_labelset::paths;
+use affectmill_spec::ModelRecord;
 use serde_json::{Map, Value};
 use std::fs::File;
 use std::io::{self, BufReader, Read};

@@ -9,10 +9,10 @@ mod quantity;
 
 pub use quantity::{Quantity, in_words, models_for};
 
+use affectmill_base::WriteError;
 use affectmill_labelset::commit;
 use affectmill_labelset::commit::CommitError;
 use affectmill_labelset::{CommitRecord, JobRecord, VideoOutcome, paths};
-use affectmill_base::WriteError;
 use affectmill_store::{Store, StoreError};
 use polars::prelude::*;
 use std::path::Path;

@@ -1,9 +1,9 @@
 //! What can be asked of a face: valence, arousal, the probability of an expression or of an action unit; and which model answers.
 
 use super::LabelError;
+use affectmill_base::{ACTION_UNITS, EXPRESSIONS, Task, VALENCE_AROUSAL};
 use affectmill_labelset::JobRecord;
 use affectmill_spec::ModelRecord;
-use affectmill_base::{ACTION_UNITS, EXPRESSIONS, Task, VALENCE_AROUSAL};
 use affectmill_spec::Values;
 use polars::prelude::*;
 use std::str::FromStr;

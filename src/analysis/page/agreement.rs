@@ -2,8 +2,8 @@
 
 use super::figures::{ACTIVE, Agreement, ByExpression, Concordance, Confusion, UnitAgreement, UnitPair};
 use super::parts::{Rows, having, with_numbers};
-use affectmill_labelset::JobRecord;
 use affectmill_base::{ACTION_UNITS, EXPRESSIONS, Task};
+use affectmill_labelset::JobRecord;
 
 /// Sums over faces, of each pair.
 pub struct Pairs {

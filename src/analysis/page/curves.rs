@@ -2,9 +2,9 @@
 
 use super::figures::{Figures, Point, Stretch, Timeline};
 use super::html::{legend, section_note};
+use super::tables;
 use crate::page::plots;
 use crate::page::plots::{Column, Runs, Span, expression, series};
-use super::tables;
 use affectmill_base::{ACTION_UNITS, EXPRESSIONS};
 use maud::{Markup, html};
 use plotters::style::RGBColor;

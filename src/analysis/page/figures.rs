@@ -1,8 +1,8 @@
 //! What the page shows, as numbers; its JSON form.
 
-use affectmill_labelset::{PassedOver, StageSeconds, Unseen};
 use affectmill_base::{ACTION_UNITS, EXPRESSIONS};
 use affectmill_labelset::events::NotOk;
+use affectmill_labelset::{PassedOver, StageSeconds, Unseen};
 use serde::Serialize;
 use std::collections::BTreeMap;
 

@@ -1,12 +1,12 @@
 //! The page: its sections in order, and what keeps it to itself.
 
 use super::figures::{Expressions, Figures, Moments, Plane, Units};
-use crate::page::plots;
-use crate::page::plots::{Bars, series, variable};
 use super::tables::{percent, plural};
 use super::{curves, tables};
-use affectmill_labelset::PassedOver;
+use crate::page::plots;
+use crate::page::plots::{Bars, series, variable};
 use affectmill_base::{ACTION_UNITS, EXPRESSIONS, visible};
+use affectmill_labelset::PassedOver;
 use affectmill_progress::text;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use plotters::style::RGBColor;

@@ -19,14 +19,14 @@ mod timeline;
 pub use figures::Figures;
 pub use html::render;
 
+use affectmill_base::{Alike, ByName};
+use affectmill_base::{ShardId, VideoKey};
 use affectmill_labelset::commit;
 use affectmill_labelset::commit::CommitError;
-use affectmill_labelset::{CommitRecord, JobRecord, StageSeconds, VideoOutcome, VideoStatus};
-use affectmill_base::{ShardId, VideoKey};
 use affectmill_labelset::events::NotOk;
 use affectmill_labelset::plan;
 use affectmill_labelset::plan::PlanError;
-use affectmill_base::{Alike, ByName};
+use affectmill_labelset::{CommitRecord, JobRecord, StageSeconds, VideoOutcome, VideoStatus};
 use affectmill_store::{Store, StoreError};
 use figures::{Corpus, Failures, Model};
 use polars::error::PolarsError;

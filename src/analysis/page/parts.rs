@@ -1,9 +1,9 @@
 //! The rows of a part, a row group at a time, as plain columns.
 
 use super::PageError;
+use affectmill_base::{ACTION_UNITS, EXPRESSIONS, RowStatus, ShardId, Task, VALENCE_AROUSAL};
 use affectmill_labelset::{JobRecord, paths};
 use affectmill_spec::ModelRecord;
-use affectmill_base::{ACTION_UNITS, EXPRESSIONS, RowStatus, ShardId, Task, VALENCE_AROUSAL};
 use affectmill_spec::Values;
 use affectmill_store::Store;
 use polars::prelude::*;
@@ -48,6 +48,11 @@ pub struct Classes {
 }
 
 impl Rows {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// How many.
     pub fn len(&self) -> usize {
         self.frames.len()

@@ -1,8 +1,8 @@
 //! The page's tables, and its faces.
 
 use super::figures::{Agreement, Apart, Confusion, Failures, Model, Shown, UnitAgreement};
-use affectmill_labelset::VideoStatus;
 use affectmill_base::EXPRESSIONS;
+use affectmill_labelset::VideoStatus;
 use affectmill_progress::text;
 use base64::Engine;
 use maud::{Markup, html};

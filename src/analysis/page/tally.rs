@@ -9,8 +9,8 @@ use super::figures::{
 };
 use super::parts::{Classes, Rows, having, with_numbers};
 use super::timeline::Timelines;
-use affectmill_labelset::{JobRecord, StageSeconds, Unseen, VideoOutcome};
 use affectmill_base::{ACTION_UNITS, EXPRESSIONS, RowStatus, ShardId, Task};
+use affectmill_labelset::{JobRecord, StageSeconds, Unseen, VideoOutcome};
 use std::collections::BTreeMap;
 
 /// Stretches of the drift.

@@ -2,8 +2,8 @@
 
 use super::figures::{Point, Timeline};
 use super::parts::Rows;
-use affectmill_labelset::VideoOutcome;
 use affectmill_base::{ACTION_UNITS, EXPRESSIONS};
+use affectmill_labelset::VideoOutcome;
 use std::collections::BTreeMap;
 
 /// Stretches of a timeline.

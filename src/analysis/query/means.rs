@@ -1,8 +1,8 @@
 //! The mean of quantities over the faces of each video.
 
 use super::Answer;
-use affectmill_spec::ModelRecord;
 use crate::labels::{LabelError, Labels, Quantity};
+use affectmill_spec::ModelRecord;
 use polars::prelude::*;
 
 pub(super) fn answer(labels: &Labels, asked: &[(Quantity, &ModelRecord)]) -> Result<Answer, LabelError> {

@@ -13,8 +13,8 @@ mod top;
 pub use smooth::Smooth;
 
 use super::labels::{LabelError, Labels, Quantity, in_words, models_for};
-use affectmill_spec::ModelRecord;
 use affectmill_base::Task;
+use affectmill_spec::ModelRecord;
 use polars::prelude::*;
 
 /// What is asked.

@@ -1,8 +1,8 @@
 //! Frames of one face that follow one another: what can be smoothed, and what a segment lies in.
 
 use super::Asked;
-use affectmill_labelset::VideoStatus;
 use crate::labels::{LabelError, Labels, floats, integers};
+use affectmill_labelset::VideoStatus;
 use affectmill_spec::{Sampling, SamplingMode};
 use polars::prelude::{Expr, col};
 use std::collections::{HashMap, HashSet};

@@ -3,8 +3,8 @@
 //! The listing is served by a real HTTP server of this test's own, page by page as `ListObjectsV2` has them, so that
 //! nobody has to store a million objects first.
 
-use affectmill_labelset::InputPlace;
 use crate::{Source, discover};
+use affectmill_labelset::InputPlace;
 use affectmill_labelset::plan;
 use affectmill_spec::{Input, S3Settings};
 use affectmill_store::{Access, Store};
@@ -141,11 +141,7 @@ fn a_million_keys_are_listed_and_planned_within_a_gibibyte() {
     let began = Instant::now();
     let folder = tempfile::tempdir().expect("temporary folder");
     let store = Store::open(folder.path()).expect("a store");
-    let mut videos: Vec<_> = found
-        .sources
-        .iter()
-        .map(Source::unprobed)
-        .collect();
+    let mut videos: Vec<_> = found.sources.iter().map(Source::unprobed).collect();
     let origin = plan::Origin {
         place: InputPlace {
             uri: input.uri.clone(),

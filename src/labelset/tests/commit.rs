@@ -1,15 +1,18 @@
 //! Commits under accidents: crashes between part and record, races, foreign parts, a disk that is full.
 
 use crate::commit::{CommitError, Committed, Files, Tally, commit, read_all, verify};
-use crate::schema::LabelSchema;
-use crate::{CommitRecord, InputPlace, PartInfo, PlannedVideo, RECORD_VERSION, ShardPlan, StageSeconds, VideoOutcome, VideoStatus, paths};
-use affectmill_spec::ModelRecord;
-use affectmill_base::SourceKind;
-use affectmill_base::{Face, Fingerprint, FrameIndex, ModelKind, Rect, ShardId, VideoKey};
 use crate::plan;
 use crate::plan::{Planner, Plans};
-use affectmill_spec::Values;
 use crate::rows::{Content, Row, RowWriter};
+use crate::schema::LabelSchema;
+use crate::{
+    CommitRecord, InputPlace, PartInfo, PlannedVideo, RECORD_VERSION, ShardPlan, StageSeconds, VideoOutcome,
+    VideoStatus, paths,
+};
+use affectmill_base::SourceKind;
+use affectmill_base::{Face, Fingerprint, FrameIndex, ModelKind, Rect, ShardId, VideoKey};
+use affectmill_spec::ModelRecord;
+use affectmill_spec::Values;
 use affectmill_store::{Put, Store};
 use std::path::Path;
 use std::process::Command;

@@ -1,13 +1,12 @@
 //! The label set as others read it: Polars, PyArrow, DuckDB and Spark see what was pushed, value for value.
 
-
+use crate::rows::{Content, Row, RowWriter, VideoRow, write_videos};
 use crate::schema::LabelSchema;
 use crate::{DeviceClass, PartInfo, PlannedVideo, ShardDevice, VideoOutcome, VideoStatus};
 use affectmill_base::{ErrorClass, SourceKind, Trouble};
-use affectmill_spec::ModelRecord;
 use affectmill_base::{Face, Fingerprint, FrameIndex, Micros, ModelKind, Rect, ShardId, VideoKey};
+use affectmill_spec::ModelRecord;
 use affectmill_spec::Values;
-use crate::rows::{Content, Row, RowWriter, VideoRow, write_videos};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;

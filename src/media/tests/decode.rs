@@ -6,9 +6,9 @@ mod encrypted;
 mod recovery;
 mod whole;
 
-use affectmill_base::SourceKind;
-use affectmill_base::Size;
 use crate::decode::{DecodeOptions, DecodedFrame, VideoReader, ffmpeg_version, probe};
+use affectmill_base::Size;
+use affectmill_base::SourceKind;
 use affectmill_testing::media::{ffmpeg, micros, output, video};
 use serde_json::Value;
 use std::path::{Path, PathBuf};

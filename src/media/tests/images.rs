@@ -1,9 +1,8 @@
 //! Folders of numbered images: numbers make the order and the indices, damage stays with its image.
 
-
-use affectmill_base::SourceKind;
-use affectmill_base::FrameIndex;
 use crate::decode::{DecodeOptions, DecodedFrame, VideoReader, probe};
+use affectmill_base::FrameIndex;
+use affectmill_base::SourceKind;
 use affectmill_testing::media::ffmpeg;
 use std::path::Path;
 

@@ -1,6 +1,5 @@
 //! The face detector held against the published weights run by ONNX Runtime (`tests/golden/make_centerface_golden.py`).
 
-
 use crate::{DETECTOR_BATCH, Detection, Detector, Device, Pictures, WeightFile, import_detector};
 use affectmill_testing::media::{cached, output, video};
 use serde::Deserialize;

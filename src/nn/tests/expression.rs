@@ -1,8 +1,7 @@
 //! mini-Xception held against Keras running the published file (`tests/golden/make_xception_golden.py`).
 
-
-use affectmill_base::{Crop, ModelKind, Precision};
 use crate::{Batch, Device, Imported, Network, WeightFile, describe, import_weights};
+use affectmill_base::{Crop, ModelKind, Precision};
 use affectmill_base::{IMAGENET_MEAN, IMAGENET_STD};
 use affectmill_testing::media::cached;
 use std::fs;
@@ -23,7 +22,8 @@ fn sample(n: usize) -> Vec<f32> {
 
 #[test]
 fn the_published_weights_give_what_keras_gives() {
-    let golden: Vec<Vec<f32>> = serde_json::from_str(include_str!("../../../tests/golden/xception.json")).unwrap();
+    let golden: Vec<Vec<f32>> =
+        serde_json::from_str(include_str!("../../../tests/golden/xception.json")).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let weights = folder.path().join("mini_xception.safetensors");
     let source = cached("expression/emotion_model.hdf5");

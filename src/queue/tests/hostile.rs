@@ -2,10 +2,13 @@
 //! when it is read, so that nothing later makes a path, a subject or a pause of it; and nothing panics.
 
 use super::{posting, shard, trouble};
-use affectmill_labelset::{CommitRecord, PartInfo, Plan, Quarantined, RECORD_VERSION, SpanRecord, StageSeconds, VideoOutcome, VideoStatus};
-use affectmill_base::{Fingerprint, FrameIndex, Location, VideoKey};
 use crate::nats::{Order, Posting, Told};
 use crate::{EarlierVideo, FromWorker, Lease, ToWorker};
+use affectmill_base::{Fingerprint, FrameIndex, Location, VideoKey};
+use affectmill_labelset::{
+    CommitRecord, PartInfo, Plan, Quarantined, RECORD_VERSION, SpanRecord, StageSeconds, VideoOutcome,
+    VideoStatus,
+};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

@@ -1,15 +1,15 @@
 //! The lease contract, held by both queues: in the coordinator's memory, and on a real NATS server, which is also killed,
 //! wiped, and asked by hosts that fall silent.
 
-use affectmill_base::{ErrorClass, SourceKind, Trouble};
-use affectmill_labelset::{JobRecord, PlannedVideo, RECORD_VERSION, ShardPlan};
-use affectmill_spec::ModelRecord;
-use affectmill_base::{FrameIndex, Location, ModelKind, Precision, ShardId, VideoKey};
 use crate::local::LocalQueue;
 use crate::nats::{Address, Board, Connection, NatsError, Order, Posting, Pulled, State};
 use crate::{Answer, Arrival, Lease, Leases};
 use affectmill_base::sha256_hex;
+use affectmill_base::{ErrorClass, SourceKind, Trouble};
+use affectmill_base::{FrameIndex, Location, ModelKind, Precision, ShardId, VideoKey};
+use affectmill_labelset::{JobRecord, PlannedVideo, RECORD_VERSION, ShardPlan};
 use affectmill_spec as spec;
+use affectmill_spec::ModelRecord;
 use affectmill_spec::NatsSettings;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

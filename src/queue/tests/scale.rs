@@ -1,11 +1,11 @@
 //! The queue at scale, against a real nats-server: shards that cost nothing to label, so that all the time is the queue's.
 //! Prints what it measures; what it asserts is that every shard was leased and acknowledged once.
 
-use affectmill_labelset::{PlannedVideo, ShardPlan};
-use affectmill_base::SourceKind;
-use affectmill_base::{Location, ShardId, VideoKey};
 use crate::nats::{Address, Board, Connection, Order, Posting, Pulled};
 use crate::{Answer, Arrival, Leases};
+use affectmill_base::SourceKind;
+use affectmill_base::{Location, ShardId, VideoKey};
+use affectmill_labelset::{PlannedVideo, ShardPlan};
 use affectmill_spec::NatsSettings;
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};

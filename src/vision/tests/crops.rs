@@ -3,12 +3,11 @@
 //!
 //! `cargo test --test crops -- --nocapture` shows the figures.
 
-
+use crate::{Cropper, PrepareError};
 use affectmill_base::SourceKind;
 use affectmill_base::{Crop, Face, Rect};
 use affectmill_base::{IMAGENET_MEAN, IMAGENET_STD, INPUT_SIZE};
 use affectmill_media::decode::{DecodeOptions, Picture, VideoReader};
-use crate::{Cropper, PrepareError};
 use affectmill_testing::media::{cached, ffmpeg, output, video};
 use std::path::{Path, PathBuf};
 

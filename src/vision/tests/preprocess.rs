@@ -5,11 +5,11 @@
 
 mod hdr;
 
+use crate::{PrepareError, Preparer, full_frame};
 use affectmill_base::SourceKind;
 use affectmill_base::{Face, Rect, Size};
 use affectmill_base::{IMAGENET_MEAN, IMAGENET_STD, INPUT_SIZE};
 use affectmill_media::decode::{DecodeOptions, Picture, VideoReader};
-use crate::{PrepareError, Preparer, full_frame};
 use affectmill_testing::media::{cached, ffmpeg, output, video};
 use std::path::{Path, PathBuf};
 

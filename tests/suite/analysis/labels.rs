@@ -1,10 +1,12 @@
 //! Label sets without videos: rows of this test's own, written and committed by the library, so that every value is known.
 
-use affectmill_labelset::commit::{Files, commit};
-use affectmill_labelset::{CommitRecord, JobRecord, LabelSchema, RECORD_VERSION, StageSeconds, VideoOutcome, VideoStatus, paths};
-use affectmill_spec::ModelRecord;
 use affectmill_base::{Face, Fingerprint, FrameIndex, Micros, ModelKind, Rect, ShardId, VideoKey};
+use affectmill_labelset::commit::{Files, commit};
 use affectmill_labelset::rows::{Content, CropWriter, Row, RowWriter};
+use affectmill_labelset::{
+    CommitRecord, JobRecord, LabelSchema, RECORD_VERSION, StageSeconds, VideoOutcome, VideoStatus, paths,
+};
+use affectmill_spec::ModelRecord;
 use affectmill_store::Store;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -1,8 +1,8 @@
 //! Answers held against closed forms, and against NumPy and Polars in Python.
 
 use super::labels::{LabelSet, Line, Numbers, Seen, Shown, Video, check};
-use affectmill_labelset::VideoStatus;
 use affectmill_base::ModelKind;
+use affectmill_labelset::VideoStatus;
 use std::path::Path;
 
 /// A frame with faces of one model, each with its track and outputs.

@@ -1,9 +1,9 @@
 //! Recordings of broadcasts: pictures that move to another stream, and such that begin late.
 
-use affectmill_testing::media::{ffmpeg, output};
 use super::{OPTIONS, Seen, read};
-use affectmill_base::SourceKind;
 use crate::decode::VideoReader;
+use affectmill_base::SourceKind;
+use affectmill_testing::media::{ffmpeg, output};
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -2,9 +2,9 @@
 
 use super::OPTIONS;
 use super::boxes::{add, boxed, boxes};
-use affectmill_testing::media::ffmpeg;
-use affectmill_base::{ErrorClass, SourceKind};
 use crate::decode::{DecodeError, VideoReader};
+use affectmill_base::{ErrorClass, SourceKind};
+use affectmill_testing::media::ffmpeg;
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,9 +1,9 @@
 //! A lost packet: which of the pictures after it are whole is what the undamaged file says.
 
-use affectmill_testing::media::{ffmpeg, output};
 use super::{OPTIONS, read};
-use affectmill_base::SourceKind;
 use crate::decode::VideoReader;
+use affectmill_base::SourceKind;
+use affectmill_testing::media::{ffmpeg, output};
 use std::fs;
 use std::path::Path;
 

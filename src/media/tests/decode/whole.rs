@@ -1,10 +1,10 @@
 //! What a file promises against what came: files cut off anywhere, and good files of every kind.
 
 use super::boxes::{add, boxed, boxes};
-use affectmill_testing::media::{cache, ffmpeg, output};
 use super::{OPTIONS, counted};
-use affectmill_base::SourceKind;
 use crate::decode::{DecodeOptions, VideoReader};
+use affectmill_base::SourceKind;
+use affectmill_testing::media::{cache, ffmpeg, output};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};

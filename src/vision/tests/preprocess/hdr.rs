@@ -1,10 +1,10 @@
 //! HDR brought to SDR: against zscale (zimg) where the roll-off changes nothing, and against the published formulas, written
 //! once more in NumPy, everywhere.
 
-use affectmill_testing::media::{cached, ffmpeg, output};
 use super::{INPUT, ours, picture};
 use affectmill_base::SourceKind;
 use affectmill_base::{Rect, TONE_MAPPING};
+use affectmill_testing::media::{cached, ffmpeg, output};
 use std::fs;
 use std::path::{Path, PathBuf};
 
