@@ -50,12 +50,11 @@ pub enum Cells {
 pub fn csv(table: &DataFrame, cells: Cells, header: bool, bytes: &mut Vec<u8>) -> PolarsResult<u64> {
     let mut changed = 0;
     let mut table = map_text(table, |text| {
-        match text.starts_with(FORMULA) && cells == Cells::Harmless {
-            true => {
-                changed += 1;
-                Cow::Owned(format!("'{text}"))
-            }
-            false => Cow::Borrowed(text),
+        if text.starts_with(FORMULA) && cells == Cells::Harmless {
+            changed += 1;
+            Cow::Owned(format!("'{text}"))
+        } else {
+            Cow::Borrowed(text)
         }
     })?;
     CsvWriter::new(bytes).include_header(header).finish(&mut table)?;

@@ -129,9 +129,10 @@ impl std::error::Error for BadHex {}
 
 fn hex_digits(text: String, digits: usize) -> Result<String, BadHex> {
     let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    match text.len() == digits && text.bytes().all(is_digit) {
-        true => Ok(text),
-        false => Err(BadHex { text, digits }),
+    if text.len() == digits && text.bytes().all(is_digit) {
+        Ok(text)
+    } else {
+        Err(BadHex { text, digits })
     }
 }
 

@@ -68,9 +68,10 @@ impl OomRecord {
     pub fn excludes(&self, now: &Self) -> bool {
         let same_boot = !self.boot.is_empty() && self.boot == now.boot;
         same_boot
-            && match self.group == now.group {
-                true => self.group_kills == now.group_kills,
-                false => self.kills.is_some() && self.kills == now.kills,
+            && if self.group == now.group {
+                self.group_kills == now.group_kills
+            } else {
+                self.kills.is_some() && self.kills == now.kills
             }
     }
 }

@@ -112,9 +112,10 @@ impl Tone {
             display: Table::of(|root| rolled_off(root.powi(4) * PEAK) / WHITE),
         });
         Self {
-            light: match hlg {
-                true => Table::of(hlg_scene),
-                false => Table::of(|code| rolled_off(pq_light(code)) / WHITE),
+            light: if hlg {
+                Table::of(hlg_scene)
+            } else {
+                Table::of(|code| rolled_off(pq_light(code)) / WHITE)
             },
             scene,
             gamut: if wide { GAMUT } else { SAME },

@@ -72,6 +72,7 @@ struct Report {
     over_peers: BTreeMap<String, f64>,
 }
 
+#[expect(clippy::too_many_lines, reason = "one measurement after the other")]
 pub fn run(args: Args) -> Result<u8, Failure> {
     if worker::lacking().next().is_some() {
         return Err(Failure::stopped(as_a_worker_runs()));

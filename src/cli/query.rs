@@ -189,9 +189,10 @@ pub fn run(args: Args) -> Result<u8, Failure> {
 
 /// What a failure to read or write means for the exit code.
 pub(super) fn failure(error: LabelError) -> Failure {
-    match error.is_usage() {
-        true => Failure::usage(error),
-        false => Failure::stopped(error),
+    if error.is_usage() {
+        Failure::usage(error)
+    } else {
+        Failure::stopped(error)
     }
 }
 

@@ -182,6 +182,7 @@ impl<'a> Dispatcher<'a> {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm for each report")]
     async fn reported(&mut self, id: WorkerId, report: FromWorker) -> Result<(), RunError> {
         let Some(worker) = self.workers.get_mut(&id) else {
             return Ok(());
@@ -339,9 +340,10 @@ impl<'a> Dispatcher<'a> {
 
     /// Asks for the next shard of an idle worker; with nothing left, the worker ends.
     async fn lease(&mut self, id: WorkerId) {
-        let answer = match self.draining.is_some() || self.lost_queue.is_some() {
-            true => Answer::Nothing,
-            false => self.queue.ask(id),
+        let answer = if self.draining.is_some() || self.lost_queue.is_some() {
+            Answer::Nothing
+        } else {
+            self.queue.ask(id)
         };
         match answer {
             Answer::Lease(lease) => self.hand(id, *lease).await,

@@ -57,6 +57,7 @@ pub fn finish(prepared: &Prepared, sink: Sink<'_>) -> Result<(Summary, bool), Ru
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "the steps of finishing, in order")]
 fn finish_planned(
     prepared: &Prepared,
     shards: &[ShardPlan],

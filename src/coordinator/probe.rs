@@ -252,9 +252,10 @@ impl Pool {
                         held.kills += 1;
                         self.again.push(held);
                     } else {
-                        let how = match slow {
-                            true => format!("took longer than {} s", TIMEOUT.as_secs()),
-                            false => exit.describe(),
+                        let how = if slow {
+                            format!("took longer than {} s", TIMEOUT.as_secs())
+                        } else {
+                            exit.describe()
                         };
                         held.video.unreadable = Some(format!("reading its header: {how}"));
                         self.know(held.number, held.video);

@@ -157,9 +157,10 @@ impl Ended {
                     machine: Some(machine),
                     ..
                 } => {
-                    let video = match is_whole || again {
-                        true => Opened::Nothing,
-                        false => Opened::Unknown,
+                    let video = if is_whole || again {
+                        Opened::Nothing
+                    } else {
+                        Opened::Unknown
                     };
                     let held = InHand {
                         shard,
@@ -201,9 +202,10 @@ impl Ended {
                 .into_iter()
                 .map(|(_, shard, video, trouble)| (shard, video, trouble))
                 .collect(),
-            in_hand: match over {
-                true => Vec::new(),
-                false => in_hand.into_values().collect(),
+            in_hand: if over {
+                Vec::new()
+            } else {
+                in_hand.into_values().collect()
             },
         }
     }

@@ -80,9 +80,10 @@ impl Walk<'_> {
 
     /// Where something lies; `relative` is empty for the root.
     fn path(&self, relative: &Path) -> PathBuf {
-        match relative.as_os_str().is_empty() {
-            true => self.root.to_path_buf(),
-            false => self.root.join(relative),
+        if relative.as_os_str().is_empty() {
+            self.root.to_path_buf()
+        } else {
+            self.root.join(relative)
         }
     }
 
@@ -156,9 +157,10 @@ impl Walk<'_> {
                 None => return Ok(()),
             },
         };
-        match kind.is_file() {
-            true => self.file(relative, &name, images),
-            false => self.search.pass(Passed::Special, "", &shown),
+        if kind.is_file() {
+            self.file(relative, &name, images)
+        } else {
+            self.search.pass(Passed::Special, "", &shown)
         }
         Ok(())
     }

@@ -115,9 +115,10 @@ impl<'a> Search<'a> {
     /// Takes a file whose extension has two meanings, or counts it, as its first bytes say; `None` where they cannot be read,
     /// which is told when it is to be labelled.
     pub fn doubtful(&mut self, look: Look, source: Source, head: Option<&[u8]>) {
-        match head.is_none_or(|head| look.is_video(head)) {
-            true => self.video(source),
-            false => self.pass_file(Passed::NoVideo, source.key.as_str()),
+        if head.is_none_or(|head| look.is_video(head)) {
+            self.video(source)
+        } else {
+            self.pass_file(Passed::NoVideo, source.key.as_str())
         }
     }
 
@@ -244,8 +245,9 @@ fn seen(passed_over: &[PassedOver], unseen: &Unseen) -> String {
         count => format!("{count} places could not be looked at, the first: {first}"),
     });
     let seen: Vec<String> = passed.into_iter().chain(unseen).collect();
-    match seen.is_empty() {
-        true => "there is no other file either".into(),
-        false => seen.join("; "),
+    if seen.is_empty() {
+        "there is no other file either".into()
+    } else {
+        seen.join("; ")
     }
 }

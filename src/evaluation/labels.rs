@@ -147,9 +147,10 @@ impl<'a> Labels<'a> {
             Ok(values.map(|value| value.unwrap_or(f32::NAN)).collect())
         };
         let outputs = |task: Task| -> PolarsResult<Vec<Vec<f32>>> {
-            match tasks.contains(&task) {
-                true => of_task(&task).iter().map(|name| floats(name)).collect(),
-                false => Ok(Vec::new()),
+            if tasks.contains(&task) {
+                of_task(&task).iter().map(|name| floats(name)).collect()
+            } else {
+                Ok(Vec::new())
             }
         };
         let boxes = ["box_x", "box_y", "box_w", "box_h"].map(floats);
@@ -246,17 +247,20 @@ impl Part {
         Prediction {
             va: values(&self.va, row),
             expression: values(&self.expression, row).map(|values: [f64; CLASSES]| {
-                match self.probabilities {
-                    // The softmax of logarithms is what they are logarithms of.
-                    true => values.map(|p| p.max(f64::from(f32::MIN_POSITIVE)).ln()),
-                    false => values,
+                if self.probabilities {
+                    values.map(|p| p.max(f64::from(f32::MIN_POSITIVE)).ln())
+                } else {
+                    values
                 }
             }),
-            units: values(&self.units, row).map(|values: [f64; UNITS]| match self.probabilities {
-                true => values
-                    .map(|p| p.clamp(LEAST, 1.0 - LEAST))
-                    .map(|p| (p / (1.0 - p)).ln()),
-                false => values,
+            units: values(&self.units, row).map(|values: [f64; UNITS]| {
+                if self.probabilities {
+                    values
+                        .map(|p| p.clamp(LEAST, 1.0 - LEAST))
+                        .map(|p| (p / (1.0 - p)).ln())
+                } else {
+                    values
+                }
             }),
         }
     }

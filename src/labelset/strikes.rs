@@ -72,9 +72,10 @@ impl Strikes {
         let told = self.told.get(video).map_or(0, Vec::len);
         let silent = || self.silent.iter().filter(|silent| silent.video == *video);
         // Among others it may be innocent.
-        match told > 0 || silent().any(|silent| silent.alone) {
-            true => told + silent().count(),
-            false => 0,
+        if told > 0 || silent().any(|silent| silent.alone) {
+            told + silent().count()
+        } else {
+            0
         }
     }
 

@@ -57,9 +57,10 @@ impl GpuSample {
     /// [`ModelError::Batch`] when there are none.
     pub fn joined(crops: Vec<GpuSample>) -> Result<Self, ModelError> {
         let crops: Vec<Tensor> = crops.into_iter().flat_map(|crop| crop.0).collect();
-        match crops.is_empty() {
-            true => Err(ModelError::Batch("a face without a crop".into())),
-            false => Ok(Self(crops)),
+        if crops.is_empty() {
+            Err(ModelError::Batch("a face without a crop".into()))
+        } else {
+            Ok(Self(crops))
         }
     }
 }

@@ -45,13 +45,14 @@ impl StateDict {
                 None => problems.push(format!("`{}` {shape:?} is missing", named(name))),
             }
         }
-        match problems.is_empty() {
-            true => Ok(()),
-            false => Err(ModelError::Mismatch {
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(ModelError::Mismatch {
                 path: path.into(),
                 kind: "ResNet-50 body",
                 problems,
-            }),
+            })
         }
     }
 

@@ -50,13 +50,16 @@ pub fn import_weights(
     let source = Checkpoint::open(src)?;
     let names = Names::find(src, &source, kind)?;
     let kind = names.kind;
-    let mismatch = |problems: Vec<String>| match problems.is_empty() {
-        true => Ok(()),
-        false => Err(ModelError::Mismatch {
-            path: src.to_path_buf(),
-            kind: kind.name(),
-            problems,
-        }),
+    let mismatch = |problems: Vec<String>| {
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(ModelError::Mismatch {
+                path: src.to_path_buf(),
+                kind: kind.name(),
+                problems,
+            })
+        }
     };
     let find = |name: &str| {
         let (shape, dtype) = source.shape(&names.source(&source, name)?)?;

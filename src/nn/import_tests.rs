@@ -217,9 +217,12 @@ fn a_teacher_is_told_by_its_head_and_old_names_are_known() {
     );
     for kind in [ModelKind::TeacherVa, ModelKind::TeacherExpr, ModelKind::TeacherAu] {
         let tensors = as_published(kind, "feature_extractor.", "");
-        let old = |name: String| match name.contains("_blocks.") {
-            true => name.replace(".0.weight", ".weight").replace(".0.bias", ".bias"),
-            false => name,
+        let old = |name: String| {
+            if name.contains("_blocks.") {
+                name.replace(".0.weight", ".weight").replace(".0.bias", ".bias")
+            } else {
+                name
+            }
         };
         torch_zip(
             &src,

@@ -126,13 +126,16 @@ impl Network {
             }
             rows => rows,
         }
-        .map_err(|cause| match self.out_of_memory(&cause) {
-            true => ModelError::GpuMemory {
-                device: self.device.to_string(),
-                batch: batch.capacity(),
-                cause,
-            },
-            false => ModelError::torch("inferring a batch")(cause),
+        .map_err(|cause| {
+            if self.out_of_memory(&cause) {
+                ModelError::GpuMemory {
+                    device: self.device.to_string(),
+                    batch: batch.capacity(),
+                    cause,
+                }
+            } else {
+                ModelError::torch("inferring a batch")(cause)
+            }
         })
     }
 

@@ -165,12 +165,11 @@ impl Sink for Bars {
         }
         if !self.overall.is_finished() && self.progress.totals.shards > 0 {
             self.overall.set_position(self.progress.frames());
-            self.overall.set_message(match self.bar_is_a_line {
-                true => self.progress.line(),
-                false => {
-                    let left = self.progress.left().map_or_else(|| "?".into(), text::duration);
-                    format!("{:.1}/s, {left} left", self.progress.rate())
-                }
+            self.overall.set_message(if self.bar_is_a_line {
+                self.progress.line()
+            } else {
+                let left = self.progress.left().map_or_else(|| "?".into(), text::duration);
+                format!("{:.1}/s, {left} left", self.progress.rate())
             });
             self.show_workers();
         }

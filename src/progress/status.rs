@@ -164,9 +164,10 @@ fn last_run(store: &Store) -> Result<(Option<LastRun>, Option<UnderWay>), StoreE
         return Ok((None, None));
     };
     let silent = Duration::from_millis(now_ms().saturating_sub(last));
-    let lives = match over {
-        true => Some(false),
-        false => process.and_then(|process: ProcessIdentity| process.lives(pid)),
+    let lives = if over {
+        Some(false)
+    } else {
+        process.and_then(|process: ProcessIdentity| process.lives(pid))
     };
     let seconds = (last.saturating_sub(began) as f64 / 1000.0).max(1e-3);
     let frames = progress.frames().saturating_sub(progress.totals.frames_done);

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 /// An event as lines of text, or `None` when it is not worth one. Styled; the caller's stream decides whether
 /// colours show. Nothing else in it acts on a terminal.
+#[expect(clippy::too_many_lines, reason = "one arm for each event")]
 pub fn lines(event: &Event) -> Option<String> {
     let event = harmless(event);
     Some(match &*event {

@@ -155,7 +155,7 @@ impl<'a> LabelReader<'a> {
         if self.rows.as_ref().is_none_or(|rows| self.at >= rows.len()) {
             let rows = parts::read(&self.part, self.job, self.next)
                 .map_err(|error| self.unreadable(error.to_string()))?;
-            if rows.len() == 0 {
+            if rows.is_empty() {
                 return Err(self.unreadable("it has fewer rows than its commit says".into()));
             }
             (self.rows, self.at) = (Some(rows), 0);

@@ -182,9 +182,12 @@ pub fn draw(task: &Task, told: &mut dyn FnMut(u64) -> bool) -> Result<u64, Rende
 
 /// Whose labels are shown; the frame says when they mean nothing.
 fn note(labels: &LabelReader) -> String {
-    let name = |(name, untrained): (&str, bool)| match untrained {
-        true => format!("{name} (UNTRAINED)"),
-        false => name.to_owned(),
+    let name = |(name, untrained): (&str, bool)| {
+        if untrained {
+            format!("{name} (UNTRAINED)")
+        } else {
+            name.to_owned()
+        }
     };
     labels
         .speakers()

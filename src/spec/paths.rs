@@ -121,11 +121,11 @@ fn absolute(written: &str, base: &Path) -> Result<PathBuf, String> {
     };
     // The real path of the base has no symbolic links, so going up from it by text is exact; `..` after a named
     // component is left alone, as that component may be a link.
-    let base = match path.is_absolute() {
-        true => PathBuf::from("/"),
-        false => base
-            .canonicalize()
-            .map_err(|error| format!("{} cannot be resolved: {error}", base.display()))?,
+    let base = if path.is_absolute() {
+        PathBuf::from("/")
+    } else {
+        base.canonicalize()
+            .map_err(|error| format!("{} cannot be resolved: {error}", base.display()))?
     };
     let mut whole = base.clone();
     for component in path.components() {

@@ -58,9 +58,10 @@ impl Access {
 
     /// How long to wait for a server. Until it has answered once, it may as well be a wrong address.
     pub(super) fn patience(&self) -> Duration {
-        match self.clients.was_reached() {
-            true => self.patience,
-            false => self.patience.min(SOON),
+        if self.clients.was_reached() {
+            self.patience
+        } else {
+            self.patience.min(SOON)
         }
     }
 

@@ -153,9 +153,10 @@ impl Scratch {
             };
             // The lock is held until the name is gone.
             if let Some(_lock) = orphan {
-                match path.is_dir() {
-                    true => fs::remove_dir_all(&path),
-                    false => fs::remove_file(&path),
+                if path.is_dir() {
+                    fs::remove_dir_all(&path)
+                } else {
+                    fs::remove_file(&path)
                 }
                 .map_err(StoreError::io("remove the orphan", &path))?;
                 removed += 1;
@@ -181,9 +182,10 @@ impl ScratchFolder {
 
 /// The locked file when it is an orphan; of a folder, its lock.
 fn is_orphan(path: &Path, now: SystemTime, older_than: Duration) -> std::io::Result<Option<File>> {
-    let lock = match path.is_dir() {
-        true => path.join(LOCK),
-        false => path.to_path_buf(),
+    let lock = if path.is_dir() {
+        path.join(LOCK)
+    } else {
+        path.to_path_buf()
     };
     let file = File::options().read(true).write(true).open(lock)?;
     let meta = file.metadata()?;

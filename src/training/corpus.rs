@@ -219,12 +219,13 @@ impl Corpus {
                 set.display()
             ));
         }
-        match self.archives.is_empty() {
-            false => Ok(()),
-            true => Err(TrainError::Data {
-                path: crops.into(),
-                cause: "holds no tar file; name the folder `crops` of a run with `[output] crops = \"webdataset\"`".into(),
-            }),
+        if !self.archives.is_empty() {
+            Ok(())
+        } else {
+            Err(TrainError::Data {
+            path: crops.into(),
+            cause: "holds no tar file; name the folder `crops` of a run with `[output] crops = \"webdataset\"`".into(),
+        })
         }
     }
 

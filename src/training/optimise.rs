@@ -56,9 +56,10 @@ impl Optimise {
         for ((name, weight), gradient) in weights.iter().zip(gradients) {
             let mut weight = weight.shallow_clone();
             let decay = self.settings.weight_decay;
-            let gradient = match decay == 0.0 {
-                true => gradient.shallow_clone(),
-                false => weight.f_mul_scalar(decay)?.f_add_(gradient)?,
+            let gradient = if decay == 0.0 {
+                gradient.shallow_clone()
+            } else {
+                weight.f_mul_scalar(decay)?.f_add_(gradient)?
             };
             match self.settings.name {
                 OptimiserKind::Sgd => self.sgd(name, &mut weight, gradient)?,
@@ -81,12 +82,11 @@ impl Optimise {
     /// `b ← μb + g; w ← w − ηb`.
     fn sgd(&mut self, name: &str, weight: &mut Tensor, gradient: Tensor) -> Result<(), TchError> {
         let Optimiser { lr, momentum, .. } = self.settings;
-        let step = match momentum == 0.0 {
-            true => gradient,
-            false => {
-                let mut velocity = self.moment(MOMENTUM, name, weight)?;
-                velocity.f_mul_scalar_(momentum)?.f_add_(&gradient)?
-            }
+        let step = if momentum == 0.0 {
+            gradient
+        } else {
+            let mut velocity = self.moment(MOMENTUM, name, weight)?;
+            velocity.f_mul_scalar_(momentum)?.f_add_(&gradient)?
         };
         let _ = weight.f_sub_(&step.f_mul_scalar(lr)?)?;
         Ok(())

@@ -111,9 +111,12 @@ pub(super) fn colours(picture: &Picture, units: [(f32, f32); 3]) -> Colours {
         1.0 / f32::from(1u16 << (16 - samples.bits - samples.justify))
     };
     let (unit, whole) = (unit * stored, whole * stored);
-    let luma = |full: bool| match full {
-        true => (whole, 0.0),
-        false => (unit * 255.0 / 219.0, -16.0 * 255.0 / 219.0),
+    let luma = |full: bool| {
+        if full {
+            (whole, 0.0)
+        } else {
+            (unit * 255.0 / 219.0, -16.0 * 255.0 / 219.0)
+        }
     };
     let (factors, shift) = match picture.colour() {
         Colour::Rgb => (

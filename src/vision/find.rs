@@ -252,9 +252,10 @@ impl Finder {
                     }
                 }
             }
-            let pictures = match on_gpu.is_empty() {
-                true => Pictures::Host(&self.input),
-                false => Pictures::Gpu(on_gpu),
+            let pictures = if on_gpu.is_empty() {
+                Pictures::Host(&self.input)
+            } else {
+                Pictures::Gpu(on_gpu)
             };
             let detections = self
                 .detector

@@ -91,9 +91,10 @@ impl Bench {
         let each = (decoded - began) / frames as f64 + (cpu_time() - decoded) / faces as f64;
         Ok(Round {
             // A GPU decodes on while faces are prepared, so there the time of the one cannot be told from the other's.
-            decode: match self.on_gpu {
-                true => self.decode(false)?.1,
-                false => decode,
+            decode: if self.on_gpu {
+                self.decode(false)?.1
+            } else {
+                decode
             },
             prepare,
             model,

@@ -316,6 +316,7 @@ impl Pipeline {
 
     /// Labels the videos of a lease into `part`, in order, and their faces into `crops`. Of a long video, goes on where the
     /// spans end that are there, and keeps further ones; without `spans`, neither.
+    #[expect(clippy::too_many_lines, reason = "the threads of one shard, side by side")]
     pub fn label(
         &mut self,
         lease: &Lease,
@@ -330,9 +331,10 @@ impl Pipeline {
         // Two batches: one that the models work on, one being filled meanwhile.
         let whole_on_gpu =
             self.source.options.nvdec.is_some() && self.source.job.faces.mode == FaceMode::FullFrame;
-        let in_flight = match self.finder.is_some() || whole_on_gpu {
-            true => PICTURES_IN_FLIGHT,
-            false => 2 * self.engine.capacity(),
+        let in_flight = if self.finder.is_some() || whole_on_gpu {
+            PICTURES_IN_FLIGHT
+        } else {
+            2 * self.engine.capacity()
         };
         let (sender, items) = sync_channel(in_flight);
         let (recycle, recycled) = sync_channel(in_flight);

@@ -1,4 +1,10 @@
 //! The test suite: the real program on real input. One binary, so that the big libraries are linked once.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::too_many_lines,
+    reason = "tests tell a story, and say what they skip"
+)]
 
 mod analysis;
 mod attribution;

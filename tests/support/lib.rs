@@ -1,4 +1,5 @@
 //! What tests of every room share: test media, and real servers started on free ports.
+#![expect(clippy::print_stderr, reason = "a server that does not start says why")]
 
 pub mod media;
 pub mod nats;

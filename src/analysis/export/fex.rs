@@ -112,16 +112,18 @@ fn number(text: &mut String, value: Option<f32>) {
 
 /// A video's path, which py-feat opens; one that a spreadsheet would take for a formula, in the spelling that no spreadsheet does.
 fn as_path(video: &str) -> Cow<'_, str> {
-    match video.starts_with(FORMULA) {
-        true => Cow::Owned(format!("./{video}")),
-        false => Cow::Borrowed(video),
+    if video.starts_with(FORMULA) {
+        Cow::Owned(format!("./{video}"))
+    } else {
+        Cow::Borrowed(video)
     }
 }
 
 /// A cell of CSV.
 fn quoted(text: &str) -> String {
-    match text.contains([',', '"', '\n', '\r']) {
-        true => format!("\"{}\"", text.replace('"', "\"\"")),
-        false => text.into(),
+    if text.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.into()
     }
 }

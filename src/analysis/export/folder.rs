@@ -140,14 +140,15 @@ fn check(root: &Path, ours: &Note) -> Result<BTreeSet<String>, LabelError> {
                     note.models.clone(),
                 )
             };
-            match of(&theirs) == of(ours) {
-                true => Ok(theirs.files),
-                false => refuse(&format!(
+            if of(&theirs) == of(ours) {
+                Ok(theirs.files)
+            } else {
+                refuse(&format!(
                     "holds another export: {} of {} ({})",
                     theirs.format,
                     theirs.labels,
                     theirs.models.join(", ")
-                )),
+                ))
             }
         }
     }

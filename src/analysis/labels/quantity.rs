@@ -141,9 +141,12 @@ pub fn in_words(task: Task) -> &'static str {
 }
 
 fn list<'a>(models: impl Iterator<Item = &'a ModelRecord>) -> String {
-    let name = |model: &ModelRecord| match model.untrained {
-        true => format!("{} (untrained)", model.name),
-        false => model.name.clone(),
+    let name = |model: &ModelRecord| {
+        if model.untrained {
+            format!("{} (untrained)", model.name)
+        } else {
+            model.name.clone()
+        }
     };
     models.map(name).collect::<Vec<_>>().join(", ")
 }

@@ -61,13 +61,13 @@ impl Rows {
 
 /// Those of some rows for which a model gave numbers, by one of its columns.
 pub fn with_numbers<'a>(rows: &'a [usize], column: &[f32]) -> Cow<'a, [usize]> {
-    match rows.iter().any(|&row| column[row].is_nan()) {
-        false => rows.into(),
-        true => rows
-            .iter()
+    if !rows.iter().any(|&row| column[row].is_nan()) {
+        rows.into()
+    } else {
+        rows.iter()
             .copied()
             .filter(|&row| !column[row].is_nan())
-            .collect(),
+            .collect()
     }
 }
 

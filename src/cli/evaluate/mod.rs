@@ -316,9 +316,10 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         groups: evaluation.groups,
         tuned: tuned.transpose()?,
     };
-    match args.json {
-        true => print_json(&report)?,
-        false => print(table::render(&report))?,
+    if args.json {
+        print_json(&report)?
+    } else {
+        print(table::render(&report))?
     }
     Ok(exit::OK)
 }

@@ -81,9 +81,10 @@ fn page(request: &str, count: usize) -> String {
             1_000_000 + n
         );
     }
-    let more = match to < count {
-        true => format!("<IsTruncated>true</IsTruncated><NextContinuationToken>{to}</NextContinuationToken>"),
-        false => "<IsTruncated>false</IsTruncated>".into(),
+    let more = if to < count {
+        format!("<IsTruncated>true</IsTruncated><NextContinuationToken>{to}</NextContinuationToken>")
+    } else {
+        "<IsTruncated>false</IsTruncated>".into()
     };
     let body = format!("{xml}{more}<KeyCount>{}</KeyCount></ListBucketResult>", to - from);
     format!(

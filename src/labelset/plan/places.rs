@@ -29,13 +29,14 @@ impl Plans {
         if self.places.iter().any(|known| same_place(&known.root, found)) {
             return Ok(false);
         }
-        match origin.moved {
-            true => Ok(true),
-            false => Err(PlanError::OtherInput {
+        if origin.moved {
+            Ok(true)
+        } else {
+            Err(PlanError::OtherInput {
                 output: output.to_string(),
                 known: last.root.to_string(),
                 found: found.to_string(),
-            }),
+            })
         }
     }
 

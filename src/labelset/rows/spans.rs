@@ -56,9 +56,10 @@ pub fn replay(
                 (RowStatus::Ok | RowStatus::NotFinite, Some(face)) => {
                     // A number that is not there was none.
                     values.iter_mut().zip(&outputs).for_each(|(value, column)| {
-                        *value = match column.is_valid(at) {
-                            true => column.value(at),
-                            false => f32::NAN,
+                        *value = if column.is_valid(at) {
+                            column.value(at)
+                        } else {
+                            f32::NAN
                         };
                     });
                     let mut rest = values.as_slice();

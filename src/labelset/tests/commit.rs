@@ -65,9 +65,10 @@ fn attempt(store: &Store, seed: u8, videos: Videos, value: f32) -> (NamedTempFil
         let key = VideoKey::new(key).unwrap();
         for frame in 0..without + with {
             let outputs: &[&[f32]] = &[&[value, frame as f32]];
-            let content = match frame < without {
-                true => Content::NoFace,
-                false => Content::Face { face: &face, outputs },
+            let content = if frame < without {
+                Content::NoFace
+            } else {
+                Content::Face { face: &face, outputs }
             };
             let row = Row {
                 video: &key,

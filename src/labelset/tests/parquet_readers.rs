@@ -295,6 +295,7 @@ fn the_same_rows_give_the_same_bytes() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn the_table_of_videos_reads_as_well() {
     let folder = tempfile::tempdir().unwrap();
     let shard = ShardId::from_digest(&[0xcd; 32]);

@@ -377,9 +377,10 @@ pub(super) fn codec_header<'a>(stream: &'a ffmpeg::Stream<'_>) -> &'a [u8] {
     unsafe {
         let parameters = (*stream.as_ptr()).codecpar;
         let (data, size) = ((*parameters).extradata, (*parameters).extradata_size);
-        match data.is_null() || size <= 0 {
-            true => &[],
-            false => std::slice::from_raw_parts(data, size as usize),
+        if data.is_null() || size <= 0 {
+            &[]
+        } else {
+            std::slice::from_raw_parts(data, size as usize)
         }
     }
 }

@@ -412,9 +412,10 @@ pub mod tests {
 
     /// The same in PQ, or in HLG.
     pub fn drawn_hdr(pq: bool, format: &str, size: Size, orientation: Orientation) -> Picture {
-        let transfer = match pq {
-            true => TransferCharacteristic::SMPTE2084,
-            false => TransferCharacteristic::ARIB_STD_B67,
+        let transfer = if pq {
+            TransferCharacteristic::SMPTE2084
+        } else {
+            TransferCharacteristic::ARIB_STD_B67
         };
         drawn_as(transfer, format, size, false, orientation)
     }
@@ -441,9 +442,10 @@ pub mod tests {
                 let (x, y) = (at % stride, at / stride);
                 let slope = (x * 3 + y * 5 + plane * 60) / 7 % 200 + 20;
                 // Of 16-bit samples the low byte is noise.
-                *byte = match wide && at % 2 == 0 {
-                    true => (noise >> 24) as u8 & 0xc0,
-                    false => (slope as u8).wrapping_add((noise >> 28) as u8),
+                *byte = if wide && at % 2 == 0 {
+                    (noise >> 24) as u8 & 0xc0
+                } else {
+                    (slope as u8).wrapping_add((noise >> 28) as u8)
                 };
             }
         }

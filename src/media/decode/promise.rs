@@ -151,9 +151,10 @@ impl Promise {
         // Some containers count from 0, others from their first time.
         let reached = end.max(end - self.start);
         let step = self.micros(self.came.step).unwrap_or(0);
-        let slack = match self.cut {
-            true => step / 2,
-            false => SLACK.min(promised / SLACK_SHARE) + step,
+        let slack = if self.cut {
+            step / 2
+        } else {
+            SLACK.min(promised / SLACK_SHARE) + step
         };
         let counted = header.entries == 0 && !self.sought && self.came.packets < header.frames;
         if counted {

@@ -40,6 +40,7 @@ impl<'a> Machine<'a> {
     }
 
     /// One opcode (names and meanings: CPython's `pickletools`). Gives the result at the stop opcode.
+    #[expect(clippy::too_many_lines, reason = "one arm for each opcode")]
     pub(super) fn step(&mut self) -> Step<Option<Id>> {
         match self.take(1)?[0] {
             0x80 => self.skip(1)?, // PROTO

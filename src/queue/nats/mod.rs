@@ -367,9 +367,10 @@ fn remedy(cause: &str) -> &'static str {
         ErrorCode::STREAM_STORE_FAILED,
     ];
     let limited = |code: &ErrorCode| cause.contains(&format!("error code {}", code.0));
-    match codes.iter().any(limited) {
-        true => "; set [nats] max_bytes to what the account or the server allows",
-        false => "",
+    if codes.iter().any(limited) {
+        "; set [nats] max_bytes to what the account or the server allows"
+    } else {
+        ""
     }
 }
 

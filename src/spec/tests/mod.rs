@@ -397,9 +397,10 @@ fn the_jobs_of_the_repository_load() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "toml") {
             let trains = std::fs::read_to_string(&path).unwrap().contains("\n[train]");
-            let problem = match trains {
-                true => load_train(&path, &[]).err(),
-                false => load(&path, &[]).err(),
+            let problem = if trains {
+                load_train(&path, &[]).err()
+            } else {
+                load(&path, &[]).err()
             };
             assert!(problem.is_none(), "{}", problem.unwrap());
             loaded += 1;

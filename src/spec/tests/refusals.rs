@@ -3,6 +3,7 @@
 use super::*;
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn bad_jobs_are_refused_with_place_key_and_remedy() {
     let model = "[[models]]\nkind = \"student\"\nweights = \"w\"\nname = ";
     let cases: Vec<(String, &str)> = vec![

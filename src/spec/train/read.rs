@@ -21,9 +21,10 @@ pub fn load_train(path: &Path, overrides: &[String]) -> Result<TrainJob, SpecErr
     })?;
     let mut problems = resolve(&mut job, &tree, path);
     problems.extend(rules(&job, &tree));
-    match problems.is_empty() {
-        true => Ok(job),
-        false => Err(SpecError::at(path, problems)),
+    if problems.is_empty() {
+        Ok(job)
+    } else {
+        Err(SpecError::at(path, problems))
     }
 }
 

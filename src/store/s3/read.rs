@@ -47,9 +47,10 @@ impl Bucket {
     pub(crate) fn of_label_set(root: &Location, access: &Access) -> Result<Self, StoreError> {
         let bucket = Self::open(root, access)?;
         let (objects, _) = bucket.page("_affectmill/", None, Some(1), None)?;
-        match objects.is_empty() {
-            true => Err(StoreError::NotAnOutput(root.clone())),
-            false => Ok(bucket),
+        if objects.is_empty() {
+            Err(StoreError::NotAnOutput(root.clone()))
+        } else {
+            Ok(bucket)
         }
     }
 

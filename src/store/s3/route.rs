@@ -73,9 +73,10 @@ fn proxy() -> Result<ProxyConfig, String> {
 /// The address of a proxy; without a scheme it is spoken to in HTTP.
 fn address(name: &str) -> Option<String> {
     let value = either(name)?;
-    Some(match value.contains("://") {
-        true => value,
-        false => format!("http://{value}"),
+    Some(if value.contains("://") {
+        value
+    } else {
+        format!("http://{value}")
     })
 }
 
@@ -102,8 +103,9 @@ fn authorities(path: &str) -> Result<TrustStore, String> {
             trust.add_pem_certificate(pem);
         }
     }
-    match usable.is_empty() {
-        true => Err("which holds no certificate (PEM) that can be used".into()),
-        false => Ok(trust),
+    if usable.is_empty() {
+        Err("which holds no certificate (PEM) that can be used".into())
+    } else {
+        Ok(trust)
     }
 }

@@ -97,6 +97,7 @@ pub(super) struct Frames<'a> {
 }
 
 impl Frames<'_> {
+    #[expect(clippy::too_many_lines, reason = "one loop over the frames of a video")]
     fn decode(
         &mut self,
         index: usize,

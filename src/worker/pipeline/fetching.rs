@@ -257,9 +257,10 @@ impl Shared {
             state.fetched.bytes += came;
             state.fetching.remove(&video.key);
             let is_wanted = state.wanted.iter().any(|wanted| wanted.key == video.key);
-            let left_over = match is_wanted {
-                true => state.arrived.insert(video.key, arrived),
-                false => Some(arrived),
+            let left_over = if is_wanted {
+                state.arrived.insert(video.key, arrived)
+            } else {
+                Some(arrived)
             };
             drop(state);
             drop(left_over);

@@ -382,9 +382,10 @@ fn every_file_of_the_corpus_becomes_what_it_must() {
                     found += ", not all labelled";
                 }
                 if let Some(apart) = look(&labels, case) {
-                    match apart < SAME_LOOK {
-                        true => expected += &format!(", look within {SAME_LOOK}"),
-                        false => expected += &format!(", look within {SAME_LOOK}, not {apart}"),
+                    if apart < SAME_LOOK {
+                        expected += &format!(", look within {SAME_LOOK}")
+                    } else {
+                        expected += &format!(", look within {SAME_LOOK}, not {apart}")
                     }
                     found += &format!(", look within {SAME_LOOK}");
                     println!("look {}: {apart:.5}", case.name);

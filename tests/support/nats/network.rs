@@ -14,12 +14,13 @@ fn ip(arguments: &[&str]) -> Result<(), String> {
         .args(arguments)
         .output()
         .map_err(|error| format!("ip (iproute2): {error}"))?;
-    match done.status.success() {
-        true => Ok(()),
-        false => Err(format!(
+    if done.status.success() {
+        Ok(())
+    } else {
+        Err(format!(
             "ip {arguments:?}: {}",
             String::from_utf8_lossy(&done.stderr)
-        )),
+        ))
     }
 }
 

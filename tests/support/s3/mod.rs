@@ -224,13 +224,14 @@ impl Server {
         for entry in std::fs::read_dir(folder).expect("folder") {
             let path = entry.expect("entry").path();
             let name = path.file_name().and_then(|name| name.to_str()).expect("UTF-8");
-            match path.is_dir() {
-                true => self.put_tree(bucket, &format!("{prefix}/{name}"), &path),
-                false => self.put(
+            if path.is_dir() {
+                self.put_tree(bucket, &format!("{prefix}/{name}"), &path)
+            } else {
+                self.put(
                     bucket,
                     &format!("{prefix}/{name}"),
                     &std::fs::read(&path).expect("file"),
-                ),
+                )
             }
         }
     }
@@ -360,9 +361,12 @@ fn free_ports(count: usize) -> Vec<u16> {
 pub fn encoded(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
     text.bytes()
-        .map(|byte| match plain(byte) {
-            true => char::from(byte).to_string(),
-            false => format!("%{byte:02X}"),
+        .map(|byte| {
+            if plain(byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
         })
         .collect()
 }

@@ -221,6 +221,7 @@ fn fragments_that_are_promised_and_not_there_are_missed() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn good_files_keep_their_promise() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
