@@ -16,7 +16,7 @@ pub enum SourceKind {
 
 /// A key frame from which the frames after it can be decoded again, and the proof that they are the same.
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
-pub struct Foothold {
+pub struct SeekAnchor {
     /// The key frame.
     #[schemars(with = "u64")]
     pub frame: FrameIndex,
@@ -27,7 +27,7 @@ pub struct Foothold {
     pub place: Option<i64>,
     /// The time of the key frame before it, which is sought; null when nothing can be sought exactly.
     pub seek: Option<i64>,
-    /// SHA-256 over times and pictures from the key frame to the seam's frame, both included, hex.
+    /// SHA-256 over times and pictures from the key frame to the resume point's frame, both included, hex.
     #[serde(deserialize_with = "checksum")]
     #[schemars(with = "String")]
     pub sha256: String,

@@ -14,7 +14,7 @@ pub fn nfc(name: &str) -> Cow<'_, str> {
 
 /// What belongs to keys, found by names that may be composed in another way than the key.
 #[derive(Debug)]
-pub struct ByName<K, V> {
+pub struct NameIndex<K, V> {
     exact: BTreeMap<K, V>,
     /// Keys that are not in NFC, by their NFC.
     decomposed: BTreeMap<String, Vec<K>>,
@@ -26,19 +26,19 @@ pub struct ByName<K, V> {
     "`{name}` reads like several names that differ only in how accents are stored: {}; rename one of them",
     .keys.iter().map(|key| format!("`{}`", key.escape_default())).collect::<Vec<_>>().join(", ")
 )]
-pub struct Alike {
+pub struct AmbiguousName {
     /// The name.
     pub name: String,
     /// The keys.
     pub keys: Vec<String>,
 }
 
-impl<K: Borrow<str> + Ord + Clone, V> ByName<K, V> {
+impl<K: Borrow<str> + Ord + Clone, V> NameIndex<K, V> {
     /// The key of a name and what belongs to it: the very key, else the only one that is equal in NFC.
     ///
     /// # Errors
-    /// [`Alike`]: several are equal in NFC.
-    pub fn get(&self, name: &str) -> Result<Option<(&K, &V)>, Alike> {
+    /// [`AmbiguousName`]: several are equal in NFC.
+    pub fn get(&self, name: &str) -> Result<Option<(&K, &V)>, AmbiguousName> {
         if let Some(found) = self.exact.get_key_value(name) {
             return Ok(Some(found));
         }
@@ -49,7 +49,7 @@ impl<K: Borrow<str> + Ord + Clone, V> ByName<K, V> {
         match keys.collect::<Vec<_>>()[..] {
             [] => Ok(None),
             [found] => Ok(Some(found)),
-            ref several => Err(Alike {
+            ref several => Err(AmbiguousName {
                 name: name.into(),
                 keys: several.iter().map(|(key, _)| (*key).borrow().into()).collect(),
             }),
@@ -57,7 +57,7 @@ impl<K: Borrow<str> + Ord + Clone, V> ByName<K, V> {
     }
 }
 
-impl<K, V> Default for ByName<K, V> {
+impl<K, V> Default for NameIndex<K, V> {
     fn default() -> Self {
         Self {
             exact: BTreeMap::new(),
@@ -66,7 +66,7 @@ impl<K, V> Default for ByName<K, V> {
     }
 }
 
-impl<K: Borrow<str> + Ord + Clone, V> FromIterator<(K, V)> for ByName<K, V> {
+impl<K: Borrow<str> + Ord + Clone, V> FromIterator<(K, V)> for NameIndex<K, V> {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
         let mut names = Self::default();
         for (key, value) in pairs {
@@ -88,16 +88,16 @@ mod tests {
     #[test]
     fn a_name_is_found_in_any_composition_and_never_guessed() {
         let (composed, decomposed) = ("caf\u{e9}", "cafe\u{301}");
-        let one: ByName<&str, u8> = [("a", 1), (decomposed, 2)].into_iter().collect();
+        let one: NameIndex<&str, u8> = [("a", 1), (decomposed, 2)].into_iter().collect();
         assert_eq!(one.get(composed), Ok(Some((&decomposed, &2))));
         assert_eq!(one.get("a"), Ok(Some((&"a", &1))));
         assert_eq!(one.get("cafe"), Ok(None));
-        let other: ByName<&str, u8> = [(composed, 3)].into_iter().collect();
+        let other: NameIndex<&str, u8> = [(composed, 3)].into_iter().collect();
         assert_eq!(other.get(decomposed), Ok(Some((&composed, &3))));
 
         // Vietnamese, in two compositions that are neither the composed one.
         let (hat_first, dot_first, composed) = ("a\u{302}\u{323}", "a\u{323}\u{302}", "\u{1ead}");
-        let both: ByName<&str, u8> = [(hat_first, 1), (dot_first, 2)].into_iter().collect();
+        let both: NameIndex<&str, u8> = [(hat_first, 1), (dot_first, 2)].into_iter().collect();
         assert_eq!(both.get(dot_first), Ok(Some((&dot_first, &2))));
         let said = both.get(composed).unwrap_err().to_string();
         assert!(

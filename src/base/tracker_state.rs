@@ -3,22 +3,22 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The faces that are followed across a seam. Numbers are doubles, so that they come back to the bit.
+/// The faces that are followed across a resume point. Numbers are doubles, so that they come back to the bit.
 #[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
-pub struct Following {
+pub struct TrackerState {
     /// Id of the next new track.
     pub next: i32,
     /// Frame of the last look.
     pub last: u64,
     /// Tracks that may be found again.
-    pub tracks: Vec<SeamTrack>,
-    /// The faces of the seam's frame.
-    pub faces: Vec<SeamFace>,
+    pub tracks: Vec<ResumeTrack>,
+    /// The faces of the resume point's frame.
+    pub faces: Vec<ResumeFace>,
 }
 
 /// One track.
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
-pub struct SeamTrack {
+pub struct ResumeTrack {
     /// Id.
     pub id: i32,
     /// Box where it was seen last: x, y, width, height.
@@ -31,7 +31,7 @@ pub struct SeamTrack {
 
 /// One face.
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
-pub struct SeamFace {
+pub struct ResumeFace {
     /// Track.
     pub track: Option<i32>,
     /// Box: x, y, width, height.

@@ -4,7 +4,7 @@ use super::run::{Input, failure};
 use super::{Failure, block_on, exit, print, print_json, to_stderr};
 use affectmill_base::escaped;
 use affectmill_coordinator as coordinator;
-use affectmill_coordinator::{Outlook, Signals};
+use affectmill_coordinator::{RunEstimate, Signals};
 use affectmill_labelset::PassedOver;
 use affectmill_progress::text;
 use affectmill_spec as spec;
@@ -33,27 +33,27 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     let looked = block_on(async {
         let mut signals = Signals::hear().map_err(failure)?;
         let job = spec::load(&args.job, &args.set).map_err(Failure::usage)?;
-        let looking = coordinator::outlook(job, args.input.moved);
+        let looking = coordinator::estimate(job, args.input.moved);
         Ok(signals.unless(looking).await)
     })??;
-    let outlook = match looked {
-        Ok(outlook) => outlook.map_err(failure)?,
+    let estimate = match looked {
+        Ok(estimate) => estimate.map_err(failure)?,
         Err(signal) => {
             to_stderr(format_args!("stopped by {}; nothing was written", signal.name()));
             return Ok(exit::stopped(signal));
         }
     };
     if args.json {
-        print_json(&outlook)?;
+        print_json(&estimate)?;
     } else {
-        print(render(&outlook))?;
+        print(render(&estimate))?;
     }
     Ok(exit::OK)
 }
 
-fn render(outlook: &Outlook) -> String {
-    let hours = Duration::from_micros(outlook.duration_us);
-    let (more, without) = match outlook.unknown as u64 {
+fn render(estimate: &RunEstimate) -> String {
+    let hours = Duration::from_micros(estimate.duration_us);
+    let (more, without) = match estimate.unknown as u64 {
         0 => (String::new(), String::new()),
         unknown => {
             let videos = format!("{} of unknown length", text::plural(unknown, "video"));
@@ -61,35 +61,35 @@ fn render(outlook: &Outlook) -> String {
         }
     };
     let mut lines = vec![
-        format!("videos      {}", text::count(outlook.videos as u64)),
+        format!("videos      {}", text::count(estimate.videos as u64)),
         format!(
             "frames      about {} ({}){more}",
-            text::count(outlook.frames),
+            text::count(estimate.frames),
             text::duration(hours)
         ),
-        format!("input       {}", text::bytes(outlook.input_bytes)),
-        format!("rows        about {}{without}", text::count(outlook.rows)),
+        format!("input       {}", text::bytes(estimate.input_bytes)),
+        format!("rows        about {}{without}", text::count(estimate.rows)),
         format!(
             "output      at most about {}{without}",
-            text::bytes(outlook.output_bytes)
+            text::bytes(estimate.output_bytes)
         ),
-        format!("shards      {} ({} done)", outlook.shards, outlook.shards_done),
-        format!("models      {}", outlook.models.join(", ")),
-        format!("fingerprint {}", outlook.fingerprint),
+        format!("shards      {} ({} done)", estimate.shards, estimate.shards_done),
+        format!("models      {}", estimate.models.join(", ")),
+        format!("fingerprint {}", estimate.fingerprint),
     ];
-    if let Some(list) = PassedOver::list(&outlook.passed_over) {
+    if let Some(list) = PassedOver::list(&estimate.passed_over) {
         lines.push(format!("passed over {list}"));
     }
-    for place in &outlook.unseen.first {
+    for place in &estimate.unseen.first {
         lines.push(format!("unseen      {place}"));
     }
-    if outlook.unseen.more() > 0 {
+    if estimate.unseen.more() > 0 {
         lines.push(format!(
             "unseen      … and {} more",
-            text::count(outlook.unseen.more())
+            text::count(estimate.unseen.more())
         ));
     }
-    for (key, reason) in &outlook.unreadable {
+    for (key, reason) in &estimate.unreadable {
         lines.push(format!("unreadable  {key}: {}", escaped(reason)));
     }
     lines.join("\n")

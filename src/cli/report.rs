@@ -52,7 +52,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         faces: args.faces.into(),
     };
     let figures = page::read(&store, &job, &choice).map_err(|error| match error {
-        page::PageError::Empty(_) | page::PageError::Alike(_) | page::PageError::NoVideo { .. } => {
+        page::PageError::Empty(_) | page::PageError::AmbiguousName(_) | page::PageError::NoVideo { .. } => {
             Failure::usage(error)
         }
         error => Failure::stopped(error),

@@ -4,7 +4,7 @@ use super::run::failure;
 use super::worker::Queue;
 use super::{Failure, block_on, existing, exit, print, print_json};
 use affectmill_progress::{status, text};
-use affectmill_queue::nats::{Connection, NatsError, PATIENCE, Standing, State};
+use affectmill_queue::nats::{Connection, NatsError, PATIENCE, QueueDepth, State};
 use affectmill_store::{Access, Store};
 use serde::Serialize;
 use std::ffi::OsString;
@@ -32,7 +32,7 @@ struct Posted {
     /// `running` or `finished`, as the servers have it.
     job: State,
     /// What waits there; absent when the queue is gone, as it is when all is done.
-    queue: Option<Standing>,
+    queue: Option<QueueDepth>,
 }
 
 pub fn run(args: Args) -> Result<u8, Failure> {

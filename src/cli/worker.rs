@@ -4,7 +4,7 @@ use super::run::{Shown, failure};
 use super::{Failure, block_on, exit};
 use affectmill_base::Location;
 use affectmill_coordinator as coordinator;
-use affectmill_coordinator::{Joining, Part, Permits, Scripts, Signals};
+use affectmill_coordinator::{Part, Permits, Scripts, Signals, WorkerHost};
 use affectmill_progress::Reporter;
 use affectmill_queue::nats::Address;
 use affectmill_spec::{NatsSettings, is_inbox_prefix, is_job_name};
@@ -126,7 +126,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         None if args.all_gpus => gpus()?,
         None => 1,
     };
-    let joining = Joining {
+    let joining = WorkerHost {
         address: args.queue.address()?,
         workers,
         threads: args.threads.map(usize::from),

@@ -36,7 +36,7 @@ pub fn as_begun(store: &Store, job: &Job) -> Result<(), RunError> {
 }
 
 /// What people should know where the CPU labels although the machine seems to have a GPU.
-pub fn doubt(job: &Job) -> Option<String> {
+pub fn device_warning(job: &Job) -> Option<String> {
     let cause = Device::missing_gpu().filter(|_| job.run.device == DeviceChoice::Auto)?;
     Some(format!(
         "the models run on the CPU, far slower than on a GPU: {cause}; [run] device = \"cuda\" refuses that, \"cpu\" says that \

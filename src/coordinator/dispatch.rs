@@ -1,10 +1,10 @@
 //! The dispatch loop: worker reports, ends of workers, signals and the clock meet in one `select!`, which alone
 //! changes the state of the run.
 
-use super::held::{Killed, Worker, strike};
+use super::heartbeat::{Pulse, Reminder};
 use super::process::{Exit, Process, Signal as FromProcess};
-use super::pulse::{Pulse, Reminder};
-use super::{Crew, Labelled, RunError, Signal, Signals, Sink};
+use super::supervised::{Killed, Worker, strike};
+use super::{HostConfig, Labelled, RunError, Signal, Signals, Sink};
 use affectmill_base::OomRecord;
 use affectmill_base::VideoKey;
 use affectmill_base::{ErrorClass, Trouble};
@@ -38,7 +38,7 @@ const START_BACKOFF: Duration = Duration::from_millis(500);
 
 /// The state of a run.
 pub struct Dispatcher<'a> {
-    crew: &'a Crew<'a>,
+    crew: &'a HostConfig<'a>,
     sink: Sink<'a>,
     queue: Leases,
     workers: HashMap<WorkerId, Worker>,
@@ -66,7 +66,7 @@ pub struct Dispatcher<'a> {
 
 impl<'a> Dispatcher<'a> {
     /// A dispatcher of this crew, over the shards of this queue.
-    pub fn new(crew: &'a Crew<'a>, queue: Leases, sink: Sink<'a>) -> Self {
+    pub fn new(crew: &'a HostConfig<'a>, queue: Leases, sink: Sink<'a>) -> Self {
         let (signals, inbox) = mpsc::channel(256);
         Self {
             crew,
@@ -258,7 +258,7 @@ impl<'a> Dispatcher<'a> {
                 self.emit(done);
                 self.lease(id).await;
             }
-            FromWorker::BrokeOff { video, trouble } => {
+            FromWorker::ReadInterrupted { video, trouble } => {
                 worker.lets_go();
                 self.emit(Event::Warning {
                     message: format!("worker {id}: {}; its shard is begun again", trouble.error),

@@ -3,7 +3,7 @@
 
 use super::opened::read_job;
 use super::{RunError, is_finished};
-use affectmill_base::ByName;
+use affectmill_base::NameIndex;
 use affectmill_base::{Crop, Location, VideoKey};
 use affectmill_labelset::commit;
 use affectmill_labelset::plan;
@@ -48,7 +48,7 @@ pub fn fingerprint(job: &Job, access: &Access) -> Result<Option<String>, RunErro
 
 /// Where the faces of every video of the earlier output are.
 #[derive(Debug, Default)]
-pub struct Earlier(ByName<VideoKey, EarlierVideo>);
+pub struct Earlier(NameIndex<VideoKey, EarlierVideo>);
 
 impl Earlier {
     /// Reads the earlier output's records; empty for a job that takes no faces over.

@@ -2,44 +2,44 @@
 //!
 //! Flows in: a validated job. Flows out: [`Event`]s for `report/`, a finished label set, and how it ended.
 
-mod crew;
+mod cluster;
 mod device;
 mod dispatch;
 mod earlier;
+mod estimate;
 mod finish;
-mod held;
-mod join;
+mod heartbeat;
+mod host_config;
 mod labelled;
 mod moving;
 mod opened;
-mod outlook;
-mod oversee;
 mod permits;
 mod planning;
 mod prepare;
 mod probe;
 mod process;
-mod pulse;
 mod retry;
 mod signals;
+mod supervised;
 mod suspects;
 mod tallying;
+mod worker_host;
 
-use crew::{Crew, gpu_names};
 pub use device::gpus;
 pub use earlier::Earlier;
+pub use estimate::{RunEstimate, estimate};
 pub use finish::is_finished;
-pub use join::{Joining, Part, join};
+use heartbeat::alive;
+use host_config::{HostConfig, gpu_names};
 use labelled::Labelled;
 pub use opened::read_job;
-pub use outlook::{Outlook, outlook};
 pub use permits::{NotAllowed, Permits, Scripts};
 pub use prepare::{Prepared, prepare, resolve};
-use pulse::alive;
 pub use retry::{Wanted, prepare_retry, recorded_job};
 pub use signals::{Signal, Signals};
+pub use worker_host::{Part, WorkerHost, join};
 
-use affectmill_base::{Alike, ProcessIdentity, hostname};
+use affectmill_base::{AmbiguousName, ProcessIdentity, hostname};
 use affectmill_base::{Location, ShardId, VideoKey};
 use affectmill_discover::DiscoverError;
 use affectmill_labelset::commit::CommitError;
@@ -155,7 +155,7 @@ pub enum RunError {
     NoSuchVideo(VideoKey),
     /// A retry names a video that reads like several.
     #[error(transparent)]
-    Alike(#[from] Alike),
+    AmbiguousName(#[from] AmbiguousName),
     /// The output belongs to another job.
     #[error("{output} was labelled by another job; what differs:\n{}\nname another [output] uri, or restore these values", differences.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n"))]
     OtherFingerprint {
@@ -283,7 +283,7 @@ impl RunError {
                 | RunError::Commit(CommitError::OtherDevice { .. })
                 | RunError::Earlier { .. }
                 | RunError::NoSuchVideo(_)
-                | RunError::Alike(_)
+                | RunError::AmbiguousName(_)
                 | RunError::OtherFingerprint { .. }
                 | RunError::OtherMachine { .. }
                 | RunError::NotShared { .. }
@@ -340,11 +340,11 @@ async fn carry_out(prepared: Prepared, signals: &mut Signals, sink: Sink<'_>) ->
         process: ProcessIdentity::own(),
         fingerprint: prepared.record.fingerprint.clone(),
         output: prepared.store.root().to_owned(),
-        workers: match oversee::address(&prepared) {
+        workers: match cluster::address(&prepared) {
             Some(_) => 0,
             None => crew.devices.len(),
         },
-        devices: match oversee::address(&prepared) {
+        devices: match cluster::address(&prepared) {
             Some(_) => Vec::new(),
             None => crew.devices_in_words(),
         },
@@ -360,8 +360,8 @@ async fn carry_out(prepared: Prepared, signals: &mut Signals, sink: Sink<'_>) ->
         );
         sink(&Event::Warning { message });
     }
-    if oversee::address(&prepared).is_none()
-        && let Some(message) = device::doubt(&prepared.record.job)
+    if cluster::address(&prepared).is_none()
+        && let Some(message) = device::device_warning(&prepared.record.job)
     {
         sink(&Event::Warning { message });
     }
@@ -377,8 +377,8 @@ async fn carry_out(prepared: Prepared, signals: &mut Signals, sink: Sink<'_>) ->
     if !nothing_to_do {
         let store = prepared.store.clone();
         alive(blocking(move || finish::retract(&store)), sink).await??;
-        let (signal, done) = match oversee::address(&prepared) {
-            Some(address) => oversee::oversee(&prepared, address, signals, sink).await?,
+        let (signal, done) = match cluster::address(&prepared) {
+            Some(address) => cluster::run_cluster(&prepared, address, signals, sink).await?,
             None => label_here(&prepared, signals, sink).await?,
         };
         if let Some(signal) = signal {
@@ -392,8 +392,8 @@ async fn carry_out(prepared: Prepared, signals: &mut Signals, sink: Sink<'_>) ->
             return Ok(Ended::Stopped(signal));
         }
         labelled = done;
-    } else if let Some(address) = oversee::address(&prepared) {
-        oversee::release(&prepared, address, sink).await;
+    } else if let Some(address) = cluster::address(&prepared) {
+        cluster::release(&prepared, address, sink).await;
     }
     // On a thread of its own, since a store may keep it waiting.
     let finishing = blocking(move || {

@@ -2,8 +2,8 @@
 
 use super::device::gpus;
 use super::opened::{Opened, open};
-use super::suspects::Suspects;
-use super::{Crew, Earlier, RunError, Signal, Signals, Sink, blocking, earlier, gpu_names, moving};
+use super::suspects::SuspectVideos;
+use super::{Earlier, HostConfig, RunError, Signal, Signals, Sink, blocking, earlier, gpu_names, moving};
 use crate::planning;
 use crate::planning::Planned;
 use affectmill_base::FolderId;
@@ -42,7 +42,7 @@ pub struct Prepared {
     /// Planned videos that the input had no more then.
     pub(super) missing: BTreeSet<VideoKey>,
     /// What earlier runs held against videos; where a queue past this machine keeps that, nothing.
-    pub(super) suspects: Suspects,
+    pub(super) suspects: SuspectVideos,
     /// The shards of all plans.
     pub shards: Vec<ShardPlan>,
     /// Shards whose commit record exists.
@@ -72,8 +72,8 @@ impl Prepared {
         let ids = shards.iter().map(|shard| &shard.id);
         let committed = ids.filter(|id| tally.is_committed(id)).cloned().collect();
         let suspects = match record.job.servers() {
-            None => Suspects::read(&store, &shards, &committed)?,
-            Some(_) => Suspects::default(),
+            None => SuspectVideos::read(&store, &shards, &committed)?,
+            Some(_) => SuspectVideos::default(),
         };
         let mut prepared = Self {
             gpus: gpus(&record.job),
@@ -123,10 +123,10 @@ impl Prepared {
     }
 
     /// The workers of this machine.
-    pub(super) fn crew(&self) -> Crew<'_> {
+    pub(super) fn crew(&self) -> HostConfig<'_> {
         let workers = self.worker_count();
         let devices = Device::in_turn(workers, self.gpus);
-        Crew {
+        HostConfig {
             record: &self.record,
             input_root: &self.input_root,
             root_id: self.root_id,

@@ -8,8 +8,8 @@
 use super::opened::{Opened, open, read_job};
 use super::prepare::{Prepared, find, is_as_planned, stopped, warn_unseen};
 use super::{RunError, Signal, Signals, Sink, blocking};
-use affectmill_base::ByName;
 use affectmill_base::ErrorClass;
+use affectmill_base::NameIndex;
 use affectmill_base::VideoKey;
 use affectmill_labelset::commit;
 use affectmill_labelset::events::Event;
@@ -93,7 +93,7 @@ fn choose(opened: &mut Opened, wanted: Wanted) -> Result<Chosen, RunError> {
         ..
     } = &*opened;
     let commits = commit::read_all(store)?;
-    let covered: ByName<VideoKey, ()> = plan::covered(planner.shards())
+    let covered: NameIndex<VideoKey, ()> = plan::covered(planner.shards())
         .into_iter()
         .map(|key| (key, ()))
         .collect();

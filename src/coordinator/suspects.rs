@@ -15,14 +15,14 @@ const LONGEST: u64 = 16 << 20;
 
 /// What is held against the videos of shards that are not committed.
 #[derive(Debug, Default)]
-pub struct Suspects {
+pub struct SuspectVideos {
     /// Of each shard.
     pub strikes: BTreeMap<ShardId, Strikes>,
     /// What is to be said of them.
     pub words: Vec<String>,
 }
 
-impl Suspects {
+impl SuspectVideos {
     /// Reads what earlier runs left, and keeps it for the next one.
     ///
     /// # Errors

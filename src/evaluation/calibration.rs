@@ -206,13 +206,13 @@ pub fn beside(weights: &Path, model: &ModelRecord) -> PathBuf {
     if !model.is_ensemble() {
         return weights.with_extension("calibration.json");
     }
-    let all = sha256_hex(looks(model.weights(), model.flip).join("\n").as_bytes());
+    let all = sha256_hex(views(model.weights(), model.flip).join("\n").as_bytes());
     let stem = weights.file_stem().unwrap_or_default().to_string_lossy();
     weights.with_file_name(format!("{stem}-{all:.8}.calibration.json"))
 }
 
 /// What a model's numbers are means over: its weights, and whether each face is also seen mirrored.
-fn looks<'a>(weights: impl Iterator<Item = &'a str>, flip: bool) -> Vec<String> {
+fn views<'a>(weights: impl Iterator<Item = &'a str>, flip: bool) -> Vec<String> {
     let mirrored = flip.then_some("mirrored");
     weights.chain(mirrored).map(String::from).collect()
 }
@@ -258,8 +258,8 @@ pub fn read(path: &Path, model: &ModelRecord) -> Result<CalibrationRecord, Calib
     if let Some(tuned) = record.expression.filter(|tuned| tuned.temperature <= 0.0) {
         return Err(bad(format!("temperature {} is not above 0", tuned.temperature)));
     }
-    let theirs = looks(record.weights.iter().map(String::as_str), record.flip);
-    let ours = looks(model.weights(), model.flip);
+    let theirs = views(record.weights.iter().map(String::as_str), record.flip);
+    let ours = views(model.weights(), model.flip);
     if record.outputs != model.outputs {
         return Err(bad(format!(
             "it is of the outputs {}, and `{}` names them {}; tune these with --tune",

@@ -8,19 +8,19 @@
 //! Never records a part it has not verified. Never overwrites or deletes a part or a record, but for a shard that is retired
 //! ([`retire`]): its files then hold nothing, and stay in the way of whoever would commit it again.
 
+mod checkpoints;
 mod crops;
 mod device;
 mod input;
+mod progress;
 mod retired;
-mod spans;
 mod survey;
-mod tally;
 
+pub use checkpoints::{forget_all_spans, forget_spans, open_span, put_span, read_spans, spans_kept};
 pub use device::{check_device, hold_device};
 pub use input::{keep_input, kept_input};
+pub use progress::Tally;
 pub use retired::{empty, retire};
-pub use spans::{forget_all_spans, forget_spans, open_span, put_span, read_spans, spans_kept};
-pub use tally::Tally;
 
 use crate::{CommitRecord, DeviceClass, PartInfo, RECORD_VERSION, ShardDevice, paths};
 use affectmill_base::{Fingerprint, ShardId};

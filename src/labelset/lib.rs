@@ -1,6 +1,7 @@
 //! The shape of a label set: where its files lie, their columns, their records. No I/O.
 
 mod calibration;
+mod checkpoints;
 pub mod commit;
 mod device;
 pub mod events;
@@ -12,12 +13,12 @@ mod records;
 pub mod rows;
 pub mod schema;
 mod schemas;
-mod spans;
 mod strikes;
 #[cfg(test)]
 mod tests;
 
 pub use calibration::{CALIBRATION_VERSION, CalibrationRecord, TunedOn, TunedTemperature, TunedThreshold};
+pub use checkpoints::{CheckpointRecord, ResumePoint};
 pub use device::{DeviceClass, DeviceRecord, ShardDevice};
 pub use input::{InputRecord, Passed, PassedOver, Unseen, UnseenPlace};
 pub use outcome::{VideoOutcome, VideoStatus};
@@ -27,5 +28,4 @@ pub use records::{
 };
 pub use schema::{LabelSchema, landmark_item, videos_schema};
 pub use schemas::{schema_text, schemas};
-pub use spans::{Seam, SpanRecord};
 pub use strikes::{Strikes, StrikesRecord};

@@ -26,7 +26,7 @@ pub const TALLY: &str = "_affectmill/tally.json.zst";
 pub const STRIKES: &str = "_affectmill/strikes.json";
 /// Folder of event logs.
 pub const EVENTS: &str = "_affectmill/events";
-/// Folder of the spans of long videos under way.
+/// Folder of the checkpoints of long videos under way.
 pub const SPANS: &str = "_affectmill/spans";
 /// Folder of the rows.
 pub const LABELS: &str = "labels";
@@ -49,22 +49,22 @@ pub fn commit(shard: &ShardId) -> String {
     format!("{COMMITS}/{shard}.json")
 }
 
-/// What the names of a shard's spans begin with.
+/// What the names of a shard's checkpoints begin with.
 pub fn spans(shard: &ShardId) -> String {
     format!("{SPANS}/{shard}-")
 }
 
-/// The record of the `n`-th span of a shard, counted from 0.
+/// The record of the `n`-th checkpoint of a shard, counted from 0.
 pub fn span(shard: &ShardId, n: u32) -> String {
     format!("{}{n:05}.json", spans(shard))
 }
 
-/// The rows of a span, named by their SHA-256.
+/// The rows of a checkpoint, named by their SHA-256.
 pub fn span_part(shard: &ShardId, sha256: &str) -> String {
     format!("{}{:.16}.parquet", spans(shard), sha256)
 }
 
-/// The crops of a span, named by their SHA-256.
+/// The crops of a checkpoint, named by their SHA-256.
 pub fn span_crops(shard: &ShardId, sha256: &str) -> String {
     format!("{}{:.16}.tar", spans(shard), sha256)
 }

@@ -7,13 +7,13 @@
 //! Never writes a row that is out of order, repeated or of the wrong width: it refuses. Never writes a number that is none:
 //! where a model gave one for a face, its columns are null and the row's status says so.
 
+mod checkpoints;
 mod columns;
 mod crops;
 mod earlier;
 mod encoding;
 mod moved;
 mod numbers;
-mod spans;
 mod videos;
 
 use crate::PartInfo;
@@ -30,10 +30,10 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use checkpoints::{replay, span_schema};
 pub use crops::CropWriter;
 pub use earlier::{EarlierFaces, EarlierFrame};
 pub use moved::{move_crops, move_rows, no_crops, no_rows};
-pub use spans::{replay, span_schema};
 pub use videos::{VideoRow, write_videos};
 
 /// Rows handed to the Parquet encoder at once.

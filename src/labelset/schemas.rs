@@ -1,7 +1,7 @@
 //! The JSON Schemas of every persisted JSON format, generated from the types that write them.
 
 use super::{
-    CalibrationRecord, CommitRecord, DeviceRecord, InputRecord, JobRecord, Manifest, Plan, SpanRecord,
+    CalibrationRecord, CheckpointRecord, CommitRecord, DeviceRecord, InputRecord, JobRecord, Manifest, Plan,
     StrikesRecord,
 };
 use affectmill_spec as spec;
@@ -19,7 +19,7 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
         ("job.schema.json", spec::json_schema()),
         ("manifest.schema.json", of::<Manifest>()),
         ("plan.schema.json", of::<Plan>()),
-        ("span.schema.json", of::<SpanRecord>()),
+        ("span.schema.json", of::<CheckpointRecord>()),
         ("strikes.schema.json", of::<StrikesRecord>()),
         ("train.schema.json", spec::train_schema()),
     ]

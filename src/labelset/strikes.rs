@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn deaths_at_one_place_of_a_long_video_count_and_deaths_anywhere_do_not() {
         let (bad, _) = keys();
-        // It dies past frame 12,000 each time; spans end every 5,000 frames.
+        // It dies past frame 12,000 each time; checkpoints end every 5,000 frames.
         let mut strikes = Strikes::default();
         for death in 1..=3 {
             assert_eq!(strikes.count(&bad), death - 1);

@@ -76,7 +76,7 @@ impl Device {
     pub(super) fn require(self) -> Result<(), ModelError> {
         let count = Self::cuda_count();
         if count > 0 {
-            super::onednn::be_exact();
+            super::onednn::set_deterministic();
         }
         match self.0 {
             tch::Device::Cuda(index) if index >= count => Err(ModelError::Device {
@@ -130,7 +130,7 @@ impl Device {
     ///
     /// # Errors
     /// [`ModelError::Torch`].
-    pub fn answers(self) -> Result<(), ModelError> {
+    pub fn is_responsive(self) -> Result<(), ModelError> {
         let there_and_back = || {
             tch::Tensor::f_from_slice(&[1.0_f32])?
                 .f_to_device(self.0)?
@@ -194,9 +194,9 @@ mod tests {
 
     #[test]
     fn a_device_that_is_there_answers() {
-        Device::cpu().answers().unwrap();
+        Device::cpu().is_responsive().unwrap();
         if Device::cuda_count() == 0 {
-            assert!(Device::cuda(0).answers().is_err());
+            assert!(Device::cuda(0).is_responsive().is_err());
         }
     }
 

@@ -60,7 +60,7 @@ pub use init::init_weights;
 pub use network::Network;
 pub use script::describe_script;
 pub use state::{Array, StateDict};
-pub use surface::{Affine, Colours, Lattice, PlaneMemory, Resampler, Surface, Warper, Weights};
+pub use surface::{Affine, Colours, ComponentLayout, GpuPicture, PlaneMemory, Resampler, Warper, Weights};
 pub use trainable::{BODY_LAYERS, Trainable, batch_tensor, values};
 
 use affectmill_base::ModelKind;

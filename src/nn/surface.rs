@@ -16,7 +16,7 @@ const BILINEAR: i64 = 0;
 const BORDER: i64 = 1;
 
 /// The planes of one picture.
-pub struct Surface {
+pub struct GpuPicture {
     /// `[rows, samples of a row]`: `Uint8`, or the bits of 16-bit samples as `Int16`.
     planes: Vec<Tensor>,
 }
@@ -37,7 +37,7 @@ pub struct PlaneMemory {
 
 /// Which samples of a plane are one component's.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Lattice {
+pub struct ComponentLayout {
     /// Plane.
     pub plane: usize,
     /// Samples before the first one in a row.
@@ -50,7 +50,7 @@ pub struct Lattice {
     pub height: usize,
 }
 
-impl Surface {
+impl GpuPicture {
     /// Copies planes, within the device, in the order of its work: the planes may go back to their owner at once, if what the
     /// owner does next stands in the same order.
     ///
@@ -87,7 +87,7 @@ impl Surface {
     ///
     /// # Errors
     /// [`ModelError::Torch`] when one lies outside or the device fails.
-    pub fn codes(&self, of: &Lattice, rows: &[i64], columns: &[i64]) -> Result<Vec<f32>, ModelError> {
+    pub fn codes(&self, of: &ComponentLayout, rows: &[i64], columns: &[i64]) -> Result<Vec<f32>, ModelError> {
         let read = || {
             let all = self.view(of, 0..of.height, 0..of.width)?;
             let index = |of: &[i64]| Tensor::f_from_slice(of)?.f_to_device(all.device());
@@ -125,7 +125,12 @@ impl Surface {
         rows.map_err(ModelError::torch("reading a decoded picture"))
     }
 
-    fn view(&self, of: &Lattice, rows: Range<usize>, columns: Range<usize>) -> Result<Tensor, TchError> {
+    fn view(
+        &self,
+        of: &ComponentLayout,
+        rows: Range<usize>,
+        columns: Range<usize>,
+    ) -> Result<Tensor, TchError> {
         let first = of.offset + columns.start * of.step;
         let end = of.offset + (columns.end - 1) * of.step + 1;
         self.planes[of.plane]
@@ -163,7 +168,7 @@ pub struct Colours {
 }
 
 /// The same on a device.
-struct Palette {
+struct ColourMatrix {
     factors: Tensor,
     shift: Tensor,
     tone: Option<Toner>,
@@ -171,7 +176,7 @@ struct Palette {
     units: Option<(Tensor, Tensor)>,
 }
 
-impl Palette {
+impl ColourMatrix {
     fn new(colours: &Colours, device: tch::Device) -> Result<Self, TchError> {
         let column = |values: [f32; 3]| tensor(&values, &[3, 1], device);
         let components = colours.factors[0].len() as i64;
@@ -218,14 +223,14 @@ pub struct Weights {
 /// Resamples pictures of one geometry.
 pub struct Resampler {
     parts: Vec<Part>,
-    palette: Palette,
+    palette: ColourMatrix,
     /// Rows and columns of the output as it is stored.
     size: (usize, usize),
     turn: Orientation,
 }
 
 struct Part {
-    lattice: Lattice,
+    lattice: ComponentLayout,
     rows: Range<usize>,
     columns: Range<usize>,
     down: Tensor,
@@ -239,14 +244,14 @@ impl Resampler {
     /// # Errors
     /// [`ModelError::Torch`] when memory runs out.
     pub fn new(
-        parts: Vec<(Lattice, Weights, Weights)>,
+        parts: Vec<(ComponentLayout, Weights, Weights)>,
         size: (usize, usize),
         colours: &Colours,
         turn: Orientation,
-        like: &Surface,
+        like: &GpuPicture,
     ) -> Result<Self, ModelError> {
         let device = like.device();
-        let part = |(lattice, down, across): (Lattice, Weights, Weights)| {
+        let part = |(lattice, down, across): (ComponentLayout, Weights, Weights)| {
             let (rows, columns) = (down.count as i64, across.count as i64);
             Ok(Part {
                 lattice,
@@ -259,7 +264,7 @@ impl Resampler {
         let make = || {
             Ok(Self {
                 parts: parts.into_iter().map(part).collect::<Result<_, TchError>>()?,
-                palette: Palette::new(colours, device)?,
+                palette: ColourMatrix::new(colours, device)?,
                 size,
                 turn,
             })
@@ -271,7 +276,7 @@ impl Resampler {
     ///
     /// # Errors
     /// [`ModelError::Torch`] when memory runs out.
-    pub fn run(&self, surface: &Surface) -> Result<GpuSample, ModelError> {
+    pub fn run(&self, surface: &GpuPicture) -> Result<GpuSample, ModelError> {
         let resample = || {
             let part = |part: &Part| {
                 let codes =
@@ -314,7 +319,7 @@ impl Warper {
     ///
     /// # Errors
     /// [`ModelError::Torch`] when memory runs out.
-    pub fn new(side: usize, like: &Surface) -> Result<Self, ModelError> {
+    pub fn new(side: usize, like: &GpuPicture) -> Result<Self, ModelError> {
         let pixels = (0..side * side).flat_map(|at| [(at % side) as f64, (at / side) as f64, 1.0]);
         let pixels: Vec<f64> = pixels.collect();
         let pixels = tensor(&pixels, &[(side * side) as i64, 3], like.device());
@@ -330,8 +335,8 @@ impl Warper {
     /// [`ModelError::Torch`] when memory runs out.
     pub fn run(
         &self,
-        surface: &Surface,
-        components: &[(Lattice, Affine)],
+        surface: &GpuPicture,
+        components: &[(ComponentLayout, Affine)],
         picture: &Affine,
         size: (f64, f64),
         colours: &Colours,
@@ -371,7 +376,7 @@ impl Warper {
             };
             let first = 2 * components.len();
             let cover = share(first, size.0)?.f_mul_(&share(first + 1, size.1)?)?;
-            let palette = Palette::new(colours, device)?;
+            let palette = ColourMatrix::new(colours, device)?;
             let painted = palette.paint(&Tensor::f_stack(&small, 0)?, Some(&cover))?;
             painted.f_view([3, side, side])
         };
@@ -389,7 +394,7 @@ struct Window {
 }
 
 impl Window {
-    fn of(lattice: &Lattice, map: &Affine, side: usize) -> Self {
+    fn of(lattice: &ComponentLayout, map: &Affine, side: usize) -> Self {
         let last = side as f64 - 1.0;
         let span = |way: &[f64; 3], length: usize| {
             let corners = [(0.0, 0.0), (last, 0.0), (0.0, last), (last, last)];

@@ -1,7 +1,7 @@
 //! The lease contract, whoever keeps the queue: ask for a lease, say what became of it.
 
 use super::local::LocalQueue;
-use super::nats::{NatsError, Pulled};
+use super::nats::{NatsError, NatsLeases};
 use super::{Lease, WorkerId};
 use affectmill_base::Trouble;
 use affectmill_base::{FrameIndex, ShardId, VideoKey};
@@ -14,7 +14,7 @@ pub enum Leases {
     /// In the coordinator's memory.
     Local(LocalQueue),
     /// On NATS servers.
-    Nats(Pulled),
+    Nats(NatsLeases),
 }
 
 /// What a worker that asks for a lease is told.

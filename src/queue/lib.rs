@@ -183,7 +183,7 @@ pub enum FromWorker {
     },
     /// A video of the lease could not be read to its end, though another attempt may. Nothing was committed; the worker is
     /// well and waits for a lease.
-    BrokeOff {
+    ReadInterrupted {
         /// The video.
         video: VideoKey,
         /// Why.

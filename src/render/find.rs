@@ -2,7 +2,7 @@
 
 use super::Task;
 use affectmill_base::SourceKind;
-use affectmill_base::{Alike, ByName, nfc};
+use affectmill_base::{AmbiguousName, NameIndex, nfc};
 use affectmill_base::{Location, ShardId, escaped};
 use affectmill_discover as discover;
 use affectmill_labelset::commit;
@@ -37,7 +37,7 @@ pub enum FindError {
     },
     /// Several read like it.
     #[error(transparent)]
-    Alike(#[from] Alike),
+    AmbiguousName(#[from] AmbiguousName),
     /// Its shard is not done, or nothing came of it.
     #[error("`{video}` has no rows in {labels}: {cause}")]
     NoRows {
@@ -157,9 +157,9 @@ fn meant<'a>(
     latest: &[Latest<'a>],
     roots: &[&Location],
     video: &OsStr,
-) -> Result<Option<(Latest<'a>, Location)>, Alike> {
+) -> Result<Option<(Latest<'a>, Location)>, AmbiguousName> {
     let keys = latest.iter().map(|video| (video.planned.key.as_str(), *video));
-    let keys: ByName<&str, Latest> = keys.collect();
+    let keys: NameIndex<&str, Latest> = keys.collect();
     let find = |key: &str| Ok(keys.get(key)?.map(|(_, found)| *found));
     if let Some(name) = video.to_str() {
         if let Some(found) = find(name)? {

@@ -69,7 +69,7 @@ impl Cropper {
         recipe: Crop,
         out: &mut [f32],
     ) -> Result<(), PrepareError> {
-        let Some(way) = Way::by(recipe, picture, face)? else {
+        let Some(way) = CropTransform::by(recipe, picture, face)? else {
             return self.preparer.prepare(picture, face, out);
         };
         if out.len() != 3 * INPUT_SIZE * INPUT_SIZE {
@@ -94,12 +94,12 @@ impl Cropper {
 /// Where the pixels of a crop lie: pixel `(u, v)` of the crop, counted from its centre, at
 /// `(x.0·u + x.1·v + x.2, y.0·u + y.1·v + y.2)` of the picture, whose pixels begin at whole numbers.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Way {
+pub(super) struct CropTransform {
     x: (f64, f64, f64),
     y: (f64, f64, f64),
 }
 
-impl Way {
+impl CropTransform {
     /// Of a face by a recipe; `None` where the box itself is resampled.
     pub fn by(recipe: Crop, picture: &Picture, face: &Face) -> Result<Option<Self>, PrepareError> {
         Ok(match recipe {
@@ -153,7 +153,7 @@ impl Way {
             .map(|&[x, y]| ((f64::from(x) + 0.5) * aspect - 0.5, f64::from(y)))
             .collect();
         // From the template to the picture: the inverse of the similarity that brings the picture to the template.
-        let Similarity { turn, shift } = Similarity::between(&points, &TEMPLATE)?.inverse();
+        let Similarity { turn, shift } = Similarity::interpolate(&points, &TEMPLATE)?.inverse();
         let step = TEMPLATE_SIDE / INPUT_SIZE as f64;
         // The crop's pixel u lies at template (u + ½)·step − ½.
         let first = step / 2.0 - 0.5;
@@ -271,7 +271,7 @@ struct Similarity {
 impl Similarity {
     /// The one that brings `from` nearest to `to`. In the plane Umeyama's solution is the complex number
     /// Σ conj(s)·d ÷ Σ|s|² over the points s, d about their means. `None` when all of `from` are one point.
-    fn between(from: &[(f64, f64)], to: &[(f64, f64)]) -> Option<Self> {
+    fn interpolate(from: &[(f64, f64)], to: &[(f64, f64)]) -> Option<Self> {
         let mean = |points: &[(f64, f64)]| {
             let sum = points
                 .iter()

@@ -9,11 +9,11 @@
 //!
 //! What is found in a frame depends on its video alone, never on the frames of other videos in the same batch.
 
-use super::follow::{Tracker, between, counterparts};
+use super::follow::{Tracker, interpolate, match_boxes};
 use super::gpu::{CropError, GpuCropper};
-use super::likeness::Likeness;
+use super::patch_similarity::PatchSimilarity;
 use super::prepare::Preparer;
-use affectmill_base::Following;
+use affectmill_base::TrackerState;
 use affectmill_base::{Face, FrameIndex, Micros, Rect, Size};
 use affectmill_media::decode::Picture;
 use affectmill_nn::{DETECTOR_BATCH, DETECTOR_GRID, Detection, Detector, ModelError, Pictures};
@@ -25,7 +25,7 @@ const HELD_BYTES: usize = 256 << 20;
 const ALIKE: f32 = 0.6;
 
 /// A frame on its way.
-pub struct Seen {
+pub struct SampledFrame {
     /// Index of the video within the shard.
     pub video: usize,
     /// Frame.
@@ -39,9 +39,9 @@ pub struct Seen {
 }
 
 /// A frame and its faces, the largest first.
-pub struct Found {
+pub struct FrameFaces {
     /// The frame.
-    pub seen: Seen,
+    pub seen: SampledFrame,
     /// Its faces; none when it is damaged.
     pub faces: Vec<Face>,
 }
@@ -57,11 +57,11 @@ pub struct Finder {
     input: Vec<f32>,
     gpu: GpuCropper,
     tracker: Tracker,
-    window: Vec<Held>,
+    window: Vec<BufferedFrame>,
 }
 
-struct Held {
-    seen: Seen,
+struct BufferedFrame {
+    seen: SampledFrame,
     state: State,
     /// A scene, and perhaps a video, begins here.
     begins: bool,
@@ -102,16 +102,16 @@ impl Finder {
 
     /// The frame at which all that is known of the frames before it is told and little is held back, and that little; `None`
     /// where there is none now.
-    pub fn seam(&self) -> Option<(FrameIndex, Following)> {
+    pub fn resume_point(&self) -> Option<(FrameIndex, TrackerState)> {
         let first = self.window.first().filter(|held| held.followed)?;
-        Some((first.seen.frame, self.tracker.seam(first.faces())))
+        Some((first.seen.frame, self.tracker.resume_point(first.faces())))
     }
 
-    /// Goes on at a seam, whose frame this is.
-    pub fn resume(&mut self, following: &Following, seen: Seen) {
+    /// Goes on at a resume point, whose frame this is.
+    pub fn resume(&mut self, following: &TrackerState, seen: SampledFrame) {
         let (tracker, faces) = Tracker::resume(following);
         self.tracker = tracker;
-        self.window = vec![Held {
+        self.window = vec![BufferedFrame {
             state: State::Known(faces),
             begins: true,
             seen,
@@ -124,7 +124,7 @@ impl Finder {
     ///
     /// # Errors
     /// [`ModelError`] when the detector fails.
-    pub fn push(&mut self, seen: Seen, looking: Looking<'_>) -> Result<Vec<Found>, ModelError> {
+    pub fn push(&mut self, seen: SampledFrame, looking: Looking<'_>) -> Result<Vec<FrameFaces>, ModelError> {
         let mut found = Vec::new();
         let before = self.window.iter().rposition(|held| held.seen.picture.is_some());
         let begins = match (&seen.picture, before.map(|at| &self.window[at].seen)) {
@@ -142,10 +142,11 @@ impl Finder {
         if begins && before.is_some() {
             found = self.end_scene(looking)?;
         }
-        let due = |key: &Held| seen.frame.0 - key.seen.frame.0 >= u64::from(self.settings.detect_every);
+        let due =
+            |key: &BufferedFrame| seen.frame.0 - key.seen.frame.0 >= u64::from(self.settings.detect_every);
         let key =
             seen.picture.is_some() && (begins || self.last_key().is_none_or(|at| due(&self.window[at])));
-        self.window.push(Held {
+        self.window.push(BufferedFrame {
             state: if key { State::Key } else { State::Other(Vec::new()) },
             begins,
             seen,
@@ -162,7 +163,7 @@ impl Finder {
     ///
     /// # Errors
     /// [`ModelError`] when the detector fails.
-    pub fn finish(&mut self, looking: Looking<'_>) -> Result<Vec<Found>, ModelError> {
+    pub fn finish(&mut self, looking: Looking<'_>) -> Result<Vec<FrameFaces>, ModelError> {
         let mut found = self.end_scene(looking)?;
         found.extend(self.advance(looking)?);
         found.extend(self.window.drain(..).map(|held| held.found(&self.settings)));
@@ -170,8 +171,8 @@ impl Finder {
     }
 
     /// The last frame of a scene is looked at, so that those before it can be carried.
-    fn end_scene(&mut self, looking: Looking<'_>) -> Result<Vec<Found>, ModelError> {
-        let pictured = |held: &&mut Held| held.seen.picture.is_some();
+    fn end_scene(&mut self, looking: Looking<'_>) -> Result<Vec<FrameFaces>, ModelError> {
+        let pictured = |held: &&mut BufferedFrame| held.seen.picture.is_some();
         if let Some(last) = self.window.iter_mut().rev().find(pictured)
             && matches!(last.state, State::Other(_))
         {
@@ -185,11 +186,11 @@ impl Finder {
     }
 
     fn last_key(&self) -> Option<usize> {
-        self.window.iter().rposition(Held::is_key)
+        self.window.iter().rposition(BufferedFrame::is_key)
     }
 
     fn waiting(&self) -> usize {
-        let waits = |held: &&Held| matches!(held.state, State::Key);
+        let waits = |held: &&BufferedFrame| matches!(held.state, State::Key);
         self.window.iter().filter(waits).count()
     }
 
@@ -201,12 +202,12 @@ impl Finder {
     }
 
     /// Settles every frame up to the last key, and returns them save that key, where the next stretch begins.
-    fn advance(&mut self, looking: Looking<'_>) -> Result<Vec<Found>, ModelError> {
+    fn advance(&mut self, looking: Looking<'_>) -> Result<Vec<FrameFaces>, ModelError> {
         let Some(last) = self.last_key() else {
             return Ok(Vec::new());
         };
         self.detect(looking)?;
-        self.doubt()?;
+        self.verify_propagation()?;
         self.detect(looking)?;
         for at in 0..=last {
             self.follow(at);
@@ -217,7 +218,7 @@ impl Finder {
 
     /// Looks at every key that waits, those of one size together.
     fn detect(&mut self, looking: Looking<'_>) -> Result<(), ModelError> {
-        let waits = |held: &Held| matches!(held.state, State::Key);
+        let waits = |held: &BufferedFrame| matches!(held.state, State::Key);
         let mut waiting: Vec<usize> = (0..self.window.len())
             .filter(|&at| waits(&self.window[at]))
             .collect();
@@ -299,13 +300,13 @@ impl Finder {
 
     /// Decides for each stretch between two keys of a scene whether its frames are carried; those of the others become
     /// keys.
-    fn doubt(&mut self) -> Result<(), ModelError> {
+    fn verify_propagation(&mut self) -> Result<(), ModelError> {
         let keys: Vec<usize> = (0..self.window.len())
             .filter(|&at| self.window[at].is_key())
             .collect();
         for pair in keys.windows(2) {
             let (a, b) = (pair[0], pair[1]);
-            let inner = |held: &Held| held.seen.picture.is_some();
+            let inner = |held: &BufferedFrame| held.seen.picture.is_some();
             if self.window[b].begins || !self.window[a + 1..b].iter().any(inner) {
                 continue;
             }
@@ -326,12 +327,12 @@ impl Finder {
     /// The counterparts of `b`'s faces among those of `a`, when the frames between show them on the straight way.
     fn carried(&self, a: usize, b: usize) -> Result<Option<Vec<usize>>, ModelError> {
         let (first, last) = (self.window[a].faces(), self.window[b].faces());
-        let Some(pairs) = counterparts(first, last) else {
+        let Some(pairs) = match_boxes(first, last) else {
             return Ok(None);
         };
         let look = |at: usize, rect: Rect| match &self.window[at].seen.picture {
-            Some(picture) => Likeness::of(picture, rect.within(picture.size())),
-            None => Ok(Likeness::default()),
+            Some(picture) => PatchSimilarity::of(picture, rect.within(picture.size())),
+            None => Ok(PatchSimilarity::default()),
         };
         for (to, &from) in last.iter().zip(&pairs) {
             let from = &first[from];
@@ -340,7 +341,7 @@ impl Finder {
                 if self.window[at].seen.picture.is_none() {
                     continue;
                 }
-                let way = look(at, between(from, to, self.share(a, at, b)).rect)?;
+                let way = look(at, interpolate(from, to, self.share(a, at, b)).rect)?;
                 if way.with(&start).max(way.with(&end)) < ALIKE {
                     return Ok(None);
                 }
@@ -361,7 +362,7 @@ impl Finder {
             return;
         }
         let video = |at: usize| self.window[at].seen.video;
-        let before = self.window[..at].iter().rposition(Held::is_key);
+        let before = self.window[..at].iter().rposition(BufferedFrame::is_key);
         if self.window[at].begins {
             match before {
                 Some(before) if video(before) == video(at) => self.tracker.cut(),
@@ -383,7 +384,7 @@ impl Finder {
                 if let Some(picture) = &held.seen.picture {
                     let size = picture.size();
                     let on_way = faces.iter().zip(&pairs).map(|(to, &from)| {
-                        let face = between(&first[from], to, share);
+                        let face = interpolate(&first[from], to, share);
                         Face {
                             rect: face.rect.within(size),
                             ..face
@@ -400,7 +401,7 @@ impl Finder {
     }
 }
 
-impl Held {
+impl BufferedFrame {
     fn is_key(&self) -> bool {
         matches!(self.state, State::Key | State::Known(_))
     }
@@ -413,7 +414,7 @@ impl Held {
     }
 
     /// The largest faces first, as many as are wanted.
-    fn found(self, settings: &Faces) -> Found {
+    fn found(self, settings: &Faces) -> FrameFaces {
         let mut faces = match self.state {
             State::Key => Vec::new(),
             State::Known(faces) | State::Other(faces) => faces,
@@ -430,7 +431,7 @@ impl Held {
         for (index, face) in faces.iter_mut().enumerate() {
             face.index = index as i32;
         }
-        Found {
+        FrameFaces {
             seen: self.seen,
             faces,
         }

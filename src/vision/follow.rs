@@ -7,7 +7,7 @@
 //! confused, and a face that is lost for a moment is found again where it was heading.
 
 use affectmill_base::{Face, Rect};
-use affectmill_base::{Following, SeamFace, SeamTrack};
+use affectmill_base::{ResumeFace, ResumeTrack, TrackerState};
 
 /// Least overlap with the predicted box.
 const SAME: f32 = 0.3;
@@ -74,21 +74,21 @@ impl Tracker {
         self.last = frame;
     }
 
-    /// The tracks, and the faces of the frame before, for a seam there.
-    pub fn seam(&self, faces: &[Face]) -> Following {
-        let track = |track: &Track| SeamTrack {
+    /// The tracks, and the faces of the frame before, for a resume point there.
+    pub fn resume_point(&self, faces: &[Face]) -> TrackerState {
+        let track = |track: &Track| ResumeTrack {
             id: track.id,
             rect: corners(track.rect),
             velocity: [track.velocity.0, track.velocity.1].map(f64::from),
             frame: track.frame,
         };
-        let face = |face: &Face| SeamFace {
+        let face = |face: &Face| ResumeFace {
             track: face.track,
             rect: corners(face.rect),
             score: face.score.map(f64::from),
             landmarks: face.landmarks.map(|points| points.map(f64::from)),
         };
-        Following {
+        TrackerState {
             next: self.next,
             last: self.last,
             tracks: self.tracks.iter().map(track).collect(),
@@ -96,15 +96,15 @@ impl Tracker {
         }
     }
 
-    /// What [`seam`](Self::seam) told.
-    pub fn resume(following: &Following) -> (Self, Vec<Face>) {
-        let track = |track: &SeamTrack| Track {
+    /// What [`seam`](Self::resume point) told.
+    pub fn resume(following: &TrackerState) -> (Self, Vec<Face>) {
+        let track = |track: &ResumeTrack| Track {
             id: track.id,
             rect: rect(track.rect),
             velocity: (track.velocity[0] as f32, track.velocity[1] as f32),
             frame: track.frame,
         };
-        let face = |face: &SeamFace| Face {
+        let face = |face: &ResumeFace| Face {
             index: 0,
             track: face.track,
             rect: rect(face.rect),
@@ -157,7 +157,7 @@ fn rect(corners: [f64; 4]) -> Rect {
 
 /// The faces of two frames, one to one, when every face of either has its counterpart nearby in the other: indices into
 /// `a` by index into `b`.
-pub(super) fn counterparts(a: &[Face], b: &[Face]) -> Option<Vec<usize>> {
+pub(super) fn match_boxes(a: &[Face], b: &[Face]) -> Option<Vec<usize>> {
     let boxes = |faces: &[Face]| faces.iter().map(|face| face.rect).collect::<Vec<_>>();
     let mut pairs = pairs(&boxes(a), &boxes(b), CARRIED);
     pairs.sort_by_key(|pair| pair.1);
@@ -165,7 +165,7 @@ pub(super) fn counterparts(a: &[Face], b: &[Face]) -> Option<Vec<usize>> {
 }
 
 /// A face on its straight way from `a` to `b`, `share` of the way gone. It has no score: no detector saw it.
-pub(super) fn between(a: &Face, b: &Face, share: f32) -> Face {
+pub(super) fn interpolate(a: &Face, b: &Face, share: f32) -> Face {
     let mix = |a: f32, b: f32| a + (b - a) * share;
     let landmarks = a.landmarks.zip(b.landmarks).map(|(a, b)| {
         let mut mixed = a;
@@ -282,10 +282,10 @@ mod tests {
             [face(0.0, 0.0), face(100.0, 0.0)],
             [face(104.0, 2.0), face(8.0, 0.0)],
         );
-        assert_eq!(counterparts(&a, &b), Some(vec![1, 0]));
-        assert_eq!(counterparts(&a, &b[..1]), None);
-        assert_eq!(counterparts(&a[..1], &[face(30.0, 0.0)]), None);
-        let way = between(&a[0], &b[1], 0.25);
+        assert_eq!(match_boxes(&a, &b), Some(vec![1, 0]));
+        assert_eq!(match_boxes(&a, &b[..1]), None);
+        assert_eq!(match_boxes(&a[..1], &[face(30.0, 0.0)]), None);
+        let way = interpolate(&a[0], &b[1], 0.25);
         assert_eq!((way.rect.x, way.score), (2.0, None));
     }
 }

@@ -1,13 +1,13 @@
 //! What `prepare.rs` and `align.rs` do, for a picture that lies on a GPU: the same geometry and filters, computed here, carried
 //! out by [`Resampler`] and [`Warper`] where the picture is.
 
-use super::align::Way;
+use super::align::CropTransform;
 use super::colour::{PLAIN, colours, imagenet};
 use super::prepare::{PrepareError, Region};
 use affectmill_base::INPUT_SIZE;
 use affectmill_base::{Crop, Face, Orientation, Rect, Size};
 use affectmill_media::decode::{Component, Picture};
-use affectmill_nn::{Colours, GpuSample, ModelError, Resampler, Surface, Warper};
+use affectmill_nn::{Colours, GpuPicture, GpuSample, ModelError, Resampler, Warper};
 
 /// Why a crop could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +52,7 @@ impl GpuCropper {
     pub fn crop_all(
         &mut self,
         picture: &Picture,
-        surface: &Surface,
+        surface: &GpuPicture,
         face: &Face,
         recipes: &[Crop],
     ) -> Result<GpuSample, CropError> {
@@ -66,11 +66,11 @@ impl GpuCropper {
     fn crop(
         &mut self,
         picture: &Picture,
-        surface: &Surface,
+        surface: &GpuPicture,
         face: &Face,
         recipe: Crop,
     ) -> Result<GpuSample, CropError> {
-        let Some(way) = Way::by(recipe, picture, face)? else {
+        let Some(way) = CropTransform::by(recipe, picture, face)? else {
             return self.prepare(picture, surface, face.rect);
         };
         let way = way.stored(picture);
@@ -98,7 +98,7 @@ impl GpuCropper {
     pub fn prepare(
         &mut self,
         picture: &Picture,
-        surface: &Surface,
+        surface: &GpuPicture,
         rect: Rect,
     ) -> Result<GpuSample, CropError> {
         let square = Size {
@@ -112,7 +112,7 @@ impl GpuCropper {
     pub fn shrink(
         &mut self,
         picture: &Picture,
-        surface: &Surface,
+        surface: &GpuPicture,
         size: Size,
     ) -> Result<GpuSample, CropError> {
         let whole = Rect::whole(picture.size());
@@ -122,7 +122,7 @@ impl GpuCropper {
     fn resample(
         &mut self,
         picture: &Picture,
-        surface: &Surface,
+        surface: &GpuPicture,
         rect: Rect,
         size: Size,
         colours: Colours,
@@ -146,7 +146,7 @@ impl GpuCropper {
 }
 
 impl Geometry {
-    fn resampler(&self, like: &Surface) -> Result<Resampler, ModelError> {
+    fn resampler(&self, like: &GpuPicture) -> Result<Resampler, ModelError> {
         let (columns, rows) = (self.output.width as usize, self.output.height as usize);
         let parts = self.components.iter().map(|component| {
             let down = self.region.down(component, rows);
@@ -266,7 +266,9 @@ mod tests {
                 h: 100.0,
             };
             let on_device = picture.as_a_surface();
-            let likeness = |picture: &Picture| super::super::likeness::Likeness::of(picture, rect).unwrap();
+            let likeness = |picture: &Picture| {
+                super::super::patch_similarity::PatchSimilarity::of(picture, rect).unwrap()
+            };
             let alike = likeness(&picture).with(&likeness(&on_device));
             assert!((alike - 1.0).abs() < 1e-5, "{name}: {alike}");
             let cuts = (here.seen(&picture).unwrap(), there.seen(&on_device).unwrap());

@@ -10,16 +10,16 @@ mod find;
 mod follow;
 mod gpu;
 mod input;
-mod likeness;
+mod patch_similarity;
 mod prepare;
 #[cfg(test)]
 mod tests;
 
 pub use align::Cropper;
-pub use find::{Finder, Found, Looking, Seen};
+pub use find::{Finder, FrameFaces, Looking, SampledFrame};
 pub use gpu::CropError;
 pub use input::InputMaker;
-pub use likeness::Cuts;
+pub use patch_similarity::Cuts;
 pub use prepare::{PrepareError, Preparer};
 
 use affectmill_base::{Face, Rect};

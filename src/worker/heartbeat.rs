@@ -138,7 +138,7 @@ impl Reports {
     }
 
     /// One of many looks at a batch is done.
-    pub fn looked(&self) {
+    pub fn view_done(&self) {
         self.change(|state| state.news = true);
     }
 

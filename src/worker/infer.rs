@@ -123,11 +123,11 @@ impl Engine {
     ///
     /// # Errors
     /// [`ModelError`] when libtorch refuses; the batches are kept.
-    pub fn run(&mut self, looked: &dyn Fn()) -> Result<Outputs, ModelError> {
+    pub fn run(&mut self, view_done: &dyn Fn()) -> Result<Outputs, ModelError> {
         let mut models = Vec::with_capacity(self.models.len());
         if !self.batches[0].is_empty() {
             for model in &self.models {
-                models.push(model.run(&self.batches[model.batch], looked)?);
+                models.push(model.run(&self.batches[model.batch], view_done)?);
             }
         }
         self.clear();
@@ -138,29 +138,29 @@ impl Engine {
 impl Model {
     /// Width and row-major `[faces, width]` values: the outputs of the only look at each face; or for each task their means
     /// over all looks, then their standard deviations (of the population of looks).
-    fn run(&self, batch: &Batch, looked: &dyn Fn()) -> Result<(usize, Vec<f32>), ModelError> {
-        let mut looks = Vec::with_capacity(2 * self.networks.len());
+    fn run(&self, batch: &Batch, view_done: &dyn Fn()) -> Result<(usize, Vec<f32>), ModelError> {
+        let mut views = Vec::with_capacity(2 * self.networks.len());
         for network in &self.networks {
-            looks.push(network.look(batch, false, looked)?);
+            views.push(network.look(batch, false, view_done)?);
             if self.flip {
-                looks.push(network.look(batch, true, looked)?);
+                views.push(network.look(batch, true, view_done)?);
             }
         }
         let width = self.tasks.iter().map(|task| task.outputs().len()).sum();
-        match looks.len() {
-            1 => Ok((width, looks.remove(0))),
-            _ => Ok((2 * width, self.join(&looks))),
+        match views.len() {
+            1 => Ok((width, views.remove(0))),
+            _ => Ok((2 * width, self.join(&views))),
         }
     }
 
-    fn join(&self, looks: &[Vec<f32>]) -> Vec<f32> {
-        let mut joined = Vec::with_capacity(2 * looks[0].len());
+    fn join(&self, views: &[Vec<f32>]) -> Vec<f32> {
+        let mut joined = Vec::with_capacity(2 * views[0].len());
         let tasks = self.tasks.iter().map(|task| task.outputs().len());
         let widths: Vec<usize> = tasks.collect();
         let mut at = 0;
-        while at < looks[0].len() {
+        while at < views[0].len() {
             for width in &widths {
-                let moments = (at..at + width).map(|n| mean_and_deviation(looks.iter().map(|look| look[n])));
+                let moments = (at..at + width).map(|n| mean_and_deviation(views.iter().map(|look| look[n])));
                 let (means, deviations): (Vec<f32>, Vec<f32>) = moments.unzip();
                 joined.extend(means);
                 joined.extend(deviations);

@@ -13,7 +13,7 @@ use affectmill_base::outlive;
 use affectmill_labelset::commit;
 use affectmill_labelset::commit::{CommitError, Committed, Files};
 use affectmill_labelset::{
-    CommitRecord, DeviceClass, JobRecord, RECORD_VERSION, ShardDevice, SpanRecord, StageSeconds,
+    CheckpointRecord, CommitRecord, DeviceClass, JobRecord, RECORD_VERSION, ShardDevice, StageSeconds,
 };
 use affectmill_nn as model;
 use affectmill_nn::{Device, Gpus};
@@ -21,7 +21,7 @@ use affectmill_queue::{Assignment, FromWorker, Lease, PROTOCOL, ToWorker, read_m
 use affectmill_store::{Access, Store};
 pub use bench::{Bench, BenchError, Round};
 use heartbeat::Reports;
-use pipeline::{Pipeline, PipelineError, Spans};
+use pipeline::{Checkpoints, Pipeline, PipelineError};
 use probing::Prober;
 use std::io;
 use std::sync::Arc;
@@ -226,11 +226,11 @@ impl Labeller {
     /// What is behind a failure, where it is that the GPU does not answer any more.
     fn or_the_gpu(&self, report: FromWorker) -> FromWorker {
         let met = match &report {
-            FromWorker::BrokeOff { trouble, .. } => &trouble.error,
+            FromWorker::ReadInterrupted { trouble, .. } => &trouble.error,
             FromWorker::Failed { error, .. } => error,
             _ => return report,
         };
-        match self.device.gpu().map(|_| self.device.answers()) {
+        match self.device.gpu().map(|_| self.device.is_responsive()) {
             Some(Err(cause)) => FromWorker::GpuFailed {
                 error: format!(
                     "{} does not answer: {cause}; look at `nvidia-smi` and the kernel's log; it was met as: {met}",
@@ -266,7 +266,7 @@ impl Labeller {
         let mut labelled = self
             .pipeline
             .label(lease, part.path(), crops_path, spans.as_ref(), reports);
-        if let (Err(PipelineError::Astray(_)), Some(spans)) = (&labelled, &mut spans) {
+        if let (Err(PipelineError::ResumeMismatch(_)), Some(spans)) = (&labelled, &mut spans) {
             commit::forget_spans(&self.store, &lease.shard.id).map_err(Failure::final_)?;
             spans.kept.clear();
             labelled = self
@@ -275,8 +275,8 @@ impl Labeller {
         }
         let labelled = match labelled {
             Ok(labelled) => labelled,
-            Err(PipelineError::BrokeOff { video, trouble }) => {
-                return Ok(FromWorker::BrokeOff { video, trouble });
+            Err(PipelineError::ReadInterrupted { video, trouble }) => {
+                return Ok(FromWorker::ReadInterrupted { video, trouble });
             }
             Err(PipelineError::InputGone(error)) => return Ok(FromWorker::InputGone { error }),
             Err(error) => return Err(Failure::final_(error)),
@@ -342,13 +342,13 @@ fn done(record: CommitRecord, fetched_bytes: u64, adopted: bool) -> FromWorker {
     }
 }
 
-/// The spans of a shard that is one long video, or one of unknown length.
+/// The checkpoints of a shard that is one long video, or one of unknown length.
 fn spans_of<'a>(
     store: &'a Store,
     record: &JobRecord,
     lease: &Lease,
     class: DeviceClass,
-) -> Result<Option<Spans<'a>>, Failure> {
+) -> Result<Option<Checkpoints<'a>>, Failure> {
     let long = match lease.shard.videos.as_slice() {
         [video] => video.frames == 0 || video.frames > record.job.run.span_frames,
         _ => false,
@@ -358,10 +358,10 @@ fn spans_of<'a>(
     }
     let kept = commit::read_spans(store, &lease.shard.id, &record.fingerprint);
     let mut kept = kept.map_err(|error| Failure::of_commit(error.into()))?;
-    let elsewhere = |span: &SpanRecord| span.device.is_some_and(|device| device != class);
+    let elsewhere = |span: &CheckpointRecord| span.device.is_some_and(|device| device != class);
     if kept.iter().any(elsewhere) {
         commit::forget_spans(store, &lease.shard.id).map_err(Failure::final_)?;
         kept.clear();
     }
-    Ok(Some(Spans { store, kept, class }))
+    Ok(Some(Checkpoints { store, kept, class }))
 }

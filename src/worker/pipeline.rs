@@ -10,10 +10,11 @@
 //! thread. Where faces are detected the pictures themselves cross over, because detection is libtorch's work as much as the
 //! models are, and both want all cores in turn; so do pictures that lie on a GPU, to leave the decode thread to NVDEC.
 //!
-//! Batches run across the seams between videos, so short videos do not leave them half empty; a row does not
+//! Batches run across the resume points between videos, so short videos do not leave them half empty; a row does not
 //! depend on its neighbours in a batch. Frames in flight are bounded by the channel, whose entries are prepared faces of
 //! 192 KiB or few pictures, and by what the finder holds back, whatever the length of the video.
 
+mod checkpoints;
 mod cropped;
 mod decoded;
 mod decoding;
@@ -24,7 +25,6 @@ mod labelling;
 mod outlet;
 mod presence;
 mod soundness;
-mod spans;
 mod verdict;
 mod weights;
 
@@ -42,13 +42,13 @@ use affectmill_queue::{Assignment, Lease};
 use affectmill_spec::{Crops, Decode, FaceMode, Job};
 use affectmill_store::{Access, Store, StoreError};
 use affectmill_vision::Finder;
+pub use checkpoints::Checkpoints;
+use checkpoints::{CheckpointCandidate, CheckpointInterval, CheckpointWriter, CropStyle};
 use decoding::decode_shard;
 use input::Input;
 use labelling::{Labelling, Writers};
 use presence::Presence;
 use soundness::Soundness;
-pub use spans::Spans;
-use spans::{CropStyle, Goal, Keeper, Mark};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -116,7 +116,7 @@ pub enum PipelineError {
     },
     /// A video could not be read to its end, though another attempt may: what was labelled of the shard does not count.
     #[error("{}", trouble.error)]
-    BrokeOff {
+    ReadInterrupted {
         /// The video.
         video: VideoKey,
         /// Why.
@@ -127,7 +127,7 @@ pub enum PipelineError {
     InputGone(String),
     /// What was kept of the video cannot be gone on from; it is to be labelled from its beginning.
     #[error("the spans of the video are of no use: {0}")]
-    Astray(String),
+    ResumeMismatch(String),
     /// The job decodes on GPUs, and this worker cannot.
     #[error(
         "[input] decode = \"nvdec\" cannot be had here: {0}; start workers where it can (`affectmill doctor` tells), or set \
@@ -186,8 +186,8 @@ struct Item {
     frame: FrameIndex,
     timestamp: Option<Micros>,
     content: Content,
-    /// A span may end before it.
-    mark: Option<Box<Mark>>,
+    /// A checkpoint may end before it.
+    mark: Option<Box<CheckpointCandidate>>,
 }
 
 enum Content {
@@ -315,14 +315,14 @@ impl Pipeline {
     }
 
     /// Labels the videos of a lease into `part`, in order, and their faces into `crops`. Of a long video, goes on where the
-    /// spans end that are there, and keeps further ones; without `spans`, neither.
+    /// checkpoints end that are there, and keeps further ones; without `spans`, neither.
     #[expect(clippy::too_many_lines, reason = "the threads of one shard, side by side")]
     pub fn label(
         &mut self,
         lease: &Lease,
         part: &Path,
         crops: Option<&Path>,
-        spans: Option<&Spans<'_>>,
+        spans: Option<&Checkpoints<'_>>,
         reports: &Reports,
     ) -> Result<Labelled, PipelineError> {
         let began = Instant::now();
@@ -352,16 +352,17 @@ impl Pipeline {
         let crops = crops.map(keeper).transpose()?;
 
         let kept = spans.map_or(&[][..], |spans| &spans.kept);
-        let seam = kept.last().map(|span| &span.seam);
-        if seam.is_some_and(|seam| seam.following.is_some() != self.finder.is_some()) {
-            return Err(PipelineError::Astray("they do not fit the job".into()));
+        let resume_point = kept.last().map(|span| &span.resume_point);
+        if resume_point.is_some_and(|resume_point| resume_point.following.is_some() != self.finder.is_some())
+        {
+            return Err(PipelineError::ResumeMismatch("they do not fit the job".into()));
         }
-        let goal = Goal::new(self.source.job.run.span_frames, seam);
+        let goal = CheckpointInterval::new(self.source.job.run.span_frames, resume_point);
         let keeper = spans.map(|spans| {
             let style = crops.is_some().then_some(style);
-            Keeper::new(spans, &goal, &lease.shard.id, &self.schema, style)
+            CheckpointWriter::new(spans, &goal, &lease.shard.id, &self.schema, style)
         });
-        let goal = spans.map(|_| (&goal, seam));
+        let goal = spans.map(|_| (&goal, resume_point));
         let source = &self.source;
         let labelled = thread::scope(|scope| {
             let decoder = thread::Builder::new()
@@ -404,9 +405,9 @@ impl Pipeline {
             if let Some(error) = decoded.failure.take() {
                 return Err(error);
             }
-            match (tally, decoded.broke_off.take()) {
+            match (tally, decoded.read_interrupted.take()) {
                 (Err(error @ PipelineError::Model(ModelError::GpuMemory { .. })), _) => Err(error),
-                (_, Some((video, trouble))) => Err(PipelineError::BrokeOff { video, trouble }),
+                (_, Some((video, trouble))) => Err(PipelineError::ReadInterrupted { video, trouble }),
                 (tally, None) => Ok((tally?, decoded)),
             }
         });
@@ -417,8 +418,8 @@ impl Pipeline {
         }
         let (tally, decoded) = labelled?;
 
-        if let Some(cause) = decoded.astray {
-            return Err(PipelineError::Astray(cause));
+        if let Some(cause) = decoded.resume_mismatch {
+            return Err(PipelineError::ResumeMismatch(cause));
         }
         let (part, crops, tally) = tally;
         let mut seconds = tally.seconds;

@@ -19,7 +19,7 @@ mod timeline;
 pub use figures::Figures;
 pub use html::render;
 
-use affectmill_base::{Alike, ByName};
+use affectmill_base::{AmbiguousName, NameIndex};
 use affectmill_base::{ShardId, VideoKey};
 use affectmill_labelset::commit;
 use affectmill_labelset::commit::CommitError;
@@ -64,7 +64,7 @@ pub enum PageError {
     Empty(String),
     /// The reader's choice reads like several videos.
     #[error(transparent)]
-    Alike(#[from] Alike),
+    AmbiguousName(#[from] AmbiguousName),
     /// The reader chose a video that is not there.
     #[error(
         "{root} has no rows of a video `{video}`; videos are named as in videos.parquet, by their path relative to the input"
@@ -133,7 +133,8 @@ fn shown<'a>(
         longest.truncate(TIMELINES);
         return Ok(longest);
     }
-    let by_name: ByName<&str, &VideoOutcome> = with_rows.map(|video| (video.key.as_str(), video)).collect();
+    let by_name: NameIndex<&str, &VideoOutcome> =
+        with_rows.map(|video| (video.key.as_str(), video)).collect();
     let find = |video: &VideoKey| {
         let found = by_name.get(video.as_str())?.map(|(_, video)| *video);
         found.ok_or_else(|| PageError::NoVideo {

@@ -3,7 +3,7 @@
 use super::{Ledger, Pair, PairError};
 use crate::labels::{Labels, Part};
 use crate::metrics::{Decision, Prediction, Truth};
-use affectmill_base::ByName;
+use affectmill_base::NameIndex;
 use affectmill_base::{ShardId, Task};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -30,7 +30,7 @@ pub fn with_labels(
     take: &mut dyn FnMut(Pair<'_>),
 ) -> Result<Ledger, PairError> {
     let (ours, theirs) = (labels.videos(), reference.videos());
-    let names: ByName<&str, &ShardId> = ours.iter().map(|(video, shard)| (*video, *shard)).collect();
+    let names: NameIndex<&str, &ShardId> = ours.iter().map(|(video, shard)| (*video, *shard)).collect();
     let mut ledger = Ledger::default();
     let mut met: BTreeSet<&str> = BTreeSet::new();
     // Both by shard: the videos of one part of ours mostly are in one part of theirs.

@@ -119,7 +119,7 @@ impl CropReader {
                     faces.push(face);
                 }
                 Err(BadImage::Unreadable(cause)) => {
-                    return Err(DecodeError::BrokeOff {
+                    return Err(DecodeError::ReadInterrupted {
                         path: self.path.clone(),
                         frame: index,
                         cause,

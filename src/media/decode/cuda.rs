@@ -6,7 +6,7 @@
 
 use crate::decode::native;
 use crate::decode::native::Descriptor;
-use affectmill_nn::{Device, PlaneMemory, Surface};
+use affectmill_nn::{Device, GpuPicture, PlaneMemory};
 use ffmpeg_next as ffmpeg;
 use ffmpeg_next::ffi;
 use ffmpeg_next::frame::Video;
@@ -219,8 +219,10 @@ pub fn opens(gpu: usize) -> Result<(), String> {
 ///
 /// # Errors
 /// What CUDA says, in words.
-pub(super) fn answers(gpu: usize) -> Result<(), String> {
-    Device::cuda(gpu).answers().map_err(|error| error.to_string())
+pub(super) fn is_responsive(gpu: usize) -> Result<(), String> {
+    Device::cuda(gpu)
+        .is_responsive()
+        .map_err(|error| error.to_string())
 }
 
 /// What the pixels of a frame on a GPU are.
@@ -244,7 +246,7 @@ pub(super) fn surface(
     gpu: usize,
     planes: &[(usize, usize)],
     bytes: usize,
-) -> Result<Surface, String> {
+) -> Result<GpuPicture, String> {
     // SAFETY: the frame is valid; an array of pointers is copied.
     let addresses = unsafe { (*frame.as_ptr()).data };
     let memory = planes
@@ -266,5 +268,5 @@ pub(super) fn surface(
     }
     // SAFETY: the decoder laid so many rows of at least so many samples into the memory of this GPU; the frame lives until the
     // copy stands in the order of the default stream, in which the decoder will write the memory again.
-    unsafe { Surface::copied(Device::cuda(gpu), &memory) }.map_err(|error| error.to_string())
+    unsafe { GpuPicture::copied(Device::cuda(gpu), &memory) }.map_err(|error| error.to_string())
 }

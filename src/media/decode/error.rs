@@ -70,7 +70,7 @@ pub enum DecodeError {
     },
     /// Reading broke off: the system gave an error instead of bytes. What came before is not all there is.
     #[error("{}: reading broke off at frame {frame}: {cause}; check its disk and the way to it", .path.display())]
-    BrokeOff {
+    ReadInterrupted {
         /// The file.
         path: PathBuf,
         /// The frame that did not come.
@@ -184,7 +184,7 @@ impl DecodeError {
     /// What kind of trouble it is.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Unreadable { .. } | Self::BrokeOff { .. } | Self::Folder { .. } => ErrorClass::Io,
+            Self::Unreadable { .. } | Self::ReadInterrupted { .. } | Self::Folder { .. } => ErrorClass::Io,
             Self::Open { .. } | Self::Nvdec { .. } => ErrorClass::Corrupt,
             Self::NothingDecoded { class, .. } => *class,
             Self::Memory { .. } | Self::Gpu { .. } => ErrorClass::Crash,
@@ -212,9 +212,9 @@ impl DecodeError {
 
     /// The machine broke off, not the video: frames that came before must not be taken for the whole, and another attempt
     /// may give more. The frame that did not come.
-    pub fn broke_off(&self) -> Option<FrameIndex> {
+    pub fn read_interrupted(&self) -> Option<FrameIndex> {
         match self {
-            Self::BrokeOff { frame, .. } | Self::Memory { frame, .. } | Self::Gpu { frame, .. } => {
+            Self::ReadInterrupted { frame, .. } | Self::Memory { frame, .. } | Self::Gpu { frame, .. } => {
                 Some(*frame)
             }
             _ => None,

@@ -115,7 +115,7 @@ impl ImageReader {
             Ok(picture) => Some(picture),
             // Its picture may be well: that is no damage to write into labels.
             Err(BadImage::Unreadable(cause)) => {
-                return Err(DecodeError::BrokeOff {
+                return Err(DecodeError::ReadInterrupted {
                     path,
                     frame: index,
                     cause,

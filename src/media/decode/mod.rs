@@ -14,7 +14,6 @@ mod cuda;
 mod decoder;
 mod elsewhere;
 mod error;
-mod foothold;
 mod images;
 mod native;
 mod nvdec;
@@ -24,6 +23,7 @@ mod probe;
 mod promise;
 mod recovery;
 mod sampling;
+mod seek_anchor;
 mod stream;
 
 pub use colour::Colour;
@@ -112,7 +112,7 @@ pub struct Probe {
 /// Reads the frames of one video.
 pub struct VideoReader {
     source: Source,
-    watch: foothold::Watch,
+    watch: seek_anchor::Watch,
 }
 
 enum Source {
@@ -126,7 +126,7 @@ impl VideoReader {
     fn over(source: Source) -> Self {
         Self {
             source,
-            watch: foothold::Watch::default(),
+            watch: seek_anchor::Watch::default(),
         }
     }
 
@@ -158,7 +158,7 @@ impl VideoReader {
     /// save for the list of file names of a folder.
     ///
     /// # Errors
-    /// [`DecodeError::NothingDecoded`] at the end of a file that gave no frame at all; [`DecodeError::BrokeOff`],
+    /// [`DecodeError::NothingDecoded`] at the end of a file that gave no frame at all; [`DecodeError::ReadInterrupted`],
     /// [`DecodeError::Memory`] or [`DecodeError::Gpu`] when the machine failed, not the video; [`DecodeError::Nvdec`] where a
     /// reader without NVDEC should [go on](Self::pass). Damage in the midst of a video is no error: decoding
     /// goes on and [`damage`](Self::damage) tells.
@@ -193,9 +193,9 @@ impl VideoReader {
     }
 
     /// Whether pictures are left out since something was damaged, and no key frame came after.
-    pub fn adrift(&self) -> bool {
+    pub fn awaiting_keyframe(&self) -> bool {
         match &self.source {
-            Source::File(reader) => reader.adrift(),
+            Source::File(reader) => reader.awaiting_keyframe(),
             Source::Images(_) | Source::Crops(_) => false,
         }
     }

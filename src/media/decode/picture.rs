@@ -9,7 +9,7 @@ use super::cuda;
 use crate::decode::native;
 use crate::decode::native::{ComponentBytes, Descriptor};
 use affectmill_base::{Orientation, Size, Tone};
-use affectmill_nn::{Lattice, Surface};
+use affectmill_nn::{ComponentLayout, GpuPicture};
 use ffmpeg_next as ffmpeg;
 use ffmpeg_next::ffi;
 use ffmpeg_next::format::Pixel;
@@ -55,7 +55,7 @@ impl From<&str> for NoPicture {
 
 enum Memory {
     Host(Video),
-    Gpu(Surface),
+    Gpu(GpuPicture),
 }
 
 /// How a sample is stored; the same for all components.
@@ -90,8 +90,8 @@ pub struct Component {
 
 impl Component {
     /// Where its samples lie in a plane on a GPU.
-    pub fn lattice(&self) -> Lattice {
-        Lattice {
+    pub fn lattice(&self) -> ComponentLayout {
+        ComponentLayout {
             plane: self.plane,
             offset: self.offset,
             step: self.step,
@@ -191,7 +191,7 @@ impl Picture {
     }
 
     /// The picture's planes, where they lie on a GPU.
-    pub fn surface(&self) -> Option<&Surface> {
+    pub fn surface(&self) -> Option<&GpuPicture> {
         match &self.memory {
             Memory::Host(_) => None,
             Memory::Gpu(surface) => Some(surface),
@@ -469,7 +469,7 @@ pub mod tests {
             let planes: Vec<_> = planes.collect();
             // SAFETY: the planes are those of a frame that lives.
             #[allow(unsafe_code)]
-            let surface = unsafe { Surface::copied(Device::cpu(), &planes) };
+            let surface = unsafe { GpuPicture::copied(Device::cpu(), &planes) };
             Picture {
                 memory: Memory::Gpu(surface.unwrap()),
                 components: self.components.clone(),

@@ -9,11 +9,11 @@ mod ending;
 use super::decoder::{Decoder, is_damaged};
 use super::elsewhere::{Elsewhere, Move};
 use super::error::DecodeError;
-use super::foothold::Clock;
 use super::order::Order;
 use super::picture::NoPicture;
 use super::promise::Promise;
 use super::recovery::Recovery;
+use super::seek_anchor::Clock;
 use super::{DecodeOptions, DecodedFrame, cuda, native, picture, too_large};
 use crate::decode::container;
 use crate::decode::container::{Container, orientation, time_base};
@@ -45,7 +45,7 @@ pub(super) struct StreamReader {
     orientation: Orientation,
     aspect: ffmpeg::Rational,
     /// Something before was damaged, and no frame came since that stands on its own.
-    adrift: bool,
+    awaiting_keyframe: bool,
     next_index: u64,
     clock: Clock,
     last_time: Option<Micros>,
@@ -98,7 +98,7 @@ impl StreamReader {
             start: native::start_time(&input),
             aspect: native::container_aspect(&own),
             orientation: orientation(&own),
-            adrift: false,
+            awaiting_keyframe: false,
             next_index: 0,
             clock: Clock::default(),
             last_time: None,
@@ -193,7 +193,7 @@ impl StreamReader {
         self.next_index = frame.0 + 1 + self.order.len();
         self.order.renumber(frame.0 + 1);
         self.damage = None;
-        self.adrift = false;
+        self.awaiting_keyframe = false;
         self.encrypted = None;
     }
 
@@ -223,8 +223,8 @@ impl StreamReader {
     }
 
     /// Whether pictures are left out since something was damaged.
-    pub(super) fn adrift(&self) -> bool {
-        self.adrift
+    pub(super) fn awaiting_keyframe(&self) -> bool {
+        self.awaiting_keyframe
     }
 
     /// Of a file that was read to its end: what it should have held and did not.
@@ -249,7 +249,7 @@ impl StreamReader {
     /// The troubles of NVDEC, of its GPU and of the video come as the same few errors, and after them frames may be lost, or old
     /// ones shown, as if nothing had happened.
     fn nvdec_failed(&self, cause: String) -> DecodeError {
-        match self.decoder.gpu.map(cuda::answers) {
+        match self.decoder.gpu.map(cuda::is_responsive) {
             Some(Err(cause)) => self.gpu_failed(cause),
             _ => DecodeError::Nvdec {
                 path: self.path.clone(),
@@ -302,7 +302,7 @@ impl StreamReader {
                 Err(error) => Some(error),
             };
             if let Some(cause) = native::read_error(&self.input) {
-                return Err(DecodeError::BrokeOff {
+                return Err(DecodeError::ReadInterrupted {
                     path: self.path.clone(),
                     frame: self.at(),
                     cause,
@@ -388,10 +388,10 @@ impl StreamReader {
                 );
             }
         } else if key || self.recovery.as_ref().is_some_and(recovered) {
-            self.adrift = false;
+            self.awaiting_keyframe = false;
         }
         let max_pixels = self.options.max_pixels;
-        let picture = if damaged || self.adrift {
+        let picture = if damaged || self.awaiting_keyframe {
             let cause = if damaged {
                 "the decoder could not restore the whole picture"
             } else {
@@ -442,7 +442,7 @@ impl StreamReader {
     /// Something of the stream is lost. What is predicted from it is damaged too, though the decoder does not say so: up to the
     /// next key frame or recovery point no picture is to be trusted.
     fn lose(&mut self) {
-        self.adrift |= self.decoder.predicts;
+        self.awaiting_keyframe |= self.decoder.predicts;
         if let Some(recovery) = &mut self.recovery {
             recovery.forget();
         }

@@ -47,7 +47,7 @@ unsafe extern "C" {
 
 /// Rules out, for the whole process, what makes a GPU's results inexact (TF32) or another each time. Cheap to call again.
 #[allow(unsafe_code)]
-pub(super) fn be_exact() {
+pub(super) fn set_deterministic() {
     // SAFETY: it takes nothing and sets four flags of libtorch's context, which it guards itself.
     unsafe { affectmill_be_exact() };
 }

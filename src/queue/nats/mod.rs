@@ -15,15 +15,15 @@
 //! are leases of `ack_wait`; a host that holds one says every third of that time that it lives. No clock is compared with
 //! another host's.
 
-mod board;
-mod posting;
-mod pulled;
+mod leases;
+mod posted_job;
 mod rights;
+mod shard_stream;
 mod troubles;
 
-pub use board::{Board, Order, Published, Standing};
-pub use posting::{Posting, State};
-pub use pulled::Pulled;
+pub use leases::NatsLeases;
+pub use posted_job::{PostedJob, State};
+pub use shard_stream::{Published, QueueDepth, ShardMessage, ShardStream};
 
 use affectmill_base::ShardId;
 use affectmill_labelset::events::Event;
@@ -207,7 +207,7 @@ pub struct Connection {
 
 /// What a worker's host tells the coordinator.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Told {
+pub struct HostEvent {
     /// The host.
     pub host: String,
     /// Its process that speaks.
@@ -290,7 +290,7 @@ impl Connection {
         let (client, subject, pid) = (self.client.clone(), self.events_subject(), std::process::id());
         tokio::spawn(async move {
             while let Some(event) = events.recv().await {
-                let told = Told {
+                let told = HostEvent {
                     host: host.clone(),
                     pid,
                     event,

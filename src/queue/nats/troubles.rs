@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 /// What is held against the videos of one shard.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Troubles {
+pub(super) struct ShardTroubles {
     /// Strikes.
     pub strikes: Strikes,
     /// The video that was opened last, unless its delivery ended with a word.
@@ -33,7 +33,7 @@ struct InHand {
     machine: OomRecord,
 }
 
-impl Troubles {
+impl ShardTroubles {
     /// A delivery begins on this machine. The one before may have been lost without a word. `only` is the video of a shard that
     /// has no other.
     pub fn delivered(&mut self, delivery: u64, only: Option<&VideoKey>, here: &OomRecord) {
@@ -78,17 +78,17 @@ impl Connection {
     pub(super) async fn change_troubles(
         &self,
         shard: &str,
-        change: impl Fn(&mut Troubles),
-    ) -> Result<Troubles, NatsError> {
+        change: impl Fn(&mut ShardTroubles),
+    ) -> Result<ShardTroubles, NatsError> {
         const WHAT: &str = "note what befell a shard";
-        let (bucket, key) = (self.bucket().await?, super::posting::shard_key(shard));
+        let (bucket, key) = (self.bucket().await?, super::posted_job::shard_key(shard));
         loop {
             let entry = bucket.entry(&key).await.map_err(self.failed(WHAT))?;
             let revision = entry.as_ref().map_or(0, |entry| entry.revision);
             let entry = entry.filter(|entry| entry.operation == Operation::Put);
-            let before: Troubles = match entry {
+            let before: ShardTroubles = match entry {
                 Some(entry) => serde_json::from_slice(&entry.value).map_err(self.failed(WHAT))?,
-                None => Troubles::default(),
+                None => ShardTroubles::default(),
             };
             let mut now = before.clone();
             change(&mut now);
@@ -118,7 +118,7 @@ mod tests {
         OomRecord::default()
     }
 
-    fn counts(troubles: &Troubles) -> (usize, usize) {
+    fn counts(troubles: &ShardTroubles) -> (usize, usize) {
         let (bad, good) = keys();
         (troubles.strikes.count(&bad), troubles.strikes.count(&good))
     }
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn as_many_losses_in_a_row_with_one_video_in_hand_as_strikes_are_allowed_give_it_up() {
         let (bad, good) = keys();
-        let mut troubles = Troubles::default();
+        let mut troubles = ShardTroubles::default();
         for delivery in 2..=4 {
             troubles.delivered(delivery, None, &machine());
             // The one before, and the first, of which it was not known what was in hand.
@@ -151,13 +151,13 @@ mod tests {
     #[test]
     fn a_shard_of_one_video_needs_no_note_and_one_given_back_with_a_word_is_no_loss() {
         let (bad, _) = keys();
-        let mut troubles = Troubles::default();
+        let mut troubles = ShardTroubles::default();
         troubles.delivered(2, Some(&bad), &machine());
         assert!(troubles.strikes.is_suspect());
         troubles.opened(&bad, 2, &machine());
         troubles.delivered(3, Some(&bad), &machine());
         assert_eq!(counts(&troubles), (2, 0));
-        let mut told = Troubles::default();
+        let mut told = ShardTroubles::default();
         told.ended(1, None);
         told.delivered(2, Some(&bad), &machine());
         assert!(!told.strikes.is_suspect());
@@ -167,7 +167,7 @@ mod tests {
     fn a_host_that_was_not_out_of_memory_was_killed_for_reasons_of_its_own() {
         let (bad, _) = keys();
         let here = OomRecord::now();
-        let mut troubles = Troubles::default();
+        let mut troubles = ShardTroubles::default();
         troubles.ended(1, None);
         for delivery in 2..9 {
             troubles.delivered(delivery, None, &here);

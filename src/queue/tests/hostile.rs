@@ -2,11 +2,11 @@
 //! when it is read, so that nothing later makes a path, a subject or a pause of it; and nothing panics.
 
 use super::{posting, shard, trouble};
-use crate::nats::{Order, Posting, Told};
+use crate::nats::{HostEvent, PostedJob, ShardMessage};
 use crate::{EarlierVideo, FromWorker, Lease, ToWorker};
 use affectmill_base::{Fingerprint, FrameIndex, Location, VideoKey};
 use affectmill_labelset::{
-    CommitRecord, PartInfo, Plan, Quarantined, RECORD_VERSION, SpanRecord, StageSeconds, VideoOutcome,
+    CheckpointRecord, CommitRecord, PartInfo, Plan, Quarantined, RECORD_VERSION, StageSeconds, VideoOutcome,
     VideoStatus,
 };
 use serde::de::DeserializeOwned;
@@ -134,10 +134,10 @@ fn earlier() -> BTreeMap<VideoKey, EarlierVideo> {
     BTreeMap::from([(shard(0).videos[0].key.clone(), video)])
 }
 
-fn order() -> Order {
+fn order() -> ShardMessage {
     let mut shard = shard(0);
     shard.videos[1].archive = Some("crops/a.tar".to_owned().try_into().unwrap());
-    Order {
+    ShardMessage {
         set: "0".repeat(32),
         shard,
         earlier: earlier(),
@@ -145,7 +145,7 @@ fn order() -> Order {
 }
 
 /// A posted job with everything in it that may be named.
-fn full() -> Posting {
+fn full() -> PostedJob {
     let mut posting = posting("/out");
     posting.record.identity = json!({ "faces": { "detector": "b".repeat(64) } });
     posting.record.models[0].also = vec!["d".repeat(64)];
@@ -185,7 +185,7 @@ fn texts_of_others_are_checked_when_they_are_read() {
         next: Some(shard(1)),
         earlier: earlier(),
     };
-    let told = Told {
+    let told = HostEvent {
         host: "h".into(),
         pid: 1,
         event: affectmill_labelset::events::Event::ShardDone {
@@ -218,7 +218,7 @@ fn texts_of_others_are_checked_when_they_are_read() {
         version: RECORD_VERSION,
         shards: vec![order().shard],
     };
-    let span = SpanRecord {
+    let span = CheckpointRecord {
         device: None,
         version: RECORD_VERSION,
         shard: shard(0).id,
@@ -227,7 +227,7 @@ fn texts_of_others_are_checked_when_they_are_read() {
         follows: None,
         part: part(),
         crops: None,
-        seam: serde_json::from_value(json!({
+        resume_point: serde_json::from_value(json!({
             "frame": 1, "frames": 1, "foothold": { "frame": 0, "ticks": 0, "seek": null, "sha256": "0".repeat(64) }
         }))
         .unwrap(),
@@ -279,7 +279,7 @@ fn a_posted_job_keeps_the_ranges_of_a_job_file() {
             let mut bad = good.clone();
             *bad.pointer_mut(pointer).unwrap() = value.clone();
             assert!(
-                serde_json::from_value::<Posting>(bad).is_err(),
+                serde_json::from_value::<PostedJob>(bad).is_err(),
                 "{pointer} may be {value}"
             );
         }
@@ -295,6 +295,6 @@ fn a_shard_that_inflates_beyond_measure_is_none() {
         bomb.write_all(&serde_json::to_vec(&order()).unwrap()).unwrap();
         bomb.finish().unwrap()
     };
-    assert_eq!(Order::read(&bomb(1)), Some(order()));
-    assert_eq!(Order::read(&bomb(100)), None);
+    assert_eq!(ShardMessage::read(&bomb(1)), Some(order()));
+    assert_eq!(ShardMessage::read(&bomb(100)), None);
 }

@@ -2,7 +2,7 @@
 //! wiped, and asked by hosts that fall silent.
 
 use crate::local::LocalQueue;
-use crate::nats::{Address, Board, Connection, NatsError, Order, Posting, Pulled, State};
+use crate::nats::{Address, Connection, NatsError, NatsLeases, PostedJob, ShardMessage, ShardStream, State};
 use crate::{Answer, Arrival, Lease, Leases};
 use affectmill_base::sha256_hex;
 use affectmill_base::{ErrorClass, SourceKind, Trouble};
@@ -94,8 +94,8 @@ fn found() -> ModelRecord {
     }
 }
 
-fn posting(output: &str) -> Posting {
-    Posting::new(record(output), Location::Local("/videos".into()))
+fn posting(output: &str) -> PostedJob {
+    PostedJob::new(record(output), Location::Local("/videos".into()))
 }
 
 fn address(server: &Server, job: &str) -> Address {
@@ -117,11 +117,11 @@ async fn connect(address: Address) -> Connection {
 }
 
 /// A posted job, and the coordinator's side of it.
-async fn post(server: &Server, job: &str) -> (Connection, Board) {
+async fn post(server: &Server, job: &str) -> (Connection, ShardStream) {
     let connection = connect(address(server, job)).await;
     connection.post(&posting("/out")).await.unwrap();
-    let board = Board::open(connection.clone()).await.unwrap();
-    (connection, board)
+    let stream = ShardStream::open(connection.clone()).await.unwrap();
+    (connection, stream)
 }
 
 /// Says that the posted job is finished.
@@ -130,20 +130,20 @@ async fn finish(connection: &Connection) {
     connection.finished(&posting, &mut None).await.unwrap();
 }
 
-async fn publish(board: &Board, shards: &[ShardPlan]) -> usize {
-    let orders = shards.iter().map(|shard| Order {
+async fn publish(stream: &ShardStream, shards: &[ShardPlan]) -> usize {
+    let orders = shards.iter().map(|shard| ShardMessage {
         set: posting("/out").set(),
         shard: shard.clone(),
         earlier: BTreeMap::new(),
     });
-    board.publish(orders).await.unwrap().new
+    stream.publish(orders).await.unwrap().new
 }
 
 /// Leases of the job that these tests post.
 fn pulled(connection: Connection) -> Leases {
     let posting = posting("/out");
     assert_eq!(posting.record.job.run.max_strikes, 3);
-    Leases::Nats(Pulled::new(connection, &posting, mpsc::channel(1).1))
+    Leases::Nats(NatsLeases::new(connection, &posting, mpsc::channel(1).1))
 }
 
 /// A further host.
@@ -244,8 +244,8 @@ async fn the_queue_on_nats_keeps_the_contract() {
     conforms(async |shards| {
         jobs += 1;
         let job = format!("job{jobs}");
-        let (_, board) = post(&server, &job).await;
-        assert_eq!(publish(&board, &shards).await, shards.len());
+        let (_, stream) = post(&server, &job).await;
+        assert_eq!(publish(&stream, &shards).await, shards.len());
         host(&server, &job).await
     })
     .await;
@@ -254,8 +254,8 @@ async fn the_queue_on_nats_keeps_the_contract() {
 #[tokio::test]
 async fn what_a_silent_host_held_goes_to_another_one_and_what_a_living_one_holds_does_not() {
     let server = Server::start();
-    let (_, board) = post(&server, "silent").await;
-    publish(&board, &shards(1)).await;
+    let (_, stream) = post(&server, "silent").await;
+    publish(&stream, &shards(1)).await;
     let (mut one, mut other) = (host(&server, "silent").await, host(&server, "silent").await);
     let held = lease(&mut one, 0, SOON).await.unwrap();
     assert!(
@@ -272,26 +272,26 @@ async fn what_a_silent_host_held_goes_to_another_one_and_what_a_living_one_holds
 #[tokio::test]
 async fn a_shard_is_in_the_queue_once_however_often_it_is_put_there() {
     let server = Server::start();
-    let (_, board) = post(&server, "once").await;
+    let (_, stream) = post(&server, "once").await;
     let all = shards(700);
-    assert_eq!(publish(&board, &all).await, 700);
-    assert_eq!(publish(&board, &all).await, 0);
-    let standing = board.standing().await.unwrap();
+    assert_eq!(publish(&stream, &all).await, 700);
+    assert_eq!(publish(&stream, &all).await, 0);
+    let standing = stream.standing().await.unwrap();
     assert_eq!((standing.waiting, standing.leased), (700, 0));
     let mut leases = host(&server, "once").await;
     let held = lease(&mut leases, 0, SOON).await.unwrap().shard;
-    assert_eq!(publish(&board, &all).await, 0, "what is in hand counts too");
+    assert_eq!(publish(&stream, &all).await, 0, "what is in hand counts too");
     assert_eq!(leases.done(0, &held.id).as_ref(), Some(&held));
     leases.close(None).await;
-    let standing = board.standing().await.unwrap();
+    let standing = stream.standing().await.unwrap();
     assert_eq!((standing.waiting, standing.leased), (699, 0));
 }
 
 #[tokio::test]
 async fn a_server_that_is_killed_or_wiped_costs_no_shard() {
     let mut server = Server::start();
-    let (connection, board) = post(&server, "killed").await;
-    publish(&board, &shards(3)).await;
+    let (connection, stream) = post(&server, "killed").await;
+    publish(&stream, &shards(3)).await;
     let mut leases = host(&server, "killed").await;
     let held = lease(&mut leases, 0, SOON).await.unwrap().shard;
     server.kill();
@@ -318,11 +318,11 @@ async fn a_server_that_is_killed_or_wiped_costs_no_shard() {
     server.wipe();
     server.run();
     let began = Instant::now();
-    while connection.post(&posting("/out")).await.is_err() || board.standing().await.is_err() {
+    while connection.post(&posting("/out")).await.is_err() || stream.standing().await.is_err() {
         assert!(began.elapsed() < SOON);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert_eq!(publish(&board, std::slice::from_ref(&last)).await, 1);
+    assert_eq!(publish(&stream, std::slice::from_ref(&last)).await, 1);
     let mut other = host(&server, "killed").await;
     assert_eq!(lease(&mut other, 0, SOON).await.unwrap().shard, last);
 }
@@ -330,8 +330,8 @@ async fn a_server_that_is_killed_or_wiped_costs_no_shard() {
 #[tokio::test]
 async fn workers_learn_that_the_job_is_finished() {
     let server = Server::start();
-    let (connection, board) = post(&server, "ends").await;
-    publish(&board, &shards(1)).await;
+    let (connection, stream) = post(&server, "ends").await;
+    publish(&stream, &shards(1)).await;
     let mut leases = host(&server, "ends").await;
     let held = lease(&mut leases, 0, SOON).await.unwrap().shard;
     leases.done(0, &held.id);
@@ -343,8 +343,8 @@ async fn workers_learn_that_the_job_is_finished() {
     ));
     assert!(!leases.is_open());
     // It can be posted and worked on again.
-    let (_, board) = post(&server, "ends").await;
-    assert_eq!(publish(&board, &shards(2)).await, 2);
+    let (_, stream) = post(&server, "ends").await;
+    assert_eq!(publish(&stream, &shards(2)).await, 2);
     let mut leases = host(&server, "ends").await;
     assert!(lease(&mut leases, 0, SOON).await.is_some());
 }
@@ -424,22 +424,22 @@ async fn only_whoever_posted_last_says_that_a_job_is_finished() {
 #[tokio::test]
 async fn a_host_of_an_earlier_job_of_that_name_takes_nothing_of_the_new_one() {
     let server = Server::start();
-    let (connection, board) = post(&server, "reused").await;
+    let (connection, stream) = post(&server, "reused").await;
     let mut stale = host(&server, "reused").await;
     finish(&connection).await;
     // The same labels, into another place.
     connection.post(&posting("/elsewhere")).await.unwrap();
-    drop(board);
-    let board = Board::open(connection).await.unwrap();
-    let orders = shards(3).into_iter().map(|shard| Order {
+    drop(stream);
+    let stream = ShardStream::open(connection).await.unwrap();
+    let orders = shards(3).into_iter().map(|shard| ShardMessage {
         set: posting("/elsewhere").set(),
         shard,
         earlier: BTreeMap::new(),
     });
-    assert_eq!(board.publish(orders).await.unwrap().new, 3);
+    assert_eq!(stream.publish(orders).await.unwrap().new, 3);
     assert!(lease(&mut stale, 0, SOON).await.is_none());
     assert!(!stale.is_open(), "it may go");
-    let standing = board.standing().await.unwrap();
+    let standing = stream.standing().await.unwrap();
     assert_eq!(standing.waiting + standing.leased, 3);
 }
 
@@ -454,7 +454,7 @@ async fn a_host_gives_up_when_the_servers_stay_away() {
     let connection = Connection::open(address(&server, "gone"), SOON, told)
         .await
         .unwrap();
-    let mut leases = Leases::Nats(Pulled::new(connection, &posting, words));
+    let mut leases = Leases::Nats(NatsLeases::new(connection, &posting, words));
     assert!(matches!(leases.ask(0), Answer::Later));
     server.kill();
     let (mut word, mut trouble) = (false, false);
@@ -475,8 +475,8 @@ async fn a_host_gives_up_when_the_servers_stay_away() {
 #[tokio::test]
 async fn what_is_held_against_videos_is_forgotten_when_a_finished_job_is_run_again() {
     let server = Server::start();
-    let (connection, board) = post(&server, "again").await;
-    publish(&board, &shards(1)).await;
+    let (connection, stream) = post(&server, "again").await;
+    publish(&stream, &shards(1)).await;
     let mut leases = host(&server, "again").await;
     let bad = shard(0).videos[0].key.clone();
     for worker in 0..3 {
@@ -489,8 +489,8 @@ async fn what_is_held_against_videos_is_forgotten_when_a_finished_job_is_run_aga
     leases.close(None).await;
     finish(&connection).await;
 
-    let (_, board) = post(&server, "again").await;
-    publish(&board, &shards(1)).await;
+    let (_, stream) = post(&server, "again").await;
+    publish(&stream, &shards(1)).await;
     let mut leases = host(&server, "again").await;
     lease(&mut leases, 0, SOON).await.unwrap();
     leases.give_back(0, None);
@@ -554,9 +554,9 @@ async fn a_cluster_of_three_outlives_any_one_of_its_servers() {
         assert!(began.elapsed() < Duration::from_secs(60), "no leader: {error}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    let board = Board::open(ours).await.unwrap();
+    let stream = ShardStream::open(ours).await.unwrap();
     let all = shards(30);
-    assert_eq!(publish(&board, &all).await, 30);
+    assert_eq!(publish(&stream, &all).await, 30);
     let mut leases = pulled(theirs);
     let mut done = BTreeSet::new();
     for n in 0..30 {

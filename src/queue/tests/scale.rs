@@ -1,7 +1,7 @@
 //! The queue at scale, against a real nats-server: shards that cost nothing to label, so that all the time is the queue's.
 //! Prints what it measures; what it asserts is that every shard was leased and acknowledged once.
 
-use crate::nats::{Address, Board, Connection, Order, Posting, Pulled};
+use crate::nats::{Address, Connection, NatsLeases, PostedJob, ShardMessage, ShardStream};
 use crate::{Answer, Arrival, Leases};
 use affectmill_base::SourceKind;
 use affectmill_base::{Location, ShardId, VideoKey};
@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use affectmill_testing::nats::Server;
 
 /// The `n`-th shard of a large collection: a dozen videos with names as people have them.
-fn order(n: u32, set: &str) -> Order {
+fn order(n: u32, set: &str) -> ShardMessage {
     let video = |part: u32| PlannedVideo {
         key: VideoKey::new(format!(
             "footage/2024/camera-{:03}/recording {n:07}-{part:02}.mp4",
@@ -32,7 +32,7 @@ fn order(n: u32, set: &str) -> Order {
     };
     let mut digest = [0; 8];
     digest[..4].copy_from_slice(&n.to_be_bytes());
-    Order {
+    ShardMessage {
         set: set.into(),
         shard: ShardPlan {
             id: ShardId::from_digest(&digest),
@@ -45,7 +45,7 @@ fn order(n: u32, set: &str) -> Order {
 }
 
 /// A job; what it says does not matter here.
-fn posting() -> Posting {
+fn posting() -> PostedJob {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("job.toml");
     let text = "[input]\nuri = \"/v\"\n[[models]]\nname = \"m\"\nkind = \"mini_xception\"\nweights = \"/w\"\n\
@@ -60,7 +60,7 @@ fn posting() -> Posting {
         models: vec![super::found()],
         job: affectmill_spec::load(&path, &[]).unwrap(),
     };
-    Posting::new(record, Location::Local("/v".into()))
+    PostedJob::new(record, Location::Local("/v".into()))
 }
 
 async fn connect(server: &Server) -> Connection {
@@ -108,11 +108,11 @@ async fn every_shard_of_a_large_job_is_leased_once() {
     let set = posting.set();
     let connection = connect(&server).await;
     let revision = connection.post(&posting).await.unwrap();
-    let board = Board::open(connection.clone()).await.unwrap();
+    let stream = ShardStream::open(connection.clone()).await.unwrap();
 
     let before = memory("self", "VmRSS");
     let began = Instant::now();
-    let new = board
+    let new = stream
         .publish((0..shards).map(|n| order(n, &set)))
         .await
         .unwrap()
@@ -127,7 +127,11 @@ async fn every_shard_of_a_large_job_is_leased_once() {
     );
 
     // Queue talk of one worker among nothing else: from done to the next lease.
-    let mut leases = Leases::Nats(Pulled::new(connect(&server).await, &posting, mpsc::channel(1).1));
+    let mut leases = Leases::Nats(NatsLeases::new(
+        connect(&server).await,
+        &posting,
+        mpsc::channel(1).1,
+    ));
     let mut seen = HashSet::new();
     let mut talk = Duration::ZERO;
     for _ in 0..talkers {
@@ -146,7 +150,7 @@ async fn every_shard_of_a_large_job_is_leased_once() {
 
     let mut all = Vec::new();
     for _ in 0..hosts {
-        all.push(Leases::Nats(Pulled::new(
+        all.push(Leases::Nats(NatsLeases::new(
             connect(&server).await,
             &posting,
             mpsc::channel(1).1,
@@ -167,7 +171,7 @@ async fn every_shard_of_a_large_job_is_leased_once() {
     }
     let rest = u64::from(shards) - talkers as u64;
     loop {
-        let standing = board.standing().await.unwrap();
+        let standing = stream.standing().await.unwrap();
         if standing.waiting + standing.leased == 0 {
             break;
         }

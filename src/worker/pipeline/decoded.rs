@@ -19,9 +19,9 @@ pub(super) struct Decoded {
     /// Why the shard was given up: a store, scratch space, or a GPU.
     pub failure: Option<PipelineError>,
     /// The video that could not be read to its end, though another attempt may: then nothing of the shard counts.
-    pub broke_off: Option<(VideoKey, Trouble)>,
-    /// Why the video cannot be gone on with where its spans end.
-    pub astray: Option<String>,
+    pub read_interrupted: Option<(VideoKey, Trouble)>,
+    /// Why the video cannot be gone on with where its checkpoints end.
+    pub resume_mismatch: Option<String>,
 }
 
 /// Why the shard is not decoded to its end.
@@ -34,9 +34,9 @@ pub(super) enum Abandoned {
     Model(ModelError),
     /// The video broke off. Frames of it are on their way to the part, which must not be kept: a row that is missing is
     /// made up for by the next attempt, a video that ends where a disk failed would look like damage for good.
-    BrokeOff(Trouble),
-    /// The video is decoded in another way than when its spans were labelled.
-    Astray,
+    ReadInterrupted(Trouble),
+    /// The video is decoded in another way than when its checkpoints were labelled.
+    ResumeMismatch,
     /// The input went away; no video should suffer for it.
     InputGone(String),
 }
@@ -49,8 +49,10 @@ impl Decoded {
             Abandoned::Store(error) => self.failure = Some(error.into()),
             Abandoned::Model(error) => self.failure = Some(error.into()),
             Abandoned::InputGone(error) => self.failure = Some(PipelineError::InputGone(error)),
-            Abandoned::BrokeOff(trouble) => self.broke_off = Some((video.clone(), trouble)),
-            Abandoned::Astray => self.astray = Some(format!("{video} is decoded in another way now")),
+            Abandoned::ReadInterrupted(trouble) => self.read_interrupted = Some((video.clone(), trouble)),
+            Abandoned::ResumeMismatch => {
+                self.resume_mismatch = Some(format!("{video} is decoded in another way now"))
+            }
         }
     }
 }

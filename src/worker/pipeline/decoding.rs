@@ -2,11 +2,11 @@
 
 mod opening;
 
+use super::checkpoints::{CheckpointCandidate, CheckpointInterval};
 use super::decoded::{Abandoned, Decoded};
 use super::earlier::{EarlierFrames, Parts};
 use super::input::{NotOpened, WithinReach};
 use super::outlet::Outlet;
-use super::spans::{Goal, Mark};
 use super::{Content, Item, Source};
 use crate::heartbeat::Reports;
 use crate::pipeline::verdict;
@@ -14,7 +14,7 @@ use crate::pipeline::verdict::{Course, shielded};
 use affectmill_base::INPUT_LEN;
 use affectmill_base::{ErrorClass, Trouble};
 use affectmill_base::{Face, FrameIndex, Micros};
-use affectmill_labelset::{PlannedVideo, Seam, VideoOutcome, VideoStatus};
+use affectmill_labelset::{PlannedVideo, ResumePoint, VideoOutcome, VideoStatus};
 use affectmill_media::decode::{DecodeError, DecodedFrame, Picture, Sampler, VideoReader};
 use affectmill_nn::Sample;
 use affectmill_queue::{EarlierVideo, Lease};
@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 pub(super) fn decode_shard(
     source: &Source,
     lease: &Lease,
-    spans: Option<(&Goal, Option<&Seam>)>,
+    spans: Option<(&CheckpointInterval, Option<&ResumePoint>)>,
     reports: &Reports,
     sender: &SyncSender<Item>,
     recycled: &Receiver<Vec<f32>>,
@@ -42,7 +42,7 @@ pub(super) fn decode_shard(
         parts: Parts::default(),
         course: Course::default(),
         goal: spans.map(|(goal, _)| goal),
-        seam: spans.and_then(|(_, seam)| seam),
+        resume_point: spans.and_then(|(_, resume_point)| resume_point),
         reports,
         outlet: Outlet { sender, reports },
         recycled,
@@ -87,10 +87,10 @@ pub(super) struct Frames<'a> {
     parts: Parts,
     /// The video in hand.
     course: Course,
-    /// Where spans are kept, of a shard that is one video.
-    goal: Option<&'a Goal>,
+    /// Where checkpoints are kept, of a shard that is one video.
+    goal: Option<&'a CheckpointInterval>,
     /// Where that video is gone on with.
-    seam: Option<&'a Seam>,
+    resume_point: Option<&'a ResumePoint>,
     reports: &'a Reports,
     outlet: Outlet<'a>,
     recycled: &'a Receiver<Vec<f32>>,
@@ -122,7 +122,7 @@ impl Frames<'_> {
             Err(NotOpened::Video {
                 trouble,
                 passing: true,
-            }) => return Err(Abandoned::BrokeOff(trouble)),
+            }) => return Err(Abandoned::ReadInterrupted(trouble)),
             Err(NotOpened::Video { trouble, .. }) => {
                 outcome.status = VideoStatus::Failed;
                 outcome.note(trouble);
@@ -135,22 +135,24 @@ impl Frames<'_> {
         let detect = self.source.job.faces.mode == FaceMode::Detect;
         let mut cut = false;
         let mut first = None;
-        if let Some(seam) = self.seam {
-            first = Some(self.resume(&mut reader, &within_reach, video, seam)?);
+        if let Some(resume_point) = self.resume_point {
+            first = Some(self.resume(&mut reader, &within_reach, video, resume_point)?);
             self.course.kept = 1;
-            outcome.frames = seam.frames;
-            outcome.lost = Some(seam.lost);
-            outcome.transfer = seam.transfer.clone();
-            outcome.tone_mapping = seam.tone_mapping.clone();
-            outcome.decode_fallback = seam.decode_fallback.clone();
-            if let Some(trouble) = &seam.trouble {
+            outcome.frames = resume_point.frames;
+            outcome.lost = Some(resume_point.lost);
+            outcome.transfer = resume_point.transfer.clone();
+            outcome.tone_mapping = resume_point.tone_mapping.clone();
+            outcome.decode_fallback = resume_point.decode_fallback.clone();
+            if let Some(trouble) = &resume_point.trouble {
                 outcome.note(trouble.clone());
             }
             if let Some(earlier) = &mut earlier {
-                earlier.skip_to(seam.frame).map_err(Abandoned::BrokeOff)?;
+                earlier
+                    .skip_to(resume_point.frame)
+                    .map_err(Abandoned::ReadInterrupted)?;
             }
         }
-        let broke_off = loop {
+        let read_interrupted = loop {
             match self.goal {
                 Some(goal) if goal.due(outcome.frames) => reader.watch(),
                 Some(_) => reader.unwatch(),
@@ -163,8 +165,8 @@ impl Frames<'_> {
             let frame = match next {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break None,
-                Err(error) if error.broke_off().is_some() => {
-                    return Err(Abandoned::BrokeOff(within_reach.trouble(&error)));
+                Err(error) if error.read_interrupted().is_some() => {
+                    return Err(Abandoned::ReadInterrupted(within_reach.trouble(&error)));
                 }
                 Err(DecodeError::Nvdec { frame, cause, .. }) => {
                     if let Some(damage) = reader.damage() {
@@ -188,10 +190,10 @@ impl Frames<'_> {
             self.course.kept += 1;
             let (at, timestamp) = (frame.index, frame.timestamp);
             let mut mark = match (self.goal, &frame.picture) {
-                (Some(_), Some(_)) => reader.foothold(at).map(|foothold| {
-                    Box::new(Mark::new(
+                (Some(_), Some(_)) => reader.seek_anchor(at).map(|seek_anchor| {
+                    Box::new(CheckpointCandidate::new(
                         at,
-                        foothold,
+                        seek_anchor,
                         outcome,
                         reader.damage(),
                         reader.fallback(),
@@ -245,15 +247,18 @@ impl Frames<'_> {
         // First of all: whatever else is wrong with a file that changed under the reader comes from that.
         within_reach
             .still_the_same(video)
-            .map_err(|(trouble, _)| Abandoned::BrokeOff(trouble))?;
+            .map_err(|(trouble, _)| Abandoned::ReadInterrupted(trouble))?;
         if let Some(earlier) = &mut earlier {
-            earlier.end().map_err(Abandoned::BrokeOff)?;
+            earlier.end().map_err(Abandoned::ReadInterrupted)?;
         }
         let fallback = reader.fallback().map(str::to_owned);
         outcome.decode_fallback = outcome.decode_fallback.take().or(fallback);
-        let broke_off = broke_off.map(|error| within_reach.trouble(&error));
+        let read_interrupted = read_interrupted.map(|error| within_reach.trouble(&error));
         let (name, sampling) = (&within_reach.name, &self.source.job.sampling);
-        if let Some(warning) = self.course.judge(outcome, name, &reader, broke_off, sampling) {
+        if let Some(warning) = self
+            .course
+            .judge(outcome, name, &reader, read_interrupted, sampling)
+        {
             self.reports.warn(warning);
         }
         Ok(())
@@ -265,27 +270,27 @@ impl Frames<'_> {
         (self.inputs, self.parts) = (InputMaker::default(), Parts::default());
     }
 
-    /// Brings the reader to a seam, whose frame it returns: by seeking, and where that does not show the same frames again, from
+    /// Brings the reader to a resume point, whose frame it returns: by seeking, and where that does not show the same frames again, from
     /// the beginning.
     fn resume(
         &mut self,
         reader: &mut VideoReader,
         here: &WithinReach,
         video: &PlannedVideo,
-        seam: &Seam,
+        resume_point: &ResumePoint,
     ) -> Result<DecodedFrame, Abandoned> {
         // Pictures of the CPU lie otherwise in memory, and would not be known again.
-        let options = match seam.decode_fallback {
+        let options = match resume_point.decode_fallback {
             Some(_) => self.source.options.on_the_cpu(),
             None => self.source.options,
         };
-        if seam.decode_fallback.is_some() {
+        if resume_point.decode_fallback.is_some() {
             *reader = self.again(here, video, options)?;
         }
         for seek in [true, false] {
             self.cuts.clear();
             let mut failed = None;
-            let found = reader.resume(&seam.foothold, seam.frame, seek, |frame| {
+            let found = reader.resume(&resume_point.seek_anchor, resume_point.frame, seek, |frame| {
                 self.reports.passed(frame.index);
                 if let Some(picture) = &frame.picture {
                     failed = self.cuts.seen(picture).err().or(failed.take());
@@ -296,21 +301,22 @@ impl Frames<'_> {
             }
             match found {
                 // What was labelled before it was brought to SDR, or by another curve, is labelled anew.
-                Ok(Some((frame, _))) if verdict::is_toned_anew(&frame, seam) => {
-                    return Err(Abandoned::Astray);
+                Ok(Some((frame, _))) if verdict::is_toned_anew(&frame, resume_point) => {
+                    return Err(Abandoned::ResumeMismatch);
                 }
                 Ok(Some((frame, again))) => {
-                    self.reports.resumed(&video.key, seam.frame, seam.frames, again);
+                    self.reports
+                        .resumed(&video.key, resume_point.frame, resume_point.frames, again);
                     return Ok(frame);
                 }
-                Err(error) if error.broke_off().is_some() => {
-                    return Err(Abandoned::BrokeOff(here.trouble(&error)));
+                Err(error) if error.read_interrupted().is_some() => {
+                    return Err(Abandoned::ReadInterrupted(here.trouble(&error)));
                 }
                 Ok(None) | Err(_) => {}
             }
             *reader = self.again(here, video, options)?;
         }
-        Err(Abandoned::Astray)
+        Err(Abandoned::ResumeMismatch)
     }
 
     /// A face whose crop is the whole picture.
@@ -329,7 +335,7 @@ impl Frames<'_> {
     ) -> Result<Vec<Content>, Abandoned> {
         let faces = earlier
             .next(frame, timestamp, picture.is_some())
-            .map_err(Abandoned::BrokeOff)?;
+            .map_err(Abandoned::ReadInterrupted)?;
         let (Some(faces), Some(picture)) = (faces, picture) else {
             return Ok(vec![Content::Damaged]);
         };
@@ -339,7 +345,7 @@ impl Frames<'_> {
             let made = self.inputs.crops(picture, &face, &self.source.crops, room);
             let input = made.map_err(|error| match error {
                 CropError::Model(error) => Abandoned::Model(error),
-                error => Abandoned::BrokeOff(earlier.refuse(frame, error.to_string())),
+                error => Abandoned::ReadInterrupted(earlier.refuse(frame, error.to_string())),
             })?;
             contents.push(Content::Face(face, input));
         }

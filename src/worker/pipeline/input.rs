@@ -114,7 +114,7 @@ impl WithinReach {
         Trouble {
             error: error.to_string().replace(&path, &self.name),
             class: error.class(),
-            frame: error.broke_off(),
+            frame: error.read_interrupted(),
         }
     }
 }

@@ -1,20 +1,20 @@
 //! The labelling side of the pipeline: faces, batches, models, rows.
 
+use super::checkpoints::CheckpointWriter;
 use super::soundness::Soundness;
-use super::spans::Keeper;
 use super::{Content, Cropped, Item, PipelineError};
 use crate::heartbeat::Reports;
 use crate::infer::Engine;
-use affectmill_base::{ErrorClass, Following, Trouble};
+use affectmill_base::{ErrorClass, TrackerState, Trouble};
 use affectmill_base::{Face, FrameIndex, Micros};
 use affectmill_labelset::commit;
 use affectmill_labelset::rows;
 use affectmill_labelset::rows::{CropWriter, Row, RowWriter, replay, span_schema};
-use affectmill_labelset::{LabelSchema, PartInfo, SpanRecord, StageSeconds, VideoOutcome, VideoStatus};
+use affectmill_labelset::{CheckpointRecord, LabelSchema, PartInfo, StageSeconds, VideoOutcome, VideoStatus};
 use affectmill_nn::Sample;
 use affectmill_queue::Lease;
 use affectmill_store::Store;
-use affectmill_vision::{CropError, Finder, Found, InputMaker, Seen, full_frame};
+use affectmill_vision::{CropError, Finder, FrameFaces, InputMaker, SampledFrame, full_frame};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Instant;
@@ -88,7 +88,7 @@ fn at_work<'a>(lease: &'a Lease, reports: &'a Reports) -> impl Fn(usize, FrameIn
 pub(super) struct Writers<'a> {
     pub rows: RowWriter,
     pub crops: Option<CropWriter>,
-    pub spans: Option<Keeper<'a>>,
+    pub spans: Option<CheckpointWriter<'a>>,
 }
 
 /// The labelling side of the pipeline: batches, models, rows.
@@ -104,9 +104,9 @@ pub(super) struct Labelling<'a> {
     soundness: &'a mut Soundness,
     writer: RowWriter,
     crops: Option<CropWriter>,
-    spans: Option<Keeper<'a>>,
+    spans: Option<CheckpointWriter<'a>>,
     /// The faces of the frame that comes first, where labelling goes on in the midst of a video.
-    following: Option<Following>,
+    following: Option<TrackerState>,
     /// Rows that wait for the batch, in order; those with a face match the batch's entries one by one.
     pending: Vec<Pending>,
     tally: Tally,
@@ -168,20 +168,21 @@ impl<'a> Labelling<'a> {
         }
     }
 
-    /// Takes over the rows of spans, in order.
+    /// Takes over the rows of checkpoints, in order.
     pub(super) fn go_on_after(
         &mut self,
-        kept: &[SpanRecord],
+        kept: &[CheckpointRecord],
         store: &Store,
         schema: &LabelSchema,
     ) -> Result<(), PipelineError> {
         let (schema, video) = (span_schema(schema), &self.lease.shard.videos[0].key);
         for span in kept {
-            let astray = |cause: &str| {
-                PipelineError::Astray(format!("span {} of {}: {cause}", span.number, span.shard))
+            let resume_mismatch = |cause: &str| {
+                PipelineError::ResumeMismatch(format!("span {} of {}: {cause}", span.number, span.shard))
             };
             let files = commit::open_span(store, span)?;
-            let (rows, crops) = files.ok_or_else(|| astray("its rows are not what its record says"))?;
+            let (rows, crops) =
+                files.ok_or_else(|| resume_mismatch("its rows are not what its record says"))?;
             let (writer, kept_crops, counts) = (&mut self.writer, &mut self.crops, &mut self.tally.videos[0]);
             let soundness = &mut *self.soundness;
             let replayed = replay(&schema, video, rows, crops, |row, jpeg| {
@@ -196,10 +197,10 @@ impl<'a> Labelling<'a> {
                 counts.add(row, broken);
                 Ok(())
             });
-            replayed.map_err(|cause| astray(&cause))?;
+            replayed.map_err(|cause| resume_mismatch(&cause))?;
             self.reports.labelled(span.part.rows);
         }
-        self.following = kept.last().and_then(|span| span.seam.following.clone());
+        self.following = kept.last().and_then(|span| span.resume_point.following.clone());
         Ok(())
     }
 
@@ -283,7 +284,7 @@ impl<'a> Labelling<'a> {
             return self.hold(pending(Shown::Damaged));
         };
         let finding = Instant::now();
-        let seen = Seen {
+        let seen = SampledFrame {
             video,
             frame,
             timestamp,
@@ -295,14 +296,14 @@ impl<'a> Labelling<'a> {
             return Ok(());
         }
         let found = finder.push(seen, &at_work(self.lease, self.reports))?;
-        self.reports.looked();
+        self.reports.view_done();
         self.tally.seconds.faces += finding.elapsed().as_secs_f64();
         if found.is_empty() {
             return Ok(());
         }
-        let seam = finder.seam();
+        let resume_point = finder.resume_point();
         self.show(found)?;
-        let Some((frame, following)) = seam else {
+        let Some((frame, following)) = resume_point else {
             return Ok(());
         };
         if self.spans.as_mut().is_some_and(|spans| spans.may_end(frame)) {
@@ -312,7 +313,7 @@ impl<'a> Labelling<'a> {
     }
 
     /// Keeps what was labelled up to a mark.
-    fn end_span(&mut self, following: Option<Following>) -> Result<(), PipelineError> {
+    fn end_span(&mut self, following: Option<TrackerState>) -> Result<(), PipelineError> {
         self.flush()?;
         let writing = Instant::now();
         if let Some(spans) = &mut self.spans {
@@ -323,8 +324,8 @@ impl<'a> Labelling<'a> {
     }
 
     /// Cuts out the faces that were found.
-    fn show(&mut self, found: Vec<Found>) -> Result<(), PipelineError> {
-        for Found { seen, faces } in found {
+    fn show(&mut self, found: Vec<FrameFaces>) -> Result<(), PipelineError> {
+        for FrameFaces { seen, faces } in found {
             let pending = |shown| Pending {
                 video: seen.video,
                 frame: seen.frame,
@@ -398,7 +399,7 @@ impl<'a> Labelling<'a> {
         if let Some(oldest) = self.pending.first() {
             at_work(self.lease, self.reports)(oldest.video, oldest.frame);
         }
-        let outputs = self.engine.run(&|| self.reports.looked())?;
+        let outputs = self.engine.run(&|| self.reports.view_done())?;
         let writing = Instant::now();
         self.tally.seconds.infer += (writing - inferring).as_secs_f64();
 

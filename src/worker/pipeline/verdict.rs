@@ -4,7 +4,7 @@
 
 use affectmill_base::{ErrorClass, Trouble};
 use affectmill_base::{FrameIndex, Micros, TONE_MAPPING};
-use affectmill_labelset::{Seam, VideoOutcome, VideoStatus};
+use affectmill_labelset::{ResumePoint, VideoOutcome, VideoStatus};
 use affectmill_media::decode::{DecodedFrame, VideoReader};
 use affectmill_spec::{Sampling, SamplingMode};
 use std::any::Any;
@@ -50,13 +50,13 @@ impl Course {
         outcome: &mut VideoOutcome,
         name: &str,
         reader: &VideoReader,
-        broke_off: Option<Trouble>,
+        read_interrupted: Option<Trouble>,
         sampling: &Sampling,
     ) -> Option<String> {
         let damage = reader.damage().cloned();
         let first = match outcome.frames {
-            0 => broke_off.or(damage),
-            _ => damage.or(broke_off),
+            0 => read_interrupted.or(damage),
+            _ => damage.or(read_interrupted),
         };
         if let Some(first) = first {
             outcome.note(first);
@@ -82,7 +82,7 @@ impl Course {
             also(outcome, error, ErrorClass::Unsupported);
         }
         if lost > 0 {
-            let end = if reader.adrift() {
+            let end = if reader.awaiting_keyframe() {
                 "no key frame follows: "
             } else {
                 ""
@@ -127,13 +127,13 @@ fn also(outcome: &mut VideoOutcome, error: String, class: ErrorClass) {
     });
 }
 
-/// Whether a frame is brought from HDR to SDR as those before the seam were not: by a former version, or by another curve.
-pub(super) fn is_toned_anew(frame: &DecodedFrame, seam: &Seam) -> bool {
+/// Whether a frame is brought from HDR to SDR as those before the resume point were not: by a former version, or by another curve.
+pub(super) fn is_toned_anew(frame: &DecodedFrame, resume_point: &ResumePoint) -> bool {
     let toned = frame
         .picture
         .as_ref()
         .is_some_and(|picture| picture.tone().is_some());
-    toned && seam.tone_mapping.as_deref() != Some(TONE_MAPPING)
+    toned && resume_point.tone_mapping.as_deref() != Some(TONE_MAPPING)
 }
 
 /// Runs the decoding of one video; a panic becomes its message.

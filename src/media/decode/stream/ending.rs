@@ -28,7 +28,7 @@ impl StreamReader {
             Ok(decoder) if native::go_to(&mut self.input, place) => {
                 self.decoder = decoder;
                 // What comes before its first key frame leans on pictures that are not there.
-                self.adrift = self.decoder.predicts;
+                self.awaiting_keyframe = self.decoder.predicts;
                 self.phase = Phase::Reading(None);
             }
             Ok(_) => self.note(

@@ -70,7 +70,7 @@ fn nothing_is_whole_again_where_nothing_refreshes_it() {
         whole += u64::from(frame.picture.is_some());
     }
     assert_eq!(whole, 20);
-    assert!(reader.adrift());
+    assert!(reader.awaiting_keyframe());
 }
 
 /// Pictures that are shown before one that they lean on.

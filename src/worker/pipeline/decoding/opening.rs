@@ -18,7 +18,9 @@ impl Frames<'_> {
     ) -> Result<VideoReader, Abandoned> {
         let mut reader = self.again(here, video, self.source.options.on_the_cpu())?;
         match reader.pass(frame, |passed| self.reports.passed(passed)) {
-            Err(error) if error.broke_off().is_some() => Err(Abandoned::BrokeOff(here.trouble(&error))),
+            Err(error) if error.read_interrupted().is_some() => {
+                Err(Abandoned::ReadInterrupted(here.trouble(&error)))
+            }
             // Whatever else it is, the reader says it again.
             Ok(()) | Err(_) => Ok(reader),
         }
@@ -34,7 +36,7 @@ impl Frames<'_> {
         self.open(here, video, options)
             .map_err(|not_opened| match not_opened {
                 NotOpened::Store(error) => Abandoned::Store(error),
-                NotOpened::Video { trouble, .. } => Abandoned::BrokeOff(trouble),
+                NotOpened::Video { trouble, .. } => Abandoned::ReadInterrupted(trouble),
             })
     }
 
@@ -56,7 +58,7 @@ impl Frames<'_> {
                 Some(_) => VideoReader::open_crops(path, &video.key, &options),
             };
             opened.map_err(|error| {
-                let (trouble, passing) = (here.trouble(&error), error.broke_off().is_some());
+                let (trouble, passing) = (here.trouble(&error), error.read_interrupted().is_some());
                 (NotOpened::Video { trouble, passing }, error.may_pass())
             })
         };

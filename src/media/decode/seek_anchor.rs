@@ -1,18 +1,18 @@
 //! Where decoding can go on: key frames to stand on, and the proof that what comes from there is what came before.
 //!
 //! A container may land elsewhere than where it was sent, a key frame may not be one, times may be guessed differently from
-//! the midst than from the beginning. So nothing is believed: the frames from the key frame to the seam are decoded again, and
+//! the midst than from the beginning. So nothing is believed: the frames from the key frame to the resume point are decoded again, and
 //! their times and pictures must be the ones that came the first time.
 
 use super::{DecodeError, DecodedFrame, Picture, Source, VideoReader};
-use affectmill_base::Foothold;
+use affectmill_base::SeekAnchor;
 use affectmill_base::{FrameIndex, hex};
 use sha2::{Digest, Sha256};
 
 /// Rows from one that is looked at to the next: none of the blocks that codecs predict is smaller.
 const ROW_STEP: usize = 4;
 
-/// Looks out for a foothold.
+/// Looks out for a seek anchor.
 #[derive(Default)]
 pub(super) struct Watch {
     looking: bool,
@@ -127,11 +127,15 @@ impl VideoReader {
         (self.watch.looking, self.watch.standing) = (false, None);
     }
 
-    /// The foothold for a seam at the frame that was returned last; `None` while no key frame came before it, or while the
+    /// The seek anchor for a resume point at the frame that was returned last; `None` while no key frame came before it, or while the
     /// stream's own times are not in order.
-    pub fn foothold(&self, seam: FrameIndex) -> Option<Foothold> {
-        let standing = self.watch.standing.as_ref().filter(|it| it.frame < seam)?;
-        self.source.ordered().then(|| Foothold {
+    pub fn seek_anchor(&self, resume_point: FrameIndex) -> Option<SeekAnchor> {
+        let standing = self
+            .watch
+            .standing
+            .as_ref()
+            .filter(|it| it.frame < resume_point)?;
+        self.source.ordered().then(|| SeekAnchor {
             frame: standing.frame,
             ticks: standing.ticks,
             place: standing.place,
@@ -155,7 +159,7 @@ impl VideoReader {
         Ok(())
     }
 
-    /// Goes on at a seam: returns its frame, and how many frames were decoded for that, it included. `seen` is shown every frame
+    /// Goes on at a resume point: returns its frame, and how many frames were decoded for that, it included. `seen` is shown every frame
     /// before it. `None` when what is decoded is not what was: then this reader is of no further use.
     ///
     /// With `seek` only what lies around the key frame is decoded, else everything from the beginning.
@@ -164,12 +168,12 @@ impl VideoReader {
     /// As [`next`](Self::next).
     pub fn resume(
         &mut self,
-        foothold: &Foothold,
-        seam: FrameIndex,
+        seek_anchor: &SeekAnchor,
+        resume_point: FrameIndex,
         seek: bool,
         mut seen: impl FnMut(&DecodedFrame),
     ) -> Result<Option<(DecodedFrame, u64)>, DecodeError> {
-        if seek && !self.source.seek(foothold) {
+        if seek && !self.source.seek(seek_anchor) {
             return Ok(None);
         }
         let mut again = 0;
@@ -177,15 +181,15 @@ impl VideoReader {
         while let Some(mut frame) = self.next()? {
             again += 1;
             if hash.is_none() {
-                let found = frame.ticks == foothold.ticks && frame.key && frame.picture.is_some();
+                let found = frame.ticks == seek_anchor.ticks && frame.key && frame.picture.is_some();
                 // The same recording twice in one file has the same times and pictures twice.
-                let elsewhere = frame.place.zip(foothold.place).is_some_and(|(a, b)| a != b);
+                let elsewhere = frame.place.zip(seek_anchor.place).is_some_and(|(a, b)| a != b);
                 let found = found && !elsewhere;
-                if found && (seek || frame.index == foothold.frame) {
-                    self.source.stand(foothold.frame);
-                    frame.index = foothold.frame;
+                if found && (seek || frame.index == seek_anchor.frame) {
+                    self.source.stand(seek_anchor.frame);
+                    frame.index = seek_anchor.frame;
                     hash = Some(Sha256::new());
-                } else if seek && frame.ticks > foothold.ticks {
+                } else if seek && frame.ticks > seek_anchor.ticks {
                     return Ok(None);
                 }
             }
@@ -194,8 +198,8 @@ impl VideoReader {
                 continue;
             };
             add(hash, &frame);
-            if frame.index >= seam {
-                let same = frame.index == seam && hex(&hash.clone().finalize()) == foothold.sha256;
+            if frame.index >= resume_point {
+                let same = frame.index == resume_point && hex(&hash.clone().finalize()) == seek_anchor.sha256;
                 return Ok(same.then_some((frame, again)));
             }
             seen(&frame);
@@ -214,11 +218,11 @@ impl Source {
         }
     }
 
-    fn seek(&mut self, foothold: &Foothold) -> bool {
+    fn seek(&mut self, seek_anchor: &SeekAnchor) -> bool {
         match self {
-            Source::File(reader) => foothold.seek.is_some_and(|ticks| reader.seek(ticks)),
+            Source::File(reader) => seek_anchor.seek.is_some_and(|ticks| reader.seek(ticks)),
             Source::Images(reader) => {
-                reader.seek(foothold.frame);
+                reader.seek(seek_anchor.frame);
                 true
             }
             Source::Crops(_) => false,

@@ -2,14 +2,16 @@
 //! and this loop watches until every commit record is there. It may die and come back, or run twice: nobody waits for it
 //! but the dataset's last files.
 
-use super::pulse::{Pulse, REMINDER, Reminder};
+use super::heartbeat::{Pulse, REMINDER, Reminder};
 use super::{Labelled, Prepared, RunError, Signal, Signals, Sink, blocking};
 use affectmill_base::ShardId;
 use affectmill_labelset::events::Event;
 use affectmill_labelset::{ShardPlan, paths};
 use affectmill_queue::WorkerId;
 use affectmill_queue::nats::NatsError;
-use affectmill_queue::nats::{Address, Board, Connection, Order, PATIENCE, Posting, State, Told};
+use affectmill_queue::nats::{
+    Address, Connection, HostEvent, PATIENCE, PostedJob, ShardMessage, ShardStream, State,
+};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -32,7 +34,7 @@ pub fn address(prepared: &Prepared) -> Option<Address> {
 }
 
 /// Posts the job and its shards, and watches until all are committed (`None`) or a signal ends the watching.
-pub async fn oversee(
+pub async fn run_cluster(
     prepared: &Prepared,
     address: Address,
     signals: &mut Signals,
@@ -56,12 +58,12 @@ async fn watch(
     let (job, servers) = (address.job.clone(), address.servers.join(","));
     let lease = Duration::from_secs_f64(address.settings.lease_seconds);
     let connection = Connection::open(address, PATIENCE, told).await?;
-    let posting = Posting::new(prepared.record.clone(), prepared.input_root.clone());
+    let posting = PostedJob::new(prepared.record.clone(), prepared.input_root.clone());
     let set = posting.set();
-    let (posted, mut board) = begin(prepared, &connection, &posting).await?;
+    let (posted, mut stream) = begin(prepared, &connection, &posting).await?;
     let mut revision = Some(posted);
     let mut done = prepared.committed.clone();
-    let mut full = board.publish(orders(prepared, &set, &done)).await?.full;
+    let mut full = stream.publish(orders(prepared, &set, &done)).await?.full;
     let shards = prepared.shards.len() - done.len();
     sink(&Event::Queued {
         job,
@@ -69,13 +71,13 @@ async fn watch(
         shards,
     });
 
-    let mut crowd = Crowd::new(lease);
+    let mut crowd = RemoteWorkers::new(lease);
     let mut clock = interval(LOOK);
     let mut pulse = Pulse::default();
     let mut outage = Reminder::default();
     loop {
         tokio::select! {
-            told = board.told() => {
+            told = stream.told() => {
                 if let Event::ShardDone { shard, .. } = &told.event {
                     // A worker that was cut off may tell twice.
                     if !done.insert(shard.clone()) { continue }
@@ -90,7 +92,7 @@ async fn watch(
                 let posted = repost(prepared, &connection, &posting, &mut revision);
                 let settled = async {
                     posted.await?;
-                    settle(prepared, &set, &board, &mut done, &mut full).await
+                    settle(prepared, &set, &stream, &mut done, &mut full).await
                 };
                 match settled.await {
                     Ok(false) => {}
@@ -119,14 +121,14 @@ async fn watch(
 async fn begin(
     prepared: &Prepared,
     connection: &Connection,
-    posting: &Posting,
-) -> Result<(u64, Board), NatsError> {
+    posting: &PostedJob,
+) -> Result<(u64, ShardStream), NatsError> {
     let mut tries = 0;
     loop {
         let begun = async {
             let revision = connection.post(posting).await?;
             post_weights(prepared, connection).await?;
-            Ok((revision, Board::open(connection.clone()).await?))
+            Ok((revision, ShardStream::open(connection.clone()).await?))
         };
         tries += 1;
         match begun.await {
@@ -139,7 +141,7 @@ async fn begin(
 /// Workers may go. Should they not be told in time, the next coordinator tells them.
 async fn tell_finished(
     connection: &Connection,
-    posting: &Posting,
+    posting: &PostedJob,
     mut revision: Option<u64>,
     patience: Duration,
     sink: Sink<'_>,
@@ -162,7 +164,7 @@ async fn tell_finished(
 /// job again meanwhile has the last word.
 pub async fn release(prepared: &Prepared, address: Address, sink: Sink<'_>) {
     let (told, _) = mpsc::channel(1);
-    let posting = Posting::new(prepared.record.clone(), prepared.input_root.clone());
+    let posting = PostedJob::new(prepared.record.clone(), prepared.input_root.clone());
     match Connection::open(address, PATIENCE, told).await {
         Ok(connection) => tell_finished(&connection, &posting, None, PATIENCE, sink).await,
         Err(error) => sink(&Event::Warning {
@@ -177,7 +179,7 @@ pub async fn release(prepared: &Prepared, address: Address, sink: Sink<'_>) {
 async fn repost(
     prepared: &Prepared,
     connection: &Connection,
-    posting: &Posting,
+    posting: &PostedJob,
     revision: &mut Option<u64>,
 ) -> Result<(), RunError> {
     match connection.posting().await? {
@@ -201,18 +203,18 @@ async fn repost(
 async fn settle(
     prepared: &Prepared,
     set: &str,
-    board: &Board,
+    stream: &ShardStream,
     done: &mut BTreeSet<ShardId>,
     full: &mut bool,
 ) -> Result<bool, RunError> {
-    let standing = board.standing().await?;
+    let standing = stream.standing().await?;
     if standing.waiting > 0 {
         return Ok(false);
     }
     if standing.leased > 0 {
         // Those in hand are in the queue until they are done, and are not taken twice.
         if *full {
-            *full = board.publish(orders(prepared, set, done)).await?.full;
+            *full = stream.publish(orders(prepared, set, done)).await?.full;
         }
         return Ok(false);
     }
@@ -228,7 +230,7 @@ async fn settle(
     if left.peek().is_none() {
         return Ok(true);
     }
-    *full = board.publish(left).await?.full;
+    *full = stream.publish(left).await?.full;
     Ok(false)
 }
 
@@ -237,10 +239,10 @@ fn orders<'a>(
     prepared: &'a Prepared,
     set: &'a str,
     done: &BTreeSet<ShardId>,
-) -> impl Iterator<Item = Order> + use<'a> {
+) -> impl Iterator<Item = ShardMessage> + use<'a> {
     let mut open: Vec<&ShardPlan> = prepared.without(done).collect();
     open.sort_by(|a, b| a.longest_first(b));
-    open.into_iter().map(move |shard| Order {
+    open.into_iter().map(move |shard| ShardMessage {
         set: set.to_owned(),
         earlier: prepared.earlier.of(shard),
         shard: prepared.handed_out(shard),
@@ -255,7 +257,7 @@ async fn post_weights(prepared: &Prepared, connection: &Connection) -> Result<()
 }
 
 /// Workers on other hosts, under the numbers that this run's events give them.
-struct Crowd {
+struct RemoteWorkers {
     workers: BTreeMap<(String, u32, WorkerId), Remote>,
     next: WorkerId,
     lease: Duration,
@@ -267,7 +269,7 @@ struct Remote {
     heard: Instant,
 }
 
-impl Crowd {
+impl RemoteWorkers {
     fn new(lease: Duration) -> Self {
         Self {
             workers: BTreeMap::new(),
@@ -277,8 +279,8 @@ impl Crowd {
     }
 
     /// Passes on what a host tells.
-    fn told(&mut self, told: Told, sink: Sink<'_>) {
-        let Told { host, pid, mut event } = told;
+    fn told(&mut self, told: HostEvent, sink: Sink<'_>) {
+        let HostEvent { host, pid, mut event } = told;
         let Some(theirs) = event.worker_mut() else {
             match event {
                 Event::Warning { message } => sink(&Event::Warning {

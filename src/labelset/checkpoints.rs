@@ -1,17 +1,17 @@
 //! `spans/<shard>-NNNNN.json`: how far a long video has come.
 //!
-//! A span holds the rows of a stretch of one video, from where the span before it ended, in a file beside its record. Spans
+//! A checkpoint holds the rows of a stretch of one video, from where the checkpoint before it ended, in a file beside its record. Checkpoints
 //! spare the next attempt what was done; they are no labels, nobody needs them, and they go when the shard is committed.
 
 use crate::{DeviceClass, PartInfo};
 use affectmill_base::Trouble;
-use affectmill_base::{Fingerprint, Following, Foothold, FrameIndex, ShardId};
+use affectmill_base::{Fingerprint, FrameIndex, SeekAnchor, ShardId, TrackerState};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One span, and what the next one must know to go on as if there were no seam. Create-only; the first writer wins.
+/// One checkpoint, and what the next one must know to go on as if there were no resume point. Create-only; the first writer wins.
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
-pub struct SpanRecord {
+pub struct CheckpointRecord {
     /// Format version.
     pub version: u32,
     /// Shard, of this one video.
@@ -22,7 +22,7 @@ pub struct SpanRecord {
     pub fingerprint: Fingerprint,
     /// Counted from 0.
     pub number: u32,
-    /// SHA-256 of the rows of the span before, hex: another attempt's spans may have other seams. Absent from the first.
+    /// SHA-256 of the rows of the checkpoint before, hex: another attempt's checkpoints may have other resume points. Absent from the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follows: Option<String>,
     /// The rows: `spans/<shard>-<16 digits of sha256>.parquet`, with logits whatever the job keeps.
@@ -34,12 +34,13 @@ pub struct SpanRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<DeviceClass>,
     /// Where it ends.
-    pub seam: Seam,
+    #[serde(rename = "seam")]
+    pub resume_point: ResumePoint,
 }
 
 /// The state between two frames of a video.
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
-pub struct Seam {
+pub struct ResumePoint {
     /// The first frame that has no row yet.
     #[schemars(with = "u64")]
     pub frame: FrameIndex,
@@ -60,9 +61,10 @@ pub struct Seam {
     /// How they were brought from HDR to SDR: what goes on otherwise is not gone on with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tone_mapping: Option<String>,
-    /// From where decoding goes on.
-    pub foothold: Foothold,
+    /// From where decoding is resumed.
+    #[serde(rename = "foothold")]
+    pub seek_anchor: SeekAnchor,
     /// Which face is which; absent where faces are not followed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub following: Option<Following>,
+    pub following: Option<TrackerState>,
 }

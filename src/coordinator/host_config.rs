@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 /// What the dispatcher of a host needs to know, wherever its shards come from.
 #[derive(Clone, Debug)]
-pub struct Crew<'a> {
+pub struct HostConfig<'a> {
     /// The job, with its models' checksums.
     pub record: &'a JobRecord,
     /// What the video keys are relative to.
@@ -36,7 +36,7 @@ pub fn gpu_names(devices: &[String]) -> BTreeMap<String, String> {
     devices.iter().filter_map(name).collect()
 }
 
-impl Crew<'_> {
+impl HostConfig<'_> {
     /// What the workers compute on, each once: `cuda:0 (NVIDIA H100 80GB HBM3)`, `cpu, 8 threads`.
     pub fn devices_in_words(&self) -> Vec<String> {
         let mut words = Vec::new();

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 /// The outlook of a job.
 #[derive(Debug, Serialize)]
-pub struct Outlook {
+pub struct RunEstimate {
     /// Videos of all plans, those of this job's new videos included.
     pub videos: usize,
     /// Estimated frames.
@@ -52,7 +52,7 @@ pub struct Outlook {
 ///
 /// # Errors
 /// [`RunError`] as a run would end with before its first lease.
-pub async fn outlook(job: Job, moved: bool) -> Result<Outlook, RunError> {
+pub async fn estimate(job: Job, moved: bool) -> Result<RunEstimate, RunError> {
     let access = Access::of(&job);
     let (job, plans) = begun_with(job, &access)?;
     let record = resolve(job, &access)?;
@@ -95,7 +95,7 @@ pub async fn outlook(job: Job, moved: bool) -> Result<Outlook, RunError> {
         // Encoders set key frames a few seconds apart at most by default (x264: 250 frames).
         SamplingMode::Keyframes => frames / 100,
     };
-    Ok(Outlook {
+    Ok(RunEstimate {
         videos: videos().count(),
         frames,
         unknown: videos().filter(|video| video.has_unknown_length()).count(),

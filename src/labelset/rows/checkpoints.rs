@@ -1,4 +1,4 @@
-//! The rows of a span, read back to be written once more: into the part that its video ends up in.
+//! The rows of a checkpoint, read back to be written once more: into the part that its video ends up in.
 
 use super::earlier::Batch;
 use super::{Content, Row};
@@ -13,12 +13,12 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::fs::File;
 use std::io::{BufReader, Read};
 
-/// The schema of spans: raw outputs, whatever the job keeps of them.
+/// The schema of checkpoints: raw outputs, whatever the job keeps of them.
 pub fn span_schema(schema: &LabelSchema) -> LabelSchema {
     LabelSchema::new(schema.models(), Values::Logits, schema.fingerprint())
 }
 
-/// Shows every row of a span, in order, each with the JPEG of its crop; without crops, with nothing.
+/// Shows every row of a checkpoint, in order, each with the JPEG of its crop; without crops, with nothing.
 ///
 /// # Errors
 /// In words, when the files are not what was written, or what `show` says.

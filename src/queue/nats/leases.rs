@@ -2,9 +2,9 @@
 //!
 //! Nothing here waits for a server on the dispatcher's time: each pull, note and acknowledgement is a task of its own.
 
-use super::board::Order;
-use super::posting::{Posting, State};
-use super::troubles::Troubles;
+use super::posted_job::{PostedJob, State};
+use super::shard_stream::ShardMessage;
+use super::troubles::ShardTroubles;
 use super::{Connection, NatsError, PATIENCE, PAUSE};
 use crate::{Arrival, Lease, WorkerId};
 use affectmill_base::OomRecord;
@@ -42,12 +42,12 @@ const REMINDER: Duration = Duration::from_secs(60);
 
 /// Leases of one host.
 #[derive(Debug)]
-pub struct Pulled {
+pub struct NatsLeases {
     shared: Arc<Shared>,
     arrivals: mpsc::Receiver<Pull>,
     connection_words: mpsc::Receiver<String>,
     asking: HashMap<WorkerId, AbortHandle>,
-    held: HashMap<WorkerId, Box<Held>>,
+    held: HashMap<WorkerId, Box<HeldLease>>,
     words: JoinSet<()>,
     finished: bool,
 }
@@ -70,28 +70,28 @@ struct Shared {
 /// What a pull ended with.
 #[derive(Debug)]
 enum Pull {
-    Shard(WorkerId, Box<Lease>, Box<Held>),
+    Shard(WorkerId, Box<Lease>, Box<HeldLease>),
     Finished,
     Trouble(NatsError),
     Lost(NatsError),
 }
 
 /// A lease in a worker's hands.
-struct Held {
+struct HeldLease {
     shard: ShardPlan,
     delivery: u64,
-    troubles: Troubles,
+    troubles: ShardTroubles,
     acker: Arc<Acker>,
-    beat: Beat,
+    beat: Heartbeat,
     /// The last note on what it opened.
     note: Option<JoinHandle<()>>,
     /// Of a suspect.
     turn: Option<OwnedSemaphorePermit>,
 }
 
-impl Held {
+impl HeldLease {
     /// Notes what happens to it, after what was noted before.
-    fn note(&mut self, shared: &Arc<Shared>, change: impl Fn(&mut Troubles) + Send + Sync + 'static) {
+    fn note(&mut self, shared: &Arc<Shared>, change: impl Fn(&mut ShardTroubles) + Send + Sync + 'static) {
         let (shared, shard, earlier) = (shared.clone(), self.shard.id.clone(), self.note.take());
         self.note = Some(tokio::spawn(async move {
             settled(earlier).await;
@@ -100,16 +100,16 @@ impl Held {
     }
 }
 
-impl fmt::Debug for Held {
+impl fmt::Debug for HeldLease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { shard, delivery, .. } = self;
         write!(f, "Held({}, delivery {delivery})", shard.id)
     }
 }
 
-impl Pulled {
+impl NatsLeases {
     /// Leases of a posted job; `words` is what the connection tells of itself.
-    pub fn new(connection: Connection, posting: &Posting, words: mpsc::Receiver<String>) -> Self {
+    pub fn new(connection: Connection, posting: &PostedJob, words: mpsc::Receiver<String>) -> Self {
         let job = &posting.record.job;
         let (sender, arrivals) = mpsc::channel(64);
         Self {
@@ -199,7 +199,7 @@ impl Pulled {
             self.give_back(worker, None);
             return None;
         }
-        let Held {
+        let HeldLease {
             shard,
             acker,
             beat,
@@ -337,7 +337,7 @@ impl Shared {
     }
 
     /// The next shard, if one comes in time.
-    async fn next(&self) -> Result<Option<(Lease, Held)>, NatsError> {
+    async fn next(&self) -> Result<Option<(Lease, HeldLease)>, NatsError> {
         let connection = &self.connection;
         let consumer = self.consumer().await?;
         let pull = consumer.batch().max_messages(1).expires(WAIT).messages().await;
@@ -349,7 +349,7 @@ impl Shared {
         let delivery = message.info().map_err(connection.failed(WHAT))?.delivered;
         let delivery = u64::try_from(delivery).unwrap_or(1);
         let (message, acker) = message.split();
-        let Some(order) = Order::read(&message.payload) else {
+        let Some(order) = ShardMessage::read(&message.payload) else {
             // No order at all: nobody can do anything with it.
             let _ = acker.ack_with(AckKind::Term).await;
             return Ok(None);
@@ -359,9 +359,9 @@ impl Shared {
             let _ = acker.ack_with(AckKind::Nak(Some(STRUCK))).await;
             return Ok(None);
         }
-        let Order { shard, earlier, .. } = order;
+        let ShardMessage { shard, earlier, .. } = order;
         let troubles = match delivery {
-            ..=1 => Troubles::default(),
+            ..=1 => ShardTroubles::default(),
             _ => {
                 let (id, here) = (shard.id.as_str(), OomRecord::now());
                 let only = match shard.videos.as_slice() {
@@ -381,7 +381,7 @@ impl Shared {
             earlier,
         };
         let acker = Arc::new(acker);
-        let held = Held {
+        let held = HeldLease {
             shard,
             delivery,
             troubles,
@@ -404,22 +404,22 @@ impl Shared {
     }
 
     async fn note(&self, shard: &ShardId, delivery: u64, strike: Option<(VideoKey, Trouble)>) {
-        let ended = |troubles: &mut Troubles| troubles.ended(delivery, strike.clone());
+        let ended = |troubles: &mut ShardTroubles| troubles.ended(delivery, strike.clone());
         insist(|| self.connection.change_troubles(shard.as_str(), ended)).await;
     }
 }
 
 /// Says that a lease is held, several times before it would end, until it is dropped.
 #[derive(Debug)]
-struct Beat(AbortHandle);
+struct Heartbeat(AbortHandle);
 
-impl Drop for Beat {
+impl Drop for Heartbeat {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-fn beat(acker: Arc<Acker>, lease_seconds: f64) -> Beat {
+fn beat(acker: Arc<Acker>, lease_seconds: f64) -> Heartbeat {
     let beat = tokio::spawn(async move {
         let mut clock = interval(Duration::from_secs_f64(lease_seconds / 3.0));
         clock.tick().await;
@@ -428,5 +428,5 @@ fn beat(acker: Arc<Acker>, lease_seconds: f64) -> Beat {
             let _ = acker.ack_with(AckKind::Progress).await;
         }
     });
-    Beat(beat.abort_handle())
+    Heartbeat(beat.abort_handle())
 }

@@ -1,18 +1,18 @@
 //! The run past one machine, as a host with workers sees it: find the job, see that this machine would label as the
 //! coordinator means it, then label whatever the queue hands out.
 
-use super::device::{as_begun, doubt, gpus, has_device};
+use super::device::{as_begun, device_warning, gpus, has_device};
 use super::dispatch::Dispatcher;
 use super::opened::{has_nvdec, read_job};
 use super::prepare::{resolve, share_of_scratch, threads_each};
-use super::{Crew, Earlier, Permits, RunError, Signal, Signals, Sink, blocking, gpu_names};
+use super::{Earlier, HostConfig, Permits, RunError, Signal, Signals, Sink, blocking, gpu_names};
 use affectmill_base::Location;
 use affectmill_base::{FolderId, hostname, sha256_file};
 use affectmill_labelset::JobRecord;
 use affectmill_labelset::events::Event;
 use affectmill_nn::Device;
 use affectmill_queue::Leases;
-use affectmill_queue::nats::{Address, Connection, NatsError, PATIENCE, Posting, Pulled, State};
+use affectmill_queue::nats::{Address, Connection, NatsError, NatsLeases, PATIENCE, PostedJob, State};
 use affectmill_spec as spec;
 use affectmill_spec::Job;
 use affectmill_store::{Access, Store};
@@ -30,7 +30,7 @@ const PROGRESS: Duration = Duration::from_secs(1);
 
 /// How a host takes part in a run.
 #[derive(Clone, Debug)]
-pub struct Joining {
+pub struct WorkerHost {
     /// Where the job is.
     pub address: Address,
     /// Worker processes: on the GPUs in turn, else on the CPU.
@@ -58,7 +58,7 @@ pub enum Part {
 ///
 /// # Errors
 /// [`RunError`] when the queue cannot be reached or holds no such job, and when this machine would label differently.
-pub async fn join(joining: Joining, signals: &mut Signals, sink: Sink<'_>) -> Result<Part, RunError> {
+pub async fn join(joining: WorkerHost, signals: &mut Signals, sink: Sink<'_>) -> Result<Part, RunError> {
     let (told, words) = mpsc::channel(16);
     let ready = match signals.unless(make_ready(&joining, told)).await {
         Ok(ready) => ready?,
@@ -81,11 +81,11 @@ pub async fn join(joining: Joining, signals: &mut Signals, sink: Sink<'_>) -> Re
         fetch_bytes = share_of_scratch(&access.scratch()?, fetch_bytes, joining.workers)?.1;
     }
     let nothing = Earlier::default();
-    if let Some(message) = doubt(&record.job) {
+    if let Some(message) = device_warning(&record.job) {
         sink(&Event::Warning { message });
     }
     let devices = Device::in_turn(joining.workers, gpus(&record.job));
-    let crew = Crew {
+    let crew = HostConfig {
         record: &record,
         input_root,
         root_id,
@@ -102,7 +102,7 @@ pub async fn join(joining: Joining, signals: &mut Signals, sink: Sink<'_>) -> Re
         workers: joining.workers,
         devices: crew.devices_in_words(),
     });
-    let leases = Pulled::new(connection.clone(), &posting, words);
+    let leases = NatsLeases::new(connection.clone(), &posting, words);
     let coordinator = connection.telling(hostname());
     let mut told = HashMap::new();
     let mut everybody = |event: &Event| {
@@ -129,14 +129,14 @@ pub async fn join(joining: Joining, signals: &mut Signals, sink: Sink<'_>) -> Re
 /// What a host has found out before its first lease.
 struct Ready {
     connection: Connection,
-    posting: Posting,
+    posting: PostedJob,
     /// The posted job, with its weights where they are here.
     record: JobRecord,
     access: Access,
 }
 
 /// Finds the job, and sees that it would be labelled here as it is meant; `None` for one that is finished.
-async fn make_ready(joining: &Joining, told: mpsc::Sender<String>) -> Result<Option<Ready>, RunError> {
+async fn make_ready(joining: &WorkerHost, told: mpsc::Sender<String>) -> Result<Option<Ready>, RunError> {
     let address = joining.address.clone();
     let connection = Connection::open(address, joining.wait.max(PATIENCE), told).await?;
     let posting = connection.await_posting(joining.wait).await?;

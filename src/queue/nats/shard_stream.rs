@@ -1,6 +1,6 @@
 //! The queue as the coordinator sees it: shards go in, what workers tell comes out, and how many wait.
 
-use super::{CONSUMER, Connection, NatsError, PAUSE, Told};
+use super::{CONSUMER, Connection, HostEvent, NatsError, PAUSE};
 use crate::EarlierVideo;
 use affectmill_base::VideoKey;
 use affectmill_labelset::ShardPlan;
@@ -36,8 +36,8 @@ const MOST_OPEN: i64 = 65_536;
 
 /// One shard to be labelled, as it lies in the stream: JSON, zstd.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Order {
-    /// The label set's, as [`super::Posting::set`] names it.
+pub struct ShardMessage {
+    /// The label set's, as [`super::PostedJob::set`] names it.
     pub set: String,
     /// The shard.
     pub shard: ShardPlan,
@@ -45,7 +45,7 @@ pub struct Order {
     pub earlier: BTreeMap<VideoKey, EarlierVideo>,
 }
 
-impl Order {
+impl ShardMessage {
     /// Reads one; `None` when it is none, or too long for one.
     pub fn read(bytes: &[u8]) -> Option<Self> {
         let mut text = Vec::new();
@@ -70,7 +70,7 @@ pub struct Published {
 
 /// What the stream says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Standing {
+pub struct QueueDepth {
     /// Shards that wait for a worker.
     pub waiting: u64,
     /// Shards in workers' hands.
@@ -79,12 +79,12 @@ pub struct Standing {
 
 /// The coordinator's side of the queue.
 #[derive(Debug)]
-pub struct Board {
+pub struct ShardStream {
     connection: Connection,
     events: Subscriber,
 }
 
-impl Board {
+impl ShardStream {
     /// Listens to the workers, and makes the stream unless it is there.
     ///
     /// # Errors
@@ -92,9 +92,9 @@ impl Board {
     pub async fn open(connection: Connection) -> Result<Self, NatsError> {
         let listening = connection.client.subscribe(connection.events_subject()).await;
         let events = listening.map_err(connection.failed("listen to the workers"))?;
-        let board = Self { connection, events };
-        board.make_stream().await?;
-        Ok(board)
+        let stream = Self { connection, events };
+        stream.make_stream().await?;
+        Ok(stream)
     }
 
     async fn make_stream(&self) -> Result<(), NatsError> {
@@ -144,7 +144,7 @@ impl Board {
     ///
     /// # Errors
     /// [`NatsError`]; shards that were put in stay there. [`NatsError::NoRoom`] when a queue without a shard takes none.
-    pub async fn publish(&self, orders: impl Iterator<Item = Order>) -> Result<Published, NatsError> {
+    pub async fn publish(&self, orders: impl Iterator<Item = ShardMessage>) -> Result<Published, NatsError> {
         let mut under_way = FuturesUnordered::new();
         let mut new = 0;
         let mut full = None;
@@ -217,7 +217,7 @@ impl Board {
     ///
     /// # Errors
     /// [`NatsError::JetStream`]: the server does not answer.
-    pub async fn standing(&self) -> Result<Standing, NatsError> {
+    pub async fn standing(&self) -> Result<QueueDepth, NatsError> {
         if let Ok(standing) = self.connection.standing().await {
             return Ok(standing);
         }
@@ -226,7 +226,7 @@ impl Board {
     }
 
     /// What workers tell next.
-    pub async fn told(&mut self) -> Told {
+    pub async fn told(&mut self) -> HostEvent {
         loop {
             match self.events.next().await {
                 Some(message) => {
@@ -245,10 +245,10 @@ impl Connection {
     ///
     /// # Errors
     /// [`NatsError::JetStream`]: the server does not answer, or has no such queue.
-    pub async fn standing(&self) -> Result<Standing, NatsError> {
+    pub async fn standing(&self) -> Result<QueueDepth, NatsError> {
         let consumer = self.consumer().await?;
         let info = consumer.cached_info();
-        Ok(Standing {
+        Ok(QueueDepth {
             waiting: info.num_pending,
             leased: info.num_ack_pending as u64,
         })
@@ -256,7 +256,7 @@ impl Connection {
 }
 
 /// What a host tells; `None` for what is none, or cannot be true: such numbers would only make sums overflow.
-fn read_told(bytes: &[u8]) -> Option<Told> {
+fn read_told(bytes: &[u8]) -> Option<HostEvent> {
     fn may_be_true(value: &Value) -> bool {
         match value {
             Value::Number(number) => number.as_f64().is_none_or(|number| number.abs() < MOST_TOLD),

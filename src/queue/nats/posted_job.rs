@@ -24,7 +24,7 @@ const SHARD: &str = "shard.";
 /// A posted job. Reading one checks it as a job file is checked, since anybody may have written it who may write to the bucket.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Unchecked")]
-pub struct Posting {
+pub struct PostedJob {
     /// [`PROTOCOL`] of the coordinator.
     pub protocol: u32,
     /// Its version.
@@ -47,7 +47,7 @@ struct Unchecked {
     state: State,
 }
 
-impl TryFrom<Unchecked> for Posting {
+impl TryFrom<Unchecked> for PostedJob {
     type Error = String;
     fn try_from(read: Unchecked) -> Result<Self, String> {
         let Unchecked {
@@ -97,7 +97,7 @@ pub enum State {
     Finished,
 }
 
-impl Posting {
+impl PostedJob {
     /// A job to be worked on.
     pub fn new(record: JobRecord, input_root: Location) -> Self {
         Self {
@@ -124,7 +124,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`NatsError::Taken`]; [`NatsError::JetStream`].
-    pub async fn post(&self, posting: &Posting) -> Result<u64, NatsError> {
+    pub async fn post(&self, posting: &PostedJob) -> Result<u64, NatsError> {
         let bucket = self.make_bucket().await?;
         let text = serde_json::to_vec(posting).map_err(self.failed("post the job"))?;
         let deadline = Instant::now() + PATIENCE;
@@ -172,7 +172,7 @@ impl Connection {
     }
 
     /// The name belongs to that job.
-    pub fn taken(&self, by: &Posting) -> NatsError {
+    pub fn taken(&self, by: &PostedJob) -> NatsError {
         NatsError::Taken {
             servers: self.servers(),
             job: self.address.job.clone(),
@@ -196,8 +196,8 @@ impl Connection {
     ///
     /// # Errors
     /// [`NatsError::JetStream`]; [`NatsError::Version`].
-    pub async fn finished(&self, posting: &Posting, revision: &mut Option<u64>) -> Result<(), NatsError> {
-        let posting = Posting {
+    pub async fn finished(&self, posting: &PostedJob, revision: &mut Option<u64>) -> Result<(), NatsError> {
+        let posting = PostedJob {
             state: State::Finished,
             ..posting.clone()
         };
@@ -231,12 +231,12 @@ impl Connection {
     ///
     /// # Errors
     /// [`NatsError::JetStream`] when the server does not answer; [`NatsError::Version`].
-    pub async fn posting(&self) -> Result<Option<Posting>, NatsError> {
+    pub async fn posting(&self) -> Result<Option<PostedJob>, NatsError> {
         Ok(self.posting_and_revision().await?.map(|(posting, _)| posting))
     }
 
     /// The same, with its revision.
-    async fn posting_and_revision(&self) -> Result<Option<(Posting, u64)>, NatsError> {
+    async fn posting_and_revision(&self) -> Result<Option<(PostedJob, u64)>, NatsError> {
         use async_nats::jetstream::context::KeyValueErrorKind::GetBucket;
         let bucket = match self.jetstream.get_key_value(self.name()).await {
             // The client does not tell a bucket that is missing from a server that is.
@@ -252,7 +252,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`NatsError::NoJob`] when none came; [`NatsError`] otherwise.
-    pub async fn await_posting(&self, patience: Duration) -> Result<Posting, NatsError> {
+    pub async fn await_posting(&self, patience: Duration) -> Result<PostedJob, NatsError> {
         let deadline = Instant::now() + patience;
         let mut before = None;
         loop {
@@ -281,7 +281,7 @@ impl Connection {
     }
 
     /// The job and the revision that the next one must replace.
-    async fn posted(&self, bucket: &kv::Store) -> Result<(u64, Option<Posting>), NatsError> {
+    async fn posted(&self, bucket: &kv::Store) -> Result<(u64, Option<PostedJob>), NatsError> {
         #[derive(Deserialize)]
         struct Writer {
             protocol: u32,

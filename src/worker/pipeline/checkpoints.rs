@@ -1,46 +1,48 @@
-//! Spans of a long video: what was labelled is kept now and then, with the state to go on from.
+//! Checkpoints of a long video: what was labelled is kept now and then, with the state to go on from.
 //!
-//! The decode thread finds key frames to go on from and marks frames that a seam may lie before; the labelling side makes the
-//! seam where it holds nothing back. Where the seams lie changes no row.
+//! The decode thread finds key frames to go on from and marks frames that a resume point may lie before; the labelling side makes the
+//! resume point where it holds nothing back. Where the resume points lie changes no row.
 
 use super::PipelineError;
-use affectmill_base::{Following, Foothold, Trouble};
 use affectmill_base::{FrameIndex, ShardId};
+use affectmill_base::{SeekAnchor, TrackerState, Trouble};
 use affectmill_labelset::commit;
 use affectmill_labelset::rows::{CropWriter, Row, RowWriter, span_schema};
-use affectmill_labelset::{DeviceClass, LabelSchema, RECORD_VERSION, Seam, SpanRecord, VideoOutcome};
+use affectmill_labelset::{
+    CheckpointRecord, DeviceClass, LabelSchema, RECORD_VERSION, ResumePoint, VideoOutcome,
+};
 use affectmill_store::Store;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tempfile::NamedTempFile;
 
-/// Where the spans of a shard are kept, and those there are.
-pub struct Spans<'a> {
+/// Where the checkpoints of a shard are kept, and those there are.
+pub struct Checkpoints<'a> {
     /// The output.
     pub store: &'a Store,
     /// In order.
-    pub kept: Vec<SpanRecord>,
+    pub kept: Vec<CheckpointRecord>,
     /// What labels here.
     pub class: DeviceClass,
 }
 
 /// What the two threads agree on.
-pub(super) struct Goal {
-    /// Frames of a span.
+pub(super) struct CheckpointInterval {
+    /// Frames of a checkpoint.
     every: u64,
-    /// Frames decoded before the last seam.
+    /// Frames decoded before the last resume point.
     taken: AtomicU64,
 }
 
-impl Goal {
-    pub(super) fn new(every: u64, last: Option<&Seam>) -> Self {
+impl CheckpointInterval {
+    pub(super) fn new(every: u64, last: Option<&ResumePoint>) -> Self {
         Self {
             every,
-            taken: AtomicU64::new(last.map_or(0, |seam| seam.frames)),
+            taken: AtomicU64::new(last.map_or(0, |resume_point| resume_point.frames)),
         }
     }
 
-    /// Whether another seam is due after so many frames.
+    /// Whether another resume point is due after so many frames.
     pub(super) fn due(&self, frames: u64) -> bool {
         frames.saturating_sub(self.taken.load(Ordering::Relaxed)) >= self.every
     }
@@ -50,8 +52,8 @@ impl Goal {
     }
 }
 
-/// A frame that a seam may lie before.
-pub(super) struct Mark {
+/// A frame that a resume point may lie before.
+pub(super) struct CheckpointCandidate {
     frame: FrameIndex,
     frames: u64,
     trouble: Option<Trouble>,
@@ -59,14 +61,14 @@ pub(super) struct Mark {
     lost: u64,
     transfer: Option<String>,
     tone_mapping: Option<String>,
-    foothold: Foothold,
+    seek_anchor: SeekAnchor,
 }
 
-impl Mark {
+impl CheckpointCandidate {
     /// Before `frame`, which was decoded last; `damage` and `fallback` are the reader's.
     pub(super) fn new(
         frame: FrameIndex,
-        foothold: Foothold,
+        seek_anchor: SeekAnchor,
         outcome: &VideoOutcome,
         damage: Option<&Trouble>,
         fallback: Option<&str>,
@@ -82,7 +84,7 @@ impl Mark {
             lost: outcome.lost.unwrap_or(0),
             transfer: outcome.transfer.clone(),
             tone_mapping: outcome.tone_mapping.clone(),
-            foothold,
+            seek_anchor,
         }
     }
 }
@@ -94,32 +96,32 @@ pub(super) struct CropStyle {
     pub quality: u8,
 }
 
-/// Keeps spans on the labelling side.
-pub(super) struct Keeper<'a> {
+/// Keeps checkpoints on the labelling side.
+pub(super) struct CheckpointWriter<'a> {
     store: &'a Store,
     class: DeviceClass,
-    goal: &'a Goal,
+    goal: &'a CheckpointInterval,
     shard: ShardId,
     schema: LabelSchema,
     crops: Option<CropStyle>,
     number: u32,
     follows: Option<String>,
     open: Option<Open>,
-    marks: VecDeque<Mark>,
+    marks: VecDeque<CheckpointCandidate>,
     given_up: bool,
 }
 
-/// The files of the span under way.
+/// The files of the checkpoint under way.
 struct Open {
     rows: RowWriter,
     part: NamedTempFile,
     crops: Option<(CropWriter, NamedTempFile)>,
 }
 
-impl<'a> Keeper<'a> {
+impl<'a> CheckpointWriter<'a> {
     pub(super) fn new(
-        spans: &Spans<'a>,
-        goal: &'a Goal,
+        spans: &Checkpoints<'a>,
+        goal: &'a CheckpointInterval,
         shard: &ShardId,
         schema: &LabelSchema,
         crops: Option<CropStyle>,
@@ -139,15 +141,15 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// A seam may lie here.
-    pub(super) fn mark(&mut self, mark: Mark) {
-        // Those on their way when the last span ended come too early.
+    /// A resume point may lie here.
+    pub(super) fn mark(&mut self, mark: CheckpointCandidate) {
+        // Those on their way when the last checkpoint ended come too early.
         if self.goal.due(mark.frames) {
             self.marks.push_back(mark);
         }
     }
 
-    /// Whether a seam may lie before this frame, at which nothing is held back; earlier marks are of no use then.
+    /// Whether a resume point may lie before this frame, at which nothing is held back; earlier marks are of no use then.
     pub(super) fn may_end(&mut self, frame: FrameIndex) -> bool {
         while self.marks.front().is_some_and(|mark| mark.frame < frame) {
             self.marks.pop_front();
@@ -162,7 +164,7 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// Spans are a help. Where they cannot be kept the video is labelled without, and whether its labels can be stored is for
+    /// Checkpoints are a help. Where they cannot be kept the video is labelled without, and whether its labels can be stored is for
     /// the commit to say.
     fn give_up(&mut self) {
         self.given_up = true;
@@ -180,7 +182,7 @@ impl<'a> Keeper<'a> {
         };
         open.rows.push(row)?;
         if let (Some((crops, _)), false) = (&mut open.crops, jpeg.is_empty()) {
-            // A set of crops has no spans, so the recipe is the job's.
+            // A set of crops has no checkpoints, so the recipe is the job's.
             crops.push(row, jpeg, None)?;
         }
         Ok(())
@@ -205,19 +207,23 @@ impl<'a> Keeper<'a> {
         })
     }
 
-    /// Ends the span before the frame that [`may_end`](Self::may_end) was asked for.
-    pub(super) fn end(&mut self, following: Option<Following>) {
+    /// Ends the checkpoint before the frame that [`may_end`](Self::may_end) was asked for.
+    pub(super) fn end(&mut self, following: Option<TrackerState>) {
         let Some(mark) = self.marks.pop_front() else {
             return;
         };
-        // Not kept by us, it is another worker's, whose seams may lie elsewhere.
+        // Not kept by us, it is another worker's, whose resume points may lie elsewhere.
         if !matches!(self.keep(mark, following), Ok(true)) {
             self.give_up();
         }
     }
 
-    /// Whether the span is kept.
-    fn keep(&mut self, mark: Mark, following: Option<Following>) -> Result<bool, PipelineError> {
+    /// Whether the checkpoint is kept.
+    fn keep(
+        &mut self,
+        mark: CheckpointCandidate,
+        following: Option<TrackerState>,
+    ) -> Result<bool, PipelineError> {
         let open = match self.open.take() {
             Some(open) => open,
             None => self.begin()?,
@@ -226,7 +232,7 @@ impl<'a> Keeper<'a> {
             Some((crops, file)) => (Some(crops.finish()?), Some(file)),
             None => (None, None),
         };
-        let span = SpanRecord {
+        let span = CheckpointRecord {
             version: RECORD_VERSION,
             shard: self.shard.clone(),
             fingerprint: self.schema.fingerprint().clone(),
@@ -235,7 +241,7 @@ impl<'a> Keeper<'a> {
             part: open.rows.finish()?,
             crops,
             device: Some(self.class),
-            seam: Seam {
+            resume_point: ResumePoint {
                 frame: mark.frame,
                 frames: mark.frames,
                 trouble: mark.trouble,
@@ -243,11 +249,11 @@ impl<'a> Keeper<'a> {
                 lost: mark.lost,
                 transfer: mark.transfer,
                 tone_mapping: mark.tone_mapping,
-                foothold: mark.foothold,
+                seek_anchor: mark.seek_anchor,
                 following,
             },
         };
-        let frames = span.seam.frames;
+        let frames = span.resume_point.frames;
         self.follows = Some(span.part.sha256.clone());
         self.number += 1;
         self.marks.clear();

@@ -88,9 +88,9 @@ fn codes(picture: &Picture, component: &Component, rows: &[usize], columns: &[us
 
 /// A box's pattern of light and dark, of mean 0 and length 1; `None` when it is flat.
 #[derive(Default)]
-pub(super) struct Likeness(Option<Vec<f32>>);
+pub(super) struct PatchSimilarity(Option<Vec<f32>>);
 
-impl Likeness {
+impl PatchSimilarity {
     /// Of a box inside the picture.
     pub fn of(picture: &Picture, rect: Rect) -> Result<Self, ModelError> {
         let mut cells = luma(picture, rect, FACE_CELLS)?;

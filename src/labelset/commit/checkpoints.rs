@@ -1,10 +1,10 @@
-//! How far the long video of a shard has come: spans, kept beside the commits until the shard has its own.
+//! How far the long video of a shard has come: checkpoints, kept beside the commits until the shard has its own.
 //!
-//! Spans are no truth. Whatever is wrong with one, it and those after it count for nothing and the video is labelled again from
+//! Checkpoints are no truth. Whatever is wrong with one, it and those after it count for nothing and the video is labelled again from
 //! where the good ones end; when they cannot be gone on from, all are forgotten.
 
 use super::survey;
-use crate::{PartInfo, RECORD_VERSION, SpanRecord, paths};
+use crate::{CheckpointRecord, PartInfo, RECORD_VERSION, paths};
 use affectmill_base::{Fingerprint, ShardId};
 use affectmill_store::{Put, Store, StoreError};
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::Seek;
 use tempfile::NamedTempFile;
 
-/// The spans of a shard that follow one another from the beginning of its video, as far as they are whole.
+/// The checkpoints of a shard that follow one another from the beginning of its video, as far as they are whole.
 ///
 /// # Errors
 /// The store failed.
@@ -20,10 +20,10 @@ pub fn read_spans(
     store: &Store,
     shard: &ShardId,
     fingerprint: &Fingerprint,
-) -> Result<Vec<SpanRecord>, StoreError> {
-    let mut spans: Vec<SpanRecord> = Vec::new();
+) -> Result<Vec<CheckpointRecord>, StoreError> {
+    let mut spans: Vec<CheckpointRecord> = Vec::new();
     while let Some(bytes) = store.get(&paths::span(shard, spans.len() as u32))? {
-        let Ok(span) = serde_json::from_slice::<SpanRecord>(&bytes) else {
+        let Ok(span) = serde_json::from_slice::<CheckpointRecord>(&bytes) else {
             break;
         };
         let follows = spans.last().map(|last| &last.part.sha256);
@@ -40,13 +40,13 @@ pub fn read_spans(
     Ok(spans)
 }
 
-/// Keeps a span; `false` when another attempt has kept one of this number.
+/// Keeps a checkpoint; `false` when another attempt has kept one of this number.
 ///
 /// # Errors
 /// The store failed.
 pub fn put_span(
     store: &Store,
-    span: &SpanRecord,
+    span: &CheckpointRecord,
     part: NamedTempFile,
     crops: Option<NamedTempFile>,
 ) -> Result<bool, StoreError> {
@@ -60,11 +60,11 @@ pub fn put_span(
     Ok(put == Put::Created)
 }
 
-/// The rows of a span, and its crops; `None` when they are not what its record says.
+/// The rows of a checkpoint, and its crops; `None` when they are not what its record says.
 ///
 /// # Errors
 /// The store failed.
-pub fn open_span(store: &Store, span: &SpanRecord) -> Result<Option<(File, Option<File>)>, StoreError> {
+pub fn open_span(store: &Store, span: &CheckpointRecord) -> Result<Option<(File, Option<File>)>, StoreError> {
     let part = open(
         store,
         &paths::span_part(&span.shard, &span.part.sha256),
@@ -94,7 +94,7 @@ fn open(store: &Store, key: &str, info: &PartInfo) -> Result<Option<File>, Store
     Ok(((bytes, &sha256) == (info.bytes, &info.sha256)).then_some(file))
 }
 
-/// Removes the spans of a shard.
+/// Removes the checkpoints of a shard.
 ///
 /// # Errors
 /// The store failed.
@@ -102,7 +102,7 @@ pub fn forget_spans(store: &Store, shard: &ShardId) -> Result<(), StoreError> {
     forget(store, &paths::spans(shard))
 }
 
-/// Removes the spans of every shard.
+/// Removes the checkpoints of every shard.
 ///
 /// # Errors
 /// The store failed.
@@ -122,7 +122,7 @@ fn forget(store: &Store, beginning: &str) -> Result<(), StoreError> {
     keys.iter().try_for_each(|key| store.delete(key).map(|_| ()))
 }
 
-/// Frames decoded and rows labelled in the spans of shards, of each shard that has any.
+/// Frames decoded and rows labelled in the checkpoints of shards, of each shard that has any.
 ///
 /// # Errors
 /// The store failed.
@@ -135,9 +135,9 @@ pub fn spans_kept(store: &Store) -> Result<BTreeMap<ShardId, (u64, u64)>, StoreE
         .collect();
     let mut kept: BTreeMap<ShardId, (u64, u64)> = BTreeMap::new();
     for bytes in store.get_each(&keys)?.into_iter().flatten() {
-        if let Ok(span) = serde_json::from_slice::<SpanRecord>(&bytes) {
+        if let Ok(span) = serde_json::from_slice::<CheckpointRecord>(&bytes) {
             let (frames, rows) = kept.entry(span.shard).or_default();
-            *frames = span.seam.frames.max(*frames);
+            *frames = span.resume_point.frames.max(*frames);
             *rows += span.part.rows;
         }
     }
