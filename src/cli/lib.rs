@@ -72,6 +72,7 @@ Exit codes:
 /// `affectmill plan JOB.toml`, then `affectmill run JOB.toml`. Killed or stopped, `run` again goes on where it was.
 #[derive(Debug, Parser)]
 #[command(
+    name = "affectmill",
     version,
     after_help = FIRST_STEPS_AND_EXIT_CODES,
     after_long_help = format!("{FIRST_STEPS_AND_EXIT_CODES}\n\n{}", logging::HELP),

@@ -207,15 +207,9 @@ async fn settle(
     done: &mut BTreeSet<ShardId>,
     full: &mut bool,
 ) -> Result<bool, RunError> {
-    let standing = stream.standing().await?;
-    if standing.waiting > 0 {
-        return Ok(false);
-    }
-    if standing.leased > 0 {
-        // Those in hand are in the queue until they are done, and are not taken twice.
-        if *full {
-            *full = stream.publish(orders(prepared, set, done)).await?.full;
-        }
+    let depth = stream.standing().await?;
+    // Leased shards stay in the queue until they are done; published again, they are not queued twice.
+    if depth.waiting > 0 || (depth.leased > 0 && !*full) {
         return Ok(false);
     }
     let store = prepared.store.clone();
@@ -228,7 +222,7 @@ async fn settle(
         .collect();
     let mut left = orders(prepared, set, done).peekable();
     if left.peek().is_none() {
-        return Ok(true);
+        return Ok(depth.leased == 0);
     }
     *full = stream.publish(left).await?.full;
     Ok(false)

@@ -19,7 +19,7 @@ fn connect(bucket: &str, prefix: &str) -> Store {
 
 #[test]
 fn the_store_in_s3_conforms() {
-    let test = "store::tests::s3::the_store_in_s3_conforms";
+    let test = "tests::s3::the_store_in_s3_conforms";
     with_environment(test, server().environment(), || {
         let bucket = server().bucket("conform");
         for (n, (name, test)) in SUITE.iter().enumerate() {
@@ -131,7 +131,7 @@ fn refused(test: &str, environment: Vec<(&'static str, String)>, bucket: &str, e
 
 #[test]
 fn a_missing_bucket_is_told_at_once() {
-    let test = "store::tests::s3::a_missing_bucket_is_told_at_once";
+    let test = "tests::s3::a_missing_bucket_is_told_at_once";
     refused(
         test,
         server().environment(),
@@ -142,7 +142,7 @@ fn a_missing_bucket_is_told_at_once() {
 
 #[test]
 fn keys_that_may_only_read_are_told_at_once() {
-    let test = "store::tests::s3::keys_that_may_only_read_are_told_at_once";
+    let test = "tests::s3::keys_that_may_only_read_are_told_at_once";
     // A bucket that every process of this test sees.
     server().put("readable", "x", b"x");
     let environment = environment(&server().endpoint(), READER);
@@ -156,7 +156,7 @@ fn keys_that_may_only_read_are_told_at_once() {
 
 #[test]
 fn unknown_keys_are_told_at_once() {
-    let test = "store::tests::s3::unknown_keys_are_told_at_once";
+    let test = "tests::s3::unknown_keys_are_told_at_once";
     server().put("readable", "x", b"x");
     let environment = environment(&server().endpoint(), ("nobody", "nothing"));
     refused(
@@ -169,7 +169,7 @@ fn unknown_keys_are_told_at_once() {
 
 #[test]
 fn a_wrong_secret_is_told_at_once() {
-    let test = "store::tests::s3::a_wrong_secret_is_told_at_once";
+    let test = "tests::s3::a_wrong_secret_is_told_at_once";
     server().put("readable", "x", b"x");
     let environment = environment(&server().endpoint(), (server::KEY.0, "nothing"));
     refused(
@@ -182,7 +182,7 @@ fn a_wrong_secret_is_told_at_once() {
 
 #[test]
 fn a_server_that_is_not_there_is_told_soon() {
-    let test = "store::tests::s3::a_server_that_is_not_there_is_told_soon";
+    let test = "tests::s3::a_server_that_is_not_there_is_told_soon";
     let nobody = "http://127.0.0.1:9";
     refused(
         test,
@@ -194,7 +194,7 @@ fn a_server_that_is_not_there_is_told_soon() {
 
 #[test]
 fn missing_credentials_are_told_at_once() {
-    let test = "store::tests::s3::missing_credentials_are_told_at_once";
+    let test = "tests::s3::missing_credentials_are_told_at_once";
     let mut environment = environment(&server().endpoint(), ("", ""));
     environment.retain(|(name, _)| !name.contains("ACCESS_KEY"));
     refused(test, environment, "readable", &["credentials", "AWS_PROFILE"]);
@@ -203,7 +203,7 @@ fn missing_credentials_are_told_at_once() {
 #[test]
 fn a_public_bucket_is_read_without_credentials() {
     server().put("public-0", "p/a.mp4", b"for all");
-    let test = "store::tests::s3::a_public_bucket_is_read_without_credentials";
+    let test = "tests::s3::a_public_bucket_is_read_without_credentials";
     let mut environment = environment("http://127.0.0.1:9", ("", ""));
     environment.retain(|(name, _)| !name.contains("ACCESS_KEY"));
     with_environment(test, environment, || {
