@@ -46,7 +46,7 @@ use affectmill_labelset::commit::CommitError;
 use affectmill_labelset::events::{Event, Summary, Totals};
 use affectmill_labelset::plan::PlanError;
 use affectmill_labelset::rows::RowError;
-use affectmill_labelset::{PlannedVideo, ShardPlan};
+use affectmill_labelset::{PlannedVideo, ShardPlan, paths};
 use affectmill_nn::ModelError;
 use affectmill_queue::local::LocalQueue;
 use affectmill_queue::nats::NatsError;
@@ -157,10 +157,12 @@ pub enum RunError {
     #[error(transparent)]
     AmbiguousName(#[from] AmbiguousName),
     /// The output belongs to another job.
-    #[error("{output} was labelled by another job; what differs:\n{}\nname another [output] uri, or restore these values", differences.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n"))]
+    #[error("{output} was {} by another job; what differs:\n{}\nname another [output] uri, or restore these values{}", if *committed { "labelled" } else { "begun" }, differences.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n"), if *committed { String::new() } else { format!("; no shard is committed there, so that removing {output}/{} begins it anew", paths::RECORDS) })]
     OtherFingerprint {
         /// The output root.
         output: String,
+        /// Whether that job has committed anything.
+        committed: bool,
         /// One line for each field that differs.
         differences: Vec<String>,
     },

@@ -162,6 +162,7 @@ fn bind(store: &Store, record: &JobRecord) -> Result<(), RunError> {
     }
     Err(RunError::OtherFingerprint {
         output: store.root().to_string(),
+        committed: !store.list(paths::COMMITS)?.is_empty(),
         differences: spec::differences(&found.identity, &record.identity),
     })
 }

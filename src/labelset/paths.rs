@@ -8,6 +8,8 @@ use affectmill_base::ShardId;
 pub const SUCCESS: &str = "_SUCCESS";
 /// One row per video.
 pub const VIDEOS: &str = "videos.parquet";
+/// Folder of everything but rows and crops.
+pub const RECORDS: &str = "_affectmill";
 /// The resolved job and its fingerprint.
 pub const JOB: &str = "_affectmill/job.json";
 /// What the last search of the input found beside videos.

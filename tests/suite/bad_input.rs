@@ -109,6 +109,27 @@ fn an_output_of_another_job_is_refused_with_what_differs() {
 }
 
 #[test]
+fn an_output_without_a_commit_says_what_to_remove_for_another_job() {
+    let project = Project::new().synthetic(1, 20);
+    let mut run = project.start("out", &["run.workers=1"]);
+    run.until("run_started");
+    run.signal("KILL");
+    run.wait();
+    let records = project.output("out").join("_affectmill");
+    assert!(fs::read_dir(records.join("commits")).map_or(0, Iterator::count) == 0);
+    let other = ["sampling.mode=stride", "sampling.stride=2"];
+    let refused = stderr(&project.run("out", &other, 2));
+    assert!(
+        refused.contains("was begun by another job")
+            && refused.contains(&format!("removing {}", records.display())),
+        "{refused}"
+    );
+    fs::remove_dir_all(records).unwrap();
+    project.run("out", &other, 0);
+    assert_eq!(rows(&project.output("out")).len(), 10);
+}
+
+#[test]
 fn an_output_that_cannot_be_written_is_refused() {
     let project = Project::new().synthetic(1, 20);
     let done = project

@@ -99,7 +99,7 @@ fn weights_that_are_replaced_in_mid_run_end_it_with_a_clear_error() {
         // A new run sees that the job is another one; with the former weights it ends as if nothing had been.
         let refused = project.run("out", &sets, 2);
         assert!(
-            stderr(&refused).contains("was labelled by another job"),
+            stderr(&refused).contains("by another job"),
             "{}",
             stderr(&refused)
         );
