@@ -91,7 +91,7 @@ def cargo_command(name: str = "cargo") -> str | None:
 
 
 def require_rust() -> None:
-    needed = tomllib.loads((REPO / "Cargo.toml").read_text())["package"]["rust-version"]
+    needed = tomllib.loads((REPO / "Cargo.toml").read_text())["workspace"]["package"]["rust-version"]
     how = f"Get Rust {needed} or newer from rustup (rustup.rs), then run this again."
     if not (cargo := cargo_command()):
         raise SetupError("Rust is missing: no cargo on PATH or in ~/.cargo/bin", how)

@@ -237,7 +237,7 @@ fn a_collection_of_very_many_videos_is_planned_finished_and_told_in_bounded_memo
     peaks.push(tell("run again, nothing to do", idle));
     let told = ask("status");
     tell("status, finished", told);
-    peaks.push(tell("summary", ask("summary")));
+    let summary = tell("summary", ask("summary"));
 
     let (files, bytes) = size(&out.join("_affectmill"));
     assert!(files < 20 + videos / 30, "{files} files");
@@ -250,6 +250,11 @@ fn a_collection_of_very_many_videos_is_planned_finished_and_told_in_bounded_memo
             "{peak} MiB, of which {nothing} are libraries"
         );
     }
+    // It reads every part, and 25,000 of them have much to say of themselves.
+    assert!(
+        summary <= (nothing + 128 + ((900 * videos as u64) >> 20)).max(1280),
+        "{summary} MiB"
+    );
     if soak() {
         for status in [status, told] {
             assert!(status.time < Duration::from_secs(1), "{status:?}");
