@@ -3,7 +3,7 @@
 
 use super::heartbeat::{Pulse, Reminder};
 use super::process::{Exit, Process, Signal as FromProcess};
-use super::supervised::{Killed, Worker, strike};
+use super::supervised::{KillCause, Killed, Worker, strike};
 use super::{HostConfig, Labelled, RunError, Signal, Signals, Sink};
 use affectmill_base::OomRecord;
 use affectmill_base::VideoKey;
@@ -11,7 +11,7 @@ use affectmill_base::{ErrorClass, Trouble};
 use affectmill_labelset::VideoStatus;
 use affectmill_labelset::events::{Event, NotOk};
 use affectmill_queue::nats::NatsError;
-use affectmill_queue::{Answer, Arrival, FromWorker, Lease, Leases, ToWorker, WorkerId};
+use affectmill_queue::{Answer, Arrival, FromWorker, Lease, Leases, ToWorker, WaitsFor, WorkerId};
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -258,17 +258,19 @@ impl<'a> Dispatcher<'a> {
                 self.emit(done);
                 self.lease(id).await;
             }
-            FromWorker::ReadInterrupted { video, trouble } => {
+            FromWorker::ReadInterrupted {
+                video,
+                trouble,
+                needs_restart,
+            } => {
                 worker.lets_go();
                 self.emit(Event::Warning {
                     message: format!("worker {id}: {}; its shard is begun again", trouble.error),
                 });
-                let starved = trouble.class == ErrorClass::Crash;
                 self.give_back(id, Some((video, trouble)));
                 sleep(START_BACKOFF).await;
                 match self.workers.get(&id).map(|worker| worker.device.clone()) {
-                    // Its memory is gone; a fresh one has what there is.
-                    Some(device) if starved => {
+                    Some(device) if needs_restart => {
                         self.end(id);
                         if self.wants_more() {
                             self.start(device).await?;
@@ -285,12 +287,11 @@ impl<'a> Dispatcher<'a> {
                 if since.elapsed().as_secs_f64() >= self.crew.record.job.run.outage_timeout {
                     return Err(RunError::InputGone { error });
                 }
-                self.waiting(id, format!("{error}; trying again"));
+                self.waiting(id, WaitsFor::Recovery, format!("{error}; trying again"));
             }
             FromWorker::GpuFailed { error } => {
                 worker.killed = Some(Killed {
-                    class: ErrorClass::Crash,
-                    reason: error,
+                    why: KillCause::GpuFailed(error),
                     video: worker.video.clone(),
                 });
                 worker.process.kill();
@@ -313,7 +314,7 @@ impl<'a> Dispatcher<'a> {
                 sleep(START_BACKOFF).await;
                 self.lease(id).await;
             }
-            FromWorker::Waiting { reason } => self.waiting(id, reason),
+            FromWorker::Waiting { on, reason } => self.waiting(id, on, reason),
             FromWorker::Warning { message } => {
                 let message = format!("worker {id}: {message}");
                 self.emit(Event::Warning { message });
@@ -401,9 +402,10 @@ impl<'a> Dispatcher<'a> {
         };
         let outside = self.killed_from_outside(&worker, &exit);
         let guilty = worker.guilty();
-        let gpu_failed = matches!(&worker.killed, Some(killed) if killed.class == ErrorClass::Crash);
-        let (class, reason) = match worker.killed {
-            Some(killed) => (killed.class, killed.reason),
+        let why = worker.killed.map(|killed| killed.why);
+        let gpu_failed = matches!(why, Some(KillCause::GpuFailed(_)));
+        let (class, reason) = match why {
+            Some(why) => (why.class(), why.to_string()),
             None if exit.signal() == Some(libc::SIGKILL) && !outside => {
                 (ErrorClass::Crash, "killed by the kernel: out of memory".into())
             }
@@ -466,13 +468,13 @@ impl<'a> Dispatcher<'a> {
         })
     }
 
-    /// A store keeps a worker waiting. Where it is out of order, that is worth a line now and then.
-    fn waiting(&mut self, id: WorkerId, reason: String) {
+    /// A store keeps a worker waiting. If the store fails, a warning says so now and then.
+    fn waiting(&mut self, id: WorkerId, on: WaitsFor, reason: String) {
         if let Some(worker) = self.workers.get_mut(&id) {
             // Time that a store takes is not the video's.
             worker.opened = Instant::now();
         }
-        if reason.contains("trying again") && self.outage.is_due() {
+        if on == WaitsFor::Recovery && self.outage.is_due() {
             let message = format!("worker {id} waits: {reason}");
             self.emit(Event::Warning { message });
         }

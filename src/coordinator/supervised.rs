@@ -34,12 +34,35 @@ pub struct Worker {
     pub killed: Option<Killed>,
 }
 
-/// Why a worker was killed by us.
+/// A worker that this program killed.
 pub struct Killed {
-    pub class: ErrorClass,
-    pub reason: String,
-    /// The video that is to blame, where that is known; else whoever was at work is.
+    pub why: KillCause,
+    /// The video at fault, if it is known; otherwise the video that was being worked on is.
     pub video: Option<VideoKey>,
+}
+
+/// Why this program killed a worker.
+#[derive(Debug, thiserror::Error)]
+pub enum KillCause {
+    /// It showed no progress for so many seconds.
+    #[error("no progress for {0} s (run.stall_timeout)")]
+    Stalled(f64),
+    /// It took longer than so many seconds over one video.
+    #[error("not done after {0} s (run.video_timeout)")]
+    VideoTimeout(f64),
+    /// It reported that its GPU failed.
+    #[error("{0}")]
+    GpuFailed(String),
+}
+
+impl KillCause {
+    /// The class of the strike.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Stalled(_) | Self::VideoTimeout(_) => ErrorClass::Timeout,
+            Self::GpuFailed(_) => ErrorClass::Crash,
+        }
+    }
 }
 
 impl Worker {
@@ -116,18 +139,15 @@ impl Worker {
             return None;
         }
         if silent >= Duration::from_secs_f64(run.stall_timeout) {
-            let reason = format!("no progress for {} s (run.stall_timeout)", run.stall_timeout);
             return Some(Killed {
-                class: ErrorClass::Timeout,
-                reason,
+                why: KillCause::Stalled(run.stall_timeout),
                 video: None,
             });
         }
         let video = self.video.as_ref()?;
         let late = self.opened.elapsed() >= Duration::from_secs_f64(run.video_timeout);
         late.then(|| Killed {
-            class: ErrorClass::Timeout,
-            reason: format!("not done after {} s (run.video_timeout)", run.video_timeout),
+            why: KillCause::VideoTimeout(run.video_timeout),
             video: Some(video.clone()),
         })
     }

@@ -1,7 +1,7 @@
 //! Reports to the coordinator, with progress sent as often as it is worth and only when there is some.
 
 use affectmill_base::{FrameIndex, VideoKey};
-use affectmill_queue::{AtWork, FromWorker, write_message};
+use affectmill_queue::{AtWork, FromWorker, WaitsFor, write_message};
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -147,11 +147,18 @@ impl Reports {
         self.change(|state| state.at_work.labelling = None);
     }
 
-    /// A store keeps the worker waiting.
-    pub fn waiting(&self, reason: &str) {
+    /// A store keeps the worker waiting: for `what`, or because of the trouble that it had last.
+    pub fn waiting(&self, what: &str, trouble: Option<&str>) {
         self.send(&FromWorker::Waiting {
-            reason: reason.into(),
+            on: trouble.map_or(WaitsFor::Transfer, |_| WaitsFor::Recovery),
+            reason: trouble.unwrap_or(what).into(),
         });
+    }
+
+    /// Reports that a store keeps the worker waiting, for [`Access::on_wait`](affectmill_store::Access::on_wait).
+    pub fn store_waits(self: &Arc<Self>) -> impl Fn(Option<&str>) + Send + Sync + 'static {
+        let reports = self.clone();
+        move |trouble| reports.waiting("waiting for the store", trouble)
     }
 
     /// Tells whoever watches the run.

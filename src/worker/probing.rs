@@ -5,7 +5,6 @@
 //! are; other formats are fetched whole, since FFmpeg guesses from what it finds all over them.
 
 use super::heartbeat::Reports;
-use super::waiting;
 use affectmill_base::Location;
 use affectmill_base::SourceKind;
 use affectmill_discover as discover;
@@ -85,11 +84,10 @@ impl Prober {
     ) -> Result<&Bucket, StoreError> {
         let is_open = self.bucket.as_ref().is_some_and(|(open, _)| open == root);
         if !is_open {
-            let told = reports.clone();
             let patience = Duration::from_secs_f64(reach.outage_timeout);
             let access = Access::new(reach.s3, reach.scratch, patience)
                 .patient()
-                .telling(move |trouble| told.waiting(waiting(trouble)));
+                .on_wait(reports.store_waits());
             self.bucket = Some((root.clone(), Bucket::open(root, &access)?));
         }
         Ok(&self.bucket.as_ref().expect("opened above").1)

@@ -18,19 +18,19 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// How often a waiting thread says that it lives.
 const TICK: Duration = Duration::from_secs(1);
 
-/// What the last attempt met, for those who wait.
+/// Why the last attempt failed, for the thread that waits; none where it did not.
 #[derive(Clone, Default)]
-pub(super) struct Notice(Arc<Mutex<String>>);
+pub(super) struct Notice(Arc<Mutex<Option<String>>>);
 
 impl Notice {
-    fn set(&self, text: String) {
+    fn set(&self, trouble: Option<String>) {
         if let Ok(mut notice) = self.0.lock() {
-            *notice = text;
+            *notice = trouble;
         }
     }
 
-    fn get(&self) -> String {
-        self.0.lock().map(|notice| notice.clone()).unwrap_or_default()
+    fn get(&self) -> Option<String> {
+        self.0.lock().ok()?.clone()
     }
 }
 
@@ -66,7 +66,7 @@ fn ticking<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static, 
 }
 
 impl Bucket {
-    /// Runs an operation and waits, telling who listens that the wait goes on.
+    /// Runs an operation and waits for it; calls [`Access::on_wait`](crate::Access::on_wait) meanwhile.
     pub(super) fn wait<T, F>(&self, operation: impl FnOnce(Self, Notice) -> F) -> T
     where
         T: Send + 'static,
@@ -74,8 +74,8 @@ impl Bucket {
     {
         let notice = Notice::default();
         ticking(operation(self.clone(), notice.clone()), || {
-            if let Some(told) = &self.access.waiting {
-                told(&notice.get());
+            if let Some(on_wait) = &self.access.on_wait {
+                on_wait(notice.get().as_deref());
             }
         })
     }
@@ -96,7 +96,7 @@ impl Bucket {
         loop {
             let failure = match attempt().await {
                 Ok(done) => {
-                    notice.set(String::new());
+                    notice.set(None);
                     self.access.clients.reached();
                     return Ok(done);
                 }
@@ -106,11 +106,11 @@ impl Bucket {
             if failure.trouble != Trouble::Transient || waited + pause > self.access.patience() {
                 return Err(self.error(operation, key, failure, waited));
             }
-            notice.set(format!(
+            notice.set(Some(format!(
                 "cannot {operation} {}: {}; trying again",
                 self.place(key),
                 failure.cause
-            ));
+            )));
             sleep(jittered(pause)).await;
             pause = (2 * pause).min(LONGEST);
         }
