@@ -4,7 +4,7 @@
 
 use super::heartbeat::{Pulse, REMINDER, Reminder};
 use super::{Labelled, Prepared, RunError, Signal, Signals, Sink, blocking};
-use affectmill_base::ShardId;
+use affectmill_base::{RetryPolicy, ShardId};
 use affectmill_labelset::events::Event;
 use affectmill_labelset::{ShardPlan, paths};
 use affectmill_queue::WorkerId;
@@ -20,8 +20,8 @@ use tokio::time::{Instant, interval, sleep};
 /// How often the queue is asked what waits.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How often the beginning is tried while the servers do not answer.
-const TRIES: usize = 3;
+/// How often posting the job is tried while the servers do not answer.
+const POST: RetryPolicy = RetryPolicy::attempts(3, LOOK, LOOK);
 
 /// Where a job's queue is; `None` for one without a server.
 pub fn address(prepared: &Prepared) -> Option<Address> {
@@ -123,17 +123,21 @@ async fn begin(
     connection: &Connection,
     posting: &PostedJob,
 ) -> Result<(u64, ShardStream), NatsError> {
-    let mut tries = 0;
+    let mut retry = POST.start();
     loop {
         let begun = async {
             let revision = connection.post(posting).await?;
             post_weights(prepared, connection).await?;
             Ok((revision, ShardStream::open(connection.clone()).await?))
         };
-        tries += 1;
-        match begun.await {
-            Err(NatsError::JetStream { .. }) if tries < TRIES => sleep(LOOK).await,
-            begun => return begun,
+        let result = begun.await;
+        let pause = match &result {
+            Err(NatsError::JetStream { .. }) => retry.next_pause(),
+            _ => None,
+        };
+        match pause {
+            Some(pause) => sleep(pause).await,
+            None => return result,
         }
     }
 }
@@ -146,17 +150,17 @@ async fn tell_finished(
     patience: Duration,
     sink: Sink<'_>,
 ) {
-    let deadline = Instant::now() + patience;
+    let mut retry = RetryPolicy::within(patience, LOOK, LOOK).start();
     while let Err(error) = connection.finished(posting, &mut revision).await {
         if matches!(error, NatsError::Version { .. }) {
             let message = format!("workers that wait for this job were not told: {error}");
             return sink(&Event::Warning { message });
         }
-        if Instant::now() >= deadline {
+        let Some(pause) = retry.next_pause() else {
             let message = format!("{error}; workers that wait are told by the next `affectmill run`");
             return sink(&Event::Warning { message });
-        }
-        sleep(LOOK).await;
+        };
+        sleep(pause).await;
     }
 }
 

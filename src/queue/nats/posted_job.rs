@@ -1,6 +1,6 @@
 //! The job as it is posted on the servers: what workers must know before their first lease, and the weights.
 
-use super::{Connection, NatsError, PATIENCE, PAUSE};
+use super::{Connection, NatsError, PATIENCE, within};
 use crate::PROTOCOL;
 use affectmill_base::Location;
 use affectmill_base::sha256_hex;
@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::fs::File;
 use tokio::io::{AsyncWriteExt, copy};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 /// Key of the job in its bucket.
 const JOB: &str = "job";
@@ -127,7 +127,7 @@ impl Connection {
     pub async fn post(&self, posting: &PostedJob) -> Result<u64, NatsError> {
         let bucket = self.make_bucket().await?;
         let text = serde_json::to_vec(posting).map_err(self.failed("post the job"))?;
-        let deadline = Instant::now() + PATIENCE;
+        let mut retry = within(PATIENCE).start();
         loop {
             let (revision, before) = self.posted(&bucket).await?;
             if let Some(before) = &before {
@@ -137,15 +137,18 @@ impl Connection {
                     (true, State::Running) => {}
                 }
             }
-            match bucket.update(JOB, text.clone().into(), revision).await {
+            let error = match bucket.update(JOB, text.clone().into(), revision).await {
                 Ok(revision) => return Ok(revision),
-                // Another coordinator was faster: look again.
-                Err(error)
-                    if error.kind() == UpdateErrorKind::WrongLastRevision && Instant::now() < deadline =>
-                {
-                    sleep(PAUSE).await;
-                }
-                Err(error) => return Err(self.failed("post the job")(error)),
+                Err(error) => error,
+            };
+            // Another coordinator may have been faster.
+            let pause = match error.kind() {
+                UpdateErrorKind::WrongLastRevision => retry.next_pause(),
+                _ => None,
+            };
+            match pause {
+                Some(pause) => sleep(pause).await,
+                None => return Err(self.failed("post the job")(error)),
             }
         }
     }
@@ -253,7 +256,7 @@ impl Connection {
     /// # Errors
     /// [`NatsError::NoJob`] when none came; [`NatsError`] otherwise.
     pub async fn await_posting(&self, patience: Duration) -> Result<PostedJob, NatsError> {
-        let deadline = Instant::now() + patience;
+        let mut retry = within(patience).start();
         let mut before = None;
         loop {
             let found = self.posting_and_revision().await;
@@ -268,10 +271,10 @@ impl Connection {
                 Ok(Some(posting)) if posting.state == State::Running || news => return Ok(posting),
                 // Waiting does not mend it.
                 Err(error @ (NatsError::Version { .. } | NatsError::Forbidden { .. })) => return Err(error),
-                found if Instant::now() >= deadline => {
-                    return found?.ok_or_else(|| self.no_job());
-                }
-                _ => sleep(PAUSE).await,
+                found => match retry.next_pause() {
+                    Some(pause) => sleep(pause).await,
+                    None => return found?.ok_or_else(|| self.no_job()),
+                },
             }
         }
     }

@@ -4,14 +4,15 @@ use super::Bucket;
 use super::failure::Failure;
 use super::route;
 use crate::{StoreError, Trouble};
+use affectmill_base::RetryPolicy;
 use std::future::Future;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::sleep;
 
-/// First pause; each further one is twice as long, up to [`LONGEST`].
+/// First pause.
 const FIRST: Duration = Duration::from_millis(100);
 /// An outage that ends is noticed within about this time.
 const LONGEST: Duration = Duration::from_secs(5);
@@ -91,8 +92,7 @@ impl Bucket {
     where
         F: Future<Output = Result<T, Failure>>,
     {
-        let began = Instant::now();
-        let mut pause = FIRST;
+        let mut retry = RetryPolicy::within(self.access.patience(), FIRST, LONGEST).start();
         loop {
             let failure = match attempt().await {
                 Ok(done) => {
@@ -102,17 +102,20 @@ impl Bucket {
                 }
                 Err(failure) => failure,
             };
-            let waited = began.elapsed();
-            if failure.trouble != Trouble::Transient || waited + pause > self.access.patience() {
-                return Err(self.error(operation, key, failure, waited));
-            }
+            // Patience grows once a server has answered, to any request of this process.
+            let pause = match failure.trouble {
+                Trouble::Transient => retry.next_pause_within(self.access.patience()),
+                _ => None,
+            };
+            let Some(pause) = pause else {
+                return Err(self.error(operation, key, failure, retry.elapsed()));
+            };
             notice.set(Some(format!(
                 "cannot {operation} {}: {}; trying again",
                 self.place(key),
                 failure.cause
             )));
-            sleep(jittered(pause)).await;
-            pause = (2 * pause).min(LONGEST);
+            sleep(pause).await;
         }
     }
 
@@ -145,13 +148,4 @@ impl Bucket {
             trouble: failure.trouble,
         }
     }
-}
-
-/// Half of the pause to all of it, so that many workers do not come back at the same moment.
-fn jittered(pause: Duration) -> Duration {
-    // Good enough for spreading: the clock's nanoseconds.
-    let nanos = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |now| now.subsec_nanos());
-    pause.mul_f64(0.5 + 0.5 * f64::from(nanos % 1000) / 1000.0)
 }

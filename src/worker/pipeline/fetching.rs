@@ -7,8 +7,8 @@
 
 use super::input::{NotOpened, changed};
 use crate::heartbeat::Reports;
-use affectmill_base::VideoKey;
 use affectmill_base::{ErrorClass, SourceKind, Trouble};
+use affectmill_base::{RetryPolicy, VideoKey};
 use affectmill_discover as discover;
 use affectmill_labelset::{PlannedVideo, ShardPlan};
 use affectmill_store as store;
@@ -25,8 +25,8 @@ use tempfile::NamedTempFile;
 const SIDE_BY_SIDE: usize = 4;
 /// How often a waiting decoder says that it lives.
 const TICK: Duration = Duration::from_secs(1);
-/// Scratch space that is taken by others may come free for so long.
-const ROOM: Duration = Duration::from_secs(600);
+/// How long scratch space that others use may stay full.
+const ROOM: RetryPolicy = RetryPolicy::within(Duration::from_secs(600), TICK, TICK);
 /// Folders and files in scratch space are locked by whoever made them; this covers the moment before.
 const ABANDONED: Duration = Duration::from_secs(60);
 
@@ -330,21 +330,18 @@ impl Shared {
 
     /// Waits until there is room in scratch space, which others use too.
     fn room_for(&self, bytes: u64) -> Result<(), StoreError> {
-        let began = Instant::now();
-        loop {
+        let attempt = || {
             let free = self.bucket.scratch().free_bytes()?;
             if free >= bytes {
                 return Ok(());
             }
-            if began.elapsed() >= ROOM {
-                return Err(StoreError::NoRoom {
-                    folder: self.bucket.scratch().folder().to_path_buf(),
-                    free,
-                    needed: bytes,
-                });
-            }
-            thread::sleep(TICK);
-        }
+            Err(StoreError::NoRoom {
+                folder: self.bucket.scratch().folder().to_path_buf(),
+                free,
+                needed: bytes,
+            })
+        };
+        ROOM.run(attempt, |error| matches!(error, StoreError::NoRoom { .. }))
     }
 }
 

@@ -6,7 +6,7 @@ use affectmill_base::FrameIndex;
 use affectmill_base::{ErrorClass, Trouble};
 use affectmill_labelset::PlannedVideo;
 use affectmill_media::decode::{DecodeOptions, VideoReader};
-use affectmill_store::retry_passing;
+use affectmill_store::DISK_RETRY;
 
 impl Frames<'_> {
     /// A reader on the CPU of a video at which NVDEC failed, that goes on with this frame.
@@ -58,7 +58,7 @@ impl Frames<'_> {
                 (not_opened, error.may_pass())
             })
         };
-        let opened = retry_passing(attempt, |(_, may_pass)| *may_pass);
+        let opened = DISK_RETRY.run(attempt, |(_, may_pass)| *may_pass);
         let reader = opened.map_err(|(not_opened, _)| not_opened)?;
         match reader.recipe().and_then(|recipe| self.mistaken(recipe)) {
             None => Ok(reader),
