@@ -38,7 +38,7 @@ pub use ids::{BadHex, BadKey, Fingerprint, RelativePath, ShardId, VideoKey, chec
 pub use input::{IMAGENET_MEAN, IMAGENET_STD, INPUT_LEN, INPUT_SIZE};
 pub use io_error::{passes, remedy};
 pub use labels::{ACTION_UNITS, Crop, EXPRESSIONS, ModelKind, Precision, RowStatus, Task, VALENCE_AROUSAL};
-pub use location::Location;
+pub use location::{BadLocation, Location};
 pub use oom::{OomCounter, OomRecord};
 pub use outputs::{BadOutputs, NamedOutputs, NetworkKind};
 pub use process::ProcessIdentity;

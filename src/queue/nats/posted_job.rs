@@ -47,9 +47,20 @@ struct Unchecked {
     state: State,
 }
 
+/// What is wrong with a posted job.
+#[derive(Debug, thiserror::Error)]
+enum BadPosting {
+    #[error("the posted job is wrong: {0}")]
+    Job(String),
+    #[error("the posted models are not those of the posted job")]
+    Models,
+    #[error("the posted input {0:?} is no absolute path")]
+    Input(Location),
+}
+
 impl TryFrom<Unchecked> for PostedJob {
-    type Error = String;
-    fn try_from(read: Unchecked) -> Result<Self, String> {
+    type Error = BadPosting;
+    fn try_from(read: Unchecked) -> Result<Self, BadPosting> {
         let Unchecked {
             protocol,
             affectmill,
@@ -57,7 +68,7 @@ impl TryFrom<Unchecked> for PostedJob {
             input_root,
             state,
         } = read;
-        spec::check_posted(&record.job).map_err(|error| format!("the posted job is wrong: {error}"))?;
+        spec::check_posted(&record.job).map_err(BadPosting::Job)?;
         let found = record
             .models
             .iter()
@@ -68,14 +79,14 @@ impl TryFrom<Unchecked> for PostedJob {
             .iter()
             .map(|model| (&model.name, model.kind, model.also.len()));
         if !found.eq(named) {
-            return Err("the posted models are not those of the posted job".into());
+            return Err(BadPosting::Models);
         }
         let is_place = match &input_root {
             Location::Local(path) => path.is_absolute() && !input_root.to_string().contains('\0'),
             Location::S3 { .. } => true,
         };
         if !is_place {
-            return Err(format!("the posted input {input_root:?} is no absolute path"));
+            return Err(BadPosting::Input(input_root));
         }
         Ok(Self {
             protocol,

@@ -10,7 +10,7 @@ use super::outlet::Outlet;
 use super::{Content, Item, Source};
 use crate::heartbeat::Reports;
 use crate::pipeline::verdict;
-use crate::pipeline::verdict::{Course, shielded};
+use crate::pipeline::verdict::{Course, Panicked, shielded};
 use affectmill_base::INPUT_LEN;
 use affectmill_base::{ErrorClass, Trouble};
 use affectmill_base::{Face, FrameIndex, Micros};
@@ -61,7 +61,7 @@ pub(super) fn decode_shard(
             let earlier = lease.earlier.get(&video.key);
             let waited = (&mut decoded.blocked, &mut decoded.fetching);
             let ended = shielded(|| frames.decode(index, video, earlier, &mut outcome, waited));
-            let ended = ended.unwrap_or_else(|message| {
+            let ended = ended.unwrap_or_else(|Panicked(message)| {
                 frames.broke_down(&mut outcome, &message);
                 Ok(())
             });
