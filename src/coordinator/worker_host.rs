@@ -88,7 +88,7 @@ pub async fn join(joining: WorkerHost, signals: &mut Signals, sink: Sink<'_>) ->
         sink(&Event::Warning { message });
     }
     let devices = Device::in_turn(joining.workers, gpus(&record.job));
-    let crew = HostConfig {
+    let host_config = HostConfig {
         record: &record,
         input_root,
         root_id,
@@ -103,7 +103,7 @@ pub async fn join(joining: WorkerHost, signals: &mut Signals, sink: Sink<'_>) ->
         fingerprint: record.fingerprint.clone(),
         output: record.job.output.uri.clone(),
         workers: joining.workers,
-        devices: crew.devices_in_words(),
+        devices: host_config.devices_in_words(),
     });
     let leases = NatsLeases::new(connection.clone(), &posting, words);
     let coordinator = connection.telling(hostname());
@@ -123,7 +123,7 @@ pub async fn join(joining: WorkerHost, signals: &mut Signals, sink: Sink<'_>) ->
         }
         sink(event);
     };
-    let (signal, _) = Dispatcher::new(&crew, Leases::Nats(leases), &mut everybody)
+    let (signal, _) = Dispatcher::new(&host_config, Leases::Nats(leases), &mut everybody)
         .run(signals)
         .await?;
     Ok(signal.map_or(Part::Finished, Part::Stopped))

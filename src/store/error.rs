@@ -27,14 +27,14 @@ pub enum StoreError {
         operation: &'static str,
         /// The object, prefix or bucket.
         place: String,
-        /// The cause, as the server or the network told it.
+        /// The cause, as the server or the network gave it.
         cause: String,
         /// What to do.
         remedy: String,
         /// What kind of trouble it is.
         trouble: Trouble,
     },
-    /// The scratch folder's name is taken by somebody else.
+    /// The scratch folder belongs to another user.
     #[error("the scratch folder `{}` belongs to somebody else; name another place as [run] scratch", .0.display())]
     ForeignScratch(PathBuf),
     /// Scratch space stays too small.

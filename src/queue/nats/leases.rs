@@ -31,13 +31,13 @@ const WAIT: Duration = Duration::from_secs(5);
 /// Pause before a shard with a strike comes again, so that its trouble may pass.
 const STRUCK: Duration = Duration::from_millis(500);
 
-/// How long the end of a host waits for its last words to be taken.
+/// How long a host that ends waits for its last notifications to be taken.
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// How often a notification of the queue is sent. If it is lost all the same, the lease expires.
 const NOTIFY: RetryPolicy = attempts(20);
 
-/// How often people are told that the queue is out of order.
+/// How often the warning that the queue fails is repeated.
 const REMINDER: Duration = Duration::from_secs(60);
 
 /// Leases of one host.
@@ -294,7 +294,7 @@ async fn settled(note: Option<JoinHandle<()>>) {
 }
 
 impl Shared {
-    /// Waits for a shard, through whatever trouble the servers are in, until the job is finished.
+    /// Waits for a shard, retrying while the servers fail, until the job is finished.
     async fn pull(self: Arc<Self>, worker: WorkerId) {
         let (mut outage, mut warned) = (None::<Retry>, None::<Instant>);
         let pull = loop {
