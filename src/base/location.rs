@@ -4,6 +4,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+/// A uri that names no bucket, or one whose name no bucket can have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{bucket:?} is no name of a bucket; write s3://bucket/prefix")]
+pub struct BadLocation {
+    bucket: String,
+}
+
 /// A path, or a place in S3 written `s3://bucket/key`.
 ///
 /// The key of an S3 location is what follows the bucket, byte for byte: nothing in it is percent-decoded, no `.` or
@@ -25,8 +32,8 @@ impl Location {
     /// Reads a plain path or an `s3://` uri.
     ///
     /// # Errors
-    /// The uri names no bucket, or one whose name no bucket can have; in words.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// The uri names no bucket, or one whose name no bucket can have.
+    pub fn parse(text: &str) -> Result<Self, BadLocation> {
         Self::parse_input(text).map(Self::without_slash)
     }
 
@@ -34,16 +41,16 @@ impl Location {
     ///
     /// # Errors
     /// As [`parse`](Self::parse).
-    pub fn parse_input(text: &str) -> Result<Self, String> {
+    pub fn parse_input(text: &str) -> Result<Self, BadLocation> {
         let Some(rest) = text.strip_prefix("s3://") else {
             return Ok(Self::Local(text.into()));
         };
         let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
         let is_good = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
         if bucket.is_empty() || !bucket.chars().all(is_good) {
-            return Err(format!(
-                "{bucket:?} is no name of a bucket; write s3://bucket/prefix"
-            ));
+            return Err(BadLocation {
+                bucket: bucket.into(),
+            });
         }
         let name = key.trim_end_matches('/');
         let slash = if name.is_empty() || name == key { "" } else { "/" };

@@ -1,4 +1,4 @@
-//! Whether the kernel killed somebody for want of memory.
+//! Whether the kernel killed a process because memory ran out.
 //!
 //! A process that dies of SIGKILL was either killed from outside (an operator, a scheduler), or by the kernel because memory ran
 //! out. The kernel counts its own kills, for the machine and for each memory control group by itself; the counters tell the two
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// The machine's counter.
 const MACHINE: &str = "/proc/vmstat";
 
-/// Where the kernel counts kills that may befall a process.
+/// Where the kernel counts out-of-memory kills of a process's group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OomCounter(PathBuf);
 
@@ -34,8 +34,8 @@ impl OomCounter {
     }
 }
 
-/// What a machine has counted at a moment. It tells afterwards, of processes that died with whoever watched them, whether that
-/// may have been for want of memory.
+/// The machine's counts at one moment. Compared with later ones, they say whether processes that died together with their
+/// coordinator may have run out of memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OomRecord {
     /// Id of the machine's boot.
@@ -63,8 +63,7 @@ impl OomRecord {
         }
     }
 
-    /// Whether nothing that was here then can have been killed for want of memory by `now`: on the same machine, without another
-    /// boot, nobody was.
+    /// Whether no process of then can have been killed out of memory by `now`: same machine, same boot, same count.
     pub fn excludes(&self, now: &Self) -> bool {
         let same_boot = !self.boot.is_empty() && self.boot == now.boot;
         same_boot

@@ -4,7 +4,7 @@
 
 use super::heartbeat::{Pulse, REMINDER, Reminder};
 use super::{Labelled, Prepared, RunError, Signal, Signals, Sink, blocking};
-use affectmill_base::ShardId;
+use affectmill_base::{RetryPolicy, ShardId};
 use affectmill_labelset::events::Event;
 use affectmill_labelset::{ShardPlan, paths};
 use affectmill_queue::WorkerId;
@@ -20,8 +20,8 @@ use tokio::time::{Instant, interval, sleep};
 /// How often the queue is asked what waits.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How often the beginning is tried while the servers do not answer.
-const TRIES: usize = 3;
+/// How often posting the job is tried while the servers do not answer.
+const POST: RetryPolicy = RetryPolicy::attempts(3, LOOK, LOOK);
 
 /// Where a job's queue is; `None` for one without a server.
 pub fn address(prepared: &Prepared) -> Option<Address> {
@@ -71,7 +71,7 @@ async fn watch(
         shards,
     });
 
-    let mut crowd = RemoteWorkers::new(lease);
+    let mut remote_workers = RemoteWorkers::new(lease);
     let mut clock = interval(LOOK);
     let mut pulse = Pulse::default();
     let mut outage = Reminder::default();
@@ -79,16 +79,16 @@ async fn watch(
         tokio::select! {
             told = stream.told() => {
                 if let Event::ShardDone { shard, .. } = &told.event {
-                    // A worker that was cut off may tell twice.
+                    // A worker that lost its connection may report twice.
                     if !done.insert(shard.clone()) { continue }
                 }
                 labelled.add(&told.event);
-                crowd.told(told, sink);
+                remote_workers.told(told, sink);
             }
             Some(message) = words.recv() => sink(&Event::Warning { message }),
             _ = clock.tick() => {
                 pulse.beat(sink);
-                crowd.forget_silent(sink);
+                remote_workers.forget_silent(sink);
                 let posted = repost(prepared, &connection, &posting, &mut revision);
                 let settled = async {
                     posted.await?;
@@ -102,7 +102,7 @@ async fn watch(
                             NatsError::Taken { .. } | NatsError::Version { .. } | NatsError::NoRoom { .. },
                         ),
                     ) => return Err(error),
-                    // Workers go on without us, and the server may come back.
+                    // Workers continue without this process, and the server may come back.
                     Err(RunError::Nats(error)) => {
                         if outage.is_due() {
                             sink(&Event::Warning { message: format!("{error}; trying again") });
@@ -113,7 +113,7 @@ async fn watch(
             }
         }
     }
-    tell_finished(&connection, &posting, revision, REMINDER, sink).await;
+    notify_finished(&connection, &posting, revision, REMINDER, sink).await;
     Ok(())
 }
 
@@ -123,40 +123,44 @@ async fn begin(
     connection: &Connection,
     posting: &PostedJob,
 ) -> Result<(u64, ShardStream), NatsError> {
-    let mut tries = 0;
+    let mut retry = POST.start();
     loop {
         let begun = async {
             let revision = connection.post(posting).await?;
             post_weights(prepared, connection).await?;
             Ok((revision, ShardStream::open(connection.clone()).await?))
         };
-        tries += 1;
-        match begun.await {
-            Err(NatsError::JetStream { .. }) if tries < TRIES => sleep(LOOK).await,
-            begun => return begun,
+        let result = begun.await;
+        let pause = match &result {
+            Err(NatsError::JetStream { .. }) => retry.next_pause(),
+            _ => None,
+        };
+        match pause {
+            Some(pause) => sleep(pause).await,
+            None => return result,
         }
     }
 }
 
-/// Workers may go. Should they not be told in time, the next coordinator tells them.
-async fn tell_finished(
+/// Notifies workers that the job is finished. If that fails in time, the next coordinator does it.
+async fn notify_finished(
     connection: &Connection,
     posting: &PostedJob,
     mut revision: Option<u64>,
     patience: Duration,
     sink: Sink<'_>,
 ) {
-    let deadline = Instant::now() + patience;
+    let mut retry = RetryPolicy::within(patience, LOOK, LOOK).start();
     while let Err(error) = connection.finished(posting, &mut revision).await {
         if matches!(error, NatsError::Version { .. }) {
-            let message = format!("workers that wait for this job were not told: {error}");
+            let message = format!("waiting workers were not notified that this job is finished: {error}");
             return sink(&Event::Warning { message });
         }
-        if Instant::now() >= deadline {
-            let message = format!("{error}; workers that wait are told by the next `affectmill run`");
+        let Some(pause) = retry.next_pause() else {
+            let message = format!("{error}; the next `affectmill run` notifies waiting workers");
             return sink(&Event::Warning { message });
-        }
-        sleep(LOOK).await;
+        };
+        sleep(pause).await;
     }
 }
 
@@ -166,10 +170,10 @@ pub async fn release(prepared: &Prepared, address: Address, sink: Sink<'_>) {
     let (told, _) = mpsc::channel(1);
     let posting = PostedJob::new(prepared.record.clone(), prepared.input_root.clone());
     match Connection::open(address, PATIENCE, told).await {
-        Ok(connection) => tell_finished(&connection, &posting, None, PATIENCE, sink).await,
+        Ok(connection) => notify_finished(&connection, &posting, None, PATIENCE, sink).await,
         Err(error) => sink(&Event::Warning {
             message: format!(
-                "nothing is left to do, but workers that wait for this job were not told: {error}"
+                "nothing is left to do, but waiting workers were not notified that this job is finished: {error}"
             ),
         }),
     }

@@ -3,7 +3,7 @@
 
 use super::heartbeat::{Pulse, Reminder};
 use super::process::{Exit, Process, Signal as FromProcess};
-use super::supervised::{Killed, Worker, strike};
+use super::supervised::{KillCause, Killed, Worker, strike};
 use super::{HostConfig, Labelled, RunError, Signal, Signals, Sink};
 use affectmill_base::OomRecord;
 use affectmill_base::VideoKey;
@@ -11,7 +11,7 @@ use affectmill_base::{ErrorClass, Trouble};
 use affectmill_labelset::VideoStatus;
 use affectmill_labelset::events::{Event, NotOk};
 use affectmill_queue::nats::NatsError;
-use affectmill_queue::{Answer, Arrival, FromWorker, Lease, Leases, ToWorker, WorkerId};
+use affectmill_queue::{Answer, Arrival, FromWorker, Lease, Leases, ToWorker, WaitsFor, WorkerId};
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -21,7 +21,7 @@ use tokio::time::{Instant, interval, sleep};
 /// strike out one video after the other.
 const MAX_LOSSES: usize = 24;
 
-/// The same for a GPU that fails: so many videos in hand of each of its workers when it did are hardly all at fault.
+/// The same for a GPU that fails: not all of so many videos, lost with each of its workers, are likely to be at fault.
 const MAX_GPU_FAILURES: usize = 3;
 
 /// How often workers are looked after.
@@ -38,23 +38,23 @@ const START_BACKOFF: Duration = Duration::from_millis(500);
 
 /// The state of a run.
 pub struct Dispatcher<'a> {
-    crew: &'a HostConfig<'a>,
+    host_config: &'a HostConfig<'a>,
     sink: Sink<'a>,
     queue: Leases,
     workers: HashMap<WorkerId, Worker>,
     started: usize,
     /// Workers lost since the last commit.
     losses: usize,
-    /// Videos that were in hand when a GPU failed, with the GPU, since its workers' last commit.
+    /// Videos that were being labelled when a GPU failed, with that GPU; cleared when one of its workers commits.
     gpu_failures: BTreeSet<(String, VideoKey)>,
     draining: Option<Signal>,
-    /// Why the queue is given up.
+    /// Why the queue was lost.
     lost_queue: Option<NatsError>,
-    /// When what is in hand is given back, finished or not.
+    /// When unfinished shards are given back.
     stop_at: Option<Instant>,
     /// When the clock last ticked.
     ticked: Instant,
-    /// When it was last said that a store is out of order.
+    /// When the last warning about a failing store was sent.
     outage: Reminder,
     pulse: Pulse,
     /// Since when the input is gone.
@@ -65,11 +65,11 @@ pub struct Dispatcher<'a> {
 }
 
 impl<'a> Dispatcher<'a> {
-    /// A dispatcher of this crew, over the shards of this queue.
-    pub fn new(crew: &'a HostConfig<'a>, queue: Leases, sink: Sink<'a>) -> Self {
+    /// A dispatcher of this host_config, over the shards of this queue.
+    pub fn new(host_config: &'a HostConfig<'a>, queue: Leases, sink: Sink<'a>) -> Self {
         let (signals, inbox) = mpsc::channel(256);
         Self {
-            crew,
+            host_config,
             sink,
             queue,
             workers: HashMap::new(),
@@ -104,7 +104,7 @@ impl<'a> Dispatcher<'a> {
 
     async fn until_done(&mut self, signals: &mut Signals) -> Result<(), RunError> {
         let mut clock = interval(TICK);
-        for device in &self.crew.devices {
+        for device in &self.host_config.devices {
             self.start(device.clone()).await?;
         }
         while self.queue.leased() > 0 || self.wants_more() {
@@ -121,7 +121,7 @@ impl<'a> Dispatcher<'a> {
                         self.emit(Event::Warning { message });
                     }
                     Arrival::Word(message) => self.emit(Event::Warning { message }),
-                    // What is in hand can still be committed.
+                    // Leased shards can still be committed.
                     Arrival::Lost(error) => self.lost_queue = Some(error),
                 },
                 signal = signals.next() => if self.drain(signal) { break },
@@ -148,7 +148,7 @@ impl<'a> Dispatcher<'a> {
         let again = self.draining.is_some();
         self.draining = Some(signal);
         if signal == Signal::Terminate {
-            let given = Duration::from_secs_f64(self.crew.record.job.run.drain_seconds);
+            let given = Duration::from_secs_f64(self.host_config.record.job.run.drain_seconds);
             self.stop_at.get_or_insert(Instant::now() + given);
         }
         self.emit(Event::Draining {
@@ -165,11 +165,11 @@ impl<'a> Dispatcher<'a> {
         self.emit(Event::WorkerStarted {
             worker: id,
             pid: process.pid,
-            gpu: self.crew.gpus.get(&device).cloned(),
+            gpu: self.host_config.gpus.get(&device).cloned(),
             device: device.clone(),
             host: None,
         });
-        let assignment = self.crew.assignment(&device);
+        let assignment = self.host_config.assignment(&device);
         process.send(&ToWorker::Job(Box::new(assignment))).await;
         self.workers.insert(id, Worker::new(process, device));
         Ok(())
@@ -195,7 +195,7 @@ impl<'a> Dispatcher<'a> {
                 self.lease(id).await;
             }
             FromWorker::Opened { video } => {
-                worker.opens(&video);
+                worker.video_opened(&video);
                 self.queue.opened(id, &video);
                 self.emit(Event::Opened { worker: id, video });
             }
@@ -230,7 +230,7 @@ impl<'a> Dispatcher<'a> {
                 fetched_bytes,
                 adopted,
             } => {
-                worker.lets_go();
+                worker.release_shard();
                 // Where nothing was decoded, workers may still be lost one after the other.
                 if adopted || videos.iter().any(|video| video.frames > 0) {
                     self.losses = 0;
@@ -258,17 +258,19 @@ impl<'a> Dispatcher<'a> {
                 self.emit(done);
                 self.lease(id).await;
             }
-            FromWorker::ReadInterrupted { video, trouble } => {
-                worker.lets_go();
+            FromWorker::ReadInterrupted {
+                video,
+                trouble,
+                needs_restart,
+            } => {
+                worker.release_shard();
                 self.emit(Event::Warning {
-                    message: format!("worker {id}: {}; its shard is begun again", trouble.error),
+                    message: format!("worker {id}: {}; its shard starts again", trouble.error),
                 });
-                let starved = trouble.class == ErrorClass::Crash;
                 self.give_back(id, Some((video, trouble)));
                 sleep(START_BACKOFF).await;
                 match self.workers.get(&id).map(|worker| worker.device.clone()) {
-                    // Its memory is gone; a fresh one has what there is.
-                    Some(device) if starved => {
+                    Some(device) if needs_restart => {
                         self.end(id);
                         if self.wants_more() {
                             self.start(device).await?;
@@ -278,33 +280,32 @@ impl<'a> Dispatcher<'a> {
                 }
             }
             FromWorker::InputGone { error } => {
-                worker.lets_go();
-                worker.asleep_until = Some(Instant::now() + INPUT_GONE);
+                worker.release_shard();
+                worker.idle_until = Some(Instant::now() + INPUT_GONE);
                 self.give_back(id, None);
                 let since = *self.input_gone.get_or_insert_with(Instant::now);
-                if since.elapsed().as_secs_f64() >= self.crew.record.job.run.outage_timeout {
+                if since.elapsed().as_secs_f64() >= self.host_config.record.job.run.outage_timeout {
                     return Err(RunError::InputGone { error });
                 }
-                self.waiting(id, format!("{error}; trying again"));
+                self.waiting(id, WaitsFor::Recovery, format!("{error}; trying again"));
             }
             FromWorker::GpuFailed { error } => {
                 worker.killed = Some(Killed {
-                    class: ErrorClass::Crash,
-                    reason: error,
+                    why: KillCause::GpuFailed(error),
                     video: worker.video.clone(),
                 });
                 worker.process.kill();
             }
             FromWorker::Failed { error, retry: false } => {
-                // For whoever watches this host; here the error says it again.
+                // For the coordinator; this host prints the error itself.
                 if matches!(self.queue, Leases::Nats(_)) {
-                    let message = format!("worker {id} gives up: {error}");
+                    let message = format!("worker {id} stops: {error}");
                     self.emit(Event::Warning { message });
                 }
                 return Err(RunError::Worker { worker: id, error });
             }
             FromWorker::Failed { error, retry: true } => {
-                worker.lets_go();
+                worker.release_shard();
                 self.give_back(id, None);
                 self.count_loss(&error, Vec::new())?;
                 self.emit(Event::Warning {
@@ -313,7 +314,7 @@ impl<'a> Dispatcher<'a> {
                 sleep(START_BACKOFF).await;
                 self.lease(id).await;
             }
-            FromWorker::Waiting { reason } => self.waiting(id, reason),
+            FromWorker::Waiting { on, reason } => self.waiting(id, on, reason),
             FromWorker::Warning { message } => {
                 let message = format!("worker {id}: {message}");
                 self.emit(Event::Warning { message });
@@ -328,8 +329,8 @@ impl<'a> Dispatcher<'a> {
         let now = Instant::now();
         let mut woken = Vec::new();
         for (id, worker) in &mut self.workers {
-            if worker.asleep_until.is_some_and(|end| now >= end) {
-                worker.asleep_until = None;
+            if worker.idle_until.is_some_and(|end| now >= end) {
+                worker.idle_until = None;
                 woken.push(*id);
             }
         }
@@ -359,8 +360,8 @@ impl<'a> Dispatcher<'a> {
             self.give_back(id, None);
             return;
         };
-        lease.earlier.extend(self.crew.earlier.of(&lease.shard));
-        worker.holds = Some(lease.shard.id.clone());
+        lease.earlier.extend(self.host_config.earlier.of(&lease.shard));
+        worker.shard = Some(lease.shard.id.clone());
         worker.last_sign = Instant::now();
         let event = Event::Leased {
             worker: id,
@@ -384,7 +385,7 @@ impl<'a> Dispatcher<'a> {
             self.emit(Event::Strike {
                 video,
                 strikes,
-                of: self.crew.record.job.run.max_strikes,
+                of: self.host_config.record.job.run.max_strikes,
                 shard,
                 trouble: Some(trouble),
             });
@@ -400,10 +401,11 @@ impl<'a> Dispatcher<'a> {
             return Ok(());
         };
         let outside = self.killed_from_outside(&worker, &exit);
-        let guilty = worker.guilty();
-        let gpu_failed = matches!(&worker.killed, Some(killed) if killed.class == ErrorClass::Crash);
-        let (class, reason) = match worker.killed {
-            Some(killed) => (killed.class, killed.reason),
+        let suspect = worker.suspect();
+        let why = worker.killed.map(|killed| killed.why);
+        let gpu_failed = matches!(why, Some(KillCause::GpuFailed(_)));
+        let (class, reason) = match why {
+            Some(why) => (why.class(), why.to_string()),
             None if exit.signal() == Some(libc::SIGKILL) && !outside => {
                 (ErrorClass::Crash, "killed by the kernel: out of memory".into())
             }
@@ -412,17 +414,21 @@ impl<'a> Dispatcher<'a> {
         self.emit(Event::WorkerLost {
             worker: id,
             reason: reason.clone(),
-            video: guilty.as_ref().map(|(video, _)| video.clone()),
-            last_frame: guilty.as_ref().and_then(|(_, frame)| *frame),
+            video: suspect.as_ref().map(|(video, _)| video.clone()),
+            last_frame: suspect.as_ref().and_then(|(_, frame)| *frame),
             last_words: exit.last_words.clone(),
         });
-        if gpu_failed && let Some((video, _)) = &guilty {
+        if gpu_failed && let Some((video, _)) = &suspect {
             self.gpu_failures.insert((worker.device.clone(), video.clone()));
         }
-        let strike = strike(guilty.filter(|_| !outside), class, &reason);
+        let strike = strike(suspect.filter(|_| !outside), class, &reason);
         self.give_back(id, strike);
         let failures = self.gpu_failures.iter().filter(|(gpu, _)| *gpu == worker.device);
-        let sharing = self.crew.devices.iter().filter(|gpu| **gpu == worker.device);
+        let sharing = self
+            .host_config
+            .devices
+            .iter()
+            .filter(|gpu| **gpu == worker.device);
         if gpu_failed && failures.count() >= MAX_GPU_FAILURES * sharing.count() {
             return Err(RunError::Worker {
                 worker: id,
@@ -439,19 +445,19 @@ impl<'a> Dispatcher<'a> {
         Ok(())
     }
 
-    /// A worker killed by an operator or a scheduler says nothing about the video it held; one that the kernel killed for want
-    /// of memory does.
+    /// The video of a worker that an operator or a scheduler killed is not suspect; that of one that the kernel killed when out
+    /// of memory is.
     fn killed_from_outside(&mut self, worker: &Worker, exit: &Exit) -> bool {
         if worker.killed.is_some() || !exit.is_from_outside() {
             return false;
         }
-        let starved = exit.signal() == Some(libc::SIGKILL) && worker.starved();
-        if starved {
+        let out_of_memory = exit.signal() == Some(libc::SIGKILL) && worker.out_of_memory();
+        if out_of_memory {
             for other in self.workers.values_mut() {
-                other.spared(&worker.oom.0);
+                other.oom_was_another(&worker.oom.0);
             }
         }
-        !starved
+        !out_of_memory
     }
 
     fn count_loss(&mut self, reason: &str, last_words: Vec<String>) -> Result<(), RunError> {
@@ -466,13 +472,13 @@ impl<'a> Dispatcher<'a> {
         })
     }
 
-    /// A store keeps a worker waiting. Where it is out of order, that is worth a line now and then.
-    fn waiting(&mut self, id: WorkerId, reason: String) {
+    /// A store keeps a worker waiting. If the store fails, a warning says so now and then.
+    fn waiting(&mut self, id: WorkerId, on: WaitsFor, reason: String) {
         if let Some(worker) = self.workers.get_mut(&id) {
             // Time that a store takes is not the video's.
             worker.opened = Instant::now();
         }
-        if reason.contains("trying again") && self.outage.is_due() {
+        if on == WaitsFor::Recovery && self.outage.is_due() {
             let message = format!("worker {id} waits: {reason}");
             self.emit(Event::Warning { message });
         }
@@ -484,10 +490,10 @@ impl<'a> Dispatcher<'a> {
         self.ticked = Instant::now();
         if asleep > 4 * TICK {
             let workers = self.workers.values_mut();
-            workers.for_each(|worker| worker.forgive(asleep));
+            workers.for_each(|worker| worker.extend_deadlines(asleep));
         }
         for worker in self.workers.values_mut() {
-            if let Some(killed) = worker.overdue(&self.crew.record.job.run) {
+            if let Some(killed) = worker.overdue(&self.host_config.record.job.run) {
                 worker.killed = Some(killed);
                 worker.process.kill();
             }

@@ -1,17 +1,17 @@
-//! The run's sign of life.
+//! The run's heartbeat.
 
 use super::Sink;
 use affectmill_labelset::events::{ALIVE, Event};
 use std::time::Duration;
 use tokio::time::{Instant, interval};
 
-/// How often it is looked whether a sign is due.
+/// How often to check whether a heartbeat is due.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How often people are told that something is still out of order.
+/// How often a warning is repeated while its cause lasts.
 pub const REMINDER: Duration = Duration::from_secs(60);
 
-/// Says that the run goes on, as often as [`ALIVE`] asks for.
+/// The run's heartbeat: an event every [`ALIVE`].
 #[derive(Debug)]
 pub struct Pulse(Instant);
 
@@ -31,14 +31,14 @@ impl Pulse {
     }
 }
 
-/// Tells that something is still out of order, now and then.
+/// Limits how often a warning is repeated.
 #[derive(Debug, Default)]
 pub struct Reminder(Option<Instant>);
 
 impl Reminder {
-    /// Whether it is time to tell it, or tell it again.
+    /// Whether to warn now.
     pub fn is_due(&mut self) -> bool {
-        let due = self.0.is_none_or(|told| told.elapsed() >= REMINDER);
+        let due = self.0.is_none_or(|warned| warned.elapsed() >= REMINDER);
         if due {
             self.0 = Some(Instant::now());
         }
@@ -46,7 +46,7 @@ impl Reminder {
     }
 }
 
-/// Waits for what may take long, and says meanwhile that the run goes on.
+/// Waits for `work`, and sends the run's heartbeat meanwhile.
 pub async fn alive<T>(work: impl Future<Output = T>, sink: Sink<'_>) -> T {
     let (mut pulse, mut clock) = (Pulse::default(), interval(LOOK));
     tokio::pin!(work);

@@ -247,7 +247,7 @@ pub enum RunError {
         /// What is known of it, with the remedy.
         error: String,
     },
-    /// Workers die whatever they are given.
+    /// Workers die one after the other.
     #[error(
         "{losses} workers in a row were lost without one shard committed; the last one: {reason}{}\n\
          nothing was marked as failed; `affectmill doctor` checks this machine, `affectmill run` goes on",
@@ -319,7 +319,7 @@ pub async fn run(prepared: Prepared, signals: &mut Signals, sink: Sink<'_>) -> R
     };
     let ended = carry_out(prepared, signals, &mut counting).await;
     if ended.is_err() {
-        // Whoever reads the log knows then that it did not die.
+        // Readers of the log can then tell it from a run that died.
         sink(&Event::Stopped {
             reason: "an error".into(),
             shards_done,
@@ -334,7 +334,7 @@ pub async fn run(prepared: Prepared, signals: &mut Signals, sink: Sink<'_>) -> R
 async fn carry_out(prepared: Prepared, signals: &mut Signals, sink: Sink<'_>) -> Result<Ended, RunError> {
     let began = Instant::now();
     let totals = prepared.tally.totals();
-    let crew = prepared.crew();
+    let host_config = prepared.host_config();
     sink(&Event::RunStarted {
         affectmill: env!("CARGO_PKG_VERSION").into(),
         pid: std::process::id(),
@@ -344,11 +344,11 @@ async fn carry_out(prepared: Prepared, signals: &mut Signals, sink: Sink<'_>) ->
         output: prepared.store.root().to_owned(),
         workers: match cluster::address(&prepared) {
             Some(_) => 0,
-            None => crew.devices.len(),
+            None => host_config.devices.len(),
         },
         devices: match cluster::address(&prepared) {
             Some(_) => Vec::new(),
-            None => crew.devices_in_words(),
+            None => host_config.devices_in_words(),
         },
         totals,
         passed_over: prepared.passed_over.clone(),
@@ -445,8 +445,8 @@ async fn label_here(
         Location::Local(_) => queue,
         Location::S3 { .. } => queue.foretelling(),
     };
-    let crew = prepared.crew();
-    dispatch::Dispatcher::new(&crew, Leases::Local(queue), sink)
+    let host_config = prepared.host_config();
+    dispatch::Dispatcher::new(&host_config, Leases::Local(queue), sink)
         .run(signals)
         .await
 }

@@ -123,7 +123,7 @@ impl Prepared {
     }
 
     /// The workers of this machine.
-    pub(super) fn crew(&self) -> HostConfig<'_> {
+    pub(super) fn host_config(&self) -> HostConfig<'_> {
         let workers = self.worker_count();
         let devices = Device::in_turn(workers, self.gpus);
         HostConfig {

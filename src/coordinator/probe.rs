@@ -74,23 +74,23 @@ impl Probing {
     /// The next videos, in order, once all are probed, or when it took so long that those are worth keeping that were.
     ///
     /// # Errors
-    /// [`RunError`] when no prober can be started, or one cannot go on.
+    /// [`RunError`] when no prober can be started, or one fails for good.
     pub async fn piece(&mut self, sink: Sink<'_>) -> Result<Vec<PlannedVideo>, RunError> {
         while !self.is_done() && self.given.elapsed() < PIECE {
             tokio::select! {
                 Some(signal) = self.inbox.recv() => self.pool.take(signal).await?,
                 _ = self.clock.tick() => {
                     self.pool.kill_hung();
-                    self.tell(sink);
+                    self.report(sink);
                 }
             }
         }
         self.given = Instant::now();
-        self.tell(sink);
+        self.report(sink);
         Ok(self.ready())
     }
 
-    fn tell(&self, sink: Sink<'_>) {
+    fn report(&self, sink: Sink<'_>) {
         sink(&Event::Probing {
             done: self.pool.done,
             of: self.pool.of,
@@ -132,7 +132,7 @@ struct Pool {
     /// Those that were given: the number of the first in `probed`.
     given: usize,
     /// Those whose prober was killed from outside.
-    again: Vec<Held>,
+    again: Vec<Attempt>,
     done: usize,
     root: Location,
     reach: Reach,
@@ -146,15 +146,15 @@ struct Pool {
 
 struct Prober {
     process: Process,
-    holds: Option<Held>,
+    attempt: Option<Attempt>,
 }
 
-/// A video in a prober's hands.
-struct Held {
+/// A video that a prober reads.
+struct Attempt {
     number: usize,
     video: PlannedVideo,
     since: Instant,
-    /// Probers that were killed from outside with it in hand.
+    /// Probers that were killed from outside with it.
     kills: usize,
 }
 
@@ -163,7 +163,13 @@ impl Pool {
         let id = self.started;
         self.started += 1;
         let process = Process::start(id, self.signals.clone())?;
-        self.probers.insert(id, Prober { process, holds: None });
+        self.probers.insert(
+            id,
+            Prober {
+                process,
+                attempt: None,
+            },
+        );
         self.order(id).await;
         Ok(())
     }
@@ -176,15 +182,15 @@ impl Pool {
 
     /// Hands the next video to a prober; one without a video ends.
     async fn order(&mut self, id: usize) {
-        let held = self.again.pop().or_else(|| self.next());
-        let (Some(held), Some(prober)) = (held, self.probers.get_mut(&id)) else {
+        let attempt = self.again.pop().or_else(|| self.next());
+        let (Some(attempt), Some(prober)) = (attempt, self.probers.get_mut(&id)) else {
             self.probers.remove(&id);
             return;
         };
-        let video = held.video.clone();
-        prober.holds = Some(Held {
+        let video = attempt.video.clone();
+        prober.attempt = Some(Attempt {
             since: Instant::now(),
-            ..held
+            ..attempt
         });
         prober
             .process
@@ -198,17 +204,17 @@ impl Pool {
             .await;
     }
 
-    fn next(&mut self) -> Option<Held> {
+    fn next(&mut self) -> Option<Attempt> {
         loop {
             let video = self.waiting.pop_front()?;
-            // Of crops everything is known that a header would tell.
+            // The archive's listing says of crops what a header would.
             if video.archive.is_some() {
                 self.probed.push_back(Some(video));
                 self.done += 1;
                 continue;
             }
             self.probed.push_back(None);
-            return Some(Held {
+            return Some(Attempt {
                 number: self.given + self.probed.len() - 1,
                 video,
                 since: Instant::now(),
@@ -217,7 +223,7 @@ impl Pool {
         }
     }
 
-    fn know(&mut self, number: usize, video: PlannedVideo) {
+    fn finish(&mut self, number: usize, video: PlannedVideo) {
         self.probed[number - self.given] = Some(video);
         self.done += 1;
     }
@@ -226,16 +232,20 @@ impl Pool {
         match signal {
             Signal::Report(id, FromWorker::Probed { video, forbidden }) => {
                 self.forbidden += usize::from(forbidden);
-                let held = self.probers.get_mut(&id).and_then(|prober| prober.holds.take());
-                if let Some(Held { number, .. }) = held {
-                    self.know(number, video);
+                let attempt = self.probers.get_mut(&id).and_then(|prober| prober.attempt.take());
+                if let Some(Attempt { number, .. }) = attempt {
+                    self.finish(number, video);
                     self.order(id).await;
                 }
             }
             // Time that a store takes is not the video's.
             Signal::Report(id, FromWorker::Waiting { .. }) => {
-                if let Some(held) = self.probers.get_mut(&id).and_then(|prober| prober.holds.as_mut()) {
-                    held.since = Instant::now();
+                if let Some(attempt) = self
+                    .probers
+                    .get_mut(&id)
+                    .and_then(|prober| prober.attempt.as_mut())
+                {
+                    attempt.since = Instant::now();
                 }
             }
             Signal::Report(worker, FromWorker::Failed { error, .. }) => {
@@ -246,19 +256,19 @@ impl Pool {
                 let Some(prober) = self.probers.remove(&id) else {
                     return Ok(());
                 };
-                if let Some(mut held) = prober.holds {
-                    let slow = held.since.elapsed() >= TIMEOUT;
-                    if exit.is_from_outside() && !slow && held.kills < MAX_KILLS {
-                        held.kills += 1;
-                        self.again.push(held);
+                if let Some(mut attempt) = prober.attempt {
+                    let slow = attempt.since.elapsed() >= TIMEOUT;
+                    if exit.is_from_outside() && !slow && attempt.kills < MAX_KILLS {
+                        attempt.kills += 1;
+                        self.again.push(attempt);
                     } else {
                         let how = if slow {
                             format!("took longer than {} s", TIMEOUT.as_secs())
                         } else {
                             exit.describe()
                         };
-                        held.video.unreadable = Some(format!("reading its header: {how}"));
-                        self.know(held.number, held.video);
+                        attempt.video.unreadable = Some(format!("reading its header: {how}"));
+                        self.finish(attempt.number, attempt.video);
                     }
                 }
                 if !(self.waiting.is_empty() && self.again.is_empty()) {
@@ -272,9 +282,9 @@ impl Pool {
     fn kill_hung(&mut self) {
         for prober in self.probers.values_mut() {
             if prober
-                .holds
+                .attempt
                 .as_ref()
-                .is_some_and(|held| held.since.elapsed() >= TIMEOUT)
+                .is_some_and(|attempt| attempt.since.elapsed() >= TIMEOUT)
             {
                 prober.process.kill();
             }

@@ -13,7 +13,7 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::{mpsc, oneshot};
 
 /// Lines of standard error kept of each worker.
-const LAST_WORDS: usize = 12;
+const STDERR_LINES: usize = 12;
 
 /// What a worker process sends to the dispatch loop.
 #[derive(Debug)]
@@ -39,8 +39,8 @@ impl Exit {
         self.status.and_then(|status| status.signal())
     }
 
-    /// Whether an operator, a scheduler or a limit of the session ended it, or the kernel for want of memory: the signal alone
-    /// does not tell.
+    /// Whether an operator, a scheduler or a limit of the session may have ended it, or the kernel when out of memory: the signal
+    /// is the same.
     pub fn is_from_outside(&self) -> bool {
         use libc::{SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGXCPU, SIGXFSZ};
         const OUTSIDE: [i32; 6] = [SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGXCPU, SIGXFSZ];
@@ -92,7 +92,7 @@ impl Process {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // Ctrl-C in a terminal is for the coordinator, which lets workers finish what they hold.
+            // Ctrl-C in a terminal is for the coordinator, which lets workers finish their shards.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
@@ -182,9 +182,9 @@ async fn watch(
 
 async fn last_words(stderr: ChildStderr) -> Vec<String> {
     let mut lines = BufReader::new(stderr).split(b'\n');
-    let mut kept = VecDeque::with_capacity(LAST_WORDS);
+    let mut kept = VecDeque::with_capacity(STDERR_LINES);
     while let Ok(Some(line)) = lines.next_segment().await {
-        if kept.len() == LAST_WORDS {
+        if kept.len() == STDERR_LINES {
             kept.pop_front();
         }
         kept.push_back(String::from_utf8_lossy(&line).chars().take(400).collect());

@@ -1,4 +1,4 @@
-//! One worker as the dispatcher sees it: what it holds, when it was heard of, and whom to blame when it is lost.
+//! One worker as the dispatcher sees it: its shard, its last report, and the video at fault when it is lost.
 
 use super::process::Process;
 use affectmill_base::OomCounter;
@@ -17,7 +17,7 @@ pub struct Worker {
     pub process: Process,
     pub device: String,
     pub ready: bool,
-    pub holds: Option<ShardId>,
+    pub shard: Option<ShardId>,
     /// The video opened last.
     pub video: Option<VideoKey>,
     /// When it was opened.
@@ -26,20 +26,43 @@ pub struct Worker {
     pub last_frame: Option<FrameIndex>,
     pub at_work: AtWork,
     pub last_sign: Instant,
-    /// Where the kernel counts its kills for want of memory, and how many there were before this worker, or befell others since.
+    /// Where the kernel counts its kills for want of memory, and how many of them were not this worker.
     pub oom: (OomCounter, u64),
-    /// When it gets another shard, where the input is gone.
-    pub asleep_until: Option<Instant>,
+    /// When it gets another shard, while the input is gone.
+    pub idle_until: Option<Instant>,
     /// Why we killed it.
     pub killed: Option<Killed>,
 }
 
-/// Why a worker was killed by us.
+/// A worker that this program killed.
 pub struct Killed {
-    pub class: ErrorClass,
-    pub reason: String,
-    /// The video that is to blame, where that is known; else whoever was at work is.
+    pub why: KillCause,
+    /// The video at fault, if it is known; otherwise the video that was being worked on is.
     pub video: Option<VideoKey>,
+}
+
+/// Why this program killed a worker.
+#[derive(Debug, thiserror::Error)]
+pub enum KillCause {
+    /// It showed no progress for so many seconds.
+    #[error("no progress for {0} s (run.stall_timeout)")]
+    Stalled(f64),
+    /// It took longer than so many seconds over one video.
+    #[error("not done after {0} s (run.video_timeout)")]
+    VideoTimeout(f64),
+    /// It reported that its GPU failed.
+    #[error("{0}")]
+    GpuFailed(String),
+}
+
+impl KillCause {
+    /// The class of the strike.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Stalled(_) | Self::VideoTimeout(_) => ErrorClass::Timeout,
+            Self::GpuFailed(_) => ErrorClass::Crash,
+        }
+    }
 }
 
 impl Worker {
@@ -51,34 +74,34 @@ impl Worker {
             process,
             device,
             ready: false,
-            holds: None,
+            shard: None,
             video: None,
             opened: Instant::now(),
             last_frame: None,
             at_work: AtWork::default(),
             last_sign: Instant::now(),
-            asleep_until: None,
+            idle_until: None,
             killed: None,
         }
     }
 
     /// It opened a video.
-    pub fn opens(&mut self, video: &VideoKey) {
+    pub fn video_opened(&mut self, video: &VideoKey) {
         self.video = Some(video.clone());
         self.at_work.decoding = Some(video.clone());
         self.opened = Instant::now();
         self.last_frame = None;
     }
 
-    /// It has no shard any more.
-    pub fn lets_go(&mut self) {
-        (self.holds, self.video, self.last_frame) = (None, None, None);
+    /// Its shard was committed or given back.
+    pub fn release_shard(&mut self) {
+        (self.shard, self.video, self.last_frame) = (None, None, None);
         self.at_work = AtWork::default();
     }
 
     /// The video that is to blame when the worker is lost, and the last frame known of it. A decoder that was at work is rather
     /// to blame than models, which do the same with any picture; `None` where neither was, as while a shard is stored.
-    pub fn guilty(&self) -> Option<(VideoKey, Option<FrameIndex>)> {
+    pub fn suspect(&self) -> Option<(VideoKey, Option<FrameIndex>)> {
         let known = self.killed.as_ref().and_then(|killed| killed.video.as_ref());
         match (known.or(self.at_work.decoding.as_ref()), &self.at_work.labelling) {
             (Some(video), _) => Some((
@@ -90,56 +113,53 @@ impl Worker {
         }
     }
 
-    /// Whether the kernel killed somebody of its group for want of memory in its time, of whom nothing is known yet.
-    pub fn starved(&self) -> bool {
+    /// Whether the kernel killed a process of its group that was out of memory since it started, other than those counted already.
+    pub fn out_of_memory(&self) -> bool {
         let (counter, known) = &self.oom;
         counter.kills() > *known
     }
 
-    /// One of the kernel's kills, counted there, befell another worker.
-    pub fn spared(&mut self, counter: &OomCounter) {
+    /// One of the kernel's kills counted there was another worker's.
+    pub fn oom_was_another(&mut self, counter: &OomCounter) {
         let (own, known) = &mut self.oom;
         *known += u64::from(own == counter);
     }
 
-    /// A process that was stopped itself, or a machine that slept, knows nothing of what its workers did meanwhile.
-    pub fn forgive(&mut self, asleep: Duration) {
+    /// Extends the worker's deadlines by the time that this process or the machine slept, when no report could be read.
+    pub fn extend_deadlines(&mut self, asleep: Duration) {
         self.last_sign += asleep;
         self.opened += asleep;
     }
 
     /// Why it must be killed, if it must.
     pub fn overdue(&self, run: &Run) -> Option<Killed> {
-        let waits = self.ready && self.holds.is_none();
+        let waits = self.ready && self.shard.is_none();
         let silent = self.last_sign.elapsed();
         if waits || self.killed.is_some() || (!self.ready && silent < LEAST_START_TIMEOUT) {
             return None;
         }
         if silent >= Duration::from_secs_f64(run.stall_timeout) {
-            let reason = format!("no progress for {} s (run.stall_timeout)", run.stall_timeout);
             return Some(Killed {
-                class: ErrorClass::Timeout,
-                reason,
+                why: KillCause::Stalled(run.stall_timeout),
                 video: None,
             });
         }
         let video = self.video.as_ref()?;
         let late = self.opened.elapsed() >= Duration::from_secs_f64(run.video_timeout);
         late.then(|| Killed {
-            class: ErrorClass::Timeout,
-            reason: format!("not done after {} s (run.video_timeout)", run.video_timeout),
+            why: KillCause::VideoTimeout(run.video_timeout),
             video: Some(video.clone()),
         })
     }
 }
 
-/// The strike against whoever is to blame.
+/// The strike against the video at fault.
 pub fn strike(
-    guilty: Option<(VideoKey, Option<FrameIndex>)>,
+    suspect: Option<(VideoKey, Option<FrameIndex>)>,
     class: ErrorClass,
     error: &str,
 ) -> Option<(VideoKey, Trouble)> {
-    guilty.map(|(video, frame)| {
+    suspect.map(|(video, frame)| {
         let trouble = Trouble {
             error: error.to_owned(),
             class,

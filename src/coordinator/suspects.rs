@@ -105,13 +105,20 @@ impl SuspectVideos {
     }
 }
 
-fn read(text: &[u8]) -> Result<StrikesRecord, String> {
-    let record: StrikesRecord = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+/// Why the strikes of earlier runs cannot be read.
+#[derive(Debug, thiserror::Error)]
+enum StrikesError {
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    #[error("it has version {0}, this affectmill reads {RECORD_VERSION}")]
+    Version(u32),
+}
+
+fn read(text: &[u8]) -> Result<StrikesRecord, StrikesError> {
+    let record: StrikesRecord = serde_json::from_slice(text)?;
     match record.version {
         RECORD_VERSION => Ok(record),
-        other => Err(format!(
-            "it has version {other}, this affectmill reads {RECORD_VERSION}"
-        )),
+        other => Err(StrikesError::Version(other)),
     }
 }
 

@@ -6,8 +6,7 @@ use super::dispatch::Dispatcher;
 use super::opened::{has_nvdec, read_job};
 use super::prepare::{resolve, share_of_scratch, threads_each};
 use super::{Earlier, HostConfig, Permits, RunError, Signal, Signals, Sink, blocking, gpu_names};
-use affectmill_base::Location;
-use affectmill_base::{FolderId, hostname, sha256_file};
+use affectmill_base::{FolderId, Location, RetryPolicy, hostname, sha256_file};
 use affectmill_labelset::JobRecord;
 use affectmill_labelset::events::Event;
 use affectmill_nn::Device;
@@ -22,10 +21,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-/// How long to wait for weights that the coordinator may still be bringing to the servers.
-const WEIGHTS: Duration = Duration::from_secs(120);
+/// How long to wait for weights that the coordinator may still be uploading.
+const WEIGHTS: RetryPolicy = RetryPolicy::within(
+    Duration::from_secs(120),
+    Duration::from_secs(1),
+    Duration::from_secs(1),
+);
 
-/// Pause between two words to the coordinator on how far a worker is.
+/// How often a worker's progress is sent to the coordinator.
 const PROGRESS: Duration = Duration::from_secs(1);
 
 /// How a host takes part in a run.
@@ -85,7 +88,7 @@ pub async fn join(joining: WorkerHost, signals: &mut Signals, sink: Sink<'_>) ->
         sink(&Event::Warning { message });
     }
     let devices = Device::in_turn(joining.workers, gpus(&record.job));
-    let crew = HostConfig {
+    let host_config = HostConfig {
         record: &record,
         input_root,
         root_id,
@@ -100,7 +103,7 @@ pub async fn join(joining: WorkerHost, signals: &mut Signals, sink: Sink<'_>) ->
         fingerprint: record.fingerprint.clone(),
         output: record.job.output.uri.clone(),
         workers: joining.workers,
-        devices: crew.devices_in_words(),
+        devices: host_config.devices_in_words(),
     });
     let leases = NatsLeases::new(connection.clone(), &posting, words);
     let coordinator = connection.telling(hostname());
@@ -120,7 +123,7 @@ pub async fn join(joining: WorkerHost, signals: &mut Signals, sink: Sink<'_>) ->
         }
         sink(event);
     };
-    let (signal, _) = Dispatcher::new(&crew, Leases::Nats(leases), &mut everybody)
+    let (signal, _) = Dispatcher::new(&host_config, Leases::Nats(leases), &mut everybody)
         .run(signals)
         .await?;
     Ok(signal.map_or(Part::Finished, Part::Stopped))
@@ -184,12 +187,13 @@ async fn fetch_weights(
                 if !is(&kept, sha256) {
                     let file = scratch.file(sha256, "safetensors")?;
                     // They follow the job, so they may be on their way.
-                    let deadline = Instant::now() + WEIGHTS;
+                    let mut retry = WEIGHTS.start();
                     while let Err(error) = connection.fetch_weights(sha256, file.path()).await {
-                        if Instant::now() >= deadline || matches!(error, NatsError::Forbidden { .. }) {
-                            return Err(error.into());
-                        }
-                        sleep(PROGRESS).await;
+                        let pause = match error {
+                            NatsError::Forbidden { .. } => None,
+                            _ => retry.next_pause(),
+                        };
+                        sleep(pause.ok_or(error)?).await;
                     }
                     scratch.keep(file, &kept)?;
                 }

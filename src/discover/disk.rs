@@ -12,7 +12,7 @@ use affectmill_base::passes;
 use affectmill_base::{Location, VideoKey};
 use affectmill_labelset::Passed;
 use affectmill_spec::Input;
-use affectmill_store::retry_passing;
+use affectmill_store::DISK_RETRY;
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, FileType, Metadata};
@@ -71,7 +71,7 @@ impl Walk<'_> {
             return attempt();
         }
         let began = Instant::now();
-        let done = retry_passing(attempt, may_pass);
+        let done = DISK_RETRY.run(attempt, may_pass);
         if done.is_err() {
             self.waited += began.elapsed();
         }

@@ -18,7 +18,7 @@ use affectmill_base::passes;
 use affectmill_base::{Location, RelativePath, VideoKey, hex};
 use affectmill_labelset::{PassedOver, PlannedVideo, Unseen};
 use affectmill_spec::Input;
-use affectmill_store::{Access, StoreError, retry_passing};
+use affectmill_store::{Access, DISK_RETRY, StoreError};
 pub use bucket::images_in;
 pub use names::IMAGE_EXTENSIONS;
 use sha2::{Digest, Sha256};
@@ -133,7 +133,7 @@ pub fn discover(
     let Location::Local(path) = &input.uri else {
         return bucket::discover(input, planned, access);
     };
-    let meta = retry_passing(|| metadata(path), DiscoverError::may_pass)?;
+    let meta = DISK_RETRY.run(|| metadata(path), DiscoverError::may_pass)?;
     if meta.is_dir() {
         disk::discover(input, path, planned)
     } else {

@@ -124,6 +124,16 @@ pub struct AtWork {
     pub labelling: Option<(VideoKey, FrameIndex)>,
 }
 
+/// What a worker waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitsFor {
+    /// A transfer from or to a store that works.
+    Transfer,
+    /// A store that fails; the request is retried.
+    Recovery,
+}
+
 /// What a worker reports.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -159,6 +169,8 @@ pub enum FromWorker {
     /// A store keeps the worker waiting. Sent every second while it does.
     Waiting {
         /// What for.
+        on: WaitsFor,
+        /// The same in words.
         reason: String,
     },
     /// Something that whoever watches the run should know.
@@ -181,13 +193,16 @@ pub enum FromWorker {
         /// Somebody else had committed it, or left a part that was adopted.
         adopted: bool,
     },
-    /// A video of the lease could not be read to its end, though another attempt may. Nothing was committed; the worker is
-    /// well and waits for a lease.
+    /// A video of the lease could not be read to its end, though another attempt may. Nothing was committed; the worker waits
+    /// for a lease.
     ReadInterrupted {
         /// The video.
         video: VideoKey,
         /// Why.
         trouble: Trouble,
+        /// Memory or a GPU failed: the next attempt needs a fresh process.
+        #[serde(default)]
+        needs_restart: bool,
     },
     /// The input went away: an unmounted disk, a share that is out of reach. Nothing was committed; the worker is well and waits
     /// for a lease.

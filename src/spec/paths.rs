@@ -48,7 +48,9 @@ pub(super) fn resolve(job: &mut Job, tree: &Node, job_file: &Path) -> Vec<Proble
         let written = path.to_string();
         let found = match path {
             Location::S3 { .. } => continue,
-            Location::Local(_) if written.starts_with("s3://") => Location::parse(&written),
+            Location::Local(_) if written.starts_with("s3://") => {
+                Location::parse(&written).map_err(|error| error.to_string())
+            }
             Location::Local(_) => absolute(&written, base).map(Location::Local),
         };
         match found {

@@ -1,4 +1,4 @@
-//! How S3 is reached: settings, scratch space, patience, and who is told when the store keeps somebody waiting.
+//! How S3 is reached: settings, scratch space, patience, and what is called while an operation waits.
 
 use super::s3::Clients;
 use super::{Scratch, StoreError};
@@ -17,11 +17,11 @@ pub struct Access {
     pub(super) settings: S3Settings,
     pub(super) scratch: Option<PathBuf>,
     pub(super) patience: Duration,
-    pub(super) waiting: Option<Waiting>,
+    pub(super) on_wait: Option<OnWait>,
     pub(super) clients: Arc<Clients>,
 }
 
-type Waiting = Arc<dyn Fn(&str) + Send + Sync>;
+type OnWait = Arc<dyn Fn(Option<&str>) + Send + Sync>;
 
 impl Access {
     /// As a job says.
@@ -39,7 +39,7 @@ impl Access {
             settings,
             scratch,
             patience,
-            waiting: None,
+            on_wait: None,
             clients: Arc::default(),
         }
     }
@@ -73,12 +73,12 @@ impl Access {
         Scratch::below(self.scratch.as_deref())
     }
 
-    /// The same; `told` is called every second, on the thread that waits, while an operation takes longer, with what the
-    /// last trouble was (empty when there was none).
+    /// The same; `on_wait` is called every second, on the thread that waits, while an operation takes longer, with the last
+    /// trouble if a request is being retried.
     #[must_use]
-    pub fn telling(&self, told: impl Fn(&str) + Send + Sync + 'static) -> Self {
+    pub fn on_wait(&self, on_wait: impl Fn(Option<&str>) + Send + Sync + 'static) -> Self {
         Self {
-            waiting: Some(Arc::new(told)),
+            on_wait: Some(Arc::new(on_wait)),
             ..self.clone()
         }
     }

@@ -1,10 +1,10 @@
 //! What can go wrong with a store, and what to do about it.
 
 use affectmill_base::Location;
+use affectmill_base::RetryPolicy;
 use affectmill_base::remedy;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::Duration;
 
 /// A store operation that failed.
@@ -27,14 +27,14 @@ pub enum StoreError {
         operation: &'static str,
         /// The object, prefix or bucket.
         place: String,
-        /// The cause, as the server or the network told it.
+        /// The cause, as the server or the network gave it.
         cause: String,
         /// What to do.
         remedy: String,
         /// What kind of trouble it is.
         trouble: Trouble,
     },
-    /// The scratch folder's name is taken by somebody else.
+    /// The scratch folder belongs to another user.
     #[error("the scratch folder `{}` belongs to somebody else; name another place as [run] scratch", .0.display())]
     ForeignScratch(PathBuf),
     /// Scratch space stays too small.
@@ -134,26 +134,6 @@ impl StoreError {
     }
 }
 
-/// How long a disk or a network share that fails is left in peace before it is asked again.
-const PAUSES: [Duration; 3] = [
-    Duration::from_millis(250),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-];
-
-/// Tries what a disk or a network share refuses three times more, after pauses, as long as the error is one that may pass.
-///
-/// # Errors
-/// The last one.
-pub fn retry_passing<T, E>(
-    mut attempt: impl FnMut() -> Result<T, E>,
-    may_pass: impl Fn(&E) -> bool,
-) -> Result<T, E> {
-    for pause in PAUSES {
-        match attempt() {
-            Err(error) if may_pass(&error) => thread::sleep(pause),
-            other => return other,
-        }
-    }
-    attempt()
-}
+/// For a disk or a network share that fails: 250 ms, 500 ms and 1 s between four attempts.
+pub const DISK_RETRY: RetryPolicy =
+    RetryPolicy::attempts(4, Duration::from_millis(250), Duration::from_secs(1));

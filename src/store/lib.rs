@@ -15,7 +15,7 @@ mod s3;
 mod scratch;
 
 pub use access::Access;
-pub use error::{StoreError, Trouble, retry_passing};
+pub use error::{DISK_RETRY, StoreError, Trouble};
 pub use s3::{Bucket, Object};
 pub use scratch::{Scratch, ScratchFolder};
 

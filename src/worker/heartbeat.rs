@@ -1,7 +1,7 @@
 //! Reports to the coordinator, with progress sent as often as it is worth and only when there is some.
 
 use affectmill_base::{FrameIndex, VideoKey};
-use affectmill_queue::{AtWork, FromWorker, write_message};
+use affectmill_queue::{AtWork, FromWorker, WaitsFor, write_message};
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -18,14 +18,14 @@ pub struct Reports {
 
 struct State {
     output: File,
-    /// There is progress that was not told yet.
-    news: bool,
+    /// There is unsent progress.
+    changed: bool,
     frame: Option<FrameIndex>,
     frames: u64,
     rows: u64,
     at_work: AtWork,
-    /// What was told of it last.
-    told: AtWork,
+    /// The `at_work` of the last report.
+    sent: AtWork,
 }
 
 impl State {
@@ -34,9 +34,9 @@ impl State {
         let _ = write_message(&mut self.output, report);
     }
 
-    fn tell(&mut self) {
-        self.news = false;
-        self.told = self.at_work.clone();
+    fn send_progress(&mut self) {
+        self.changed = false;
+        self.sent = self.at_work.clone();
         self.send(&FromWorker::Progress {
             frame: self.frame,
             frames: self.frames,
@@ -45,33 +45,33 @@ impl State {
         });
     }
 
-    fn tell_news(&mut self) {
-        if self.news || self.at_work != self.told {
-            self.tell();
+    fn send_if_changed(&mut self) {
+        if self.changed || self.at_work != self.sent {
+            self.send_progress();
         }
     }
 }
 
 impl Reports {
-    /// Reports written to this pipe. A thread of its own tells progress, so that the last frame before a hang is told too.
+    /// Reports written to this pipe. A thread of its own sends progress, so that the last frame before a hang is reported too.
     ///
     /// # Errors
     /// The thread could not be started.
     pub fn new(output: File) -> io::Result<Self> {
         let state = Arc::new(Mutex::new(State {
             output,
-            news: false,
+            changed: false,
             frame: None,
             frames: 0,
             rows: 0,
             at_work: AtWork::default(),
-            told: AtWork::default(),
+            sent: AtWork::default(),
         }));
-        let told = Arc::downgrade(&state);
+        let sent = Arc::downgrade(&state);
         thread::Builder::new().name("reports".into()).spawn(move || {
-            while let Some(state) = told.upgrade() {
+            while let Some(state) = sent.upgrade() {
                 if let Ok(mut state) = state.lock() {
-                    state.tell_news();
+                    state.send_if_changed();
                 }
                 drop(state);
                 thread::sleep(INTERVAL);
@@ -80,24 +80,24 @@ impl Reports {
         Ok(Self { state })
     }
 
-    /// Sends a report at once; it says more than the progress that was not told yet.
+    /// Sends a report at once; it says more than the progress that was not sent yet.
     pub fn send(&self, report: &FromWorker) {
         self.change(|state| {
-            state.news = false;
+            state.changed = false;
             state.send(report);
         });
     }
 
     /// A new shard: its counts begin at zero.
     pub fn begin_shard(&self) {
-        self.change(|state| (state.news, state.frame, state.frames, state.rows) = (false, None, 0, 0));
+        self.change(|state| (state.changed, state.frame, state.frames, state.rows) = (false, None, 0, 0));
     }
 
-    /// What comes now is no video's doing.
+    /// Until the next shard, no video is at fault.
     pub fn end_shard(&self) {
         self.change(|state| {
             state.at_work = AtWork::default();
-            state.tell_news();
+            state.send_if_changed();
         });
     }
 
@@ -105,7 +105,7 @@ impl Reports {
     pub fn opened(&self, video: &VideoKey) {
         self.change(|state| {
             state.at_work.decoding = Some(video.clone());
-            state.tell_news();
+            state.send_if_changed();
             state.frame = None;
             state.send(&FromWorker::Opened { video: video.clone() });
         });
@@ -115,8 +115,8 @@ impl Reports {
     pub fn decodes(&self, video: &VideoKey) {
         self.change(|state| {
             state.at_work.decoding = Some(video.clone());
-            if state.told.decoding != state.at_work.decoding {
-                state.tell();
+            if state.sent.decoding != state.at_work.decoding {
+                state.send_progress();
             }
         });
     }
@@ -129,17 +129,17 @@ impl Reports {
     /// The detector or a model goes to work on a batch whose oldest row is this one.
     pub fn labels(&self, video: &VideoKey, frame: FrameIndex) {
         self.change(|state| {
-            let is_told = matches!(&state.told.labelling, Some((told, _)) if told == video);
+            let is_sent = matches!(&state.sent.labelling, Some((sent, _)) if sent == video);
             state.at_work.labelling = Some((video.clone(), frame));
-            if !is_told {
-                state.tell();
+            if !is_sent {
+                state.send_progress();
             }
         });
     }
 
     /// One of many looks at a batch is done.
     pub fn view_done(&self) {
-        self.change(|state| state.news = true);
+        self.change(|state| state.changed = true);
     }
 
     /// Detector and models wait.
@@ -147,14 +147,21 @@ impl Reports {
         self.change(|state| state.at_work.labelling = None);
     }
 
-    /// A store keeps the worker waiting.
-    pub fn waiting(&self, reason: &str) {
+    /// A store keeps the worker waiting: for `what`, or because of the trouble that it had last.
+    pub fn waiting(&self, what: &str, trouble: Option<&str>) {
         self.send(&FromWorker::Waiting {
-            reason: reason.into(),
+            on: trouble.map_or(WaitsFor::Transfer, |_| WaitsFor::Recovery),
+            reason: trouble.unwrap_or(what).into(),
         });
     }
 
-    /// Tells whoever watches the run.
+    /// Reports that a store keeps the worker waiting, for [`Access::on_wait`](affectmill_store::Access::on_wait).
+    pub fn store_waits(self: &Arc<Self>) -> impl Fn(Option<&str>) + Send + Sync + 'static {
+        let reports = self.clone();
+        move |trouble| reports.waiting("waiting for the store", trouble)
+    }
+
+    /// Sends a warning to the run's log.
     pub fn warn(&self, message: String) {
         self.send(&FromWorker::Warning { message });
     }
@@ -162,17 +169,17 @@ impl Reports {
     /// One more frame was decoded.
     pub fn decoded(&self, frame: FrameIndex) {
         self.change(|state| {
-            (state.news, state.frame) = (true, Some(frame));
+            (state.changed, state.frame) = (true, Some(frame));
             state.frames += 1;
         });
     }
 
-    /// A frame was decoded again, on the way to where labelling goes on.
+    /// A frame before the resume point was decoded again.
     pub fn passed(&self, frame: FrameIndex) {
-        self.change(|state| (state.news, state.frame) = (true, Some(frame)));
+        self.change(|state| (state.changed, state.frame) = (true, Some(frame)));
     }
 
-    /// Labelling goes on at this frame of a video, of which so many were decoded before; `again` of them now again.
+    /// Labelling resumes at this frame of a video; `frames` were decoded before, `again` of them a second time.
     pub fn resumed(&self, video: &VideoKey, frame: FrameIndex, frames: u64, again: u64) {
         self.send(&FromWorker::Resumed {
             video: video.clone(),
@@ -180,7 +187,7 @@ impl Reports {
             again,
         });
         self.change(|state| {
-            state.news = true;
+            state.changed = true;
             state.frames += frames;
         });
     }
@@ -188,7 +195,7 @@ impl Reports {
     /// So many more rows were labelled.
     pub fn labelled(&self, rows: u64) {
         self.change(|state| {
-            state.news = true;
+            state.changed = true;
             state.rows += rows;
         });
     }

@@ -146,14 +146,6 @@ fn report_to_stderr(message: &str) {
     let _ = writeln!(io::stderr(), "{message}");
 }
 
-/// What a store that keeps us waiting says, or that it says nothing.
-fn waiting(trouble: &str) -> &str {
-    match trouble {
-        "" => "waiting for the store",
-        trouble => trouble,
-    }
-}
-
 /// Trouble that is not a video's fault.
 struct Failure {
     error: String,
@@ -207,10 +199,9 @@ impl Labeller {
         }
         model::set_threads(assignment.threads);
         let device = Device::parse(&assignment.device).map_err(Failure::final_)?;
-        let told = reports.clone();
         let access = Access::of(&assignment.job.job)
             .patient()
-            .telling(move |trouble| told.waiting(waiting(trouble)));
+            .on_wait(reports.store_waits());
         let store = Store::connect(&assignment.job.job.output.uri, &access).map_err(Failure::final_)?;
         let pipeline = Pipeline::new(&assignment, device, &access).map_err(Failure::final_)?;
         Ok(Self {
@@ -275,8 +266,12 @@ impl Labeller {
         }
         let labelled = match labelled {
             Ok(labelled) => labelled,
-            Err(PipelineError::ReadInterrupted { video, trouble }) => {
-                return Ok(FromWorker::ReadInterrupted { video, trouble });
+            Err(PipelineError::ReadInterrupted { video, interruption }) => {
+                return Ok(FromWorker::ReadInterrupted {
+                    video,
+                    trouble: interruption.trouble,
+                    needs_restart: interruption.needs_restart,
+                });
             }
             Err(PipelineError::InputGone(error)) => return Ok(FromWorker::InputGone { error }),
             Err(error) => return Err(Failure::final_(error)),

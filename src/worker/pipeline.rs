@@ -30,7 +30,6 @@ mod weights;
 
 use super::heartbeat::Reports;
 use crate::infer::Engine;
-use affectmill_base::Trouble;
 use affectmill_base::{Crop, Face, FrameIndex, Location, Micros, NetworkKind, VideoKey};
 use affectmill_labelset::rows::{CropWriter, RowError, RowWriter};
 use affectmill_labelset::{JobRecord, LabelSchema, PartInfo, StageSeconds, VideoOutcome};
@@ -44,6 +43,7 @@ use affectmill_store::{Access, Store, StoreError};
 use affectmill_vision::Finder;
 pub use checkpoints::Checkpoints;
 use checkpoints::{CheckpointCandidate, CheckpointInterval, CheckpointWriter, CropStyle};
+use decoded::Interruption;
 use decoding::decode_shard;
 use input::Input;
 use labelling::{Labelling, Writers};
@@ -115,12 +115,12 @@ pub enum PipelineError {
         faces: u64,
     },
     /// A video could not be read to its end, though another attempt may: what was labelled of the shard does not count.
-    #[error("{}", trouble.error)]
+    #[error("{}", interruption.trouble.error)]
     ReadInterrupted {
         /// The video.
         video: VideoKey,
         /// Why.
-        trouble: Trouble,
+        interruption: Interruption,
     },
     /// The input went away: nothing of the shard counts, and no video is to blame.
     #[error("{0}")]
@@ -407,7 +407,9 @@ impl Pipeline {
             }
             match (tally, decoded.read_interrupted.take()) {
                 (Err(error @ PipelineError::Model(ModelError::GpuMemory { .. })), _) => Err(error),
-                (_, Some((video, trouble))) => Err(PipelineError::ReadInterrupted { video, trouble }),
+                (_, Some((video, interruption))) => {
+                    Err(PipelineError::ReadInterrupted { video, interruption })
+                }
                 (tally, None) => Ok((tally?, decoded)),
             }
         });

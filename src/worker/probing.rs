@@ -5,7 +5,6 @@
 //! are; other formats are fetched whole, since FFmpeg guesses from what it finds all over them.
 
 use super::heartbeat::Reports;
-use super::waiting;
 use affectmill_base::Location;
 use affectmill_base::SourceKind;
 use affectmill_discover as discover;
@@ -16,6 +15,7 @@ use affectmill_queue::Reach;
 use affectmill_store::{Access, Bucket, Object, StoreError, Trouble};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,8 +35,10 @@ pub(super) struct Prober {
 }
 
 impl Prober {
-    /// The video with its frames and duration, or why it cannot be read, and whether that is for the credentials. An error is
-    /// the store's fault.
+    /// The video with its frames and duration, or with why it cannot be read; and whether the credentials may not read it.
+    ///
+    /// # Errors
+    /// The store fails.
     pub fn probe(
         &mut self,
         mut video: PlannedVideo,
@@ -53,26 +55,18 @@ impl Prober {
             max_frames: u64::MAX,
             nvdec: None,
         };
-        let mut forbidden = false;
         let probed = match root {
             Location::Local(_) => {
                 let path = discover::source_path(root, &video.key).to_string();
-                decode::probe(path.as_ref(), video.kind, &options).map_err(|error| error.to_string())
+                decode::probe(path.as_ref(), video.kind, &options).map_err(Unreadable::from)
             }
-            Location::S3 { .. } => {
-                let bucket = self.bucket(root, reach, reports)?;
-                match in_bucket(bucket, &video, &options) {
-                    Err(error) if error.is_of_one_object() => {
-                        forbidden = error.trouble() == Some(Trouble::Forbidden);
-                        Err(error.to_string())
-                    }
-                    other => other?,
-                }
-            }
+            Location::S3 { .. } => in_bucket(self.bucket(root, reach, reports)?, &video, &options),
         };
+        let forbidden = matches!(probed, Err(Unreadable::Forbidden(_)));
         match probed {
             Ok(probe) => (video.frames, video.duration_us) = (probe.frames, probe.duration_us),
-            Err(error) => video.unreadable = Some(error),
+            Err(Unreadable::Store(error)) => return Err(error),
+            Err(Unreadable::Forbidden(cause) | Unreadable::Video(cause)) => video.unreadable = Some(cause),
         }
         Ok((video, forbidden))
     }
@@ -85,21 +79,51 @@ impl Prober {
     ) -> Result<&Bucket, StoreError> {
         let is_open = self.bucket.as_ref().is_some_and(|(open, _)| open == root);
         if !is_open {
-            let told = reports.clone();
             let patience = Duration::from_secs_f64(reach.outage_timeout);
             let access = Access::new(reach.s3, reach.scratch, patience)
                 .patient()
-                .telling(move |trouble| told.waiting(waiting(trouble)));
+                .on_wait(reports.store_waits());
             self.bucket = Some((root.clone(), Bucket::open(root, &access)?));
         }
         Ok(&self.bucket.as_ref().expect("opened above").1)
     }
 }
 
-/// The error within is the video's fault, in words.
-type Probed = Result<Probe, String>;
+/// Why a header was not read.
+enum Unreadable {
+    /// The video's own fault, in words that name it.
+    Video(String),
+    /// The credentials may not read it.
+    Forbidden(String),
+    /// The store's fault.
+    Store(StoreError),
+}
 
-fn in_bucket(bucket: &Bucket, video: &PlannedVideo, options: &DecodeOptions) -> Result<Probed, StoreError> {
+impl From<DecodeError> for Unreadable {
+    fn from(error: DecodeError) -> Self {
+        Self::Video(error.to_string())
+    }
+}
+
+impl From<StoreError> for Unreadable {
+    fn from(error: StoreError) -> Self {
+        match error.trouble() {
+            Some(Trouble::Forbidden) => Self::Forbidden(error.to_string()),
+            _ if error.is_of_one_object() => Self::Video(error.to_string()),
+            _ => Self::Store(error),
+        }
+    }
+}
+
+fn in_bucket(bucket: &Bucket, video: &PlannedVideo, options: &DecodeOptions) -> Result<Probe, Unreadable> {
+    // Messages name the object instead of its copy.
+    let naming = |copy: &Path, error: DecodeError| {
+        let (copy, name) = (
+            copy.display().to_string(),
+            bucket.place(video.key.as_str()).to_string(),
+        );
+        Unreadable::Video(error.to_string().replace(&copy, &name))
+    };
     match video.kind {
         SourceKind::Images => {
             // Names are all there is to learn from: empty files of these names tell as much.
@@ -115,12 +139,8 @@ fn in_bucket(bucket: &Bucket, video: &PlannedVideo, options: &DecodeOptions) -> 
                     source,
                 })?;
             }
-            let (path, name) = (
-                folder.path().display().to_string(),
-                bucket.place(video.key.as_str()),
-            );
             let probed = decode::probe(folder.path(), video.kind, options);
-            Ok(probed.map_err(|error| error.to_string().replace(&path, &name.to_string())))
+            probed.map_err(|error| naming(folder.path(), error))
         }
         SourceKind::File => {
             let object = Object {
@@ -130,16 +150,14 @@ fn in_bucket(bucket: &Bucket, video: &PlannedVideo, options: &DecodeOptions) -> 
                 sha256: None,
             };
             let file = bucket.scratch().file("header", "bin")?;
-            let path = file.path().display().to_string();
-            let name = bucket.place(video.key.as_str()).to_string();
-            let probe = || decode::probe(path.as_ref(), video.kind, options);
+            let probe = || decode::probe(file.path(), video.kind, options);
             if fill_header(bucket, &object, file.as_file())?
                 && let Ok(found) = probe()
             {
-                return Ok(Ok(found));
+                return Ok(found);
             }
             bucket.fetch(&object, file.as_file())?;
-            Ok(probe().map_err(|error: DecodeError| error.to_string().replace(&path, &name)))
+            probe().map_err(|error| naming(file.path(), error))
         }
     }
 }

@@ -167,7 +167,7 @@ fn a_disk_that_fails_for_a_moment_while_a_video_is_opened_costs_the_video_nothin
     let mut project = Project::with_models(&["mini_xception"]).synthetic(2, 6);
     project.faults = "flaky:0:4096:clip00.mp4".into();
     let done = project.run("out", &["output.shard_frames=1000"], 0);
-    assert!(!stderr(&done).contains("begun again"), "{}", stderr(&done));
+    assert!(!stderr(&done).contains("starts again"), "{}", stderr(&done));
     let videos = videos(&project.output("out"));
     assert_eq!(
         (videos["clip00.mp4"].status.as_str(), videos["clip00.mp4"].rows),

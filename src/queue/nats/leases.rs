@@ -5,11 +5,11 @@
 use super::posted_job::{PostedJob, State};
 use super::shard_stream::ShardMessage;
 use super::troubles::ShardTroubles;
-use super::{Connection, NatsError, PATIENCE, PAUSE};
+use super::{Connection, NatsError, PATIENCE, attempts, within};
 use crate::{Arrival, Lease, WorkerId};
-use affectmill_base::OomRecord;
 use affectmill_base::Trouble;
 use affectmill_base::{FrameIndex, ShardId, VideoKey};
+use affectmill_base::{OomRecord, Retry, RetryPolicy};
 use affectmill_labelset::ShardPlan;
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::message::{AckKind, Acker};
@@ -31,13 +31,13 @@ const WAIT: Duration = Duration::from_secs(5);
 /// Pause before a shard with a strike comes again, so that its trouble may pass.
 const STRUCK: Duration = Duration::from_millis(500);
 
-/// How long the end of a host waits for its last words to be taken.
+/// How long a host that ends waits for its last notifications to be taken.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// How often a word to the queue is tried. What is lost then, the end of the lease says as well.
-const TRIES: usize = 20;
+/// How often a notification of the queue is sent. If it is lost all the same, the lease expires.
+const NOTIFY: RetryPolicy = attempts(20);
 
-/// How often people are told that the queue is out of order.
+/// How often the warning that the queue fails is repeated.
 const REMINDER: Duration = Duration::from_secs(60);
 
 /// Leases of one host.
@@ -208,7 +208,7 @@ impl NatsLeases {
         } = *held;
         self.words.spawn(async move {
             settled(note).await;
-            insist(|| acker.double_ack()).await;
+            notify(|| acker.double_ack()).await;
             drop(beat);
         });
         Some(shard)
@@ -237,7 +237,7 @@ impl NatsLeases {
         self.words.spawn(async move {
             settled(held.note.take()).await;
             shared.note(&held.shard.id, held.delivery, strike.clone()).await;
-            insist(|| held.acker.ack_with(AckKind::Nak(pause))).await;
+            notify(|| held.acker.ack_with(AckKind::Nak(pause))).await;
             drop(held.beat);
         });
         strikes
@@ -277,13 +277,13 @@ impl NatsLeases {
     }
 }
 
-/// Says a word to the queue, again and again while the servers do not take it.
-async fn insist<T, E, F: Future<Output = Result<T, E>>>(word: impl Fn() -> F) {
-    for _ in 0..TRIES {
-        if word().await.is_ok() {
-            break;
-        }
-        sleep(PAUSE).await;
+/// Notifies the queue; retries while the servers do not take it.
+async fn notify<T, E, F: Future<Output = Result<T, E>>>(send: impl Fn() -> F) {
+    let mut retry = NOTIFY.start();
+    while send().await.is_err()
+        && let Some(pause) = retry.next_pause()
+    {
+        sleep(pause).await;
     }
 }
 
@@ -294,9 +294,9 @@ async fn settled(note: Option<JoinHandle<()>>) {
 }
 
 impl Shared {
-    /// Waits for a shard, through whatever trouble the servers are in, until the job is finished.
+    /// Waits for a shard, retrying while the servers fail, until the job is finished.
     async fn pull(self: Arc<Self>, worker: WorkerId) {
-        let (mut since, mut told) = (None::<Instant>, None::<Instant>);
+        let (mut outage, mut warned) = (None::<Retry>, None::<Instant>);
         let pull = loop {
             // A client without a connection takes every request, and only does not answer.
             let next = timeout(WAIT + PATIENCE, self.next()).await;
@@ -319,19 +319,20 @@ impl Shared {
                 // A server that lost everything; a coordinator will post it again.
                 (_, Ok(None)) => self.connection.no_job(),
                 (_, Ok(Some(_))) => {
-                    since = None;
+                    outage = None;
                     continue;
                 }
             };
-            if since.get_or_insert_with(Instant::now).elapsed() >= self.patience {
+            let retry = outage.get_or_insert_with(|| within(self.patience).start());
+            let Some(pause) = retry.next_pause() else {
                 break Pull::Lost(error);
-            }
-            if told.is_none_or(|told| told.elapsed() >= REMINDER) {
-                told = Some(Instant::now());
+            };
+            if warned.is_none_or(|warned| warned.elapsed() >= REMINDER) {
+                warned = Some(Instant::now());
                 let _ = self.arrivals.try_send(Pull::Trouble(error));
             }
             *self.consumer.lock().await = None;
-            sleep(PAUSE).await;
+            sleep(pause).await;
         };
         let _ = self.arrivals.send(pull).await;
     }
@@ -405,7 +406,7 @@ impl Shared {
 
     async fn note(&self, shard: &ShardId, delivery: u64, strike: Option<(VideoKey, Trouble)>) {
         let ended = |troubles: &mut ShardTroubles| troubles.ended(delivery, strike.clone());
-        insist(|| self.connection.change_troubles(shard.as_str(), ended)).await;
+        notify(|| self.connection.change_troubles(shard.as_str(), ended)).await;
     }
 }
 

@@ -25,7 +25,7 @@ pub use leases::NatsLeases;
 pub use posted_job::{PostedJob, State};
 pub use shard_stream::{Published, QueueDepth, ShardMessage, ShardStream};
 
-use affectmill_base::ShardId;
+use affectmill_base::{RetryPolicy, ShardId};
 use affectmill_labelset::events::Event;
 use affectmill_spec::NatsSettings;
 use async_nats::jetstream::consumer::PullConsumer;
@@ -37,13 +37,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 /// How long a command waits for the first connection before it says that there is none.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Pause between two attempts at anything that a server does not answer.
-const PAUSE: Duration = Duration::from_millis(500);
+/// First and longest pause between two attempts at anything that a server does not answer.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(1));
+
+/// So many attempts at a request.
+const fn attempts(attempts: u32) -> RetryPolicy {
+    RetryPolicy::attempts(attempts, PAUSES.0, PAUSES.1)
+}
+
+/// Attempts at a request for so long.
+const fn within(time: Duration) -> RetryPolicy {
+    RetryPolicy::within(time, PAUSES.0, PAUSES.1)
+}
+
+/// Pauses between attempts to connect again.
+const RECONNECT: RetryPolicy =
+    RetryPolicy::attempts(u32::MAX, Duration::from_millis(500), Duration::from_secs(2));
 
 /// How soon a link that carries nothing is found out.
 const PING: Duration = Duration::from_secs(5);
@@ -248,7 +262,7 @@ impl Connection {
             let _ = words.map(|words| told.try_send(words));
             std::future::ready(())
         });
-        let deadline = Instant::now() + patience;
+        let mut retry = within(patience).start();
         let client = loop {
             match options.clone().connect(&address.servers).await {
                 Ok(client) => break client,
@@ -261,10 +275,14 @@ impl Connection {
                     if refused.contains(&error.kind()) {
                         return Err(NatsError::Refused { servers, cause });
                     }
-                    if Instant::now() >= deadline || error.kind() == ConnectErrorKind::ServerParse {
-                        return Err(NatsError::Unreachable { servers, cause });
+                    let pause = match error.kind() {
+                        ConnectErrorKind::ServerParse => None,
+                        _ => retry.next_pause(),
+                    };
+                    match pause {
+                        Some(pause) => sleep(pause).await,
+                        None => return Err(NatsError::Unreachable { servers, cause }),
                     }
-                    sleep(PAUSE).await;
                 }
             }
         };
@@ -389,8 +407,11 @@ async fn options(settings: &NatsSettings) -> Result<ConnectOptions, NatsError> {
         .ping_interval(PING)
         .request_timeout(Some(ANSWER))
         .max_reconnects(None)
-        // It is asked before the first attempt too.
-        .reconnect_delay_callback(|attempts| PAUSE * attempts.saturating_sub(1).min(4) as u32);
+        // It is called with 1 before the first attempt.
+        .reconnect_delay_callback(|attempt| match u32::try_from(attempt) {
+            Ok(0 | 1) => Duration::ZERO,
+            attempt => RECONNECT.pause_after(attempt.unwrap_or(u32::MAX) - 1),
+        });
     if let Some(prefix) = &settings.inbox_prefix {
         options = options.custom_inbox_prefix(prefix);
     }

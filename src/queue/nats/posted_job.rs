@@ -1,6 +1,6 @@
 //! The job as it is posted on the servers: what workers must know before their first lease, and the weights.
 
-use super::{Connection, NatsError, PATIENCE, PAUSE};
+use super::{Connection, NatsError, PATIENCE, within};
 use crate::PROTOCOL;
 use affectmill_base::Location;
 use affectmill_base::sha256_hex;
@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::fs::File;
 use tokio::io::{AsyncWriteExt, copy};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 /// Key of the job in its bucket.
 const JOB: &str = "job";
@@ -47,9 +47,20 @@ struct Unchecked {
     state: State,
 }
 
+/// What is wrong with a posted job.
+#[derive(Debug, thiserror::Error)]
+enum BadPosting {
+    #[error("the posted job is wrong: {0}")]
+    Job(String),
+    #[error("the posted models are not those of the posted job")]
+    Models,
+    #[error("the posted input {0:?} is no absolute path")]
+    Input(Location),
+}
+
 impl TryFrom<Unchecked> for PostedJob {
-    type Error = String;
-    fn try_from(read: Unchecked) -> Result<Self, String> {
+    type Error = BadPosting;
+    fn try_from(read: Unchecked) -> Result<Self, BadPosting> {
         let Unchecked {
             protocol,
             affectmill,
@@ -57,7 +68,7 @@ impl TryFrom<Unchecked> for PostedJob {
             input_root,
             state,
         } = read;
-        spec::check_posted(&record.job).map_err(|error| format!("the posted job is wrong: {error}"))?;
+        spec::check_posted(&record.job).map_err(BadPosting::Job)?;
         let found = record
             .models
             .iter()
@@ -68,14 +79,14 @@ impl TryFrom<Unchecked> for PostedJob {
             .iter()
             .map(|model| (&model.name, model.kind, model.also.len()));
         if !found.eq(named) {
-            return Err("the posted models are not those of the posted job".into());
+            return Err(BadPosting::Models);
         }
         let is_place = match &input_root {
             Location::Local(path) => path.is_absolute() && !input_root.to_string().contains('\0'),
             Location::S3 { .. } => true,
         };
         if !is_place {
-            return Err(format!("the posted input {input_root:?} is no absolute path"));
+            return Err(BadPosting::Input(input_root));
         }
         Ok(Self {
             protocol,
@@ -127,7 +138,7 @@ impl Connection {
     pub async fn post(&self, posting: &PostedJob) -> Result<u64, NatsError> {
         let bucket = self.make_bucket().await?;
         let text = serde_json::to_vec(posting).map_err(self.failed("post the job"))?;
-        let deadline = Instant::now() + PATIENCE;
+        let mut retry = within(PATIENCE).start();
         loop {
             let (revision, before) = self.posted(&bucket).await?;
             if let Some(before) = &before {
@@ -137,15 +148,18 @@ impl Connection {
                     (true, State::Running) => {}
                 }
             }
-            match bucket.update(JOB, text.clone().into(), revision).await {
+            let error = match bucket.update(JOB, text.clone().into(), revision).await {
                 Ok(revision) => return Ok(revision),
-                // Another coordinator was faster: look again.
-                Err(error)
-                    if error.kind() == UpdateErrorKind::WrongLastRevision && Instant::now() < deadline =>
-                {
-                    sleep(PAUSE).await;
-                }
-                Err(error) => return Err(self.failed("post the job")(error)),
+                Err(error) => error,
+            };
+            // Another coordinator may have been faster.
+            let pause = match error.kind() {
+                UpdateErrorKind::WrongLastRevision => retry.next_pause(),
+                _ => None,
+            };
+            match pause {
+                Some(pause) => sleep(pause).await,
+                None => return Err(self.failed("post the job")(error)),
             }
         }
     }
@@ -253,7 +267,7 @@ impl Connection {
     /// # Errors
     /// [`NatsError::NoJob`] when none came; [`NatsError`] otherwise.
     pub async fn await_posting(&self, patience: Duration) -> Result<PostedJob, NatsError> {
-        let deadline = Instant::now() + patience;
+        let mut retry = within(patience).start();
         let mut before = None;
         loop {
             let found = self.posting_and_revision().await;
@@ -268,10 +282,10 @@ impl Connection {
                 Ok(Some(posting)) if posting.state == State::Running || news => return Ok(posting),
                 // Waiting does not mend it.
                 Err(error @ (NatsError::Version { .. } | NatsError::Forbidden { .. })) => return Err(error),
-                found if Instant::now() >= deadline => {
-                    return found?.ok_or_else(|| self.no_job());
-                }
-                _ => sleep(PAUSE).await,
+                found => match retry.next_pause() {
+                    Some(pause) => sleep(pause).await,
+                    None => return found?.ok_or_else(|| self.no_job()),
+                },
             }
         }
     }

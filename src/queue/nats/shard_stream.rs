@@ -1,8 +1,8 @@
 //! The queue as the coordinator sees it: shards go in, what workers tell comes out, and how many wait.
 
-use super::{CONSUMER, Connection, HostEvent, NatsError, PAUSE};
+use super::{CONSUMER, Connection, HostEvent, NatsError, attempts};
 use crate::EarlierVideo;
-use affectmill_base::VideoKey;
+use affectmill_base::{RetryPolicy, VideoKey};
 use affectmill_labelset::ShardPlan;
 use async_nats::Subscriber;
 use async_nats::jetstream::ErrorCode;
@@ -23,7 +23,7 @@ use tokio::time::sleep;
 const AT_ONCE: usize = 512;
 
 /// How often a shard is sent before the server counts as lost.
-const TRIES: usize = 60;
+const SEND: RetryPolicy = attempts(60);
 
 /// Bytes of a shard's description before it is compressed: 512 videos with the longest names that a disk takes are a tenth of it.
 const MOST_TEXT: u64 = 64 << 20;
@@ -190,7 +190,7 @@ impl ShardStream {
     /// Puts one shard in.
     async fn put(&self, subject: String, text: bytes::Bytes) -> Result<Put, NatsError> {
         let jetstream = &self.connection.jetstream;
-        let mut tries = 0;
+        let mut retry = SEND.start();
         loop {
             let put = async { jetstream.publish(subject.clone(), text.clone()).await?.await };
             let error = match put.await {
@@ -199,11 +199,10 @@ impl ShardStream {
                 Err(error) if is_full(&error) => return Ok(Put::Full(error.to_string())),
                 Err(error) => error,
             };
-            tries += 1;
-            if tries == TRIES {
+            let Some(pause) = retry.next_pause() else {
                 return Err(self.connection.failed("take a shard")(error));
-            }
-            sleep(PAUSE).await;
+            };
+            sleep(pause).await;
             if matches!(
                 error.kind(),
                 async_nats::jetstream::context::PublishErrorKind::StreamNotFound

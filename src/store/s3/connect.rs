@@ -1,7 +1,7 @@
 //! Clients: the standard chain of credentials, region and endpoint, and what the job says instead.
 
 use super::retry::on_runtime;
-use super::route;
+use super::route::{self, RouteError};
 use affectmill_spec::S3Settings;
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
@@ -28,8 +28,8 @@ const STALLED: Duration = Duration::from_secs(20);
 /// Clients made when first needed. They are kept: credentials, once found, are shared and refreshed in them.
 #[derive(Debug, Default)]
 pub struct Clients {
-    signing: OnceLock<Result<Client, String>>,
-    unsigned: OnceLock<Result<Client, String>>,
+    signing: OnceLock<Result<Client, RouteError>>,
+    unsigned: OnceLock<Result<Client, RouteError>>,
     reached: AtomicBool,
 }
 
@@ -47,8 +47,8 @@ impl Clients {
     /// The client to speak to a bucket with.
     ///
     /// # Errors
-    /// The environment names a way that cannot be taken; in words.
-    pub fn client(&self, settings: &S3Settings, bucket: &str) -> Result<Client, String> {
+    /// The environment names a proxy or certificates that cannot be used.
+    pub fn client(&self, settings: &S3Settings, bucket: &str) -> Result<Client, RouteError> {
         let unsigned = settings.unsigned.iter().any(|name| name == bucket);
         let kept = if unsigned { &self.unsigned } else { &self.signing };
         let make = || {

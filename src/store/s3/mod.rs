@@ -59,7 +59,7 @@ impl Bucket {
         let client = client.map_err(|cause| StoreError::S3 {
             operation: "reach",
             place: root.to_string(),
-            cause,
+            cause: cause.to_string(),
             remedy: "correct that variable, or unset it".into(),
             trouble: Trouble::Setup,
         })?;

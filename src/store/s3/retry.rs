@@ -4,33 +4,34 @@ use super::Bucket;
 use super::failure::Failure;
 use super::route;
 use crate::{StoreError, Trouble};
+use affectmill_base::RetryPolicy;
 use std::future::Future;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::sleep;
 
-/// First pause; each further one is twice as long, up to [`LONGEST`].
+/// First pause.
 const FIRST: Duration = Duration::from_millis(100);
 /// An outage that ends is noticed within about this time.
 const LONGEST: Duration = Duration::from_secs(5);
 /// How often a waiting thread says that it lives.
 const TICK: Duration = Duration::from_secs(1);
 
-/// What the last attempt met, for those who wait.
+/// Why the last attempt failed, for the thread that waits; none where it did not.
 #[derive(Clone, Default)]
-pub(super) struct Notice(Arc<Mutex<String>>);
+pub(super) struct Notice(Arc<Mutex<Option<String>>>);
 
 impl Notice {
-    fn set(&self, text: String) {
+    fn set(&self, trouble: Option<String>) {
         if let Ok(mut notice) = self.0.lock() {
-            *notice = text;
+            *notice = trouble;
         }
     }
 
-    fn get(&self) -> String {
-        self.0.lock().map(|notice| notice.clone()).unwrap_or_default()
+    fn get(&self) -> Option<String> {
+        self.0.lock().ok()?.clone()
     }
 }
 
@@ -66,7 +67,7 @@ fn ticking<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static, 
 }
 
 impl Bucket {
-    /// Runs an operation and waits, telling who listens that the wait goes on.
+    /// Runs an operation and waits for it; calls [`Access::on_wait`](crate::Access::on_wait) meanwhile.
     pub(super) fn wait<T, F>(&self, operation: impl FnOnce(Self, Notice) -> F) -> T
     where
         T: Send + 'static,
@@ -74,8 +75,8 @@ impl Bucket {
     {
         let notice = Notice::default();
         ticking(operation(self.clone(), notice.clone()), || {
-            if let Some(told) = &self.access.waiting {
-                told(&notice.get());
+            if let Some(on_wait) = &self.access.on_wait {
+                on_wait(notice.get().as_deref());
             }
         })
     }
@@ -91,28 +92,30 @@ impl Bucket {
     where
         F: Future<Output = Result<T, Failure>>,
     {
-        let began = Instant::now();
-        let mut pause = FIRST;
+        let mut retry = RetryPolicy::within(self.access.patience(), FIRST, LONGEST).start();
         loop {
             let failure = match attempt().await {
                 Ok(done) => {
-                    notice.set(String::new());
+                    notice.set(None);
                     self.access.clients.reached();
                     return Ok(done);
                 }
                 Err(failure) => failure,
             };
-            let waited = began.elapsed();
-            if failure.trouble != Trouble::Transient || waited + pause > self.access.patience() {
-                return Err(self.error(operation, key, failure, waited));
-            }
-            notice.set(format!(
+            // Patience grows once a server has answered, to any request of this process.
+            let pause = match failure.trouble {
+                Trouble::Transient => retry.next_pause_within(self.access.patience()),
+                _ => None,
+            };
+            let Some(pause) = pause else {
+                return Err(self.error(operation, key, failure, retry.elapsed()));
+            };
+            notice.set(Some(format!(
                 "cannot {operation} {}: {}; trying again",
                 self.place(key),
                 failure.cause
-            ));
-            sleep(jittered(pause)).await;
-            pause = (2 * pause).min(LONGEST);
+            )));
+            sleep(pause).await;
         }
     }
 
@@ -145,13 +148,4 @@ impl Bucket {
             trouble: failure.trouble,
         }
     }
-}
-
-/// Half of the pause to all of it, so that many workers do not come back at the same moment.
-fn jittered(pause: Duration) -> Duration {
-    // Good enough for spreading: the clock's nanoseconds.
-    let nanos = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |now| now.subsec_nanos());
-    pause.mul_f64(0.5 + 0.5 * f64::from(nanos % 1000) / 1000.0)
 }

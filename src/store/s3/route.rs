@@ -12,19 +12,34 @@ use base64::engine::general_purpose::STANDARD;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use std::io;
+use std::sync::Arc;
 
 const BUNDLE: &str = "AWS_CA_BUNDLE";
 
-/// A client that takes this way. The error continues "cannot reach …: ".
-pub(super) fn http_client() -> Result<SharedHttpClient, String> {
+/// Why the way that the environment names cannot be taken; continues "cannot reach …: ".
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RouteError {
+    #[error("{0} is not the address of a proxy, such as http://host:3128")]
+    Proxy(&'static str),
+    #[error("{BUNDLE} names {path}, which cannot be read: {cause}")]
+    Unreadable { path: String, cause: Arc<io::Error> },
+    #[error("{BUNDLE} names {0}, which holds no certificate (PEM) that can be used")]
+    NoCertificate(String),
+    #[error("{0}")]
+    Tls(String),
+}
+
+/// A client that takes this way.
+pub(super) fn http_client() -> Result<SharedHttpClient, RouteError> {
     let proxy = proxy()?;
     let trust = match variable(BUNDLE) {
-        Some(path) => authorities(&path).map_err(|cause| format!("{BUNDLE} names {path}, {cause}"))?,
+        Some(path) => authorities(path)?,
         // The machine's, or what SSL_CERT_FILE and SSL_CERT_DIR name.
         None => TrustStore::default(),
     };
     let context = TlsContext::builder().with_trust_store(trust).build();
-    let context = context.map_err(|error| error.to_string())?;
+    let context = context.map_err(|error| RouteError::Tls(error.to_string()))?;
     Ok(
         Builder::new().build_with_connector_fn(move |settings, components| {
             let mut connector = Connector::builder().proxy_config(proxy.clone());
@@ -47,10 +62,8 @@ pub(super) fn names_proxy() -> bool {
         .any(|name| either(name).is_some())
 }
 
-fn proxy() -> Result<ProxyConfig, String> {
-    let bad = |name: &'static str| {
-        move |_| format!("{name} is not the address of a proxy, such as http://host:3128")
-    };
+fn proxy() -> Result<ProxyConfig, RouteError> {
+    let bad = |name: &'static str| move |_| RouteError::Proxy(name);
     let (https, http) = (address("HTTPS_PROXY"), address("HTTP_PROXY"));
     let config = match (https, http) {
         (None, None) => ProxyConfig::disabled(),
@@ -89,9 +102,17 @@ fn variable(name: &str) -> Option<String> {
 }
 
 /// The certificates of a bundle, which stand in place of the machine's. Those that cannot be used are left out, as they are
-/// of the machine's. The error continues "… names a file, ".
-fn authorities(path: &str) -> Result<TrustStore, String> {
-    let text = std::fs::read(path).map_err(|error| format!("which cannot be read: {error}"))?;
+/// of the machine's.
+fn authorities(path: String) -> Result<TrustStore, RouteError> {
+    let text = match std::fs::read(&path) {
+        Ok(text) => text,
+        Err(error) => {
+            return Err(RouteError::Unreadable {
+                path,
+                cause: Arc::new(error),
+            });
+        }
+    };
     let mut trust = TrustStore::empty();
     let mut usable = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&text).flatten() {
@@ -104,7 +125,7 @@ fn authorities(path: &str) -> Result<TrustStore, String> {
         }
     }
     if usable.is_empty() {
-        Err("which holds no certificate (PEM) that can be used".into())
+        Err(RouteError::NoCertificate(path))
     } else {
         Ok(trust)
     }

@@ -10,7 +10,7 @@ use super::outlet::Outlet;
 use super::{Content, Item, Source};
 use crate::heartbeat::Reports;
 use crate::pipeline::verdict;
-use crate::pipeline::verdict::{Course, shielded};
+use crate::pipeline::verdict::{Course, Panicked, shielded};
 use affectmill_base::INPUT_LEN;
 use affectmill_base::{ErrorClass, Trouble};
 use affectmill_base::{Face, FrameIndex, Micros};
@@ -61,7 +61,7 @@ pub(super) fn decode_shard(
             let earlier = lease.earlier.get(&video.key);
             let waited = (&mut decoded.blocked, &mut decoded.fetching);
             let ended = shielded(|| frames.decode(index, video, earlier, &mut outcome, waited));
-            let ended = ended.unwrap_or_else(|message| {
+            let ended = ended.unwrap_or_else(|Panicked(message)| {
                 frames.broke_down(&mut outcome, &message);
                 Ok(())
             });
@@ -118,16 +118,12 @@ impl Frames<'_> {
         });
         let (mut reader, mut earlier, within_reach) = match opened {
             Ok(opened) => opened,
-            Err(NotOpened::Store(error)) => return Err(Abandoned::Store(error)),
-            Err(NotOpened::Video {
-                trouble,
-                passing: true,
-            }) => return Err(Abandoned::ReadInterrupted(trouble)),
-            Err(NotOpened::Video { trouble, .. }) => {
+            Err(NotOpened::Video(trouble)) => {
                 outcome.status = VideoStatus::Failed;
                 outcome.note(trouble);
                 return Ok(());
             }
+            Err(not_opened) => return Err(not_opened.into()),
         };
         let recipe: Option<Arc<str>> = reader.recipe().map(Arc::from);
         self.cuts.clear();
@@ -147,9 +143,7 @@ impl Frames<'_> {
                 outcome.note(trouble.clone());
             }
             if let Some(earlier) = &mut earlier {
-                earlier
-                    .skip_to(resume_point.frame)
-                    .map_err(Abandoned::ReadInterrupted)?;
+                earlier.skip_to(resume_point.frame)?;
             }
         }
         let read_interrupted = loop {
@@ -165,9 +159,6 @@ impl Frames<'_> {
             let frame = match next {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break None,
-                Err(error) if error.read_interrupted().is_some() => {
-                    return Err(Abandoned::ReadInterrupted(within_reach.trouble(&error)));
-                }
                 Err(DecodeError::Nvdec { frame, cause, .. }) => {
                     if let Some(damage) = reader.damage() {
                         outcome.note(damage.clone());
@@ -177,7 +168,10 @@ impl Frames<'_> {
                     reader = self.on_the_cpu(&within_reach, video, frame)?;
                     continue;
                 }
-                Err(error) => break Some(error),
+                Err(error) => match within_reach.interruption(&error) {
+                    Some(interruption) => return Err(Abandoned::ReadInterrupted(interruption)),
+                    None => break Some(error),
+                },
             };
             self.course.see(&frame, outcome);
             self.reports.decoded(frame.index);
@@ -247,9 +241,9 @@ impl Frames<'_> {
         // First of all: whatever else is wrong with a file that changed under the reader comes from that.
         within_reach
             .still_the_same(video)
-            .map_err(|(trouble, _)| Abandoned::ReadInterrupted(trouble))?;
+            .map_err(|(trouble, _)| trouble)?;
         if let Some(earlier) = &mut earlier {
-            earlier.end().map_err(Abandoned::ReadInterrupted)?;
+            earlier.end()?;
         }
         let fallback = reader.fallback().map(str::to_owned);
         outcome.decode_fallback = outcome.decode_fallback.take().or(fallback);
@@ -309,10 +303,12 @@ impl Frames<'_> {
                         .resumed(&video.key, resume_point.frame, resume_point.frames, again);
                     return Ok(frame);
                 }
-                Err(error) if error.read_interrupted().is_some() => {
-                    return Err(Abandoned::ReadInterrupted(here.trouble(&error)));
+                Ok(None) => {}
+                Err(error) => {
+                    if let Some(interruption) = here.interruption(&error) {
+                        return Err(Abandoned::ReadInterrupted(interruption));
+                    }
                 }
-                Ok(None) | Err(_) => {}
             }
             *reader = self.again(here, video, options)?;
         }
@@ -333,9 +329,7 @@ impl Frames<'_> {
         timestamp: Option<Micros>,
         picture: Option<&Picture>,
     ) -> Result<Vec<Content>, Abandoned> {
-        let faces = earlier
-            .next(frame, timestamp, picture.is_some())
-            .map_err(Abandoned::ReadInterrupted)?;
+        let faces = earlier.next(frame, timestamp, picture.is_some())?;
         let (Some(faces), Some(picture)) = (faces, picture) else {
             return Ok(vec![Content::Damaged]);
         };
@@ -345,7 +339,7 @@ impl Frames<'_> {
             let made = self.inputs.crops(picture, &face, &self.source.crops, room);
             let input = made.map_err(|error| match error {
                 CropError::Model(error) => Abandoned::Model(error),
-                error => Abandoned::ReadInterrupted(earlier.refuse(frame, error.to_string())),
+                error => earlier.refuse(frame, error.to_string()).into(),
             })?;
             contents.push(Content::Face(face, input));
         }

@@ -65,14 +65,13 @@ impl EarlierFrames {
         video: &PlannedVideo,
         earlier: Option<&EarlierVideo>,
     ) -> Result<Self, NotOpened> {
-        let refuse = |class, cause: &str| NotOpened::Video {
-            trouble: Trouble {
-                error: format!("{}: {cause} ([faces] labels)", video.key),
-                class,
-                frame: None,
-            },
-            passing: class == ErrorClass::Io,
+        let trouble = |class, cause: &str| Trouble {
+            error: format!("{}: {cause} ([faces] labels)", video.key),
+            class,
+            frame: None,
         };
+        let refuse = |class, cause: &str| NotOpened::Video(trouble(class, cause));
+        let interrupted = |cause: &str| NotOpened::Interrupted(trouble(ErrorClass::Io, cause).into());
         let Some(earlier) = earlier else {
             let cause = "the earlier run did not label it, or several whose names read the same; detect its faces, or run that \
                          job again first";
@@ -90,10 +89,10 @@ impl EarlierFrames {
             return Err(refuse(ErrorClass::Changed, &cause));
         }
         let part = parts.get(store, earlier).map_err(|failed| match failed {
-            // A store in S3 that is out of order is no fault of the video's.
+            // A store in S3 that fails is not the video's fault.
             PartError::Store(error) if error.trouble().is_some() => NotOpened::Store(error),
-            PartError::Store(error) => refuse(ErrorClass::Io, &error.to_string()),
-            PartError::Wrong(cause) => refuse(ErrorClass::Io, &cause),
+            PartError::Store(error) => interrupted(&error.to_string()),
+            PartError::Wrong(cause) => interrupted(&cause),
         })?;
         let unreadable = |cause: String| {
             let path = store.path(&paths::part(&earlier.shard));

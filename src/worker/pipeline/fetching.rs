@@ -7,8 +7,8 @@
 
 use super::input::{NotOpened, changed};
 use crate::heartbeat::Reports;
-use affectmill_base::VideoKey;
 use affectmill_base::{ErrorClass, SourceKind, Trouble};
+use affectmill_base::{RetryPolicy, VideoKey};
 use affectmill_discover as discover;
 use affectmill_labelset::{PlannedVideo, ShardPlan};
 use affectmill_store as store;
@@ -25,21 +25,21 @@ use tempfile::NamedTempFile;
 const SIDE_BY_SIDE: usize = 4;
 /// How often a waiting decoder says that it lives.
 const TICK: Duration = Duration::from_secs(1);
-/// Scratch space that is taken by others may come free for so long.
-const ROOM: Duration = Duration::from_secs(600);
+/// How long scratch space that others use may stay full.
+const ROOM: RetryPolicy = RetryPolicy::within(Duration::from_secs(600), TICK, TICK);
 /// Folders and files in scratch space are locked by whoever made them; this covers the moment before.
 const ABANDONED: Duration = Duration::from_secs(60);
 
-/// What the store that is fetched from met last, in words; empty when nothing is wrong.
+/// The last trouble of the store that is fetched from, in words; none while it works.
 #[derive(Clone, Default)]
-pub(super) struct StoreTrouble(Arc<Mutex<String>>);
+pub(super) struct StoreTrouble(Arc<Mutex<Option<String>>>);
 
 impl StoreTrouble {
-    pub fn note(&self, met: &str) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = met.into();
+    pub fn note(&self, trouble: Option<&str>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = trouble.map(str::to_owned);
     }
 
-    fn met(&self) -> String {
+    fn last(&self) -> Option<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -175,10 +175,8 @@ impl Fetcher {
             if timeout.timed_out() {
                 drop(state);
                 let place = self.shared.bucket.place(key.as_str());
-                match self.shared.trouble.met() {
-                    met if met.is_empty() => reports.waiting(&format!("waiting for {place}")),
-                    met => reports.waiting(&met),
-                }
+                let trouble = self.shared.trouble.last();
+                reports.waiting(&format!("waiting for {place}"), trouble.as_deref());
                 state = self.shared.state();
             }
         }
@@ -234,7 +232,7 @@ impl Shared {
             let content = self.fetch(&video);
             let busy = began.elapsed();
             if content.is_ok() {
-                self.trouble.note("");
+                self.trouble.note(None);
             }
             let mut came = 0;
             let arrived = match content {
@@ -318,14 +316,10 @@ impl Shared {
 
     fn verdict(&self, video: &PlannedVideo, error: StoreError) -> NotOpened {
         let place = || self.bucket.place(video.key.as_str()).to_string();
-        let own = |trouble| NotOpened::Video {
-            trouble,
-            passing: false,
-        };
         match error.trouble() {
-            Some(store::Trouble::Changed) => own(changed(&place())),
+            Some(store::Trouble::Changed) => NotOpened::Video(changed(&place())),
             // Of many videos these credentials may read all but some.
-            Some(store::Trouble::Missing | store::Trouble::Forbidden) => own(Trouble {
+            Some(store::Trouble::Missing | store::Trouble::Forbidden) => NotOpened::Video(Trouble {
                 error: error.to_string(),
                 class: ErrorClass::Io,
                 frame: None,
@@ -336,21 +330,18 @@ impl Shared {
 
     /// Waits until there is room in scratch space, which others use too.
     fn room_for(&self, bytes: u64) -> Result<(), StoreError> {
-        let began = Instant::now();
-        loop {
+        let attempt = || {
             let free = self.bucket.scratch().free_bytes()?;
             if free >= bytes {
                 return Ok(());
             }
-            if began.elapsed() >= ROOM {
-                return Err(StoreError::NoRoom {
-                    folder: self.bucket.scratch().folder().to_path_buf(),
-                    free,
-                    needed: bytes,
-                });
-            }
-            thread::sleep(TICK);
-        }
+            Err(StoreError::NoRoom {
+                folder: self.bucket.scratch().folder().to_path_buf(),
+                free,
+                needed: bytes,
+            })
+        };
+        ROOM.run(attempt, |error| matches!(error, StoreError::NoRoom { .. }))
     }
 }
 

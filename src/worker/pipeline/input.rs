@@ -1,6 +1,7 @@
 //! Where the videos of a job come from: a folder, where they are opened as they lie, or a bucket, from which they are
 //! fetched ahead.
 
+use super::decoded::Interruption;
 use super::fetching::{Copy, Fetched, Fetcher, StoreTrouble};
 use crate::heartbeat::Reports;
 use affectmill_base::Location;
@@ -27,7 +28,7 @@ impl Input {
                 // The decoder says that it waits; what is fetched ahead keeps nobody waiting.
                 let trouble = StoreTrouble::default();
                 let noted = trouble.clone();
-                let access = access.telling(move |met| noted.note(met));
+                let access = access.on_wait(move |trouble| noted.note(trouble));
                 let bucket = Bucket::open(root, &access)?;
                 Ok(Self::Bucket(Fetcher::start(bucket, trouble, fetch_bytes)?))
             }
@@ -117,17 +118,23 @@ impl WithinReach {
             frame: error.read_interrupted(),
         }
     }
+
+    /// The same of an error after which another attempt may read the video; `None` of any other.
+    pub fn interruption(&self, error: &DecodeError) -> Option<Interruption> {
+        error.read_interrupted().map(|_| Interruption {
+            trouble: self.trouble(error),
+            needs_restart: matches!(error, DecodeError::Memory { .. } | DecodeError::Gpu { .. }),
+        })
+    }
 }
 
 /// Why a video was not opened.
 pub(super) enum NotOpened {
-    /// Its own trouble.
-    Video {
-        trouble: Trouble,
-        /// Another attempt may open it.
-        passing: bool,
-    },
-    /// The store's, or that of scratch space: no video should suffer for it.
+    /// The video cannot be opened, now or later.
+    Video(Trouble),
+    /// Another attempt may open it.
+    Interrupted(Interruption),
+    /// The store or scratch space failed, which is not the video's fault.
     Store(StoreError),
 }
 

@@ -52,7 +52,7 @@ impl Presence {
         let trouble = match &decoded {
             Ok(()) if outcome.status == VideoStatus::Failed => outcome.trouble(),
             Ok(()) => None,
-            Err(Abandoned::ReadInterrupted(trouble)) => Some(trouble.clone()),
+            Err(Abandoned::ReadInterrupted(interruption)) => Some(interruption.trouble.clone()),
             Err(_) => return decoded,
         };
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

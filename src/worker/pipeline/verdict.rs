@@ -136,16 +136,22 @@ pub(super) fn is_toned_anew(frame: &DecodedFrame, resume_point: &ResumePoint) ->
     toned && resume_point.tone_mapping.as_deref() != Some(TONE_MAPPING)
 }
 
-/// Runs the decoding of one video; a panic becomes its message.
-pub(super) fn shielded<T>(decode: impl FnOnce() -> T) -> Result<T, String> {
-    // What the closure borrows is only looked at again where it says so itself.
-    catch_unwind(AssertUnwindSafe(decode)).map_err(|panic| words(&*panic))
+/// The message of a panic.
+#[derive(Debug, PartialEq)]
+pub(super) struct Panicked(pub String);
+
+/// Runs the decoding of one video; catches its panic.
+pub(super) fn shielded<T>(decode: impl FnOnce() -> T) -> Result<T, Panicked> {
+    // The caller resets what a panic may leave half done.
+    catch_unwind(AssertUnwindSafe(decode)).map_err(|panic| Panicked::of(&*panic))
 }
 
-fn words(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("no message").into()
+impl Panicked {
+    fn of(panic: &(dyn Any + Send)) -> Self {
+        let literal = panic.downcast_ref::<&str>().copied();
+        let formatted = || panic.downcast_ref::<String>().map(String::as_str);
+        Self(literal.or_else(formatted).unwrap_or("no message").into())
+    }
 }
 
 /// The outcome of a video on which the decode thread panicked; `rows` are those that it has left.
@@ -172,13 +178,13 @@ mod tests {
     #[test]
     fn a_panic_is_that_videos_and_says_where() {
         let outcome = || VideoOutcome::new(VideoKey::new("a.mp4").unwrap());
-        let message = shielded(|| {
+        let Panicked(message) = shielded(|| {
             let empty: Vec<u32> = Vec::new();
             empty[7]
         })
         .unwrap_err();
         assert!(message.contains("index is 7"), "{message}");
-        assert_eq!(shielded(|| panic!("at {}", 5)).unwrap_err(), "at 5");
+        assert_eq!(shielded(|| panic!("at {}", 5)).unwrap_err().0, "at 5");
         assert_eq!(shielded(|| 5), Ok(5));
         let mut half = outcome();
         half.frames = 12;
