@@ -159,7 +159,8 @@ saw the face) and `.json`, which has the columns of the row by name (except `sta
 pub fn reference() -> String {
     let mut page = String::from(INTRODUCTION);
     files(&mut page);
-    page.push_str("\n## Columns of `labels/part-<shard>.parquet`\n\nOne row for each sampled frame and face, sorted by video, frame and face within a part.\n\n");
+    page.push_str("\n## Columns of `labels/part-<shard>.parquet`\n\nOne row for each sampled frame and face, sorted by video, frame and face within a part. Floats are encoded as BYTE_STREAM_SPLIT, \
+         which Spark's vectorised reader does not know and its row reader does ([`read_spark.py`](../jobs/readers/read_spark.py)).\n\n");
     columns(&mut page, &label_columns(), &ROWS);
     let classes = EXPRESSIONS.map(|name| format!("`{name}`")).join(" ");
     let units = ACTION_UNITS.map(|name| format!("`{name}`")).join(" ");
