@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Every page that people are sent to.
-const PAGES: [&str; 9] = [
+const PAGES: [&str; 10] = [
     "README.md",
     "jobs/README.md",
     "jobs/OPERATIONS.md",
@@ -18,6 +18,7 @@ const PAGES: [&str; 9] = [
     "src/analysis/README.md",
     "src/evaluation/README.md",
     "src/training/README.md",
+    "tests/README.md",
 ];
 
 fn repository(path: &str) -> PathBuf {
@@ -202,9 +203,9 @@ fn section_keys(schema: &Value, section: &Value) -> BTreeSet<String> {
 
 #[test]
 fn every_link_on_the_pages_leads_somewhere() {
-    for path in PAGES.into_iter().chain(["tests/README.md"]) {
+    let mut links = 0;
+    for path in PAGES {
         let text = page(path);
-        let mut links = 0;
         for rest in text.split("](").skip(1) {
             let link = rest.split(')').next().unwrap();
             if link.starts_with("https://") {
@@ -224,8 +225,8 @@ fn every_link_on_the_pages_leads_somewhere() {
             }
             links += 1;
         }
-        assert!(links > 0, "{path}");
     }
+    assert!(links > 100, "{links}");
 }
 
 /// The anchors that forges give the headings of a page.
