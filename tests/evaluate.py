@@ -1,4 +1,5 @@
-"""The figures of `affectmill evaluate` computed again by scikit-learn, SciPy and NumPy, from the definitions in the README.
+"""The figures of `affectmill evaluate` computed again by scikit-learn, SciPy and NumPy, from the definitions in
+src/evaluation/README.md.
 
     evaluate.py metrics CASES.json                    faces and figures that the library wrote
     evaluate.py annotate FOLDER                       an annotation folder for the videos of tests/suite/evaluate.rs

@@ -10,6 +10,7 @@ mod outcome;
 pub mod paths;
 pub mod plan;
 mod records;
+mod reference;
 pub mod rows;
 pub mod schema;
 mod schemas;
@@ -27,5 +28,5 @@ pub use records::{
     RECORD_VERSION, Retired, ShardPlan, StageSeconds,
 };
 pub use schema::{LabelSchema, landmark_item, videos_schema};
-pub use schemas::{schema_text, schemas};
+pub use schemas::schema_files;
 pub use strikes::{Strikes, StrikesRecord};

@@ -1,7 +1,7 @@
 //! The columns of a label set, as Arrow schemas, and the key-value metadata of a part.
 //!
 //! Flows in: the models of a job and `[output] values`. Flows out: the schema that the row writer fills and readers
-//! see. What a column means stands in the README's label table. Nothing in here may depend on when or where it runs:
+//! see. What a column means stands in `reference.rs`. Nothing in here may depend on when or where it runs:
 //! parts are compared byte for byte.
 
 use affectmill_base::{ACTION_UNITS, EXPRESSIONS, Fingerprint, Task, VALENCE_AROUSAL};

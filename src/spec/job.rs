@@ -257,7 +257,7 @@ pub struct ModelSpec {
     #[serde(default)]
     pub flip: bool,
     /// Arithmetic of the convolutions, `fp32`, `bf16` or `fp16`: bf16 is about twice as fast where the device has it, and drifts
-    /// from fp32 as the README says; fp16 is for GPUs alone and has three bits of fraction more. Default: `"fp32"`.
+    /// from fp32 as jobs/BENCHMARKS.md says; fp16 is for GPUs alone and has three bits of fraction more. Default: `"fp32"`.
     #[serde(default)]
     #[schemars(schema_with = "precisions")]
     pub precision: Precision,

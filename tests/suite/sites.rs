@@ -113,7 +113,8 @@ fn a_right_that_is_missing_is_named() {
     let (code, words) = ended(user(cluster.run("out", &[]), "u", "p"));
     assert_eq!(code, Some(2), "{words}");
     assert!(
-        words.contains("publish to `$JS.API.STREAM.CREATE.KV_affectmill-job`") && words.contains("README"),
+        words.contains("publish to `$JS.API.STREAM.CREATE.KV_affectmill-job`")
+            && words.contains("jobs/OPERATIONS.md"),
         "{words}"
     );
     // Answers come elsewhere.

@@ -109,8 +109,8 @@ pub enum NatsError {
     },
     /// The user may not do what the queue needs.
     #[error(
-        "the NATS server at {servers} does not let this user {operation}: it needs the right to {rights}; README.md (More than one \
-         machine) lists the rights"
+        "the NATS server at {servers} does not let this user {operation}: it needs the right to {rights}; jobs/OPERATIONS.md (More \
+         than one machine) lists the rights"
     )]
     Forbidden {
         /// Addresses.

@@ -1,9 +1,9 @@
 """Makes a label set of any size without videos and models, and counts what `affectmill report` should say of one.
 
-    label_set.py make OUT ROWS [VALUES]     rows of four models in parts of 70,000, as the README describes them
+    label_set.py make OUT ROWS [VALUES]     rows of four models in parts of 70,000, as schemas/README.md describes them
     label_set.py count OUT VIDEO            figures by Polars' and NumPy's own means, as JSON
 
-Neither knows affectmill's code: what both agree on stands in the README.
+Neither knows affectmill's code: what both agree on stands in schemas/README.md.
 """
 
 import hashlib
