@@ -1,10 +1,12 @@
 //! Folders: which one it is, and that what was put in it stays.
 
 use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Tells a folder from another one at the same path, as when a disk was unmounted from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +45,71 @@ impl FolderId {
     }
 }
 
+/// The folders of an input that may go away each by itself: its root, and what is mounted below it. Empty for an input that lies
+/// on no disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputFolders(Vec<(PathBuf, FolderId)>);
+
+impl InputFolders {
+    /// Those of a root as they are now.
+    pub fn of(root: &Path) -> Self {
+        let real = fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let mut paths = mounts_below(&mounts, &real);
+        paths.push(real);
+        let known = |path: PathBuf| Some((path.clone(), FolderId::of(&path).ok()?));
+        Self(paths.into_iter().filter_map(known).collect())
+    }
+
+    /// One that is gone, and why; `None` while all are there.
+    pub fn gone(&self) -> Option<(&Path, String)> {
+        let gone = |(path, id): &'_ (PathBuf, FolderId)| id.gone(path);
+        self.0
+            .iter()
+            .find_map(|known| Some((known.0.as_path(), gone(known)?)))
+    }
+
+    /// Takes the folder in which this file lies as it is now: what was read there is what was meant.
+    pub fn accept(&mut self, file: &Path) {
+        let real = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+        let around = self.0.iter_mut().filter(|(path, _)| real.starts_with(path));
+        if let Some((path, id)) = around.max_by_key(|(path, _)| path.components().count())
+            && let Ok(now) = FolderId::of(path)
+        {
+            *id = now;
+        }
+    }
+}
+
+/// Mount points below a folder, out of proc(5)'s `mountinfo`.
+fn mounts_below(mounts: &str, root: &Path) -> Vec<PathBuf> {
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    let points = points.map(|point| PathBuf::from(unescaped(point)));
+    let below = points.filter(|point| point != root && point.starts_with(root));
+    below.collect()
+}
+
+/// A path in which spaces, tabs, line ends and backslashes stand as `\` and three octal digits.
+fn unescaped(text: &str) -> OsString {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let octal = tail.first_chunk::<3>().filter(|_| *first == b'\\');
+        let octal = octal.and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    OsString::from_vec(bytes)
+}
+
 /// Flushes a folder, so that the names in it stay. Shares that cannot do that keep names by themselves, or not at all: it is
 /// done where it can be.
 ///
@@ -62,4 +129,40 @@ pub fn is_lacking(error: &io::Error) -> bool {
     // EBADF is what some say of a folder that is flushed.
     let lacking = [EINVAL, ENOLCK, ENOSYS, ENOTSUP, EOPNOTSUPP, libc::EBADF];
     error.raw_os_error().is_some_and(|code| lacking.contains(&code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_below_a_folder_are_found_whatever_their_names() {
+        let mounts = "36 35 98:0 / /data rw - ext4 /dev/a rw\n\
+                      40 36 0:41 / /data/disk\\040one rw - nfs a:/b rw\n\
+                      41 36 0:42 / /data-2 rw - tmpfs none rw\n\
+                      42 40 0:43 / /data/disk\\040one/more rw - tmpfs none rw\n";
+        let below = mounts_below(mounts, Path::new("/data"));
+        assert_eq!(
+            below,
+            [Path::new("/data/disk one"), Path::new("/data/disk one/more")]
+        );
+    }
+
+    #[test]
+    fn an_input_is_gone_with_its_root() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("in");
+        fs::create_dir(&root).unwrap();
+        let mut folders = InputFolders::of(&root);
+        assert_eq!(folders.gone(), None);
+        fs::rename(&root, folder.path().join("away")).unwrap();
+        assert_eq!(
+            folders.gone().unwrap().0,
+            fs::canonicalize(folder.path()).unwrap().join("in")
+        );
+        fs::create_dir(&root).unwrap();
+        assert!(folders.gone().is_some(), "another one, and empty");
+        folders.accept(&root.join("a.mp4"));
+        assert_eq!(InputFolders::default().gone(), None);
+    }
 }

@@ -31,7 +31,7 @@ mod trouble;
 
 pub use atomic::{AtomicFile, WriteError, write_atomic};
 pub use face::Face;
-pub use folder::{FolderId, is_lacking, sync_folder};
+pub use folder::{InputFolders, is_lacking, sync_folder};
 pub use geometry::{Orientation, Rect, Size};
 pub use host::hostname;
 pub use ids::{BadHex, BadKey, Fingerprint, RelativePath, ShardId, VideoKey, checksum, checksums, hex};

@@ -128,7 +128,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     let assignment = Assignment {
         protocol: PROTOCOL,
         job: record,
-        root_id: None,
+        folders: Default::default(),
         input_root: found.root,
         device: device.to_string(),
         threads,

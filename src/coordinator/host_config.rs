@@ -1,7 +1,7 @@
 //! The workers of one host, and what each of them is told of the job.
 
 use super::Earlier;
-use affectmill_base::FolderId;
+use affectmill_base::InputFolders;
 use affectmill_base::Location;
 use affectmill_labelset::JobRecord;
 use affectmill_nn::{Device, Gpus};
@@ -16,7 +16,7 @@ pub struct HostConfig<'a> {
     /// What the video keys are relative to.
     pub input_root: &'a Location,
     /// Which folder that was when the run began; of a bucket nothing.
-    pub root_id: Option<FolderId>,
+    pub folders: InputFolders,
     /// Where the faces are that the job takes over, as far as leases do not say.
     pub earlier: &'a Earlier,
     /// The device of each worker.
@@ -63,7 +63,7 @@ impl HostConfig<'_> {
             protocol: PROTOCOL,
             job: self.record.clone(),
             input_root: self.input_root.clone(),
-            root_id: self.root_id,
+            folders: self.folders.clone(),
             device: device.to_owned(),
             threads: self.threads,
             fetch_bytes: self.fetch_bytes,

@@ -3,7 +3,7 @@
 use super::RunError;
 use super::device::{as_begun, gpus, has_device};
 use super::prepare::resolve;
-use affectmill_base::FolderId;
+use affectmill_base::InputFolders;
 use affectmill_base::SourceKind;
 use affectmill_discover as discover;
 use affectmill_discover::{Discovery, Source};
@@ -25,7 +25,7 @@ const ORPHAN_AGE: Duration = Duration::from_secs(24 * 3600);
 pub(super) struct Opened {
     pub record: JobRecord,
     pub discovery: Discovery,
-    pub root_id: Option<FolderId>,
+    pub folders: InputFolders,
     pub store: Store,
     pub access: Access,
     pub planner: Planner,
@@ -45,7 +45,7 @@ pub(super) fn open(job: Job, moved: bool) -> Result<Opened, RunError> {
     let discovery = discover::discover(&record.job.input, &plan::covered(&plans.shards), &access)?;
     fits(&record.job, &discovery)?;
     let root = discovery.root.as_local();
-    let root_id = root.and_then(|root| FolderId::of(root).ok());
+    let folders = root.map(InputFolders::of).unwrap_or_default();
     let store = Store::connect(&record.job.output.uri, &access)?;
     bind(&store, &record)?;
     let origin = origin(&record.job, &discovery, moved);
@@ -60,7 +60,7 @@ pub(super) fn open(job: Job, moved: bool) -> Result<Opened, RunError> {
         access,
         record,
         discovery,
-        root_id,
+        folders,
         store,
         planner,
     })

@@ -3,7 +3,7 @@
 
 use super::probe::Probing;
 use super::{RunError, Signal, Signals, Sink, blocking};
-use affectmill_base::FolderId;
+use affectmill_base::InputFolders;
 use affectmill_base::Location;
 use affectmill_labelset::PlannedVideo;
 use affectmill_labelset::plan::{PlanError, Planner};
@@ -31,7 +31,7 @@ pub enum Planned {
 pub async fn plan(
     mut planner: Planner,
     mut new: Vec<(u32, PlannedVideo)>,
-    (root, root_id): (Location, Option<FolderId>),
+    (root, folders): (Location, InputFolders),
     job: &Job,
     signals: &mut Signals,
     sink: Sink<'_>,
@@ -51,7 +51,7 @@ pub async fn plan(
             Err(signal) => (probing.ready(), Some(signal)),
         };
         // Of an input that went away, every header is unreadable, and would stay so in the plan.
-        still_there(&root, root_id)?;
+        still_there(&folders)?;
         let (whole, videos) = (probing.is_done(), planner.videos());
         let piece = piece.into_iter().zip(attempts.by_ref());
         waiting.extend(piece.map(|(video, attempt)| (attempt, video)));
@@ -109,13 +109,11 @@ pub fn forbidden(root: &Location, videos: Vec<PlannedVideo>) -> RunError {
     }
 }
 
-fn still_there(root: &Location, id: Option<FolderId>) -> Result<(), RunError> {
-    let (Some(path), Some(id)) = (root.as_local(), id) else {
-        return Ok(());
-    };
-    id.gone(path).map_or(Ok(()), |why| {
+fn still_there(folders: &InputFolders) -> Result<(), RunError> {
+    folders.gone().map_or(Ok(()), |(folder, why)| {
         let error = format!(
-            "the input `{root}` went away while it was planned ({why}); mount its disk or share again"
+            "the input `{}` went away while it was planned ({why}); mount its disk or share again",
+            folder.display()
         );
         Err(RunError::InputGone { error })
     })

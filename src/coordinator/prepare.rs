@@ -6,7 +6,7 @@ use super::suspects::SuspectVideos;
 use super::{Earlier, HostConfig, RunError, Signal, Signals, Sink, blocking, earlier, gpu_names, moving};
 use crate::planning;
 use crate::planning::Planned;
-use affectmill_base::FolderId;
+use affectmill_base::InputFolders;
 use affectmill_base::{Crop, Location, NamedOutputs, NetworkKind, ShardId, VideoKey};
 use affectmill_discover::{Discovery, Source};
 use affectmill_labelset::commit::Tally;
@@ -38,7 +38,7 @@ pub struct Prepared {
     /// What the video keys are relative to.
     pub input_root: Location,
     /// Which folder that was when its videos were looked for; of a bucket nothing.
-    root_id: Option<FolderId>,
+    folders: InputFolders,
     /// Planned videos that the input had no more then.
     pub(super) missing: BTreeSet<VideoKey>,
     /// What earlier runs held against videos; where a queue past this machine keeps that, nothing.
@@ -64,7 +64,7 @@ impl Prepared {
     pub(super) fn new(
         record: JobRecord,
         store: Store,
-        (discovery, root_id): (&Discovery, Option<FolderId>),
+        (discovery, folders): (&Discovery, InputFolders),
         Plans { shards, count, .. }: Plans,
         access: &Access,
     ) -> Result<Self, RunError> {
@@ -83,7 +83,7 @@ impl Prepared {
             record,
             store,
             input_root: discovery.root.clone(),
-            root_id,
+            folders,
             missing: missing(discovery, &shards),
             passed_over: discovery.passed_over.clone(),
             unseen: discovery.unseen.clone(),
@@ -129,7 +129,7 @@ impl Prepared {
         HostConfig {
             record: &self.record,
             input_root: &self.input_root,
-            root_id: self.root_id,
+            folders: self.folders.clone(),
             earlier: &self.earlier,
             gpus: gpu_names(&devices),
             devices,
@@ -305,12 +305,12 @@ impl Opened {
         let Self {
             record,
             discovery,
-            root_id,
+            folders,
             store,
             access,
             planner,
         } = self;
-        let root = (discovery.root.clone(), root_id);
+        let root = (discovery.root.clone(), folders.clone());
         let planned = planning::plan(planner, new, root, &record.job, signals, sink).await?;
         let planner = match planned {
             Planned::Whole(planner) => planner,
@@ -320,7 +320,7 @@ impl Opened {
         let ready = blocking(move || {
             let plans = planner.into_plans();
             moving::settle(&store, &record, &plans.shards)?;
-            let prepared = Prepared::new(record, store, (&discovery, root_id), plans, &access)?;
+            let prepared = Prepared::new(record, store, (&discovery, folders), plans, &access)?;
             Ok::<_, RunError>((prepared, discovery))
         });
         match signals.unless(ready).await {

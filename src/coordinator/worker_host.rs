@@ -6,7 +6,7 @@ use super::dispatch::Dispatcher;
 use super::opened::{has_nvdec, read_job};
 use super::prepare::{resolve, share_of_scratch, threads_each};
 use super::{Earlier, HostConfig, Permits, RunError, Signal, Signals, Sink, blocking, gpu_names};
-use affectmill_base::{FolderId, Location, RetryPolicy, hostname, sha256_file};
+use affectmill_base::{InputFolders, Location, RetryPolicy, hostname, sha256_file};
 use affectmill_labelset::JobRecord;
 use affectmill_labelset::events::Event;
 use affectmill_nn::Device;
@@ -77,7 +77,7 @@ pub async fn join(joining: WorkerHost, signals: &mut Signals, sink: Sink<'_>) ->
         return Ok(Part::Finished);
     };
     let input_root = &posting.input_root;
-    let root_id = input_root.as_local().and_then(|root| FolderId::of(root).ok());
+    let folders = input_root.as_local().map(InputFolders::of).unwrap_or_default();
 
     let mut fetch_bytes = record.job.run.fetch_bytes;
     if matches!(input_root, Location::S3 { .. }) {
@@ -91,7 +91,7 @@ pub async fn join(joining: WorkerHost, signals: &mut Signals, sink: Sink<'_>) ->
     let host_config = HostConfig {
         record: &record,
         input_root,
-        root_id,
+        folders,
         earlier: &nothing,
         gpus: gpu_names(&devices),
         devices,

@@ -13,7 +13,7 @@ mod wire;
 pub use leases::{Answer, Arrival, Leases};
 pub use wire::{WireError, read_message, read_message_async, write_message, write_message_async};
 
-use affectmill_base::FolderId;
+use affectmill_base::InputFolders;
 use affectmill_base::Trouble;
 use affectmill_base::{FrameIndex, Location, ShardId, VideoKey, checksum};
 use affectmill_labelset::{
@@ -62,8 +62,8 @@ pub struct Assignment {
     pub job: JobRecord,
     /// What the video keys are relative to.
     pub input_root: Location,
-    /// Which folder that was when the run began; of a bucket nothing.
-    pub root_id: Option<FolderId>,
+    /// Which folders these were when the run began; of a bucket nothing.
+    pub folders: InputFolders,
     /// `cpu` or `cuda:<n>`.
     pub device: String,
     /// Threads this worker may keep busy.

@@ -282,7 +282,7 @@ impl Pipeline {
             schema: LabelSchema::new(&record.models, job.output.values, &record.fingerprint),
             source: Source {
                 input: Input::open(&assignment.input_root, access, assignment.fetch_bytes)?,
-                presence: Presence::new(&assignment.input_root, assignment.root_id),
+                presence: Presence::new(&assignment.input_root, assignment.folders.clone()),
                 job: job.clone(),
                 options: DecodeOptions {
                     threads: assignment.threads,

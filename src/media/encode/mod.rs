@@ -23,6 +23,8 @@ const QUALITY: &str = "20";
 const TICKS: i32 = 1_000_000;
 /// Ticks by which pictures and sound may be out of order on one clock.
 const DISORDER: i64 = 200_000;
+/// Ticks between two pictures beyond which a clock has jumped: an hour.
+const FAR: i64 = 3_600_000_000;
 
 /// A video that cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -169,7 +171,7 @@ impl VideoWriter {
         for (to, from) in self.rgb.data_mut(0).chunks_mut(stride).zip(rgb.chunks_exact(row)) {
             to[..row].copy_from_slice(from);
         }
-        let pts = self.clock.at(at.0, self.lasts, DISORDER);
+        let pts = self.clock.at(at.0, self.lasts, (DISORDER, FAR));
         let mut frame = Video::empty();
         let path = self.path.clone();
         let failed = |cause| EncodeError::Write { path, cause };

@@ -1,7 +1,7 @@
 //! The container: encoded pictures and copied sound, side by side in order of time.
 
-use super::DISORDER;
 use super::onward::Onward;
+use super::{DISORDER, FAR};
 use crate::decode::{DecodeError, open_media, start_of};
 use ffmpeg_next as ffmpeg;
 use ffmpeg_next::ffi;
@@ -73,9 +73,11 @@ impl Sound {
                 let Some(time) = packet.dts().or(packet.pts()) else {
                     return Some(packet);
                 };
-                let at = self
-                    .clock
-                    .at(time - ticks(self.start), packet.duration(), ticks(DISORDER));
+                let at = self.clock.at(
+                    time - ticks(self.start),
+                    packet.duration(),
+                    (ticks(DISORDER), ticks(FAR)),
+                );
                 packet.set_pts(packet.pts().map(|pts| pts + at - time));
                 packet.set_dts(packet.dts().map(|dts| dts + at - time));
                 return Some(packet);

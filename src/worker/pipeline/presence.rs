@@ -2,7 +2,7 @@
 //! disk or a share that is out of reach. The latter would turn the rest of the collection into failures within a second.
 
 use super::decoded::Abandoned;
-use affectmill_base::FolderId;
+use affectmill_base::InputFolders;
 use affectmill_base::{ErrorClass, Trouble};
 use affectmill_base::{Location, VideoKey};
 use affectmill_labelset::{PlannedVideo, VideoOutcome, VideoStatus};
@@ -22,21 +22,21 @@ pub(super) struct Presence {
 
 #[derive(Default)]
 struct State {
-    /// Which folder the root is.
-    id: Option<FolderId>,
-    /// It is another one by now.
+    /// What may go away by itself.
+    folders: InputFolders,
+    /// One of these is gone.
     moved: bool,
     /// Videos that could not be read, since the last one that could.
     unread: BTreeSet<VideoKey>,
 }
 
 impl Presence {
-    /// Of an input whose root was this folder when the run began.
-    pub fn new(root: &Location, id: Option<FolderId>) -> Self {
+    /// Of an input with these folders when the run began.
+    pub fn new(root: &Location, folders: InputFolders) -> Self {
         Self {
             root: root.as_local().map(PathBuf::from),
             state: Mutex::new(State {
-                id,
+                folders,
                 ..State::default()
             }),
         }
@@ -60,8 +60,11 @@ impl Presence {
             None => {
                 state.unread.clear();
                 // What is read there is what was meant: the share was mounted again.
-                if std::mem::take(&mut state.moved) {
-                    state.id = self.root.as_ref().and_then(|root| FolderId::of(root).ok());
+                if state.moved
+                    && let Some(root) = &self.root
+                {
+                    state.folders.accept(&root.join(video.file()));
+                    state.moved = state.folders.gone().is_some();
                 }
                 decoded
             }
@@ -73,14 +76,13 @@ impl Presence {
     }
 
     fn gone(&self, state: &mut State, video: &PlannedVideo, trouble: &Trouble) -> Option<String> {
-        if let (Some(root), Some(id)) = (&self.root, state.id)
-            && let Some(why) = id.gone(root)
-        {
-            state.moved = true;
-            return Some(format!(
+        if let Some((folder, why)) = state.folders.gone() {
+            let error = format!(
                 "the input `{}` went away ({why}); mount its disk or share again, or put the folder back",
-                root.display()
-            ));
+                folder.display()
+            );
+            state.moved = true;
+            return Some(error);
         }
         // What could not be read when it was planned is no news.
         if video.unreadable.is_none() {
