@@ -14,6 +14,7 @@ mod earlier;
 mod encoding;
 mod moved;
 mod numbers;
+mod reader;
 mod videos;
 
 use crate::PartInfo;
@@ -34,6 +35,7 @@ pub use checkpoints::{replay, span_schema};
 pub use crops::CropWriter;
 pub use earlier::{EarlierFaces, EarlierFrame};
 pub use moved::{move_crops, move_rows, no_crops, no_rows};
+pub use reader::{FixedColumns, FixedRow, ReadError, RowBatch, RowReader, Texts};
 pub use videos::{VideoRow, write_videos};
 
 /// Rows handed to the Parquet encoder at once.
