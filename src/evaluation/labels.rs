@@ -5,7 +5,7 @@
 
 use super::metrics::{CLASSES, Prediction, UNITS};
 use affectmill_base::{ACTION_UNITS, EXPRESSIONS, ShardId, Task, VALENCE_AROUSAL};
-use affectmill_labelset::{CommitRecord, JobRecord, paths};
+use affectmill_labelset::{CommitRecord, LabelSet, LabelSetError, paths};
 use affectmill_spec::ModelRecord;
 use affectmill_spec::Values;
 use affectmill_store::{Store, StoreError};
@@ -22,6 +22,9 @@ pub enum LabelError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The label set cannot be opened, or is empty.
+    #[error(transparent)]
+    Set(#[from] LabelSetError),
     /// A part is not what was committed.
     #[error(
         "cannot read `{path}`: {cause}; `affectmill run` with its job checks every part and says what to do"
@@ -57,31 +60,24 @@ pub struct Labels<'a> {
     store: &'a Store,
     values: Values,
     model: &'a ModelRecord,
-    commits: BTreeMap<ShardId, CommitRecord>,
+    commits: &'a BTreeMap<ShardId, CommitRecord>,
 }
 
 impl<'a> Labels<'a> {
     /// The labels of a model, or of the only one.
     ///
     /// # Errors
-    /// There is no such model, or it must be named.
-    pub fn of(
-        store: &'a Store,
-        job: &'a JobRecord,
-        model: Option<&str>,
-        commits: BTreeMap<ShardId, CommitRecord>,
-    ) -> Result<Self, LabelError> {
-        let labels = store.root().to_string();
+    /// There is no such model, or it must be named; nothing is committed yet.
+    pub fn of(set: &'a LabelSet, model: Option<&str>) -> Result<Self, LabelError> {
+        let (job, commits) = (set.job(), set.labels()?);
+        let labels = set.store().root().to_string();
         let known = || job.models.iter().map(|model| model.name.clone()).collect();
         let model = match (model, &job.models[..]) {
-            (Some(name), models) => {
-                let named = models.iter().find(|model| model.name == name);
-                named.ok_or_else(|| LabelError::NoModel {
-                    labels,
-                    name: name.into(),
-                    known: known(),
-                })?
-            }
+            (Some(name), _) => set.model(name).ok_or_else(|| LabelError::NoModel {
+                labels,
+                name: name.into(),
+                known: known(),
+            })?,
             (None, [model]) => model,
             (None, _) => {
                 let known = known();
@@ -89,7 +85,7 @@ impl<'a> Labels<'a> {
             }
         };
         Ok(Self {
-            store,
+            store: set.store(),
             values: job.job.output.values,
             model,
             commits,
