@@ -10,7 +10,7 @@ mod curves;
 mod faces;
 mod figures;
 mod html;
-pub mod parts;
+mod parts;
 mod plots;
 mod tables;
 mod tally;
@@ -25,12 +25,12 @@ use affectmill_labelset::commit;
 use affectmill_labelset::commit::CommitError;
 use affectmill_labelset::events::NotOk;
 use affectmill_labelset::plan;
+use affectmill_labelset::rows::ReadError;
 use affectmill_labelset::{
     CommitRecord, JobRecord, LabelSet, LabelSetError, StageSeconds, VideoOutcome, VideoStatus,
 };
 use affectmill_store::{Store, StoreError};
 use figures::{Corpus, Failures, Model};
-use polars::error::PolarsError;
 use std::collections::BTreeMap;
 use tally::Tally;
 
@@ -80,8 +80,8 @@ pub enum PageError {
     Part {
         /// The part.
         part: String,
-        /// Polars' words.
-        source: PolarsError,
+        /// The cause.
+        source: ReadError,
     },
 }
 
@@ -108,9 +108,7 @@ pub fn read(set: &LabelSet, choice: &Choice) -> Result<Figures, PageError> {
     let shown = shown(store, choice, &outcomes)?;
     let mut tally = Tally::new(job, &shown, choice.faces);
     for (shard, record) in commits {
-        parts::each(store, job, shard, record.part.rows, &mut |rows| {
-            tally.add(shard, rows)
-        })?;
+        parts::each(set, shard, record.part.rows, &mut |rows| tally.add(shard, rows))?;
     }
     let mut figures = tally.finish(job, &outcomes);
     faces::bring_crops(store, commits, &mut figures.faces)?;

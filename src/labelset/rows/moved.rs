@@ -56,6 +56,7 @@ pub fn move_rows(
     let unreadable = |error: ReadError| {
         failed(match error {
             ReadError::Open(error) => error,
+            ReadError::File(error) => error.into(),
             ReadError::Broken(error) => error.into(),
             unlike => ParquetError::General(unlike.to_string()),
         })

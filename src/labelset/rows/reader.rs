@@ -19,9 +19,12 @@ use std::ops::Range;
 /// Why rows cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// It cannot be opened.
+    /// It is no part.
     #[error("it is no whole Parquet file ({0})")]
     Open(#[from] ParquetError),
+    /// The file cannot be opened.
+    #[error("it cannot be opened ({0})")]
+    File(#[from] std::io::Error),
     /// A batch cannot be decoded.
     #[error("it cannot be read to its end ({0})")]
     Broken(#[from] ArrowError),

@@ -316,7 +316,7 @@ fn without_room_nothing_half_written_gets_a_name() {
     let child = Command::new("bash")
         .args([
             "-c",
-            "trap '' XFSZ; ulimit -f 64; exec \"$0\" --exact child_with_little_room --nocapture",
+            "trap '' XFSZ; ulimit -f 64; exec \"$0\" --exact tests::commit::child_with_little_room --nocapture",
         ])
         .arg(std::env::current_exe().unwrap())
         .env(ROOM, root.path())
