@@ -10,6 +10,7 @@ mod quantity;
 pub use quantity::{Quantity, in_words, models_for};
 
 use affectmill_base::WriteError;
+use affectmill_labelset::schema::column;
 use affectmill_labelset::{CommitRecord, JobRecord, LabelSet, LabelSetError, VideoOutcome, paths};
 use affectmill_store::{Store, StoreError};
 use polars::prelude::*;
@@ -139,7 +140,7 @@ impl<'a> Labels<'a> {
         first: &[Expr],
         again: &[Expr],
     ) -> Result<DataFrame, LabelError> {
-        let video = col("video").cast(DataType::String);
+        let video = col(column::VIDEO).cast(DataType::String);
         let columns = [&[video], columns].concat();
         let mut pieces = DataFrame::empty();
         self.each_piece(&columns, |piece| {
@@ -176,7 +177,7 @@ impl<'a> Labels<'a> {
         columns: &[Expr],
         mut show: impl FnMut(&str, DataFrame) -> Result<(), LabelError>,
     ) -> Result<(), LabelError> {
-        let columns = [&[col("video").cast(DataType::String).alias(VIDEO)], columns].concat();
+        let columns = [&[col(column::VIDEO).cast(DataType::String).alias(VIDEO)], columns].concat();
         self.each_piece(&columns, |piece| {
             let names = piece.column(VIDEO)?.str()?.clone();
             let mut from = 0;
