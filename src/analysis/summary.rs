@@ -3,6 +3,7 @@
 use super::labels::{LabelError, Labels};
 use super::table::map_text;
 use affectmill_base::{EXPRESSIONS, Task, escaped};
+use affectmill_labelset::schema::column;
 use affectmill_spec::ModelRecord;
 use polars::prelude::*;
 
@@ -20,28 +21,32 @@ pub struct Tables {
 /// [`LabelError`].
 pub fn read(labels: &Labels) -> Result<Tables, LabelError> {
     let models = &labels.job().models;
-    let mut columns = ["face", "timestamp_us"].map(col).to_vec();
+    let mut columns = [column::FACE, column::TIMESTAMP].map(col).to_vec();
     let mut first = vec![
         len().cast(DataType::Int64).alias("rows"),
-        col("face").count().cast(DataType::Int64).alias("faces"),
-        col("timestamp_us").max(),
+        col(column::FACE).count().cast(DataType::Int64).alias("faces"),
+        col(column::TIMESTAMP).max(),
     ];
-    let mut again = vec![col("rows").sum(), col("faces").sum(), col("timestamp_us").max()];
+    let mut again = vec![
+        col("rows").sum(),
+        col("faces").sum(),
+        col(column::TIMESTAMP).max(),
+    ];
     for model in having(models, Task::Va) {
         for output in Task::Va.outputs() {
-            let column = format!("{}_{output}", model.name);
+            let column = column::raw(&model.name, Task::Va, output);
             columns.push(col(column.as_str()).cast(DataType::Float64));
             first.push(col(column.as_str()).sum());
             again.push(col(column).sum());
         }
         // A face for which the model gave no numbers is none of its mean.
         let counted = said(model, Task::Va.outputs()[0]);
-        let column = col(format!("{}_{}", model.name, Task::Va.outputs()[0]));
+        let column = col(column::raw(&model.name, Task::Va, Task::Va.outputs()[0]));
         first.push(column.count().cast(DataType::Int64).alias(counted.as_str()));
         again.push(col(counted).sum());
     }
     for model in having(models, Task::Expr) {
-        let column = format!("{}_expression", model.name);
+        let column = column::expression(&model.name);
         columns.push(col(column.as_str()).cast(DataType::String));
         for class in EXPRESSIONS {
             let is_class = col(column.as_str()).eq(lit(class)).cast(DataType::Int64);
@@ -50,7 +55,7 @@ pub fn read(labels: &Labels) -> Result<Tables, LabelError> {
         }
         let counted = said(model, "expression");
         first.push(
-            col(format!("{}_expression", model.name))
+            col(column::expression(&model.name))
                 .count()
                 .cast(DataType::Int64)
                 .alias(counted.as_str()),
@@ -83,12 +88,12 @@ fn per_video(whole: &DataFrame, models: &[ModelRecord]) -> PolarsResult<DataFram
         col("video"),
         col("rows"),
         col("faces"),
-        (col("timestamp_us").cast(DataType::Float64) / lit(1e6)).alias("last_s"),
+        (col(column::TIMESTAMP).cast(DataType::Float64) / lit(1e6)).alias("last_s"),
     ];
     let by_model: Vec<LazyFrame> = having(models, Task::Va)
         .map(|model| {
             let means = Task::Va.outputs().iter().map(|output| {
-                let sum = col(format!("{}_{output}", model.name));
+                let sum = col(column::raw(&model.name, Task::Va, output));
                 let faces = col(said(model, Task::Va.outputs()[0]));
                 let mean = when(faces.clone().gt(lit(0)))
                     .then(sum / faces)

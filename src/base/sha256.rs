@@ -1,5 +1,6 @@
 //! SHA-256 (FIPS 180-4) as 64 lower-case hex digits.
 
+use crate::hex;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, Read};
@@ -44,10 +45,6 @@ pub fn sha256_file(path: &Path) -> io::Result<Sha256File> {
             Err(error) => return Err(error),
         }
     }
-}
-
-fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

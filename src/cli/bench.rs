@@ -2,8 +2,7 @@
 
 use super::run::failure;
 use super::{Failure, exit, print, print_json};
-use affectmill_base::Precision;
-use affectmill_base::this_program;
+use affectmill_base::{Precision, median, this_program};
 use affectmill_coordinator as coordinator;
 use affectmill_discover as discover;
 use affectmill_labelset::plan;
@@ -170,8 +169,8 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         }
     }
 
-    let each = |rate: fn(&Round) -> f64| median(rounds.iter().map(rate));
-    let over = |rates: &Vec<f64>| median(rounds.iter().zip(rates).map(|(round, peer)| round.whole / peer));
+    let each = |rate: fn(&Round) -> f64| middle(rounds.iter().map(rate));
+    let over = |rates: &Vec<f64>| middle(rounds.iter().zip(rates).map(|(round, peer)| round.whole / peer));
     let report = Report {
         video: first.display().to_string(),
         device: device.to_string(),
@@ -185,7 +184,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
             shared: each(|round| round.shared),
         },
         of_shared: (device == Device::cpu()).then(|| each(|round| round.whole / round.shared)),
-        of_limit: median(
+        of_limit: middle(
             rounds
                 .iter()
                 .map(|round| round.whole / round.decode.min(round.model)),
@@ -196,7 +195,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
             .collect(),
         peers: peers
             .iter()
-            .map(|(name, rates)| (name.clone(), median(rates.iter().copied())))
+            .map(|(name, rates)| (name.clone(), middle(rates.iter().copied())))
             .collect(),
         rounds,
         halves: bench.halves(),
@@ -258,10 +257,8 @@ fn render(report: &Report) -> String {
     lines.join("\n")
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+fn middle(values: impl Iterator<Item = f64>) -> f64 {
+    median(values).unwrap_or(f64::NAN)
 }
 
 /// The Python program, kept running so that it takes its turns warm.

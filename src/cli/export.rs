@@ -1,13 +1,12 @@
 //! `affectmill export`.
 
 use super::query::failure;
-use super::{Failure, existing, exit, print, to_stderr};
+use super::{Failure, exit, opened, print, to_stderr};
 use affectmill_analysis::export;
 use affectmill_analysis::export::Format;
 use affectmill_analysis::labels::Labels;
 use affectmill_analysis::table;
 use affectmill_analysis::table::Cells;
-use affectmill_coordinator as coordinator;
 use affectmill_progress::text::plural;
 use clap::ValueEnum;
 use std::ffi::OsString;
@@ -79,9 +78,8 @@ pub fn run(args: Args) -> Result<u8, Failure> {
             )));
         }
     };
-    let store = existing(&args.output)?;
-    let job = coordinator::read_job(&store).map_err(Failure::stopped)?;
-    let labels = Labels::open(store, job).map_err(failure)?;
+    let set = opened(&args.output)?;
+    let labels = Labels::of(&set).map_err(failure)?;
     let exported = export::export(&labels, format, &args.out, &args.model, cells).map_err(failure)?;
     print(format!(
         "{} in {} of {}, in {}",

@@ -23,6 +23,7 @@ mod worker;
 
 use affectmill_base::{Location, visible};
 use affectmill_base::{name_this_process, outlive};
+use affectmill_labelset::LabelSet;
 use affectmill_progress::{to_stderr, to_stdout};
 use affectmill_store::{Access, Store};
 use clap::{Parser, Subcommand};
@@ -208,6 +209,11 @@ fn existing(output: &OsStr) -> Result<Store, Failure> {
         None => Location::Local(output.into()),
     };
     Store::connect_existing(&location, &Access::of_environment()).map_err(Failure::usage)
+}
+
+/// The label set that a person names, opened.
+fn opened(output: &OsStr) -> Result<LabelSet, Failure> {
+    LabelSet::open(existing(output)?).map_err(Failure::stopped)
 }
 
 /// The coordinator's runtime: one thread, which owns all run state.

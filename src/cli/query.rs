@@ -1,6 +1,6 @@
 //! `affectmill query`.
 
-use super::{Failure, existing, exit, print_bytes, to_stderr};
+use super::{Failure, exit, opened, print_bytes, to_stderr};
 use affectmill_analysis::labels::{LabelError, Labels, Quantity};
 use affectmill_analysis::query;
 use affectmill_analysis::query::{Answer, Question, Smooth};
@@ -8,7 +8,6 @@ use affectmill_analysis::table;
 use affectmill_analysis::table::{Cells, Format};
 use affectmill_base::escaped;
 use affectmill_base::write_atomic;
-use affectmill_coordinator as coordinator;
 use affectmill_progress::text::plural;
 use clap::{Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -177,9 +176,8 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         return Err(Failure::usage("--raw is for CSV; add --format csv"));
     }
     let cells = if args.raw { Cells::Raw } else { Cells::Harmless };
-    let store = existing(&args.output)?;
-    let job = coordinator::read_job(&store).map_err(Failure::stopped)?;
-    let labels = Labels::open(store, job).map_err(failure)?;
+    let set = opened(&args.output)?;
+    let labels = Labels::of(&set).map_err(failure)?;
     let (question, smooth) = args.question.question();
     let answer = query::ask(&labels, &question, &args.model, smooth).map_err(failure)?;
     tell(&answer, format, cells, args.out.as_deref())?;

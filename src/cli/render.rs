@@ -1,9 +1,8 @@
 //! `affectmill render`, and the process that it draws in.
 
-use super::{Failure, existing, exit, print, to_stderr};
+use super::{Failure, exit, opened, print, to_stderr};
 use affectmill_analysis::labels::in_words;
 use affectmill_base::this_program;
-use affectmill_coordinator as coordinator;
 use affectmill_render as render;
 use affectmill_render::{ApartError, FindError};
 use std::ffi::OsString;
@@ -60,20 +59,19 @@ fn film(path: &str) -> Result<PathBuf, String> {
 }
 
 pub fn run(args: Args) -> Result<u8, Failure> {
-    let store = existing(&args.labels)?;
-    let job = coordinator::read_job(&store).map_err(Failure::stopped)?;
+    let set = opened(&args.labels)?;
     if let Some(model) = &args.model
-        && !job.models.iter().any(|known| known.name == *model)
+        && set.model(model).is_none()
     {
-        let known: Vec<&str> = job.models.iter().map(|model| model.name.as_str()).collect();
+        let known: Vec<&str> = set.job().models.iter().map(|model| model.name.as_str()).collect();
         return Err(Failure::usage(format!(
             "--model {model}: {} has {}",
-            store.root(),
+            set.store().root(),
             known.join(", ")
         )));
     }
-    let mut found = render::find(&store, job, &args.video).map_err(|error| match error {
-        FindError::Store(_) | FindError::Plan(_) | FindError::Commit(_) => Failure::stopped(error),
+    let mut found = render::find(&set, &args.video).map_err(|error| match error {
+        FindError::Store(_) | FindError::Set(_) => Failure::stopped(error),
         error => Failure::usage(error),
     })?;
     spare(

@@ -1,11 +1,10 @@
 //! `affectmill report`.
 
-use super::{Failure, existing, exit, print, print_json};
+use super::{Failure, exit, opened, print, print_json};
 use affectmill_analysis::page;
 use affectmill_analysis::page::Choice;
 use affectmill_base::VideoKey;
 use affectmill_base::write_atomic;
-use affectmill_coordinator as coordinator;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -45,17 +44,17 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<u8, Failure> {
-    let store = existing(&args.output)?;
-    let job = coordinator::read_job(&store).map_err(Failure::stopped)?;
+    let set = opened(&args.output)?;
     let choice = Choice {
         videos: args.videos,
         faces: args.faces.into(),
     };
-    let figures = page::read(&store, &job, &choice).map_err(|error| match error {
-        page::PageError::Empty(_) | page::PageError::AmbiguousName(_) | page::PageError::NoVideo { .. } => {
+    let figures = page::read(&set, &choice).map_err(|error| {
+        if error.is_usage() {
             Failure::usage(error)
+        } else {
+            Failure::stopped(error)
         }
-        error => Failure::stopped(error),
     })?;
     if let Some(file) = &args.file {
         let page = page::render(&figures).map_err(Failure::stopped)?;

@@ -1,10 +1,9 @@
 //! `affectmill summary`.
 
 use super::query::failure;
-use super::{Failure, existing, exit, print};
+use super::{Failure, exit, opened, print};
 use affectmill_analysis::labels::Labels;
 use affectmill_analysis::summary;
-use affectmill_coordinator as coordinator;
 use affectmill_labelset::paths;
 use std::ffi::OsString;
 
@@ -17,9 +16,8 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<u8, Failure> {
-    let store = existing(&args.output)?;
-    let job = coordinator::read_job(&store).map_err(Failure::stopped)?;
-    let labels = Labels::open(store, job).map_err(failure)?;
+    let set = opened(&args.output)?;
+    let labels = Labels::of(&set).map_err(failure)?;
     let tables = summary::read(&labels).map_err(failure)?;
     print(summary::render(&tables).map_err(|error| failure(error.into()))?)?;
     let untrained: Vec<&str> = labels.job().untrained().collect();

@@ -1,13 +1,10 @@
 //! The output of an earlier run whose faces a job takes over (`[faces] mode = "from_labels"`): is it fit, and where in it
 //! are the faces of each video.
 
-use super::opened::read_job;
-use super::{RunError, is_finished};
+use super::RunError;
 use affectmill_base::NameIndex;
 use affectmill_base::{Crop, Location, VideoKey};
-use affectmill_labelset::commit;
-use affectmill_labelset::plan;
-use affectmill_labelset::{JobRecord, ShardPlan};
+use affectmill_labelset::{JobRecord, LabelSet, ShardPlan};
 use affectmill_queue::EarlierVideo;
 use affectmill_spec::{FaceMode, Job};
 use affectmill_store::{Access, Store};
@@ -19,15 +16,15 @@ use std::collections::BTreeMap;
 /// [`RunError::Earlier`] when it is not finished, was sampled in another way, or has no landmarks where the job's crops
 /// need them; [`RunError`] when it cannot be read.
 pub fn fingerprint(job: &Job, access: &Access) -> Result<Option<String>, RunError> {
-    let Some((store, root)) = open(job, access)? else {
+    let Some((set, root)) = open(job, access)? else {
         return Ok(None);
     };
     let unfit = |cause: String| RunError::Earlier {
         output: root.to_string(),
         cause,
     };
-    let record = read_job(&store)?;
-    if !is_finished(&store)? {
+    let record = set.job();
+    if !set.is_finished()? {
         return Err(unfit("it is not finished; run that job to its end first".into()));
     }
     let sampling = serde_json::json!(job.sampling);
@@ -56,13 +53,13 @@ impl Earlier {
     /// # Errors
     /// [`RunError`] when they cannot be read.
     pub fn read(record: &JobRecord, access: &Access) -> Result<Self, RunError> {
-        let Some((store, root)) = open(&record.job, access)? else {
+        let Some((set, root)) = open(&record.job, access)? else {
             return Ok(Self::default());
         };
         let begun = record.identity["faces"]["labels"].as_str();
-        let (shards, commits) = (plan::read_all(&store)?, commit::read_all(&store)?);
+        let commits = set.commits()?;
         let mut videos = Vec::new();
-        for (latest, outcome) in plan::outcomes(&shards, &commits)? {
+        for (latest, outcome) in set.outcomes()? {
             let shard = &latest.shard.id;
             // Labelled anew since the job was resolved, its faces are not those that the fingerprint names.
             if Some(commits[shard].fingerprint.as_str()) != begun {
@@ -100,9 +97,12 @@ impl Earlier {
     }
 }
 
-fn open<'a>(job: &'a Job, access: &Access) -> Result<Option<(Store, &'a Location)>, RunError> {
+fn open<'a>(job: &'a Job, access: &Access) -> Result<Option<(LabelSet, &'a Location)>, RunError> {
     match (job.faces.mode, &job.faces.labels) {
-        (FaceMode::FromLabels, Some(root)) => Ok(Some((Store::connect_existing(root, access)?, root))),
+        (FaceMode::FromLabels, Some(root)) => {
+            let set = LabelSet::open(Store::connect_existing(root, access)?)?;
+            Ok(Some((set, root)))
+        }
         _ => Ok(None),
     }
 }

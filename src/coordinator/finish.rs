@@ -19,21 +19,6 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Videos listed by name in the summary.
 const MAX_LISTED: usize = 20;
 
-/// Whether a label set is whole: marked so, with every shard of every plan committed.
-///
-/// # Errors
-/// [`RunError`] when its records cannot be read.
-pub fn is_finished(store: &Store) -> Result<bool, RunError> {
-    if store.get(paths::SUCCESS)?.is_none() {
-        return Ok(false);
-    }
-    // A run that was killed between its plan and its first lease has left the mark.
-    let commits = commit::read_all(store)?;
-    Ok(plan::read_all(store)?
-        .iter()
-        .all(|shard| commits.contains_key(&shard.id)))
-}
-
 /// Takes back what says that the label set is whole, before it grows: people and schedulers wait for these files. `_SUCCESS`
 /// goes first.
 pub fn retract(store: &Store) -> Result<(), RunError> {

@@ -28,11 +28,9 @@ mod worker_host;
 pub use device::gpus;
 pub use earlier::Earlier;
 pub use estimate::{RunEstimate, estimate};
-pub use finish::is_finished;
 use heartbeat::alive;
 use host_config::{HostConfig, gpu_names};
 use labelled::Labelled;
-pub use opened::read_job;
 pub use permits::{NotAllowed, Permits, Scripts};
 pub use prepare::{Prepared, prepare, resolve};
 pub use retry::{Wanted, prepare_retry, recorded_job};
@@ -46,7 +44,7 @@ use affectmill_labelset::commit::CommitError;
 use affectmill_labelset::events::{Event, Summary, Totals};
 use affectmill_labelset::plan::PlanError;
 use affectmill_labelset::rows::RowError;
-use affectmill_labelset::{PlannedVideo, ShardPlan, paths};
+use affectmill_labelset::{LabelSetError, PlannedVideo, ShardPlan, paths};
 use affectmill_nn::ModelError;
 use affectmill_queue::local::LocalQueue;
 use affectmill_queue::nats::NatsError;
@@ -196,6 +194,9 @@ pub enum RunError {
         /// What is wrong.
         cause: String,
     },
+    /// What is there of the label set cannot be read.
+    #[error(transparent)]
+    Set(#[from] LabelSetError),
     /// A shard was committed, and its record is not there.
     #[error(
         "{commit} was written and is not there; the store has lost it: run again, its shard is labelled anew or its part adopted"

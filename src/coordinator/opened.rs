@@ -10,7 +10,7 @@ use affectmill_discover::{Discovery, Source};
 use affectmill_labelset::commit;
 use affectmill_labelset::plan;
 use affectmill_labelset::plan::{Origin, Planner, Plans};
-use affectmill_labelset::{InputPlace, InputRecord, JobRecord, RECORD_VERSION, ShardPlan, paths};
+use affectmill_labelset::{InputPlace, InputRecord, JobRecord, LabelSet, ShardPlan, paths};
 use affectmill_media::decode;
 use affectmill_spec as spec;
 use affectmill_spec::{Decode, DeviceChoice, FaceMode, Job, SamplingMode};
@@ -107,7 +107,7 @@ pub(super) fn begun_with(mut job: Job, access: &Access) -> Result<(Job, Plans), 
         Err(error) => return Err(error.into()),
     };
     if job.input.decode == Decode::Auto && store.get(paths::JOB)?.is_some() {
-        job.input.decode = read_job(&store)?.job.input.decode;
+        job.input.decode = LabelSet::open(store.clone())?.job().job.input.decode;
     }
     Ok((job, plan::read(&store)?))
 }
@@ -156,7 +156,7 @@ fn bind(store: &Store, record: &JobRecord) -> Result<(), RunError> {
     if store.put_new(paths::JOB, &text)? == Put::Created {
         return Ok(());
     }
-    let found = read_job(store)?;
+    let found = LabelSet::open(store.clone())?.into_job();
     if found.fingerprint == record.fingerprint {
         return Ok(());
     }
@@ -165,21 +165,4 @@ fn bind(store: &Store, record: &JobRecord) -> Result<(), RunError> {
         committed: !store.list(paths::COMMITS)?.is_empty(),
         differences: spec::differences(&found.identity, &record.identity),
     })
-}
-
-/// Reads `job.json`.
-pub fn read_job(store: &Store) -> Result<JobRecord, RunError> {
-    let bad = |cause: String| RunError::Record {
-        path: store.path(paths::JOB).to_string(),
-        cause,
-    };
-    let bytes = store.get(paths::JOB)?.ok_or_else(|| bad("is missing".into()))?;
-    let record: JobRecord = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
-    if record.version != RECORD_VERSION {
-        return Err(bad(format!(
-            "has version {}, this program reads {RECORD_VERSION}",
-            record.version
-        )));
-    }
-    Ok(record)
 }

@@ -5,7 +5,7 @@
 //! `affectmill run` goes on with it. A video that has rows is planned again only together with the retirement of the shard that
 //! holds them ([`super::moving`]): they would be there twice.
 
-use super::opened::{Opened, open, read_job};
+use super::opened::{Opened, open};
 use super::prepare::{Prepared, find, is_as_planned, stopped, warn_unseen};
 use super::{RunError, Signal, Signals, Sink, blocking};
 use affectmill_base::ErrorClass;
@@ -14,7 +14,7 @@ use affectmill_base::VideoKey;
 use affectmill_labelset::commit;
 use affectmill_labelset::events::Event;
 use affectmill_labelset::plan;
-use affectmill_labelset::{PlannedVideo, VideoOutcome, VideoStatus};
+use affectmill_labelset::{LabelSet, PlannedVideo, VideoOutcome, VideoStatus};
 use affectmill_spec::Job;
 use affectmill_store::Store;
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,10 +43,10 @@ impl Wanted {
 /// # Errors
 /// [`RunError`] when job or plans cannot be read.
 pub fn recorded_job(store: &Store) -> Result<Job, RunError> {
-    let mut job = read_job(store)?.job;
-    if let Some(place) = plan::read(store)?.places.pop() {
-        job.input.uri = place.uri;
-    }
+    let set = LabelSet::open(store.clone())?;
+    let last = set.plans()?.places.last().map(|place| place.uri.clone());
+    let mut job = set.into_job().job;
+    job.input.uri = last.unwrap_or(job.input.uri);
     Ok(job)
 }
 

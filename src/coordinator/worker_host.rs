@@ -3,12 +3,12 @@
 
 use super::device::{as_begun, device_warning, gpus, has_device};
 use super::dispatch::Dispatcher;
-use super::opened::{has_nvdec, read_job};
+use super::opened::has_nvdec;
 use super::prepare::{resolve, share_of_scratch, threads_each};
 use super::{Earlier, HostConfig, Permits, RunError, Signal, Signals, Sink, blocking, gpu_names};
 use affectmill_base::{InputFolders, Location, RetryPolicy, hostname, sha256_file};
-use affectmill_labelset::JobRecord;
 use affectmill_labelset::events::Event;
+use affectmill_labelset::{JobRecord, LabelSet};
 use affectmill_nn::Device;
 use affectmill_queue::Leases;
 use affectmill_queue::nats::{Address, Connection, NatsError, NatsLeases, PATIENCE, PostedJob, State};
@@ -219,8 +219,8 @@ fn sees(record: &JobRecord, input_root: &Location, access: &Access) -> Result<()
     };
     let output = &record.job.output.uri;
     let store = Store::connect_existing(output, access).map_err(|error| amiss(output, error.to_string()))?;
-    let found = read_job(&store)?;
-    if found.fingerprint != record.fingerprint {
+    let found = LabelSet::open(store.clone())?;
+    if found.job().fingerprint != record.fingerprint {
         return Err(amiss(output, "it holds the labels of another job".into()));
     }
     as_begun(&store, &record.job)?;

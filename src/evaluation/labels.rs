@@ -1,16 +1,18 @@
 //! What a model of a label set said, part by part.
 //!
-//! Flows in: the committed parts, by Polars, and only the columns that are needed. Flows out: [`Part`]s, whose rows are in the
+//! Flows in: the committed parts, and only the columns that are needed. Flows out: [`Part`]s, whose rows are in the
 //! order of the set: video, frame, face. One part is in memory at a time; the longest video bounds it.
 
 use super::metrics::{CLASSES, Prediction, UNITS};
-use affectmill_base::{ACTION_UNITS, EXPRESSIONS, ShardId, Task, VALENCE_AROUSAL};
-use affectmill_labelset::{CommitRecord, JobRecord, paths};
+use affectmill_base::{ShardId, Task};
+use affectmill_labelset::rows::{ReadError, RowReader, Texts};
+use affectmill_labelset::schema::column;
+use affectmill_labelset::{CommitRecord, LabelSet, LabelSetError, paths};
 use affectmill_spec::ModelRecord;
 use affectmill_spec::Values;
 use affectmill_store::{Store, StoreError};
-use polars::prelude::*;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::ops::Range;
 
 /// A probability of 0 or 1 has no finite logit; this is the nearest that 32-bit floats tell from it.
@@ -22,6 +24,9 @@ pub enum LabelError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The label set cannot be opened, or is empty.
+    #[error(transparent)]
+    Set(#[from] LabelSetError),
     /// A part is not what was committed.
     #[error(
         "cannot read `{path}`: {cause}; `affectmill run` with its job checks every part and says what to do"
@@ -29,8 +34,8 @@ pub enum LabelError {
     Part {
         /// The part.
         path: String,
-        /// Polars' answer.
-        cause: PolarsError,
+        /// Why not.
+        cause: ReadError,
     },
     /// There is no such model.
     #[error("{labels} has no model `{name}`; its models: {}", known.join(", "))]
@@ -57,31 +62,24 @@ pub struct Labels<'a> {
     store: &'a Store,
     values: Values,
     model: &'a ModelRecord,
-    commits: BTreeMap<ShardId, CommitRecord>,
+    commits: &'a BTreeMap<ShardId, CommitRecord>,
 }
 
 impl<'a> Labels<'a> {
     /// The labels of a model, or of the only one.
     ///
     /// # Errors
-    /// There is no such model, or it must be named.
-    pub fn of(
-        store: &'a Store,
-        job: &'a JobRecord,
-        model: Option<&str>,
-        commits: BTreeMap<ShardId, CommitRecord>,
-    ) -> Result<Self, LabelError> {
-        let labels = store.root().to_string();
+    /// There is no such model, or it must be named; nothing is committed yet.
+    pub fn of(set: &'a LabelSet, model: Option<&str>) -> Result<Self, LabelError> {
+        let (job, commits) = (set.job(), set.labels()?);
+        let labels = set.store().root().to_string();
         let known = || job.models.iter().map(|model| model.name.clone()).collect();
         let model = match (model, &job.models[..]) {
-            (Some(name), models) => {
-                let named = models.iter().find(|model| model.name == name);
-                named.ok_or_else(|| LabelError::NoModel {
-                    labels,
-                    name: name.into(),
-                    known: known(),
-                })?
-            }
+            (Some(name), _) => set.model(name).ok_or_else(|| LabelError::NoModel {
+                labels,
+                name: name.into(),
+                known: known(),
+            })?,
             (None, [model]) => model,
             (None, _) => {
                 let known = known();
@@ -89,7 +87,7 @@ impl<'a> Labels<'a> {
             }
         };
         Ok(Self {
-            store,
+            store: set.store(),
             values: job.job.output.values,
             model,
             commits,
@@ -119,86 +117,61 @@ impl<'a> Labels<'a> {
     pub fn part(&self, shard: &ShardId, tasks: &[Task]) -> Result<Part, LabelError> {
         let key = paths::part(shard);
         let (at_hand, _copy) = self.store.at_hand(std::slice::from_ref(&key))?;
-        let path = PlRefPath::new(at_hand[0].to_string_lossy().as_ref());
-        self.read(path, tasks).map_err(|cause| LabelError::Part {
-            path: self.store.path(&key).to_string(),
-            cause,
-        })
+        let part = File::open(&at_hand[0]).map_err(ReadError::from);
+        part.and_then(|part| self.read(part, tasks))
+            .map_err(|cause| LabelError::Part {
+                path: self.store.path(&key).to_string(),
+                cause,
+            })
     }
 
-    fn read(&self, path: PlRefPath, tasks: &[Task]) -> PolarsResult<Part> {
-        let probabilities = self.values == Values::Probabilities;
-        let of_task = |task: &Task| -> Vec<String> { columns(&self.model.name, *task, probabilities) };
-        let fixed = ["frame", "face", "track", "box_x", "box_y", "box_w", "box_h"];
-        let mut wanted = vec![col("video").cast(DataType::String)];
-        wanted.extend(fixed.map(col));
-        wanted.extend(tasks.iter().flat_map(of_task).map(col));
-        let as_named = ScanArgsParquet {
-            glob: false,
-            ..Default::default()
-        };
-        let rows = LazyFrame::scan_parquet(path, as_named)?
-            .select(wanted)
-            .collect()?;
-        let integers =
-            |name: &str| -> PolarsResult<Vec<Option<i32>>> { Ok(rows.column(name)?.i32()?.iter().collect()) };
-        let floats = |name: &str| -> PolarsResult<Vec<f32>> {
-            let values = rows.column(name)?.f32()?.iter();
-            Ok(values.map(|value| value.unwrap_or(f32::NAN)).collect())
-        };
-        let outputs = |task: Task| -> PolarsResult<Vec<Vec<f32>>> {
-            if tasks.contains(&task) {
-                of_task(&task).iter().map(|name| floats(name)).collect()
+    fn read(&self, part: File, tasks: &[Task]) -> Result<Part, ReadError> {
+        let of_task = |task: Task| -> Vec<String> {
+            let column = if self.values == Values::Probabilities {
+                column::probability
             } else {
-                Ok(Vec::new())
-            }
+                column::raw
+            };
+            let outputs = task.outputs().iter();
+            outputs
+                .map(|output| column(&self.model.name, task, output))
+                .collect()
         };
-        let boxes = ["box_x", "box_y", "box_w", "box_h"].map(floats);
-        let [x, y, w, h] = boxes;
-        Ok(Part {
-            videos: runs(rows.column("video")?.str()?),
-            frame: rows
-                .column("frame")?
-                .i64()?
-                .iter()
-                .map(|frame| frame.unwrap_or(0) as u64)
-                .collect(),
-            face: integers("face")?,
-            track: integers("track")?,
-            boxes: [x?, y?, w?, h?],
-            probabilities,
-            va: outputs(Task::Va)?,
-            expression: outputs(Task::Expr)?,
-            units: outputs(Task::Au)?,
-        })
-    }
-}
-
-/// The columns of a task's numbers, in output order.
-fn columns(model: &str, task: Task, probabilities: bool) -> Vec<String> {
-    let suffix = if probabilities { "_p" } else { "" };
-    match task {
-        Task::Va => VALENCE_AROUSAL.map(|output| format!("{model}_{output}")).to_vec(),
-        Task::Expr => EXPRESSIONS
-            .map(|class| format!("{model}_expr_{class}{suffix}"))
-            .to_vec(),
-        Task::Au => ACTION_UNITS
-            .map(|unit| format!("{model}_{unit}{suffix}"))
-            .to_vec(),
-    }
-}
-
-/// The stretches of equal keys.
-fn runs(keys: &StringChunked) -> Vec<(String, Range<usize>)> {
-    let mut runs: Vec<(String, Range<usize>)> = Vec::new();
-    for (row, key) in keys.iter().enumerate() {
-        let key = key.unwrap_or_default();
-        match runs.last_mut().filter(|(last, _)| last == key) {
-            Some((_, range)) => range.end = row + 1,
-            None => runs.push((key.into(), row..row + 1)),
+        let outputs = Task::ALL.map(|task| {
+            if tasks.contains(&task) {
+                of_task(task)
+            } else {
+                Vec::new()
+            }
+        });
+        let fixed = [column::VIDEO, column::FRAME, column::FACE, column::TRACK];
+        let names = fixed.into_iter().chain(column::BOX);
+        let names = names.chain(outputs.iter().flatten().map(String::as_str));
+        let mut read = Part {
+            videos: Vec::new(),
+            frame: Vec::new(),
+            face: Vec::new(),
+            track: Vec::new(),
+            boxes: Default::default(),
+            probabilities: self.values == Values::Probabilities,
+            outputs: outputs.each_ref().map(|names| vec![Vec::new(); names.len()]),
+        };
+        for batch in RowReader::open(part, names)? {
+            let batch = batch?;
+            read.name(&batch.texts(column::VIDEO)?);
+            let frames = batch.longs(column::FRAME)?.iter();
+            read.frame.extend(frames.map(|frame| frame.unwrap_or(0) as u64));
+            read.face.extend(batch.integers(column::FACE)?);
+            read.track.extend(batch.integers(column::TRACK)?);
+            let sides = read.boxes.iter_mut().zip(column::BOX);
+            let numbers = read.outputs.iter_mut().flatten().zip(outputs.iter().flatten());
+            for (to, name) in sides.chain(numbers.map(|(to, name)| (to, name.as_str()))) {
+                let values = batch.floats(name)?.iter();
+                to.extend(values.map(|value| value.unwrap_or(f32::NAN)));
+            }
         }
+        Ok(read)
     }
-    runs
 }
 
 /// The rows of one part, column by column.
@@ -210,12 +183,25 @@ pub struct Part {
     track: Vec<Option<i32>>,
     boxes: [Vec<f32>; 4],
     probabilities: bool,
-    va: Vec<Vec<f32>>,
-    expression: Vec<Vec<f32>>,
-    units: Vec<Vec<f32>>,
+    /// By task, in output order.
+    outputs: [Vec<Vec<f32>>; Task::ALL.len()],
 }
 
 impl Part {
+    /// Adds the videos of further rows.
+    fn name(&mut self, keys: &Texts) {
+        for key in keys.iter() {
+            let (key, row) = (
+                key.unwrap_or_default(),
+                self.videos.last().map_or(0, |(_, rows)| rows.end),
+            );
+            match self.videos.last_mut().filter(|(last, _)| last == key) {
+                Some((_, range)) => range.end = row + 1,
+                None => self.videos.push((key.into(), row..row + 1)),
+            }
+        }
+    }
+
     /// The rows of a video.
     pub fn rows_of(&self, video: &str) -> Option<Range<usize>> {
         let (_, rows) = self.videos.iter().find(|(key, _)| key == video)?;
@@ -244,16 +230,17 @@ impl Part {
 
     /// What the model said of a row: logits, also where probabilities are stored.
     pub fn prediction(&self, row: usize) -> Prediction {
+        let [va, expression, units] = &self.outputs;
         Prediction {
-            va: values(&self.va, row),
-            expression: values(&self.expression, row).map(|values: [f64; CLASSES]| {
+            va: values(va, row),
+            expression: values(expression, row).map(|values: [f64; CLASSES]| {
                 if self.probabilities {
                     values.map(|p| p.max(f64::from(f32::MIN_POSITIVE)).ln())
                 } else {
                     values
                 }
             }),
-            units: values(&self.units, row).map(|values: [f64; UNITS]| {
+            units: values(units, row).map(|values: [f64; UNITS]| {
                 if self.probabilities {
                     values
                         .map(|p| p.clamp(LEAST, 1.0 - LEAST))

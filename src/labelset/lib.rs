@@ -1,4 +1,4 @@
-//! The shape of a label set: where its files lie, their columns, their records. No I/O.
+//! A label set: where its files lie, their columns, their records; who writes and who reads them. Readers begin at [`LabelSet`].
 
 mod calibration;
 mod checkpoints;
@@ -6,6 +6,7 @@ pub mod commit;
 mod device;
 pub mod events;
 mod input;
+mod label_set;
 mod outcome;
 pub mod paths;
 pub mod plan;
@@ -22,6 +23,7 @@ pub use calibration::{CALIBRATION_VERSION, CalibrationRecord, TunedOn, TunedTemp
 pub use checkpoints::{CheckpointRecord, ResumePoint};
 pub use device::{DeviceClass, DeviceRecord, ShardDevice};
 pub use input::{InputRecord, Passed, PassedOver, Unseen, UnseenPlace};
+pub use label_set::{LabelSet, LabelSetError};
 pub use outcome::{VideoOutcome, VideoStatus};
 pub use records::{
     CommitRecord, InputPlace, JobRecord, Manifest, ManifestPart, PartInfo, Plan, PlannedVideo, Quarantined,

@@ -12,8 +12,10 @@ mod columns;
 mod crops;
 mod earlier;
 mod encoding;
+mod labels;
 mod moved;
 mod numbers;
+mod reader;
 mod videos;
 
 use crate::PartInfo;
@@ -33,7 +35,9 @@ use std::path::{Path, PathBuf};
 pub use checkpoints::{replay, span_schema};
 pub use crops::CropWriter;
 pub use earlier::{EarlierFaces, EarlierFrame};
+pub use labels::{ExpressionColumns, LabelColumns, LabelReader, having};
 pub use moved::{move_crops, move_rows, no_crops, no_rows};
+pub use reader::{FixedColumns, FixedRow, ReadError, RowBatch, RowReader, Texts};
 pub use videos::{VideoRow, write_videos};
 
 /// Rows handed to the Parquet encoder at once.

@@ -4,7 +4,7 @@
 //! see. What a column means stands in `reference.rs`. Nothing in here may depend on when or where it runs:
 //! parts are compared byte for byte.
 
-use affectmill_base::{ACTION_UNITS, EXPRESSIONS, Fingerprint, Task, VALENCE_AROUSAL};
+use affectmill_base::{ACTION_UNITS, EXPRESSIONS, Fingerprint, Task};
 use affectmill_spec::ModelRecord;
 use affectmill_spec::Values;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
@@ -33,6 +33,62 @@ pub const META_CROPPED_BY: &str = "affectmill.cropped_by";
 /// Columns of every label set, before those of its models.
 pub const FIXED_COLUMNS: usize = 12;
 
+/// Names of columns.
+pub mod column {
+    use affectmill_base::Task;
+
+    /// Key of the video.
+    pub const VIDEO: &str = "video";
+    /// Index of the frame.
+    pub const FRAME: &str = "frame";
+    /// Presentation time in microseconds.
+    pub const TIMESTAMP: &str = "timestamp_us";
+    /// [`RowStatus`](affectmill_base::RowStatus).
+    pub const STATUS: &str = "status";
+    /// Index of the face within the frame.
+    pub const FACE: &str = "face";
+    /// Track of the face.
+    pub const TRACK: &str = "track";
+    /// Box of the face: left, top, width, height, in pixels.
+    pub const BOX: [&str; 4] = ["box_x", "box_y", "box_w", "box_h"];
+    /// Confidence of the detector.
+    pub const FACE_SCORE: &str = "face_score";
+    /// Five points of the face.
+    pub const LANDMARKS: &str = "landmarks";
+
+    /// The columns of every label set, in order.
+    pub const FIXED: [&str; super::FIXED_COLUMNS] = [
+        VIDEO, FRAME, TIMESTAMP, STATUS, FACE, TRACK, BOX[0], BOX[1], BOX[2], BOX[3], FACE_SCORE, LANDMARKS,
+    ];
+
+    /// The column of a model's most likely expression.
+    pub fn expression(model: &str) -> String {
+        format!("{model}_expression")
+    }
+
+    /// The column of an output of a task as the network gives it: raw valence and arousal, or a logit.
+    pub fn raw(model: &str, task: Task, output: &str) -> String {
+        match task {
+            Task::Expr => format!("{model}_expr_{output}"),
+            Task::Va | Task::Au => format!("{model}_{output}"),
+        }
+    }
+
+    /// The column of the probability of an expression or of an action unit; of valence and arousal, which have none, the raw one.
+    pub fn probability(model: &str, task: Task, output: &str) -> String {
+        let raw = raw(model, task, output);
+        match task {
+            Task::Va => raw,
+            Task::Expr | Task::Au => raw + "_p",
+        }
+    }
+
+    /// The column of the standard deviation of an output over the members of an ensemble.
+    pub fn deviation(model: &str, task: Task, output: &str) -> String {
+        raw(model, task, output) + "_sd"
+    }
+}
+
 /// The columns of the rows under `labels/`.
 #[derive(Clone, Debug)]
 pub struct LabelSchema {
@@ -47,19 +103,16 @@ impl LabelSchema {
     /// The schema of a job's labels. Model names are unique, as the job file's check holds.
     pub fn new(models: &[ModelRecord], values: Values, fingerprint: &Fingerprint) -> Self {
         let mut fields = vec![
-            Field::new("video", dictionary(), false),
-            Field::new("frame", DataType::Int64, false),
-            Field::new("timestamp_us", DataType::Int64, true),
-            Field::new("status", dictionary(), false),
-            Field::new("face", DataType::Int32, true),
-            Field::new("track", DataType::Int32, true),
-            float("box_x"),
-            float("box_y"),
-            float("box_w"),
-            float("box_h"),
-            float("face_score"),
-            Field::new("landmarks", landmarks(), true),
+            Field::new(column::VIDEO, dictionary(), false),
+            Field::new(column::FRAME, DataType::Int64, false),
+            Field::new(column::TIMESTAMP, DataType::Int64, true),
+            Field::new(column::STATUS, dictionary(), false),
+            Field::new(column::FACE, DataType::Int32, true),
+            Field::new(column::TRACK, DataType::Int32, true),
         ];
+        fields.extend(column::BOX.map(float));
+        fields.push(float(column::FACE_SCORE));
+        fields.push(Field::new(column::LANDMARKS, landmarks(), true));
         for model in models {
             fields.extend(model_fields(model, values));
         }
@@ -162,31 +215,28 @@ fn float(name: impl Into<String>) -> Field {
 
 fn model_fields(model: &ModelRecord, values: Values) -> Vec<Field> {
     let name = &model.name;
-    let suffixes: &[&str] = match values {
-        Values::Logits => &[""],
-        Values::Probabilities => &["_p"],
-        Values::Both => &["", "_p"],
-    };
     let mut fields = Vec::new();
-    for task in model.tasks() {
-        match task {
-            Task::Va => fields.extend(VALENCE_AROUSAL.map(|output| float(format!("{name}_{output}")))),
-            Task::Expr => {
-                fields.push(Field::new(format!("{name}_expression"), dictionary(), true));
-                for suffix in suffixes {
-                    fields.extend(EXPRESSIONS.map(|class| float(format!("{name}_expr_{class}{suffix}"))));
-                }
-            }
-            Task::Au => {
-                for suffix in suffixes {
-                    fields.extend(ACTION_UNITS.map(|unit| float(format!("{name}_{unit}{suffix}"))));
-                }
-            }
+    for &task in model.tasks() {
+        let outputs = task.outputs().iter();
+        if task == Task::Expr {
+            fields.push(Field::new(column::expression(name), dictionary(), true));
+        }
+        if task == Task::Va || values != Values::Probabilities {
+            fields.extend(
+                outputs
+                    .clone()
+                    .map(|output| float(column::raw(name, task, output))),
+            );
+        }
+        if task != Task::Va && values != Values::Logits {
+            fields.extend(
+                outputs
+                    .clone()
+                    .map(|output| float(column::probability(name, task, output))),
+            );
         }
         if model.is_ensemble() {
-            let stem = if *task == Task::Expr { "expr_" } else { "" };
-            let outputs = task.outputs().iter();
-            fields.extend(outputs.map(|output| float(format!("{name}_{stem}{output}_sd"))));
+            fields.extend(outputs.map(|output| float(column::deviation(name, task, output))));
         }
     }
     fields

@@ -7,9 +7,7 @@ use affectmill_base::ProcessIdentity;
 use affectmill_labelset::commit;
 use affectmill_labelset::commit::{CommitError, Tally};
 use affectmill_labelset::events::{Event, NotOk, Totals, now_ms};
-use affectmill_labelset::plan;
-use affectmill_labelset::plan::{PlanError, Plans};
-use affectmill_labelset::{PassedOver, Unseen, paths};
+use affectmill_labelset::{LabelSetError, PassedOver, Unseen, paths};
 use affectmill_store::{Store, StoreError};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -25,10 +23,10 @@ pub enum StatusError {
     /// The output cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A plan cannot be read.
+    /// Plans or commits cannot be read.
     #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// A commit cannot be read.
+    Set(#[from] LabelSetError),
+    /// A checkpoint or the record of the input cannot be read.
     #[error(transparent)]
     Commit(#[from] CommitError),
 }
@@ -94,13 +92,7 @@ pub struct LastRun {
 /// # Errors
 /// [`StatusError`] when plans or commits cannot be read.
 pub fn read(store: &Store) -> Result<Status, StatusError> {
-    let tally = match Tally::of_kept(store)? {
-        Some(tally) => tally,
-        None => {
-            let Plans { shards, count, .. } = plan::read(store)?;
-            Tally::of_plans(store, &shards, count as usize)?
-        }
-    };
+    let tally = Tally::read(store)?;
     let totals = tally.totals();
     let (last_run, under_way) = last_run(store)?;
     let state = if under_way.is_some() {

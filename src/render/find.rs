@@ -5,11 +5,9 @@ use affectmill_base::SourceKind;
 use affectmill_base::{AmbiguousName, NameIndex, nfc};
 use affectmill_base::{Location, ShardId, escaped};
 use affectmill_discover as discover;
-use affectmill_labelset::commit;
-use affectmill_labelset::commit::CommitError;
 use affectmill_labelset::plan;
-use affectmill_labelset::plan::{Latest, PlanError};
-use affectmill_labelset::{JobRecord, PlannedVideo, paths};
+use affectmill_labelset::plan::Latest;
+use affectmill_labelset::{JobRecord, LabelSet, LabelSetError, PlannedVideo, paths};
 use affectmill_store::{Access, Bucket, ScratchFolder, Store, StoreError};
 use std::ffi::OsStr;
 use std::fs;
@@ -21,12 +19,9 @@ pub enum FindError {
     /// Labels or video cannot be brought here.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A plan cannot be read.
+    /// The label set cannot be opened.
     #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// A commit cannot be read.
-    #[error(transparent)]
-    Commit(#[from] CommitError),
+    Set(#[from] LabelSetError),
     /// No such video.
     #[error("{labels} has no video `{video}`; name it as in videos.parquet, or by its path")]
     Unknown {
@@ -89,9 +84,10 @@ pub struct Found {
 ///
 /// # Errors
 /// [`FindError`].
-pub fn find(store: &Store, job: JobRecord, video: &OsStr) -> Result<Found, FindError> {
+pub fn find(set: &LabelSet, video: &OsStr) -> Result<Found, FindError> {
+    let (store, job) = (set.store(), set.job());
     let labels = store.root().to_string();
-    let plans = plan::read(store)?;
+    let plans = set.plans()?;
     let latest = plan::latest(&plans.shards);
     let roots: Vec<&Location> = plans.places.iter().rev().map(|place| &place.root).collect();
     let (wanted, path) = meant(&latest, &roots, video)?.ok_or_else(|| FindError::Unknown {
@@ -108,9 +104,8 @@ pub fn find(store: &Store, job: JobRecord, video: &OsStr) -> Result<Found, FindE
         video: planned.key.to_string(),
         cause,
     };
-    let commits = commit::read_all(store)?;
     let unfinished = || no_rows("its shard is not committed yet; `affectmill run` goes on".into());
-    let record = commits.get(shard).ok_or_else(unfinished)?;
+    let record = set.commits()?.get(shard).ok_or_else(unfinished)?;
     let at = record
         .videos
         .iter()
@@ -127,7 +122,7 @@ pub fn find(store: &Store, job: JobRecord, video: &OsStr) -> Result<Found, FindE
     let part = bring_part(store, shard, &mut copies)?;
     let path = match path {
         Location::Local(path) => path,
-        remote => bring_video(&remote, planned, &job, &mut copies)?,
+        remote => bring_video(&remote, planned, job, &mut copies)?,
     };
     let path = same(path, planned)?;
     let (key, rows, frames) = (planned.key.clone(), outcome.rows, outcome.frames);
@@ -143,7 +138,7 @@ pub fn find(store: &Store, job: JobRecord, video: &OsStr) -> Result<Found, FindE
         model: None,
         film: None,
         sheet: None,
-        job,
+        job: job.clone(),
     };
     Ok(Found {
         task,

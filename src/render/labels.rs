@@ -1,11 +1,11 @@
 //! The labels of one video, frame by frame, from its part.
 
 use super::RenderError;
-use affectmill_analysis::page::parts;
-use affectmill_analysis::page::parts::{Rows, having};
 use affectmill_base::{ACTION_UNITS, EXPRESSIONS, Rect, Task};
 use affectmill_labelset::JobRecord;
+use affectmill_labelset::rows::{self, LabelColumns, ReadError, having};
 use affectmill_spec::ModelRecord;
+use std::fs::File;
 use std::path::PathBuf;
 
 /// What a frame's rows say.
@@ -79,7 +79,9 @@ pub struct LabelReader<'a> {
     /// The next row of the part, and the one after the last.
     next: u64,
     end: u64,
-    rows: Option<Rows>,
+    /// The rows behind `rows`, once the part is open.
+    ahead: Option<rows::LabelReader<'a>>,
+    rows: Option<LabelColumns>,
     /// The next row of `rows`.
     at: usize,
     speakers: Speakers,
@@ -98,6 +100,7 @@ impl<'a> LabelReader<'a> {
             part,
             next: first,
             end: first + count,
+            ahead: None,
             rows: None,
             at: 0,
             speakers: Speakers {
@@ -148,19 +151,29 @@ impl<'a> LabelReader<'a> {
         Ok(labels)
     }
 
-    fn peek(&mut self) -> Result<Option<(&Rows, usize)>, RenderError> {
+    fn peek(&mut self) -> Result<Option<(&LabelColumns, usize)>, RenderError> {
         if self.next >= self.end {
             return Ok(None);
         }
         if self.rows.as_ref().is_none_or(|rows| self.at >= rows.len()) {
-            let rows = parts::read(&self.part, self.job, self.next)
-                .map_err(|error| self.unreadable(error.to_string()))?;
-            if rows.is_empty() {
-                return Err(self.unreadable("it has fewer rows than its commit says".into()));
-            }
+            let rows = self.read().map_err(|error| self.unreadable(error.to_string()))?;
+            let fewer = || self.unreadable("it has fewer rows than its commit says".into());
+            let rows = rows.ok_or_else(fewer)?;
             (self.rows, self.at) = (Some(rows), 0);
         }
         Ok(self.rows.as_ref().map(|rows| (rows, self.at)))
+    }
+
+    /// The next rows of the part.
+    fn read(&mut self) -> Result<Option<LabelColumns>, ReadError> {
+        let ahead = match &mut self.ahead {
+            Some(ahead) => ahead,
+            none => {
+                let part = File::open(&self.part)?;
+                none.insert(rows::LabelReader::open(part, self.job, self.next..self.end)?)
+            }
+        };
+        ahead.next().transpose()
     }
 
     fn unreadable(&self, cause: String) -> RenderError {
@@ -171,7 +184,7 @@ impl<'a> LabelReader<'a> {
     }
 }
 
-fn face(rows: &Rows, row: usize, index: i32, speakers: Speakers) -> FaceLabel {
+fn face(rows: &LabelColumns, row: usize, index: i32, speakers: Speakers) -> FaceLabel {
     let [x, y, w, h] = rows.boxes.each_ref().map(|side| side[row]);
     let classes = speakers.expressions.map(|model| &rows.expressions[model]);
     FaceLabel {

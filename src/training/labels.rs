@@ -1,6 +1,6 @@
 //! What is known of one face: by people, and by teachers.
 
-use affectmill_base::{ACTION_UNITS, EXPRESSIONS, Task, VALENCE_AROUSAL};
+use affectmill_base::{ACTION_UNITS, EXPRESSIONS, Task, VALENCE_AROUSAL, argmax};
 use affectmill_evaluation::metrics::{Truth, Units};
 use affectmill_spec::TrainJob;
 use serde_json::{Map, Value};
@@ -60,17 +60,6 @@ pub const HARD_AU_LOGIT: f32 = 0.5;
 
 /// Valence and arousal of a teacher are clipped to this where its labels are made hard.
 pub const HARD_VA_LIMIT: f32 = 0.99;
-
-/// The index of the largest number; the first one of equals.
-pub fn argmax(values: &[f32]) -> usize {
-    let mut best = 0;
-    for (index, value) in values.iter().enumerate() {
-        if *value > values[best] {
-            best = index;
-        }
-    }
-    best
-}
 
 impl Teacher {
     /// What a job's teachers said, out of the JSON beside a crop.

@@ -9,8 +9,8 @@
 //! Kullback–Leibler divergence of the softmaxes at temperature T, times T² so that gradients do not shrink with T; of action
 //! units the binary cross-entropy against the teacher's probabilities; of valence and arousal the MSE.
 
-use super::labels::{HARD_AU_LOGIT, HARD_VA_LIMIT, Labels, argmax};
-use affectmill_base::{ACTION_UNITS, EXPRESSIONS, ModelKind, Task};
+use super::labels::{HARD_AU_LOGIT, HARD_VA_LIMIT, Labels};
+use affectmill_base::{ACTION_UNITS, EXPRESSIONS, ModelKind, Task, argmax};
 use affectmill_spec::{Distill, Targets};
 use tch::{Kind, TchError, Tensor};
 

@@ -3,11 +3,12 @@
 
 use super::common::*;
 use affectmill_base::FrameIndex;
-use affectmill_coordinator::read_job;
 use affectmill_labelset::commit::{Files, commit};
 use affectmill_labelset::plan;
 use affectmill_labelset::rows::{Content, Row, RowWriter};
-use affectmill_labelset::{CommitRecord, LabelSchema, RECORD_VERSION, ShardPlan, StageSeconds, VideoOutcome};
+use affectmill_labelset::{
+    CommitRecord, LabelSchema, LabelSet, RECORD_VERSION, ShardPlan, StageSeconds, VideoOutcome,
+};
 use affectmill_store::Store;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -209,7 +210,7 @@ fn a_collection_of_very_many_videos_is_planned_finished_and_told_in_bounded_memo
     let mut peaks = vec![tell("discover and plan", planned)];
 
     let store = Store::open(&out).unwrap();
-    let job = read_job(&store).unwrap();
+    let job = LabelSet::open(store.clone()).unwrap().into_job();
     let schema = LabelSchema::new(&job.models, job.job.output.values, &job.fingerprint);
     let shards = plan::read_all(&store).unwrap();
     assert_eq!(

@@ -10,6 +10,7 @@ use super::{Exported, names};
 use crate::labels::{LabelError, Labels, Quantity, floats, integers};
 use affectmill_base::AtomicFile;
 use affectmill_base::Task;
+use affectmill_labelset::schema::column;
 use affectmill_spec::ModelRecord;
 use polars::prelude::{DataFrame, Expr, PolarsResult, col};
 use std::collections::BTreeMap;
@@ -37,7 +38,7 @@ pub(super) fn write(
         .map(|video| (video.key.as_str(), video.frames))
         .collect();
     let values = labels.job().job.output.values;
-    let mut columns: Vec<Expr> = ["frame", "face"].map(col).to_vec();
+    let mut columns: Vec<Expr> = [column::FRAME, column::FACE].map(col).to_vec();
     for (task, model) in chosen {
         columns.extend(
             Quantity::of(*task).map(|quantity| quantity.value(&model.name, values).alias(quantity.name())),
@@ -140,7 +141,7 @@ impl TaskFiles {
     }
 
     fn push(&mut self, video: &str, rows: &DataFrame) -> Result<(), LabelError> {
-        let (frames, faces) = (integers(rows, "frame")?, integers(rows, "face")?);
+        let (frames, faces) = (integers(rows, column::FRAME)?, integers(rows, column::FACE)?);
         let outputs: Vec<Vec<Option<f32>>> = self
             .task
             .outputs()

@@ -10,6 +10,7 @@ use crate::export::per_video::{Scores, padded};
 use crate::labels::{LabelError, Labels, Quantity, floats, integers};
 use crate::table::FORMULA;
 use affectmill_base::Task;
+use affectmill_labelset::schema::column;
 use affectmill_spec::ModelRecord;
 use polars::prelude::{PolarsResult, col};
 use std::borrow::Cow;
@@ -26,7 +27,6 @@ const EMOTIONS: [(&str, &str); 7] = [
     ("surprise", "Surprise"),
     ("neutral", "Neutral"),
 ];
-const BOX: [&str; 4] = ["box_x", "box_y", "box_w", "box_h"];
 
 pub(super) fn write(
     labels: &Labels,
@@ -35,10 +35,16 @@ pub(super) fn write(
 ) -> Result<Exported, LabelError> {
     let values = labels.job().job.output.values;
     let mut header = String::from("FaceRectX,FaceRectY,FaceRectWidth,FaceRectHeight,FaceScore");
-    let mut columns = ["frame", "timestamp_us", "face", "track", "face_score"]
-        .map(col)
-        .to_vec();
-    columns.extend(BOX.map(col));
+    let mut columns = [
+        column::FRAME,
+        column::TIMESTAMP,
+        column::FACE,
+        column::TRACK,
+        column::FACE_SCORE,
+    ]
+    .map(col)
+    .to_vec();
+    columns.extend(column::BOX.map(col));
     // The value columns in order; emotions without a model stay empty, because the reader wants them.
     let mut shown: Vec<Option<String>> = Vec::new();
     if let Some(model) = of_task(chosen, Task::Au) {
@@ -66,10 +72,10 @@ pub(super) fn write(
             scores = Scores::default();
         }
         let [frames, times, faces, tracks] =
-            ["frame", "timestamp_us", "face", "track"].map(|name| integers(rows, name));
+            [column::FRAME, column::TIMESTAMP, column::FACE, column::TRACK].map(|name| integers(rows, name));
         let (frames, times, faces, tracks) = (frames?, times?, faces?, tracks?);
-        let found = floats(rows, "face_score")?;
-        let boxes: Vec<Vec<Option<f32>>> = BOX
+        let found = floats(rows, column::FACE_SCORE)?;
+        let boxes: Vec<Vec<Option<f32>>> = column::BOX
             .iter()
             .map(|name| floats(rows, name))
             .collect::<PolarsResult<_>>()?;

@@ -9,6 +9,7 @@ use crate::export::per_video;
 use crate::export::per_video::{Scores, padded};
 use crate::labels::{LabelError, Labels, Quantity, floats, integers};
 use affectmill_base::Task;
+use affectmill_labelset::schema::column;
 use affectmill_spec::ModelRecord;
 use polars::prelude::{PolarsResult, col};
 use std::fmt::Write;
@@ -45,7 +46,13 @@ pub(super) fn write(
     let empty = ",".repeat(intensities.count());
 
     let values = labels.job().job.output.values;
-    let fixed = ["frame", "timestamp_us", "face", "track", "face_score"];
+    let fixed = [
+        column::FRAME,
+        column::TIMESTAMP,
+        column::FACE,
+        column::TRACK,
+        column::FACE_SCORE,
+    ];
     let mut columns = fixed.map(col).to_vec();
     columns.extend(
         ours.iter()
@@ -57,9 +64,9 @@ pub(super) fn write(
             scores = Scores::default();
         }
         let [frames, times, faces, tracks] =
-            ["frame", "timestamp_us", "face", "track"].map(|name| integers(rows, name));
+            [column::FRAME, column::TIMESTAMP, column::FACE, column::TRACK].map(|name| integers(rows, name));
         let (frames, times, faces, tracks) = (frames?, times?, faces?, tracks?);
-        let found = floats(rows, "face_score")?;
+        let found = floats(rows, column::FACE_SCORE)?;
         let units: Vec<Vec<Option<f32>>> = ours
             .iter()
             .map(|unit| floats(rows, unit.name()))

@@ -7,6 +7,7 @@ use crate::labels::{LabelError, Labels};
 use crate::table;
 use crate::table::Cells;
 use affectmill_labelset::LabelSchema;
+use affectmill_labelset::schema::column;
 use affectmill_spec::ModelRecord;
 use polars::prelude::*;
 
@@ -21,7 +22,7 @@ pub(super) enum Text {
 
 /// Columns of text that Parquet keeps as dictionaries.
 fn is_text(name: &str) -> bool {
-    name == "video" || name == "status" || name.ends_with("_expression")
+    name == column::VIDEO || name == column::STATUS || name.ends_with("_expression")
 }
 
 pub(super) fn write(
@@ -38,7 +39,7 @@ pub(super) fn write(
     for field in schema.arrow().fields() {
         let name = field.name().as_str();
         match (name, text) {
-            ("landmarks", Text::Csv) => columns.extend(points()),
+            (column::LANDMARKS, Text::Csv) => columns.extend(points()),
             (name, _) if is_text(name) => columns.push(col(name).cast(DataType::String)),
             (name, _) => columns.push(col(name)),
         }
@@ -71,6 +72,6 @@ pub(super) fn write(
 fn points() -> impl Iterator<Item = Expr> {
     (0..10).map(|n| {
         let name = format!("landmark_{}_{}", n / 2, ["x", "y"][n % 2]);
-        col("landmarks").arr().get(lit(n as i64), true).alias(name)
+        col(column::LANDMARKS).arr().get(lit(n as i64), true).alias(name)
     })
 }

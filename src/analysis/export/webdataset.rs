@@ -11,25 +11,11 @@ use affectmill_base::SampleName;
 use affectmill_base::{EXPRESSIONS, Task};
 use affectmill_labelset::LabelSchema;
 use affectmill_labelset::paths;
+use affectmill_labelset::schema::column;
 use affectmill_spec::ModelRecord;
 use serde_json::{Map, Value};
 use std::fs::File;
 use std::io::{self, BufReader, Read};
-
-/// What of a row has nothing to do with a model.
-const FIXED: [&str; 11] = [
-    "video",
-    "frame",
-    "timestamp_us",
-    "face",
-    "track",
-    "box_x",
-    "box_y",
-    "box_w",
-    "box_h",
-    "face_score",
-    "landmarks",
-];
 
 /// That there are crops.
 pub(super) fn check(labels: &Labels) -> Result<(), LabelError> {
@@ -138,7 +124,9 @@ fn copy(
         let row: Map<String, Value> =
             serde_json::from_slice(&bytes).map_err(|error| Trouble::Reading(format!("`{path}`: {error}")))?;
         let said = |name: &str| row.get(name).cloned().unwrap_or(Value::Null);
-        let fixed = FIXED.iter().map(|name| (name.to_string(), said(name)));
+        // The status of a row with a crop is known.
+        let fixed = column::FIXED.iter().filter(|name| **name != column::STATUS);
+        let fixed = fixed.map(|name| (name.to_string(), said(name)));
         let outputs = renamed
             .iter()
             .map(|(column, plain)| (plain.clone(), said(column)));

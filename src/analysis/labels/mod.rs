@@ -10,9 +10,8 @@ mod quantity;
 pub use quantity::{Quantity, in_words, models_for};
 
 use affectmill_base::WriteError;
-use affectmill_labelset::commit;
-use affectmill_labelset::commit::CommitError;
-use affectmill_labelset::{CommitRecord, JobRecord, VideoOutcome, paths};
+use affectmill_labelset::schema::column;
+use affectmill_labelset::{CommitRecord, JobRecord, LabelSet, LabelSetError, VideoOutcome, paths};
 use affectmill_store::{Store, StoreError};
 use polars::prelude::*;
 use std::path::Path;
@@ -26,9 +25,9 @@ pub enum LabelError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A commit record cannot be read.
+    /// The label set cannot be opened.
     #[error(transparent)]
-    Commit(#[from] CommitError),
+    Set(#[from] LabelSetError),
     /// A part cannot be read.
     #[error("cannot read `{part}`: {source}; delete it and its commit record `{record}`, and run again")]
     Part {
@@ -56,51 +55,49 @@ pub enum LabelError {
 impl LabelError {
     /// Whether the command is to be changed, not the disk or the labels.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Unanswerable(_))
+        match self {
+            Self::Unanswerable(_) => true,
+            Self::Set(error) => error.is_usage(),
+            _ => false,
+        }
     }
 }
 
 /// The committed rows of a label set.
-pub struct Labels {
-    store: Store,
-    job: JobRecord,
-    commits: Vec<CommitRecord>,
+pub struct Labels<'a> {
+    set: &'a LabelSet,
+    commits: Vec<&'a CommitRecord>,
 }
 
-impl Labels {
-    /// Reads the commit records.
+impl<'a> Labels<'a> {
+    /// Those of a label set.
     ///
     /// # Errors
-    /// [`LabelError`]; among them that nothing is committed yet.
-    pub fn open(store: Store, job: JobRecord) -> Result<Self, LabelError> {
-        let mut commits: Vec<CommitRecord> = commit::read_all(&store)?.into_values().collect();
-        if commits.is_empty() {
-            let error = format!("{} holds no labels yet", store.root());
-            return Err(LabelError::Unanswerable(error));
-        }
+    /// [`LabelError::Set`]; among them that nothing is committed yet.
+    pub fn of(set: &'a LabelSet) -> Result<Self, LabelError> {
+        let mut commits: Vec<&CommitRecord> = set.labels()?.values().collect();
         // Videos in order, as far as shards have them in order.
-        let first = |commit: &CommitRecord| commit.videos.first().map(|video| video.key.clone());
-        commits.sort_by_cached_key(first);
-        Ok(Self { store, job, commits })
+        commits.sort_by_key(|commit| commit.videos.first().map(|video| &video.key));
+        Ok(Self { set, commits })
     }
 
     /// The job they are labelled by.
-    pub fn job(&self) -> &JobRecord {
-        &self.job
+    pub fn job(&self) -> &'a JobRecord {
+        self.set.job()
     }
 
     /// Where they lie.
-    pub fn store(&self) -> &Store {
-        &self.store
+    pub fn store(&self) -> &'a Store {
+        self.set.store()
     }
 
     /// The commit records, in order of their first videos.
-    pub fn commits(&self) -> &[CommitRecord] {
+    pub fn commits(&self) -> &[&'a CommitRecord] {
         &self.commits
     }
 
     /// The videos that have rows, in the order in which their rows come.
-    pub fn videos(&self) -> impl Iterator<Item = &VideoOutcome> {
+    pub fn videos(&self) -> impl Iterator<Item = &'a VideoOutcome> {
         let videos = self.commits.iter().flat_map(|commit| &commit.videos);
         videos.filter(|video| video.rows > 0)
     }
@@ -117,10 +114,10 @@ impl Labels {
     ) -> Result<(), LabelError> {
         for commit in self.commits.iter().filter(|commit| commit.part.rows > 0) {
             let key = paths::part(&commit.shard);
-            let (files, _copy) = self.store.at_hand(std::slice::from_ref(&key))?;
+            let (files, _copy) = self.store().at_hand(std::slice::from_ref(&key))?;
             let failed = |source| LabelError::Part {
-                part: self.store.path(&key).to_string(),
-                record: self.store.path(&paths::commit(&commit.shard)).to_string(),
+                part: self.store().path(&key).to_string(),
+                record: self.store().path(&paths::commit(&commit.shard)).to_string(),
                 source,
             };
             let rows = scan(&files[0]).map_err(failed)?;
@@ -143,7 +140,7 @@ impl Labels {
         first: &[Expr],
         again: &[Expr],
     ) -> Result<DataFrame, LabelError> {
-        let video = col("video").cast(DataType::String);
+        let video = col(column::VIDEO).cast(DataType::String);
         let columns = [&[video], columns].concat();
         let mut pieces = DataFrame::empty();
         self.each_piece(&columns, |piece| {
@@ -163,7 +160,7 @@ impl Labels {
         if pieces.width() == 0 {
             let error = format!(
                 "no video of {} has a row; `affectmill status` tells why",
-                self.store.root()
+                self.store().root()
             );
             return Err(LabelError::Unanswerable(error));
         }
@@ -180,7 +177,7 @@ impl Labels {
         columns: &[Expr],
         mut show: impl FnMut(&str, DataFrame) -> Result<(), LabelError>,
     ) -> Result<(), LabelError> {
-        let columns = [&[col("video").cast(DataType::String).alias(VIDEO)], columns].concat();
+        let columns = [&[col(column::VIDEO).cast(DataType::String).alias(VIDEO)], columns].concat();
         self.each_piece(&columns, |piece| {
             let names = piece.column(VIDEO)?.str()?.clone();
             let mut from = 0;

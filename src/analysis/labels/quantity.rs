@@ -3,6 +3,7 @@
 use super::LabelError;
 use affectmill_base::{ACTION_UNITS, EXPRESSIONS, Task, VALENCE_AROUSAL};
 use affectmill_labelset::JobRecord;
+use affectmill_labelset::schema::column;
 use affectmill_spec::ModelRecord;
 use affectmill_spec::Values;
 use polars::prelude::*;
@@ -33,24 +34,13 @@ impl Quantity {
 
     /// The column that holds it, as label sets name it: `student_valence`, `student_expr_Happiness_p`, `student_AU12_p`.
     pub fn column(self, model: &str) -> String {
-        match self.task {
-            Task::Va => self.stored(model, self.name()),
-            Task::Expr | Task::Au => format!("{}_p", self.stored(model, self.name())),
-        }
-    }
-
-    /// The column of an output of the same task, as the network puts it out.
-    fn stored(self, model: &str, output: &str) -> String {
-        match self.task {
-            Task::Expr => format!("{model}_expr_{output}"),
-            Task::Va | Task::Au => format!("{model}_{output}"),
-        }
+        column::probability(model, self.task, self.name())
     }
 
     /// Its value in a row: raw valence and arousal; else the probability, worked out where only logits are stored.
     pub fn value(self, model: &str, values: Values) -> Expr {
-        let column = self.column(model);
-        let logit = |output: &str| col(self.stored(model, output)).cast(DataType::Float64);
+        let own_column = self.column(model);
+        let logit = |output: &str| col(column::raw(model, self.task, output)).cast(DataType::Float64);
         let own = logit(self.name());
         let odds = match self.task {
             Task::Expr if values == Values::Logits => {
@@ -62,8 +52,8 @@ impl Quantity {
             _ => None,
         };
         match odds {
-            Some(odds) => (lit(1.0) / odds).cast(DataType::Float32).alias(column),
-            None => col(column),
+            Some(odds) => (lit(1.0) / odds).cast(DataType::Float32).alias(own_column),
+            None => col(own_column),
         }
     }
 }

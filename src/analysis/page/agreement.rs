@@ -1,9 +1,10 @@
 //! Models held against one another: every pair that shares a task.
 
 use super::figures::{ACTIVE, Agreement, ByExpression, Concordance, Confusion, UnitAgreement, UnitPair};
-use super::parts::{Rows, having, with_numbers};
+use super::parts::with_numbers;
 use affectmill_base::{ACTION_UNITS, EXPRESSIONS, Task};
 use affectmill_labelset::JobRecord;
+use affectmill_labelset::rows::{LabelColumns, having};
 
 /// Sums over faces, of each pair.
 pub struct Pairs {
@@ -73,7 +74,7 @@ impl Pairs {
     }
 
     /// Counts the rows that carry a face.
-    pub fn add(&mut self, rows: &Rows, labelled: &[usize]) {
+    pub fn add(&mut self, rows: &LabelColumns, labelled: &[usize]) {
         for pair in &mut self.planes {
             let [a, b] = pair.at.map(|model| &rows.planes[model]);
             let both = with_numbers(labelled, &a[0]);

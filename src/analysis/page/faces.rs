@@ -2,9 +2,9 @@
 
 use super::PageError;
 use super::figures::{Faces, Shown};
-use super::parts::{Classes, Rows};
 use affectmill_base::SampleName;
 use affectmill_base::{EXPRESSIONS, ShardId};
+use affectmill_labelset::rows::{ExpressionColumns, LabelColumns};
 use affectmill_labelset::{CommitRecord, paths};
 use affectmill_store::{Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,7 +43,13 @@ impl Extremes {
     }
 
     /// Looks at the rows that carry a face.
-    pub fn add(&mut self, shard: &ShardId, rows: &Rows, classes: &Classes, labelled: &[usize]) {
+    pub fn add(
+        &mut self,
+        shard: &ShardId,
+        rows: &LabelColumns,
+        classes: &ExpressionColumns,
+        labelled: &[usize],
+    ) {
         for &row in labelled {
             let Some(class) = classes.class[row].map(usize::from) else {
                 continue;

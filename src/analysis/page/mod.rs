@@ -10,7 +10,7 @@ mod curves;
 mod faces;
 mod figures;
 mod html;
-pub mod parts;
+mod parts;
 mod plots;
 mod tables;
 mod tally;
@@ -25,11 +25,12 @@ use affectmill_labelset::commit;
 use affectmill_labelset::commit::CommitError;
 use affectmill_labelset::events::NotOk;
 use affectmill_labelset::plan;
-use affectmill_labelset::plan::PlanError;
-use affectmill_labelset::{CommitRecord, JobRecord, StageSeconds, VideoOutcome, VideoStatus};
+use affectmill_labelset::rows::ReadError;
+use affectmill_labelset::{
+    CommitRecord, JobRecord, LabelSet, LabelSetError, StageSeconds, VideoOutcome, VideoStatus,
+};
 use affectmill_store::{Store, StoreError};
 use figures::{Corpus, Failures, Model};
-use polars::error::PolarsError;
 use std::collections::BTreeMap;
 use tally::Tally;
 
@@ -53,15 +54,12 @@ pub enum PageError {
     /// The output cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A plan cannot be read.
+    /// The label set cannot be opened, or is empty.
     #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// A commit cannot be read.
+    Set(#[from] LabelSetError),
+    /// The record of the input cannot be read.
     #[error(transparent)]
-    Commit(#[from] CommitError),
-    /// Nothing is committed.
-    #[error("{0} holds no labels yet; `affectmill status` says how far its run is")]
-    Empty(String),
+    Input(#[from] CommitError),
     /// The reader's choice reads like several videos.
     #[error(transparent)]
     AmbiguousName(#[from] AmbiguousName),
@@ -82,41 +80,46 @@ pub enum PageError {
     Part {
         /// The part.
         part: String,
-        /// Polars' words.
-        source: PolarsError,
+        /// The cause.
+        source: ReadError,
     },
+}
+
+impl PageError {
+    /// Whether the command is to be changed, not the disk or the labels.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::AmbiguousName(_) | Self::NoVideo { .. } => true,
+            Self::Set(error) => error.is_usage(),
+            Self::Store(_) | Self::Input(_) | Self::Part { .. } => false,
+        }
+    }
 }
 
 /// Counts the figures of a label set, in one pass over its rows.
 ///
 /// # Errors
 /// [`PageError`]: there is nothing, something cannot be read, or a chosen video is not there.
-pub fn read(store: &Store, job: &JobRecord, choice: &Choice) -> Result<Figures, PageError> {
-    let shards = plan::read_all(store)?;
-    let commits = affectmill_labelset::commit::read_all(store)?;
-    if commits.is_empty() {
-        return Err(PageError::Empty(store.root().to_string()));
-    }
-    let outcomes = plan::outcomes(&shards, &commits)?;
-    let planned = plan::latest(&shards).len();
+pub fn read(set: &LabelSet, choice: &Choice) -> Result<Figures, PageError> {
+    let (store, job, commits) = (set.store(), set.job(), set.labels()?);
+    let outcomes = set.outcomes()?;
+    let planned = plan::latest(&set.plans()?.shards).len();
     let outcomes: Vec<&VideoOutcome> = outcomes.into_iter().map(|(_, outcome)| outcome).collect();
     let shown = shown(store, choice, &outcomes)?;
     let mut tally = Tally::new(job, &shown, choice.faces);
-    for (shard, record) in &commits {
-        parts::each(store, job, shard, record.part.rows, &mut |rows| {
-            tally.add(shard, rows)
-        })?;
+    for (shard, record) in commits {
+        parts::each(set, shard, record.part.rows, &mut |rows| tally.add(shard, rows))?;
     }
     let mut figures = tally.finish(job, &outcomes);
-    faces::bring_crops(store, &commits, &mut figures.faces)?;
+    faces::bring_crops(store, commits, &mut figures.faces)?;
     figures.output = store.root().to_string();
-    figures.corpus = corpus(planned, &commits, &outcomes, figures.corpus);
+    figures.corpus = corpus(planned, commits, &outcomes, figures.corpus);
     figures.failures = failures(&outcomes);
     let input = commit::kept_input(store)?;
     (figures.passed_over, figures.unseen) = input
         .map(|input| (input.passed_over, input.unseen))
         .unwrap_or_default();
-    figures.stages = stages(&commits);
+    figures.stages = stages(commits);
     Ok(figures)
 }
 

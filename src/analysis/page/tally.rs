@@ -7,9 +7,10 @@ use super::figures::{
     ACTIVE, Apart, ByExpression, CELLS, CONFIDENCE_BINS, Corpus, Expressions, Failures, Figures, Model,
     Moments, Plane, Stretch, Units,
 };
-use super::parts::{Classes, Rows, having, with_numbers};
+use super::parts::with_numbers;
 use super::timeline::Timelines;
 use affectmill_base::{ACTION_UNITS, EXPRESSIONS, RowStatus, ShardId, Task};
+use affectmill_labelset::rows::{ExpressionColumns, LabelColumns, having};
 use affectmill_labelset::{JobRecord, StageSeconds, Unseen, VideoOutcome};
 use std::collections::BTreeMap;
 
@@ -67,7 +68,7 @@ impl Tally {
     }
 
     /// Counts some rows, which come after those before.
-    pub fn add(&mut self, shard: &ShardId, rows: &Rows) {
+    pub fn add(&mut self, shard: &ShardId, rows: &LabelColumns) {
         self.count(rows);
         let labelled: Vec<usize> = (0..rows.len()).filter(|&row| rows.faces[row].is_some()).collect();
         for (sums, columns) in self.planes.iter_mut().zip(&rows.planes) {
@@ -88,7 +89,7 @@ impl Tally {
     }
 
     /// What does not ask the models: frames and faces, and each video's sums.
-    fn count(&mut self, rows: &Rows) {
+    fn count(&mut self, rows: &LabelColumns) {
         self.corpus.rows += rows.len() as u64;
         let models = rows.planes.len();
         let mut row = 0;
@@ -272,7 +273,7 @@ struct ExpressionSums {
 }
 
 impl ExpressionSums {
-    fn add(&mut self, classes: &Classes, labelled: &[usize]) {
+    fn add(&mut self, classes: &ExpressionColumns, labelled: &[usize]) {
         for &row in labelled {
             let Some(class) = classes.class[row] else { continue };
             let confidence = f64::from(classes.probabilities[usize::from(class)][row]);

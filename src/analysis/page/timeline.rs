@@ -1,9 +1,9 @@
 //! Timelines of single videos: as many points as a chart can show, whatever their length.
 
 use super::figures::{Point, Timeline};
-use super::parts::Rows;
 use affectmill_base::{ACTION_UNITS, EXPRESSIONS};
 use affectmill_labelset::VideoOutcome;
+use affectmill_labelset::rows::LabelColumns;
 use std::collections::BTreeMap;
 
 /// Stretches of a timeline.
@@ -78,7 +78,7 @@ impl Timelines {
     }
 
     /// Counts the largest face of each frame.
-    pub fn add(&mut self, rows: &Rows, labelled: &[usize]) {
+    pub fn add(&mut self, rows: &LabelColumns, labelled: &[usize]) {
         let mut before: Option<(&str, i64)> = None;
         for &row in labelled {
             let at = (rows.videos.get(row).unwrap_or_default(), rows.frames[row]);

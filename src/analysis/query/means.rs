@@ -2,13 +2,14 @@
 
 use super::Answer;
 use crate::labels::{LabelError, Labels, Quantity};
+use affectmill_labelset::schema::column;
 use affectmill_spec::ModelRecord;
 use polars::prelude::*;
 
 pub(super) fn answer(labels: &Labels, asked: &[(Quantity, &ModelRecord)]) -> Result<Answer, LabelError> {
     let values = labels.job().job.output.values;
     let mut names: Vec<String> = Vec::new();
-    let mut columns = vec![col("face")];
+    let mut columns = vec![col(column::FACE)];
     for (quantity, model) in asked {
         let name = quantity.column(&model.name);
         // Asked for twice, told once.
@@ -25,8 +26,8 @@ pub(super) fn answer(labels: &Labels, asked: &[(Quantity, &ModelRecord)]) -> Res
         .iter()
         .map(|name| col(name.as_str()).count().cast(DataType::Int64).alias(said(name)))
         .collect();
-    let counts =
-        [len().alias("rows"), col("face").count().alias("faces")].map(|count| count.cast(DataType::Int64));
+    let counts = [len().alias("rows"), col(column::FACE).count().alias("faces")]
+        .map(|count| count.cast(DataType::Int64));
     let first = [&counts[..], &sums, &faces].concat();
     let faces = names.iter().map(|name| col(said(name)).sum()).collect::<Vec<_>>();
     let again = [&[col("rows").sum(), col("faces").sum()], &sums[..], &faces].concat();

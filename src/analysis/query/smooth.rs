@@ -1,5 +1,6 @@
 //! Smoothing over time, within a stretch of frames that follow one another.
 
+use affectmill_base::median;
 use std::fmt;
 use std::str::FromStr;
 
@@ -37,7 +38,11 @@ impl Smooth {
                 Smooth::Gaussian { sigma } => {
                     gaussian(time, sigma as f64, &times[from..to], &values[from..to])
                 }
-                Smooth::Median { .. } => median(&values[from..to]),
+                Smooth::Median { .. } => {
+                    let near = values[from..to].iter().copied().map(f64::from);
+                    // Its own value is among them.
+                    median(near).unwrap_or_default() as f32
+                }
             }
         });
         smoothed.collect()
@@ -53,17 +58,6 @@ fn gaussian(at: i64, sigma: f64, times: &[i64], values: &[f32]) -> f32 {
         weights += weight;
     }
     (sum / weights) as f32
-}
-
-fn median(values: &[f32]) -> f32 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f32::total_cmp);
-    let middle = sorted.len() / 2;
-    if sorted.len() % 2 == 1 {
-        sorted[middle]
-    } else {
-        (sorted[middle - 1] + sorted[middle]) / 2.0
-    }
 }
 
 impl FromStr for Smooth {

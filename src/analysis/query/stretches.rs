@@ -3,6 +3,7 @@
 use super::Asked;
 use crate::labels::{LabelError, Labels, floats, integers};
 use affectmill_labelset::VideoStatus;
+use affectmill_labelset::schema::column;
 use affectmill_spec::{Sampling, SamplingMode};
 use polars::prelude::{Expr, col};
 use std::collections::{HashMap, HashSet};
@@ -46,10 +47,10 @@ pub(super) fn each_video(
         .quantity
         .value(&asked.model.name, labels.job().job.output.values);
     let columns: [Expr; 5] = [
-        col("frame"),
-        col("timestamp_us"),
-        col("face"),
-        col("track"),
+        col(column::FRAME),
+        col(column::TIMESTAMP),
+        col(column::FACE),
+        col(column::TRACK),
         value.alias("value"),
     ];
     let sampling = &labels.job().job.sampling;
@@ -93,7 +94,7 @@ pub(super) fn each_video(
             return Ok(());
         };
         let [frames, times, faces, tracks] =
-            ["frame", "timestamp_us", "face", "track"].map(|name| integers(&rows, name));
+            [column::FRAME, column::TIMESTAMP, column::FACE, column::TRACK].map(|name| integers(&rows, name));
         let (frames, times, faces, tracks) = (frames?, times?, faces?, tracks?);
         for (row, value) in floats(&rows, "value")?.into_iter().enumerate() {
             let frame = frames[row].unwrap_or_default();

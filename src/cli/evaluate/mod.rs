@@ -2,21 +2,18 @@
 
 mod table;
 
-use super::{Failure, existing, exit, print, print_json};
+use super::{Failure, exit, opened, print, print_json};
 use affectmill_base::{Location, Task};
-use affectmill_coordinator as coordinator;
 use affectmill_evaluation::annotations;
 use affectmill_evaluation::annotations::{Annotations, LeftOut, PassedOver, Split};
 use affectmill_evaluation::calibration;
 use affectmill_evaluation::calibration::Samples;
 use affectmill_evaluation::evaluate::{By, EvaluateError, Group, Overall, Plan, evaluate};
-use affectmill_evaluation::labels::Labels;
+use affectmill_evaluation::labels::{LabelError, Labels};
 use affectmill_evaluation::metrics::{Bootstrap, Decision, Profile, UNITS};
 use affectmill_evaluation::pairing::{Account, Missing, PairError, Reference, Rules, Who};
-use affectmill_labelset::commit;
-use affectmill_labelset::{CALIBRATION_VERSION, CalibrationRecord, JobRecord, TunedOn, paths};
+use affectmill_labelset::{CALIBRATION_VERSION, CalibrationRecord, JobRecord, LabelSet, TunedOn, paths};
 use affectmill_spec::ModelRecord;
-use affectmill_store::Store;
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use serde::Serialize;
@@ -192,34 +189,12 @@ struct Tuned {
     record: CalibrationRecord,
 }
 
-/// A label set that is there.
-struct LabelSet {
-    store: Store,
-    job: JobRecord,
-}
-
-impl LabelSet {
-    fn open(at: &OsStr) -> Result<Self, Failure> {
-        let store = existing(at)?;
-        let job = coordinator::read_job(&store).map_err(Failure::stopped)?;
-        Ok(Self { store, job })
-    }
-
-    /// What a model said in it; without a name the only one.
-    fn labels(&self, model: Option<&str>) -> Result<Labels<'_>, Failure> {
-        let committed = commit::read_all(&self.store).map_err(Failure::stopped)?;
-        if committed.is_empty() {
-            return Err(Failure::usage(format!(
-                "{} holds no labels yet",
-                self.store.root()
-            )));
-        }
-        Labels::of(&self.store, &self.job, model, committed).map_err(Failure::usage)
-    }
-
-    fn has(&self, model: &str) -> bool {
-        self.job.models.iter().any(|record| record.name == model)
-    }
+/// What a model said in a label set; without a name the only one.
+fn labels_of<'a>(set: &'a LabelSet, model: Option<&str>) -> Result<Labels<'a>, Failure> {
+    Labels::of(set, model).map_err(|error| match error {
+        LabelError::Set(error) if !error.is_usage() => Failure::stopped(error),
+        error => Failure::usage(error),
+    })
 }
 
 /// Whether a place holds a label set; a folder of annotations does not.
@@ -228,10 +203,10 @@ fn is_label_set(place: &OsStr) -> bool {
 }
 
 pub fn run(args: Args) -> Result<u8, Failure> {
-    let set = LabelSet::open(&args.output)?;
-    let labels = set.labels(args.model.as_deref())?;
+    let set = opened(&args.output)?;
+    let labels = labels_of(&set, args.model.as_deref())?;
     let model = labels.model();
-    let file = |given: &Option<PathBuf>| calibration_file(given.as_deref(), &set.job, model);
+    let file = |given: &Option<PathBuf>| calibration_file(given.as_deref(), set.job(), model);
     let apply = args.apply.as_ref().map(file).transpose()?;
     let tune_into = args.tune.as_ref().map(file).transpose()?;
     let mut decision = Decision::default();
@@ -250,12 +225,12 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     };
     let mut samples = Samples::default();
     let tuning = tune_into.is_some().then_some(&mut samples);
-    let mut finished = coordinator::is_finished(&set.store).map_err(Failure::stopped)?;
+    let mut finished = set.is_finished().map_err(Failure::stopped)?;
     let (against, evaluation, annotations) = if is_label_set(&args.annotations) {
-        let other = LabelSet::open(&args.annotations)?;
-        finished &= coordinator::is_finished(&other.store).map_err(Failure::stopped)?;
-        let same = Some(&model.name).filter(|name| other.has(name));
-        let reference = other.labels(args.reference.as_ref().or(same).map(String::as_str))?;
+        let other = opened(&args.annotations)?;
+        finished &= other.is_finished().map_err(Failure::stopped)?;
+        let same = Some(&model.name).filter(|name| other.model(name).is_some());
+        let reference = labels_of(&other, args.reference.as_ref().or(same).map(String::as_str))?;
         let against = Against::Labels {
             model: reference.model().name.clone(),
         };
@@ -288,7 +263,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     let tuned = tune_into.map(|path| tune(&args, &set, model, &against, &samples, path));
     let accounts = evaluation.ledger.accounts;
     let report = Report {
-        labels: set.store.root().to_string(),
+        labels: set.store().root().to_string(),
         finished,
         model: model.name.clone(),
         weights: model.weights().map(String::from).collect(),
@@ -364,7 +339,7 @@ fn tune(
         outputs: model.outputs.clone(),
         tuned_on: TunedOn {
             labels: args.output.to_string_lossy().into(),
-            fingerprint: set.job.fingerprint.to_string(),
+            fingerprint: set.job().fingerprint.to_string(),
             annotations: args.annotations.to_string_lossy().into(),
             which: against.to_string(),
         },

@@ -75,11 +75,6 @@ pub struct Prediction {
 }
 
 impl Prediction {
-    /// The expression with the largest logit; of equal ones the first, as the `_expression` column has it.
-    pub fn argmax(logits: &[f64; CLASSES]) -> usize {
-        (1..CLASSES).fold(0, |best, n| if logits[n] > logits[best] { n } else { best })
-    }
-
     /// Whether a task is predicted.
     pub fn has(&self, task: Task) -> bool {
         match task {

@@ -4,7 +4,7 @@ use super::{
     Binary, CLASSES, Confusion, Decision, Moments, OTHER, Prediction, Reliability, Truth, UNITS, log_sum_exp,
     softmax, softplus,
 };
-use affectmill_base::{ACTION_UNITS, EXPRESSIONS, Task, VALENCE_AROUSAL};
+use affectmill_base::{ACTION_UNITS, EXPRESSIONS, Task, VALENCE_AROUSAL, argmax};
 use serde::Serialize;
 
 /// Bound of predicted valence and arousal.
@@ -84,7 +84,7 @@ impl Tally {
     }
 
     fn add_expression(&mut self, class: u8, logits: &[f64; CLASSES], temperature: f64) {
-        let said = Prediction::argmax(logits);
+        let said = argmax(logits);
         self.expression.add(class, said);
         // A class that the model does not have is beyond what its probabilities speak of.
         if class != OTHER {

@@ -3,8 +3,7 @@
 use super::{Ledger, Pair, PairError};
 use crate::labels::{Labels, Part};
 use crate::metrics::{Decision, Prediction, Truth};
-use affectmill_base::NameIndex;
-use affectmill_base::{ShardId, Task};
+use affectmill_base::{NameIndex, ShardId, Task, argmax};
 use std::collections::BTreeSet;
 use std::ops::Range;
 
@@ -146,7 +145,7 @@ fn agree(a: [f32; 4], b: [f32; 4]) -> bool {
 fn truth_of(said: &Prediction) -> Truth {
     Truth {
         va: said.va,
-        expression: said.expression.map(|logits| Prediction::argmax(&logits) as u8),
+        expression: said.expression.map(|logits| argmax(&logits) as u8),
         units: said.units.map(|logits| Decision::default().units(&logits)),
     }
 }

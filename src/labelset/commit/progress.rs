@@ -7,7 +7,7 @@
 
 use super::{AT_ONCE, CommitError, decode};
 use crate::events::{NotOk, Totals};
-use crate::{CommitRecord, ShardPlan, paths};
+use crate::{CommitRecord, LabelSetError, ShardPlan, paths, plan};
 use affectmill_base::{ShardId, VideoKey};
 use affectmill_store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
@@ -74,6 +74,18 @@ impl Tally {
         };
         kept.catch_up(store)?;
         Ok(Some(kept))
+    }
+
+    /// The tally of the commits that are there now, as it was kept or over the plans.
+    ///
+    /// # Errors
+    /// [`LabelSetError`] when plans or commits cannot be read.
+    pub fn read(store: &Store) -> Result<Self, LabelSetError> {
+        if let Some(tally) = Self::of_kept(store)? {
+            return Ok(tally);
+        }
+        let plans = plan::read(store)?;
+        Ok(Self::of_plans(store, &plans.shards, plans.count as usize)?)
     }
 
     /// The same over these shards, which so many plans hold.

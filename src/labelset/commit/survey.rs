@@ -3,15 +3,13 @@
 use super::CommitError;
 use crate::commit::crops;
 use crate::commit::crops::Key;
-use crate::schema::META_FINGERPRINT;
+use crate::rows::{ReadError, RowBatch, RowReader};
+use crate::schema::{META_FINGERPRINT, column};
 use crate::{CommitRecord, PartInfo, VideoOutcome, VideoStatus, paths};
 use affectmill_base::ErrorClass;
 use affectmill_base::{Fingerprint, RowStatus, hex};
 use affectmill_store::{Store, StoreError};
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{Int32Type, Int64Type};
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use arrow::array::Array;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -159,25 +157,28 @@ fn rows_with_faces(store: &Store, record: &CommitRecord) -> Result<BTreeSet<Key>
     let stranger = stranger(store, &key);
     let file = there(store, &key)?;
     let mut keys = BTreeSet::new();
-    let batches = batches(file, &record.fingerprint, &["video", "frame", "face"]).map_err(&stranger)?;
+    let batches = batches(
+        file,
+        &record.fingerprint,
+        &[column::VIDEO, column::FRAME, column::FACE],
+    )
+    .map_err(&stranger)?;
     for batch in batches {
-        let batch = batch.map_err(|error| stranger(format!("it cannot be read to its end ({error})")))?;
-        gather(&batch, &mut keys)
-            .ok_or_else(|| stranger("its columns are not as this schema has them".into()))?;
+        batch
+            .and_then(|batch| gather(&batch, &mut keys))
+            .map_err(|error| stranger(error.to_string()))?;
     }
     Ok(keys)
 }
 
-fn gather(batch: &RecordBatch, keys: &mut BTreeSet<Key>) -> Option<()> {
-    let video = batch.column_by_name("video")?.as_dictionary_opt::<Int32Type>()?;
-    let names = video.values().as_string_opt::<i32>()?;
-    let frames = batch.column_by_name("frame")?.as_primitive_opt::<Int64Type>()?;
-    let faces = batch.column_by_name("face")?.as_primitive_opt::<Int32Type>()?;
-    for row in (0..batch.num_rows()).filter(|&row| faces.is_valid(row)) {
-        let frame = u64::try_from(frames.value(row)).ok()?;
-        keys.insert((names.value(video.key(row)?).to_owned(), frame, faces.value(row)));
+fn gather(batch: &RowBatch, keys: &mut BTreeSet<Key>) -> Result<(), ReadError> {
+    let videos = batch.texts(column::VIDEO)?;
+    let (frames, faces) = (batch.longs(column::FRAME)?, batch.integers(column::FACE)?);
+    for row in (0..batch.rows()).filter(|&row| faces.is_valid(row)) {
+        let frame = u64::try_from(frames.value(row)).map_err(|_| ReadError::Unlike(column::FRAME.into()))?;
+        keys.insert((videos.text(row)?.to_owned(), frame, faces.value(row)));
     }
-    Some(())
+    Ok(())
 }
 
 /// An outcome with the rows that are really there. Frames, seconds and the error stay this attempt's.
@@ -216,33 +217,15 @@ fn recounted(video: VideoOutcome, counted: Counted) -> VideoOutcome {
 }
 
 /// The rows of some columns; an error says why the file is none of our parts.
-fn batches(
-    file: File,
-    fingerprint: &Fingerprint,
-    columns: &[&str],
-) -> Result<ParquetRecordBatchReader, String> {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
-        .map_err(|error| format!("it is no whole Parquet file ({error})"))?;
-    let pairs = reader.metadata().file_metadata().key_value_metadata();
-    let found = pairs
-        .into_iter()
-        .flatten()
-        .find(|pair| pair.key == META_FINGERPRINT)
-        .and_then(|pair| pair.value.as_deref());
-    match found {
-        Some(found) if found == fingerprint.as_str() => {}
-        Some(found) => {
-            return Err(format!(
-                "it was labelled under fingerprint {found}, this run has {fingerprint}"
-            ));
-        }
-        None => return Err(format!("its metadata has no `{META_FINGERPRINT}`")),
+fn batches(file: File, fingerprint: &Fingerprint, columns: &[&str]) -> Result<RowReader, String> {
+    let reader = RowReader::open(file, columns).map_err(|error| error.to_string())?;
+    match reader.fingerprint() {
+        Some(found) if found == fingerprint.as_str() => Ok(reader),
+        Some(found) => Err(format!(
+            "it was labelled under fingerprint {found}, this run has {fingerprint}"
+        )),
+        None => Err(format!("its metadata has no `{META_FINGERPRINT}`")),
     }
-    let columns = ProjectionMask::columns(reader.parquet_schema(), columns.iter().copied());
-    reader
-        .with_projection(columns)
-        .build()
-        .map_err(|error| error.to_string())
 }
 
 /// What a part holds of a video.
@@ -257,31 +240,28 @@ struct Counted {
 
 /// What a part holds of each video.
 fn count(file: File, fingerprint: &Fingerprint) -> Result<BTreeMap<String, Counted>, String> {
-    let batches = batches(file, fingerprint, &["video", "face", "status"])?;
+    let batches = batches(file, fingerprint, &[column::VIDEO, column::FACE, column::STATUS])?;
     let mut counts = BTreeMap::new();
     for batch in batches {
-        let batch = batch.map_err(|error| format!("it cannot be read to its end ({error})"))?;
-        add(&batch, &mut counts).ok_or("its columns are not as this schema has them")?;
+        batch
+            .and_then(|batch| add(&batch, &mut counts))
+            .map_err(|error| error.to_string())?;
     }
     Ok(counts)
 }
 
-fn add(batch: &RecordBatch, counts: &mut BTreeMap<String, Counted>) -> Option<()> {
-    let video = batch.column_by_name("video")?.as_dictionary_opt::<Int32Type>()?;
-    let names = video.values().as_string_opt::<i32>()?;
-    let face = batch.column_by_name("face")?;
-    let status = batch.column_by_name("status")?.as_dictionary_opt::<Int32Type>()?;
-    let statuses = status.values().as_string_opt::<i32>()?;
-    for row in 0..batch.num_rows() {
-        let name = names.value(video.key(row)?);
+fn add(batch: &RowBatch, counts: &mut BTreeMap<String, Counted>) -> Result<(), ReadError> {
+    let (videos, statuses) = (batch.texts(column::VIDEO)?, batch.texts(column::STATUS)?);
+    let faces = batch.integers(column::FACE)?;
+    for row in 0..batch.rows() {
+        let name = videos.text(row)?;
         let counted = match counts.get_mut(name) {
             Some(counted) => counted,
             None => counts.entry(name.to_string()).or_default(),
         };
         counted.rows += 1;
-        counted.faces += u64::from(face.is_valid(row));
-        let not_finite = statuses.value(status.key(row)?) == RowStatus::NotFinite.as_str();
-        counted.not_finite += u64::from(not_finite);
+        counted.faces += u64::from(faces.is_valid(row));
+        counted.not_finite += u64::from(statuses.text(row)? == RowStatus::NotFinite.as_str());
     }
-    Some(())
+    Ok(())
 }

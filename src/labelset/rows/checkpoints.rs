@@ -1,6 +1,6 @@
 //! The rows of a checkpoint, read back to be written once more: into the part that its video ends up in.
 
-use super::earlier::Batch;
+use super::reader::{FixedRow, RowReader};
 use super::{Content, Row};
 use crate::LabelSchema;
 use crate::schema::FIXED_COLUMNS;
@@ -9,7 +9,6 @@ use affectmill_base::{Face, RowStatus, VideoKey};
 use affectmill_spec::Values;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Float32Type};
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::fs::File;
 use std::io::{BufReader, Read};
 
@@ -29,28 +28,33 @@ pub fn replay(
     crops: Option<File>,
     mut show: impl FnMut(&Row<'_>, &[u8]) -> Result<(), String>,
 ) -> Result<(), String> {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(rows).map_err(|error| error.to_string())?;
+    let reader = RowReader::open_whole(rows).map_err(|error| error.to_string())?;
     if reader.schema().fields() != schema.arrow().fields() {
         return Err("its columns are not those of this job".into());
     }
-    let batches = reader.build().map_err(|error| error.to_string())?;
     let mut archive = crops.map(|crops| tar::Archive::new(BufReader::new(crops)));
     let mut members = match &mut archive {
         Some(archive) => Some(archive.entries().map_err(|error| error.to_string())?),
         None => None,
     };
     let mut jpeg = Vec::new();
-    for batch in batches {
+    for batch in reader {
         let batch = batch.map_err(|error| error.to_string())?;
-        let fixed = Batch::new(&batch)?;
-        let outputs = batch.columns()[FIXED_COLUMNS..].iter();
+        let fixed = batch.fixed().map_err(|error| error.to_string())?;
+        let outputs = batch.arrow().columns()[FIXED_COLUMNS..].iter();
         let outputs: Vec<_> = outputs
             .filter(|column| *column.data_type() == DataType::Float32)
             .map(|column| column.as_primitive::<Float32Type>())
             .collect();
         let mut values = vec![0.0; outputs.len()];
-        for at in 0..batch.num_rows() {
-            let (frame, timestamp, status, face) = fixed.row(at)?;
+        for at in 0..batch.rows() {
+            let row = fixed.row(at).map_err(|error| error.to_string())?;
+            let FixedRow {
+                frame,
+                timestamp,
+                status,
+                face,
+            } = row;
             let mut models: Vec<&[f32]> = Vec::with_capacity(schema.models().len());
             let content = match (status, &face) {
                 (RowStatus::Ok | RowStatus::NotFinite, Some(face)) => {

@@ -4,16 +4,15 @@
 
 use super::crops::{append, io_error};
 use super::encoding::{HashedFile, properties};
+use super::reader::{ReadError, RowBatch, RowReader};
 use super::{BATCH_ROWS, ROW_GROUP_ROWS, RowError, failed};
 use crate::PartInfo;
-use crate::schema::LabelSchema;
+use crate::schema::{LabelSchema, column};
 use affectmill_base::SampleName;
 use affectmill_base::VideoKey;
-use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::{concat_batches, filter_record_batch};
-use arrow::datatypes::Int32Type;
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -54,8 +53,15 @@ pub fn move_rows(
     let file = HashedFile::open(to).map_err(|error| failed(error.into()))?;
     let properties = properties(schema.arrow(), schema.metadata(), ROW_GROUP_ROWS);
     let mut writer = ArrowWriter::try_new(file, schema.arrow().clone(), Some(properties)).map_err(failed)?;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(part).map_err(failed)?;
-    let reader = reader.with_batch_size(BATCH_ROWS).build().map_err(failed)?;
+    let unreadable = |error: ReadError| {
+        failed(match error {
+            ReadError::Open(error) => error,
+            ReadError::File(error) => error.into(),
+            ReadError::Broken(error) => error.into(),
+            unlike => ParquetError::General(unlike.to_string()),
+        })
+    };
+    let reader = RowReader::open_whole(part).map_err(unreadable)?;
     let mut held: Vec<RecordBatch> = Vec::new();
     let mut rows = 0;
     let mut write = |held: &mut Vec<RecordBatch>, least: usize| -> Result<(), ParquetError> {
@@ -77,13 +83,9 @@ pub fn move_rows(
         Ok(())
     };
     for batch in reader {
-        let batch = batch.map_err(|error| failed(error.into()))?;
-        let mask = wanted(&batch, videos).ok_or_else(|| {
-            failed(ParquetError::General(
-                "its `video` column is not as this schema has it".into(),
-            ))
-        })?;
-        let batch = filter_record_batch(&batch, &mask).map_err(|error| failed(error.into()))?;
+        let batch = batch.map_err(unreadable)?;
+        let mask = wanted(&batch, videos).map_err(unreadable)?;
+        let batch = filter_record_batch(batch.arrow(), &mask).map_err(|error| failed(error.into()))?;
         rows += batch.num_rows() as u64;
         held.push(batch);
         write(&mut held, BATCH_ROWS).map_err(failed)?;
@@ -95,20 +97,18 @@ pub fn move_rows(
 }
 
 /// Which rows are of those videos.
-fn wanted(batch: &RecordBatch, videos: &BTreeSet<&VideoKey>) -> Option<BooleanArray> {
-    let column = batch.column_by_name("video")?.as_dictionary_opt::<Int32Type>()?;
-    let names = column.values().as_string_opt::<i32>()?;
-    let wanted: Vec<bool> = names
-        .iter()
-        .map(|name| name.is_some_and(|name| videos.iter().any(|video| video.as_str() == name)))
+fn wanted(batch: &RowBatch, videos: &BTreeSet<&VideoKey>) -> Result<BooleanArray, ReadError> {
+    let names = batch.texts(column::VIDEO)?;
+    let wanted: BTreeSet<i32> = names
+        .dictionary()
+        .filter(|(_, name)| videos.iter().any(|video| video.as_str() == *name))
+        .map(|(key, _)| key)
         .collect();
-    let row = |key: Option<i32>| key.map(|key| wanted[key as usize]);
-    column
+    Ok(names
         .keys()
-        .iter()
-        .map(row)
-        .collect::<Option<Vec<bool>>>()
-        .map(BooleanArray::from)
+        .map(|key| key.is_some_and(|key| wanted.contains(&key)))
+        .map(Some)
+        .collect())
 }
 
 /// Writes those crops of a shard that are of `videos` into a file that is there. `rows` of what is returned are its samples.

@@ -2,7 +2,7 @@
 
 use super::{Row, RowError, is_finite, unfit};
 use crate::schema::LabelSchema;
-use affectmill_base::Task;
+use affectmill_base::{Task, argmax};
 
 /// The model columns of one row in the order of the schema, floats and classes apart.
 #[derive(Default)]
@@ -70,7 +70,7 @@ impl Numbers {
         match task {
             Task::Va => {}
             Task::Expr => {
-                self.classes.push(Some(argmax(head)));
+                self.classes.push(Some(argmax(head) as i32));
                 if schema.has_probabilities() {
                     softmax(head, &mut self.floats);
                 }
@@ -82,17 +82,6 @@ impl Numbers {
             }
         }
     }
-}
-
-/// Index of the largest; of the first among equals.
-fn argmax(logits: &[f32]) -> i32 {
-    let mut best = 0;
-    for (at, logit) in logits.iter().enumerate() {
-        if *logit > logits[best] {
-            best = at;
-        }
-    }
-    best as i32
 }
 
 /// Appends exp(xᵢ − max) ÷ Σ exp(xⱼ − max): the largest exponent is 0, so nothing overflows.

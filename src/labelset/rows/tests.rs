@@ -1,4 +1,5 @@
 use super::*;
+use crate::schema::column;
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use affectmill_base::{Fingerprint, ModelKind, Rect};
 use affectmill_spec::ModelRecord;
@@ -149,6 +150,59 @@ fn row_groups_are_of_a_fixed_size_and_the_checksum_is_the_files() {
         .map(|group| group.num_rows())
         .collect();
     assert_eq!(groups, [65_536, 4_464]);
+}
+
+#[test]
+fn a_range_of_rows_is_read_across_row_groups() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut writer = RowWriter::create(file.path(), &schema()).unwrap();
+    let (first, second, face) = (key("a"), key("b"), face(0));
+    for frame in 0..70_000 {
+        let outputs = [frame as f32, -1.0];
+        let content = if frame % 2 == 0 {
+            Content::Face {
+                face: &face,
+                outputs: &[&outputs],
+            }
+        } else {
+            Content::NoFace
+        };
+        let row = Row {
+            video: if frame < 66_000 { &first } else { &second },
+            frame: FrameIndex(frame),
+            timestamp: None,
+            content,
+        };
+        writer.push(&row).unwrap();
+    }
+    writer.finish().unwrap();
+    for rows in [
+        0..70_000,
+        65_530..65_540,
+        65_536..70_000,
+        66_001..66_002,
+        69_999..70_000,
+    ] {
+        let part = File::open(file.path()).unwrap();
+        let columns = [column::VIDEO, column::FRAME, "m_valence"];
+        let mut expected = rows.clone();
+        for batch in RowReader::open_range(part, columns, rows, 1_000).unwrap() {
+            let batch = batch.unwrap();
+            let videos = batch.texts(column::VIDEO).unwrap();
+            let frames = batch.longs(column::FRAME).unwrap();
+            let valence = batch.floats("m_valence").unwrap();
+            assert!(matches!(batch.floats("m_arousal"), Err(ReadError::Missing(_))));
+            assert!(matches!(batch.floats(column::FRAME), Err(ReadError::Unlike(_))));
+            for at in 0..batch.rows() {
+                let frame = expected.next().unwrap();
+                assert_eq!(frames.value(at), frame as i64);
+                assert_eq!(videos.get(at), Some(if frame < 66_000 { "a" } else { "b" }));
+                let said = (frame % 2 == 0).then_some(frame as f32);
+                assert_eq!(valence.iter().nth(at).flatten(), said);
+            }
+        }
+        assert!(expected.is_empty());
+    }
 }
 
 #[test]

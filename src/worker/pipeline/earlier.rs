@@ -6,7 +6,7 @@
 use super::input::NotOpened;
 use affectmill_base::{ErrorClass, Trouble};
 use affectmill_base::{Face, FrameIndex, Micros, RowStatus, ShardId, VideoKey, hex};
-use affectmill_labelset::rows::{EarlierFaces, EarlierFrame};
+use affectmill_labelset::rows::{EarlierFaces, EarlierFrame, ReadError};
 use affectmill_labelset::{PlannedVideo, VideoStatus, paths};
 use affectmill_queue::EarlierVideo;
 use affectmill_store::{Store, StoreError};
@@ -94,7 +94,7 @@ impl EarlierFrames {
             PartError::Store(error) => interrupted(&error.to_string()),
             PartError::Wrong(cause) => interrupted(&cause),
         })?;
-        let unreadable = |cause: String| {
+        let unreadable = |cause: ReadError| {
             let path = store.path(&paths::part(&earlier.shard));
             refuse(ErrorClass::Corrupt, &format!("{path}: {cause}"))
         };
@@ -110,7 +110,10 @@ impl EarlierFrames {
     /// Passes over the frames before one.
     pub fn skip_to(&mut self, frame: FrameIndex) -> Result<(), Trouble> {
         loop {
-            self.ahead = self.faces.next().map_err(|cause| self.refuse(frame, cause))?;
+            self.ahead = self
+                .faces
+                .next()
+                .map_err(|error| self.refuse(frame, error.to_string()))?;
             if self.ahead.as_ref().is_none_or(|then| then.frame >= frame) {
                 return Ok(());
             }
@@ -128,7 +131,10 @@ impl EarlierFrames {
         self.last = Some(frame);
         let then = match self.ahead.take() {
             Some(then) => Some(then),
-            None => self.faces.next().map_err(|cause| self.refuse(frame, cause))?,
+            None => self
+                .faces
+                .next()
+                .map_err(|error| self.refuse(frame, error.to_string()))?,
         };
         let Some(then) = then else {
             return Err(self.refuse(frame, format!("frame {frame} comes where it had ended")));
@@ -159,7 +165,11 @@ impl EarlierFrames {
     /// The video is over; so must be the faces.
     pub fn end(&mut self) -> Result<(), Trouble> {
         let last = self.last.unwrap_or(FrameIndex(0));
-        match self.faces.next().map_err(|cause| self.refuse(last, cause))? {
+        match self
+            .faces
+            .next()
+            .map_err(|error| self.refuse(last, error.to_string()))?
+        {
             None => Ok(()),
             Some(more) => Err(self.refuse(
                 last,
