@@ -1,7 +1,7 @@
-//! The words that every room is written in, and small services that every room may need: identities, time, geometry, light, label names;
-//! files that appear whole or not at all, checksums, processes, signals, text from outside.
+//! Vocabulary types of every room (identities, time, geometry, tone mapping, label names) and small services: atomic files,
+//! checksums, processes, signals, escaping of untrusted text.
 //!
-//! Knows nothing of jobs, label sets or models.
+//! It does not depend on jobs, label sets or networks.
 
 mod atomic;
 mod face;
