@@ -241,7 +241,7 @@ pub(super) fn descriptor(frame: &Video) -> Option<Descriptor> {
 /// # Errors
 /// In words.
 #[allow(unsafe_code)]
-pub(super) fn surface(
+pub(super) fn copy_planes(
     frame: &Video,
     gpu: usize,
     planes: &[(usize, usize)],

@@ -90,7 +90,7 @@ pub struct Component {
 
 impl Component {
     /// Where its samples lie in a plane on a GPU.
-    pub fn lattice(&self) -> ComponentLayout {
+    pub fn layout(&self) -> ComponentLayout {
         ComponentLayout {
             plane: self.plane,
             offset: self.offset,
@@ -166,8 +166,9 @@ impl Picture {
             (Some((samples, components)), Some(gpu)) => {
                 cuda::can_be_taken(&frame)?;
                 let planes = planes_of(&components);
-                let surface = cuda::surface(&frame, gpu, &planes, samples.bytes).map_err(NoPicture::Gpu)?;
-                return Ok(whole(Memory::Gpu(surface), (samples, components)));
+                let gpu_picture =
+                    cuda::copy_planes(&frame, gpu, &planes, samples.bytes).map_err(NoPicture::Gpu)?;
+                return Ok(whole(Memory::Gpu(gpu_picture), (samples, components)));
             }
             (None, Some(_)) => return Err("its pixels on the GPU cannot be read".into()),
             (Some(layout), None) => whole(Memory::Host(frame), layout),
@@ -191,10 +192,10 @@ impl Picture {
     }
 
     /// The picture's planes, where they lie on a GPU.
-    pub fn surface(&self) -> Option<&GpuPicture> {
+    pub fn gpu_picture(&self) -> Option<&GpuPicture> {
         match &self.memory {
             Memory::Host(_) => None,
-            Memory::Gpu(surface) => Some(surface),
+            Memory::Gpu(gpu_picture) => Some(gpu_picture),
         }
     }
 
@@ -250,7 +251,7 @@ impl Picture {
     /// The rows of one plane of a picture in host memory.
     ///
     /// # Panics
-    /// Reading a row of what lies on a GPU: that goes through [`surface`](Self::surface).
+    /// Reading a row of what lies on a GPU: that goes through [`gpu_picture`](Self::gpu_picture).
     pub fn plane(&self, plane: usize) -> Plane<'_> {
         let (rows, samples) = planes_of(&self.components)
             .get(plane)
@@ -275,7 +276,7 @@ impl Picture {
     pub fn bytes(&self) -> usize {
         match &self.memory {
             Memory::Host(frame) => native::buffer_bytes(frame),
-            Memory::Gpu(surface) => surface.bytes(),
+            Memory::Gpu(gpu_picture) => gpu_picture.bytes(),
         }
     }
 }
@@ -454,7 +455,7 @@ pub mod tests {
 
     impl Picture {
         /// As the GPU's decoder would leave it, in the memory of a device that is the CPU.
-        pub fn as_a_surface(&self) -> Picture {
+        pub fn on_device(&self) -> Picture {
             let Memory::Host(frame) = &self.memory else {
                 panic!("it is one");
             };
@@ -469,9 +470,9 @@ pub mod tests {
             let planes: Vec<_> = planes.collect();
             // SAFETY: the planes are those of a frame that lives.
             #[allow(unsafe_code)]
-            let surface = unsafe { GpuPicture::copied(Device::cpu(), &planes) };
+            let gpu_picture = unsafe { GpuPicture::copied(Device::cpu(), &planes) };
             Picture {
-                memory: Memory::Gpu(surface.unwrap()),
+                memory: Memory::Gpu(gpu_picture.unwrap()),
                 components: self.components.clone(),
                 ..*self
             }

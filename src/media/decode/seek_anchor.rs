@@ -67,9 +67,9 @@ fn add_picture(hash: &mut Sha256, picture: &Picture) {
     let size = picture.stored();
     hash.update(size.width.to_le_bytes());
     hash.update(size.height.to_le_bytes());
-    if let Some(surface) = picture.surface() {
+    if let Some(gpu_picture) = picture.gpu_picture() {
         // A GPU that fails here leaves a hash that is no frame's: then nothing is gone on from.
-        surface
+        gpu_picture
             .every_row(ROW_STEP)
             .unwrap_or_default()
             .iter()
