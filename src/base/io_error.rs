@@ -3,7 +3,7 @@
 use std::io;
 
 /// Whether an I/O error is transient: the disk or network share may work again after a retry.
-pub fn passes(error: &io::Error) -> bool {
+pub fn is_transient(error: &io::Error) -> bool {
     const TRANSIENT: [i32; 6] = [
         libc::EIO,
         libc::ESTALE,

@@ -21,12 +21,17 @@ pub enum Location {
     },
 }
 
+/// An `s3://` uri without a valid bucket.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no name of a bucket; write s3://bucket/prefix")]
+pub struct BadBucket(String);
+
 impl Location {
     /// Reads a plain path or an `s3://` uri.
     ///
     /// # Errors
-    /// The uri names no bucket, or one whose name no bucket can have; in words.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// [`BadBucket`] when the uri has no bucket, or an invalid one.
+    pub fn parse(text: &str) -> Result<Self, BadBucket> {
         Self::parse_input(text).map(Self::without_slash)
     }
 
@@ -34,16 +39,14 @@ impl Location {
     ///
     /// # Errors
     /// As [`parse`](Self::parse).
-    pub fn parse_input(text: &str) -> Result<Self, String> {
+    pub fn parse_input(text: &str) -> Result<Self, BadBucket> {
         let Some(rest) = text.strip_prefix("s3://") else {
             return Ok(Self::Local(text.into()));
         };
         let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
         let is_good = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
         if bucket.is_empty() || !bucket.chars().all(is_good) {
-            return Err(format!(
-                "{bucket:?} is no name of a bucket; write s3://bucket/prefix"
-            ));
+            return Err(BadBucket(bucket.into()));
         }
         let name = key.trim_end_matches('/');
         let slash = if name.is_empty() || name == key { "" } else { "/" };

@@ -1,8 +1,8 @@
-//! A decoded picture as its planes lie in memory, and what the numbers in them mean.
+//! A decoded picture: its planes in memory and their format.
 //!
-//! Flows in: a frame of FFmpeg's and the stream's orientation. Flows out: borrowed planes, where each component
-//! lies in them, colour matrix and range. Formats that cannot be read in place (palettes, packed bits, big-endian,
-//! bottom-up) are converted by swscale once, keeping family, matrix and range; all others are never copied.
+//! In: an FFmpeg frame and the stream's orientation. Out: borrowed planes, the layout of each component in them, colour matrix
+//! and range. Formats that cannot be read in place (palettes, packed bits, big-endian, bottom-up) are converted by swscale once,
+//! keeping family, matrix and range; all others are never copied.
 
 use super::colour::{Colour, colour_of, tone_of};
 use super::cuda;
@@ -32,10 +32,10 @@ pub struct Picture {
     components: Vec<Component>,
 }
 
-/// Why there is no picture of a frame.
+/// Why a frame gives no picture.
 #[derive(Debug)]
 pub(super) enum NoPicture {
-    /// The frame does not allow it.
+    /// The frame's format is unsupported.
     Unfit(String),
     /// The GPU failed.
     Gpu(String),
@@ -69,7 +69,7 @@ pub struct Samples {
     pub bits: u32,
 }
 
-/// Where one component lies in its plane and in the picture.
+/// Layout of one component in its plane and in the picture.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Component {
     /// Plane.
@@ -83,13 +83,13 @@ pub struct Component {
     /// Luma pixels to one sample, across and down: 1, 2 or 4.
     pub pitch: (u32, u32),
     /// Siting, across and down: pixel coordinate `p` of the stored picture is `p / pitch + site` in samples, both
-    /// counted from the upper left edge with centres at + 0.5. 0 when samples sit midway between their pixels, ¼
+    /// counted from the upper left edge with centres at + 0.5. 0 when samples are centred between their pixels, ¼
     /// when every second pixel has its own.
     pub site: (f64, f64),
 }
 
 impl Component {
-    /// Where its samples lie in a plane on a GPU.
+    /// Its layout in a plane in GPU memory.
     pub fn layout(&self) -> ComponentLayout {
         ComponentLayout {
             plane: self.plane,
@@ -120,8 +120,8 @@ impl<'a> Plane<'a> {
 }
 
 impl Picture {
-    /// Takes a decoded frame; `orientation` is the stream's and gives way to one in the frame, `aspect` is the
-    /// container's, 0 when it tells none, `gpu` the index of the GPU whose decoder may have made it.
+    /// Wraps a decoded frame. `orientation` is the stream's, overridden by one in the frame; `aspect` is the container's, 0 when
+    /// unknown; `gpu` is the index of the GPU that may have decoded it.
     pub(super) fn new(
         frame: Video,
         orientation: Orientation,
@@ -133,7 +133,7 @@ impl Picture {
             height: frame.height(),
         };
         let name = format!("{:?}", frame.format());
-        let on_gpu = gpu.filter(|_| cuda::is_there(&frame));
+        let on_gpu = gpu.filter(|_| cuda::on_gpu(&frame));
         let descriptor = match on_gpu {
             Some(_) => cuda::descriptor(&frame),
             None => native::descriptor(&frame),
@@ -164,7 +164,7 @@ impl Picture {
         };
         let picture = match (layout(&frame, &descriptor), on_gpu) {
             (Some((samples, components)), Some(gpu)) => {
-                cuda::can_be_taken(&frame)?;
+                cuda::is_supported(&frame)?;
                 let planes = planes_of(&components);
                 let gpu_picture =
                     cuda::copy_planes(&frame, gpu, &planes, samples.bytes).map_err(NoPicture::Gpu)?;
@@ -191,7 +191,7 @@ impl Picture {
         Ok(picture)
     }
 
-    /// The picture's planes, where they lie on a GPU.
+    /// The picture's planes in GPU memory, if they are there.
     pub fn gpu_picture(&self) -> Option<&GpuPicture> {
         match &self.memory {
             Memory::Host(_) => None,
@@ -204,12 +204,12 @@ impl Picture {
         self.orientation.displayed(self.stored)
     }
 
-    /// Size as it lies in memory.
+    /// Size in stored orientation.
     pub fn stored(&self) -> Size {
         self.stored
     }
 
-    /// Width ÷ height of a pixel of the displayed picture: 1 save for anamorphic video.
+    /// Width ÷ height of a pixel of the displayed picture: 1 except for anamorphic video.
     pub fn pixel_aspect(&self) -> f64 {
         if self.orientation.quarter_turns % 2 == 1 {
             1.0 / self.aspect
@@ -218,22 +218,22 @@ impl Picture {
         }
     }
 
-    /// How the stored picture must be turned to be displayed.
+    /// The transform from the stored to the displayed picture.
     pub fn orientation(&self) -> Orientation {
         self.orientation
     }
 
-    /// What the components are.
+    /// Colour family of the components.
     pub fn colour(&self) -> Colour {
         self.colour
     }
 
-    /// Transfer characteristics, by ffprobe's name (`bt709`, `smpte2084`); `None` where the stream does not tell them.
+    /// Transfer characteristics, by ffprobe's name (`bt709`, `smpte2084`); `None` when they are unknown.
     pub fn transfer(&self) -> Option<&'static str> {
         self.transfer
     }
 
-    /// How its values become those of SDR; `None` where they are.
+    /// Tone mapping to SDR; `None` when the picture is SDR.
     pub fn tone(&self) -> Option<&'static Tone> {
         self.tone
     }
@@ -251,7 +251,7 @@ impl Picture {
     /// The rows of one plane of a picture in host memory.
     ///
     /// # Panics
-    /// Reading a row of what lies on a GPU: that goes through [`gpu_picture`](Self::gpu_picture).
+    /// Reading a row of a picture in GPU memory, which [`gpu_picture`](Self::gpu_picture) gives access to.
     pub fn plane(&self, plane: usize) -> Plane<'_> {
         let (rows, samples) = planes_of(&self.components)
             .get(plane)
@@ -272,7 +272,7 @@ impl Picture {
         }
     }
 
-    /// Bytes of memory the picture holds on to.
+    /// Bytes of memory that the picture references.
     pub fn bytes(&self) -> usize {
         match &self.memory {
             Memory::Host(frame) => native::buffer_bytes(frame),
@@ -316,7 +316,7 @@ pub(super) fn orientation_of(matrix: [i32; 9]) -> Orientation {
     }
 }
 
-/// Where the components lie, when whole little-endian samples of 8 to 16 bits can be read in place.
+/// Layout of the components, when whole little-endian samples of 8 to 16 bits can be read in place.
 fn layout(frame: &Video, descriptor: &Descriptor) -> Option<(Samples, Vec<Component>)> {
     let unreadable = ffi::AV_PIX_FMT_FLAG_PAL
         | ffi::AV_PIX_FMT_FLAG_BITSTREAM
@@ -385,7 +385,7 @@ fn site(location: Location, across: u32, down: u32) -> (f64, f64) {
     (x, y)
 }
 
-/// Lets swscale rewrite a frame as 8-bit planes of the same family.
+/// Converts a frame by swscale to 8-bit planes of the same family.
 fn converted(frame: &Video, colour: Colour) -> Result<Video, ffmpeg::Error> {
     let format = match colour {
         Colour::Grey { .. } => Pixel::GRAY8,

@@ -59,7 +59,7 @@ impl Frames<'_> {
             };
             opened.map_err(|error| {
                 let (trouble, passing) = (here.trouble(&error), error.read_interrupted().is_some());
-                (NotOpened::Video { trouble, passing }, error.may_pass())
+                (NotOpened::Video { trouble, passing }, error.is_transient())
             })
         };
         let opened = retry_passing(attempt, |(_, may_pass)| *may_pass);
