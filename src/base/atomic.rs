@@ -6,13 +6,13 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use tempfile::{Builder, TempPath};
 
-/// A file that could not be written; whatever was there before still is.
+/// A file that could not be written; an earlier file at that path is unchanged.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write {}: {step}: {cause}{remedy}", path.display(), remedy = remedy(cause.kind()))]
 pub struct WriteError {
     /// The file that was to be written.
     pub path: PathBuf,
-    /// What was being done.
+    /// The step that failed.
     pub step: &'static str,
     /// The operating system's answer.
     #[source]
@@ -23,16 +23,16 @@ fn remedy(kind: io::ErrorKind) -> &'static str {
     match kind {
         io::ErrorKind::StorageFull => "; free space on that disk and try again",
         io::ErrorKind::QuotaExceeded => "; your quota on that disk is used up: free space and try again",
-        io::ErrorKind::PermissionDenied => "; ask for write permission in that folder, or choose another",
+        io::ErrorKind::PermissionDenied => "; get write permission for that folder, or choose another",
         io::ErrorKind::ReadOnlyFilesystem => "; choose a folder on a disk that is not mounted read-only",
         io::ErrorKind::NotFound => "; make its folder first",
         _ => "",
     }
 }
 
-/// Writes a file so that a reader, or a crash at any moment, sees the old file or the new one and nothing between.
+/// Writes a file atomically: a reader, or a crash at any moment, sees the old file or the new one.
 ///
-/// As [`AtomicFile`], with the bytes at hand.
+/// An [`AtomicFile`] of bytes in memory.
 ///
 /// # Errors
 /// [`WriteError`]; the temporary file is gone then.
@@ -44,20 +44,20 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
     }
 }
 
-/// A file that is written piece by piece and takes its name when it is whole; dropped before, it leaves nothing.
+/// A file that is written in pieces and renamed into place by [`finish`](Self::finish); dropped before that, it is deleted.
 ///
 /// The bytes go to a temporary file in the same folder, are flushed to the disk, and take the name by a rename, which
 /// is flushed too. An existing file is replaced; the usual permissions (`0666` less the umask) apply.
 #[derive(Debug)]
 pub struct AtomicFile {
     path: PathBuf,
-    // Apart from its name, which errors of the two together would tell.
+    // Not a `NamedTempFile`: its errors would name the temporary path.
     file: BufWriter<File>,
     temporary: TempPath,
 }
 
 impl AtomicFile {
-    /// Begins the file.
+    /// Creates the temporary file.
     ///
     /// # Errors
     /// [`WriteError`] when no temporary file can be made beside it.
@@ -66,7 +66,7 @@ impl AtomicFile {
         builder.prefix(".").suffix(".tmp");
         #[cfg(unix)]
         {
-            // A file that others shall read must not get the private mode of a temporary file.
+            // Others may read the file, so it must not keep the private mode of a temporary file.
             use std::os::unix::fs::PermissionsExt;
             builder.permissions(std::fs::Permissions::from_mode(0o666));
         }
@@ -81,12 +81,12 @@ impl AtomicFile {
         })
     }
 
-    /// What a failed write of its bytes means.
+    /// The error for a failed write.
     pub fn failed(&self, cause: io::Error) -> WriteError {
         fail(&self.path, "writing its bytes")(cause)
     }
 
-    /// Gives the whole file its name.
+    /// Flushes the file and renames it into place.
     ///
     /// # Errors
     /// [`WriteError`]; the temporary file is gone then.

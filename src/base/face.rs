@@ -1,4 +1,4 @@
-//! A face in a frame.
+//! A face of a frame.
 
 use super::Rect;
 
@@ -7,9 +7,9 @@ use super::Rect;
 pub struct Face {
     /// Index within the frame, largest face first.
     pub index: i32,
-    /// Identity that lasts while a face is followed; `None` where nothing follows.
+    /// Track id; `None` without tracking.
     pub track: Option<i32>,
-    /// Box.
+    /// Bounding box.
     pub rect: Rect,
     /// The detector's score in [0, 1]; `None` where no detector ran.
     pub score: Option<f32>,

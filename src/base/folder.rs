@@ -1,4 +1,4 @@
-//! Folders: which one it is, and that what was put in it stays.
+//! Folders: their identity, and flushing them to disk.
 
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Tells a folder from another one at the same path, as when a disk was unmounted from it.
+/// Identity of a folder. It differs from that of another folder at the same path, as after a disk was unmounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FolderId {
     device: u64,
@@ -16,8 +16,8 @@ pub struct FolderId {
 }
 
 impl FolderId {
-    /// Why the folder at this path is not the one any more, if it is not: it cannot be looked at, lies on another device, or is
-    /// another one and empty, as what a disk was mounted on. (File systems of FUSE number a folder anew now and then.)
+    /// Why the folder at this path is no longer this one; `None` when it is. It is gone when it cannot be read, lies on another
+    /// device, or has another inode and is empty, like a bare mount point. (FUSE may assign new inode numbers to the same folder.)
     pub fn gone(self, path: &Path) -> Option<String> {
         let another = "another folder lies there than when the run began";
         match Self::of(path) {
@@ -32,10 +32,10 @@ impl FolderId {
         }
     }
 
-    /// That of the folder at this path now.
+    /// The identity of the folder at this path now.
     ///
     /// # Errors
-    /// It cannot be looked at.
+    /// Its metadata cannot be read.
     pub fn of(path: &Path) -> io::Result<Self> {
         let meta = fs::metadata(path)?;
         Ok(Self {
@@ -110,8 +110,7 @@ fn unescaped(text: &str) -> OsString {
     OsString::from_vec(bytes)
 }
 
-/// Flushes a folder, so that the names in it stay. Shares that cannot do that keep names by themselves, or not at all: it is
-/// done where it can be.
+/// Flushes a folder, so that the names in it survive a crash. File systems that do not support this are ignored.
 ///
 /// # Errors
 /// The folder cannot be opened, or its disk fails.
@@ -122,11 +121,11 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether a file system gave this error because it does not have what was asked of it: FUSE and network shares lack now one
-/// operation, now another, and none tells in the same way.
+/// Whether this error means that the file system does not support the operation. FUSE and network shares report that with
+/// different codes.
 pub fn is_lacking(error: &io::Error) -> bool {
     use libc::{EINVAL, ENOLCK, ENOSYS, ENOTSUP, EOPNOTSUPP};
-    // EBADF is what some say of a folder that is flushed.
+    // Some return EBADF when a folder is flushed.
     let lacking = [EINVAL, ENOLCK, ENOSYS, ENOTSUP, EOPNOTSUPP, libc::EBADF];
     error.raw_os_error().is_some_and(|code| lacking.contains(&code))
 }

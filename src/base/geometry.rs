@@ -26,7 +26,7 @@ pub struct Rect {
 }
 
 impl Rect {
-    /// The whole of a picture.
+    /// The box that covers a whole picture.
     pub fn whole(size: Size) -> Self {
         Self {
             x: 0.0,
@@ -36,14 +36,14 @@ impl Rect {
         }
     }
 
-    /// The part inside a picture; of a box that lies outside, an empty one at the border.
+    /// The box clipped to a picture; an empty box at the border when it lies outside.
     pub fn within(self, size: Size) -> Self {
-        let (x, w) = inside(self.x, self.w, size.width);
-        let (y, h) = inside(self.y, self.h, size.height);
+        let (x, w) = clipped(self.x, self.w, size.width);
+        let (y, h) = clipped(self.y, self.h, size.height);
         Self { x, y, w, h }
     }
 
-    /// Intersection ÷ union of two boxes, 0 to 1; 0 when both are empty.
+    /// Intersection over union (IoU) of two boxes, 0 to 1; 0 when both are empty.
     pub fn overlap(self, other: Self) -> f32 {
         let shared = |a: f32, al: f32, b: f32, bl: f32| ((a + al).min(b + bl) - a.max(b)).max(0.0);
         let both = shared(self.x, self.w, other.x, other.w) * shared(self.y, self.h, other.y, other.h);
@@ -52,8 +52,8 @@ impl Rect {
     }
 }
 
-/// Start and length of what lies in `[0, limit]`, so that their exact sum does too.
-fn inside(start: f32, length: f32, limit: u32) -> (f32, f32) {
+/// Start and length clipped to `[0, limit]`; their exact sum is within the limit, too.
+fn clipped(start: f32, length: f32, limit: u32) -> (f32, f32) {
     let limit = limit as f32;
     let first = start.clamp(0.0, limit);
     let mut rest = (start + length).clamp(first, limit) - first;
@@ -63,18 +63,18 @@ fn inside(start: f32, length: f32, limit: u32) -> (f32, f32) {
     (first, rest)
 }
 
-/// How a stored picture must be turned to be displayed: first flipped left-right when `mirrored`, then turned
+/// The transform from a stored picture to the displayed one: first flipped left-right when `mirrored`, then rotated
 /// clockwise by `quarter_turns` × 90°.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Orientation {
     /// Clockwise quarter turns, 0 to 3.
     pub quarter_turns: u8,
-    /// Flipped left-right before it is turned.
+    /// Flipped left-right before the rotation.
     pub mirrored: bool,
 }
 
 impl Orientation {
-    /// The size of a stored picture once displayed.
+    /// The displayed size of a stored picture.
     pub fn displayed(self, stored: Size) -> Size {
         if self.quarter_turns % 2 == 1 {
             Size {

@@ -1,5 +1,5 @@
-//! Identities that appear in files and messages: video keys, shard ids, fingerprints, checksums. Each becomes a name of a file
-//! somewhere, so each is checked when it is read, whoever wrote it.
+//! Identities that appear in files and messages: video keys, shard ids, fingerprints, checksums. Each may become a file name,
+//! so each is checked when it is read.
 
 use super::escaped;
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -35,7 +35,7 @@ impl VideoKey {
     /// Checks and wraps a key.
     ///
     /// # Errors
-    /// [`BadKey`] when the key is empty, absolute, holds a NUL, or has an empty, `.` or `..` component.
+    /// [`BadKey`] when the key is empty, absolute, contains a NUL, or has an empty, `.` or `..` component.
     pub fn new(key: impl Into<String>) -> Result<Self, BadKey> {
         relative(key.into()).map(Self)
     }
@@ -57,7 +57,7 @@ fn relative(key: String) -> Result<String, BadKey> {
     if bad { Err(BadKey(key)) } else { Ok(key) }
 }
 
-/// A file's path relative to a root that is known from elsewhere, with the rules of a [`VideoKey`].
+/// A file's path relative to a root given elsewhere, with the rules of a [`VideoKey`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RelativePath(String);
@@ -95,7 +95,7 @@ impl From<VideoKey> for String {
     }
 }
 
-/// For people; [`as_str`](VideoKey::as_str) is the key itself.
+/// Escaped for messages; [`as_str`](VideoKey::as_str) is the key itself.
 impl fmt::Display for VideoKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&escaped(&self.0))
@@ -107,7 +107,7 @@ impl fmt::Display for VideoKey {
 #[serde(try_from = "String", into = "String")]
 pub struct ShardId(String);
 
-/// A text is not the hex digits that it should be.
+/// A text that is not the expected number of hex digits.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BadHex {
     text: String,
@@ -206,12 +206,12 @@ impl fmt::Display for Fingerprint {
 /// For serde: reads a SHA-256, 64 lower-case hex digits.
 ///
 /// # Errors
-/// It is something else.
+/// The text is not 64 lower-case hex digits.
 pub fn checksum<'de, D: Deserializer<'de>>(reader: D) -> Result<String, D::Error> {
     hex_digits(String::deserialize(reader)?, 64).map_err(de::Error::custom)
 }
 
-/// For serde: reads several of them.
+/// For serde: reads a list of SHA-256 digests.
 ///
 /// # Errors
 /// As [`checksum`].
@@ -221,7 +221,7 @@ pub fn checksums<'de, D: Deserializer<'de>>(reader: D) -> Result<Vec<String>, D:
     read.map_err(de::Error::custom)
 }
 
-/// Lower-case hex digits of bytes, two a byte.
+/// Bytes as lower-case hex digits, two per byte.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,4 +1,4 @@
-//! What the networks see: size and normalisation of a face.
+//! Input of the networks: size and normalisation of a face.
 
 /// Height and width of the input in pixels.
 pub const INPUT_SIZE: usize = 128;

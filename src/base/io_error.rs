@@ -1,10 +1,10 @@
-//! What an error of the operating system means for the work at hand.
+//! Classes of operating-system errors and their remedies.
 
 use std::io;
 
-/// Whether a disk or a network share that gave this error may work again in a moment.
-pub fn passes(error: &io::Error) -> bool {
-    const PASSING: [i32; 6] = [
+/// Whether an I/O error is transient: the disk or network share may work again after a retry.
+pub fn is_transient(error: &io::Error) -> bool {
+    const TRANSIENT: [i32; 6] = [
         libc::EIO,
         libc::ESTALE,
         libc::ETIMEDOUT,
@@ -12,10 +12,10 @@ pub fn passes(error: &io::Error) -> bool {
         libc::EHOSTDOWN,
         libc::EREMOTEIO,
     ];
-    error.raw_os_error().is_some_and(|code| PASSING.contains(&code))
+    error.raw_os_error().is_some_and(|code| TRANSIENT.contains(&code))
 }
 
-/// What a person can do about an I/O error, as the end of a sentence.
+/// The remedy for an I/O error, as the end of a sentence.
 pub fn remedy(error: &io::Error) -> &'static str {
     use io::ErrorKind::{
         FileTooLarge, NotADirectory, NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem,

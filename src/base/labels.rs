@@ -1,4 +1,4 @@
-//! Names and order of what the models predict.
+//! Names and order of the models' outputs.
 
 use serde::{Deserialize, Serialize};
 
@@ -56,17 +56,17 @@ impl Task {
     }
 }
 
-/// What a model is: the multi-task student, a teacher of one task, or a small published network.
+/// Kind of a model: the multi-task student, a teacher of one task, or a small published network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ModelKind {
     /// ResNet-50 feature pyramid with all three heads: 21 outputs.
     Student,
-    /// The same with the valence–arousal head alone.
+    /// The same with the valence–arousal head only.
     TeacherVa,
-    /// The same with the expression head alone.
+    /// The same with the expression head only.
     TeacherExpr,
-    /// The same with the action-unit head alone.
+    /// The same with the action-unit head only.
     TeacherAu,
     /// mini-Xception, a small network of expressions with published weights.
     MiniXception,
@@ -118,7 +118,7 @@ pub enum Precision {
     Fp32,
     /// bfloat16: 8 bits of fraction, the range of fp32; sums and heads stay fp32.
     Bf16,
-    /// IEEE half precision: 11 bits of fraction, up to 65504; sums and heads stay fp32. On GPUs alone, and not for training.
+    /// IEEE half precision: 11 bits of fraction, up to 65504; sums and heads stay fp32. Only on GPUs, not for training.
     Fp16,
 }
 
@@ -136,14 +136,14 @@ impl Precision {
     }
 }
 
-/// How a face is cut out of a picture before it is resized to a model's input.
+/// How a face is cropped from a picture before it is resized to a model's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Crop {
-    /// Brought upright by five landmarks, as Aff-Wild2's `cropped_aligned` and ArcFace's crops are.
+    /// Aligned by five landmarks, like Aff-Wild2's `cropped_aligned` and ArcFace's crops.
     #[default]
     Arcface112,
-    /// The smallest square about the middle of the box.
+    /// The smallest square around the centre of the box.
     Square,
     /// The box, stretched.
     Box,
@@ -163,16 +163,16 @@ impl Crop {
     }
 }
 
-/// What became of one sampled frame; the `status` column.
+/// Outcome of one sampled frame; the `status` column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowStatus {
     /// A face was labelled.
     Ok,
-    /// The frame was decoded and holds no face.
+    /// The frame was decoded and has no face.
     NoFace,
     /// The frame exists but could not be decoded whole; nothing was substituted.
     DecodeError,
-    /// A face was found, and a model gave NaN or an infinity for it: the columns of that model hold nothing.
+    /// A face was detected, but a model returned NaN or an infinity for it; the columns of that model are null.
     NotFinite,
 }
 
@@ -185,7 +185,7 @@ impl RowStatus {
         RowStatus::NotFinite,
     ];
 
-    /// Whether such a row is of a face.
+    /// Whether a row with this status describes a face.
     pub fn has_face(self) -> bool {
         matches!(self, RowStatus::Ok | RowStatus::NotFinite)
     }

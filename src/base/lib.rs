@@ -1,7 +1,7 @@
-//! The words that every room is written in, and small services that every room may need: identities, time, geometry, light, label names;
-//! files that appear whole or not at all, checksums, processes, signals, text from outside.
+//! Vocabulary types of every room (identities, time, geometry, tone mapping, label names) and small services: atomic files,
+//! checksums, processes, signals, escaping of untrusted text.
 //!
-//! Knows nothing of jobs, label sets or models.
+//! It does not depend on jobs, label sets or networks.
 
 mod atomic;
 mod face;
@@ -37,9 +37,9 @@ pub use geometry::{Orientation, Rect, Size};
 pub use host::hostname;
 pub use ids::{BadHex, BadKey, Fingerprint, RelativePath, ShardId, VideoKey, checksum, checksums, hex};
 pub use input::{IMAGENET_MEAN, IMAGENET_STD, INPUT_LEN, INPUT_SIZE};
-pub use io_error::{passes, remedy};
+pub use io_error::{is_transient, remedy};
 pub use labels::{ACTION_UNITS, Crop, EXPRESSIONS, ModelKind, Precision, RowStatus, Task, VALENCE_AROUSAL};
-pub use location::{BadLocation, Location};
+pub use location::{BadBucket, Location};
 pub use oom::{OomCounter, OomRecord};
 pub use outputs::{BadOutputs, NamedOutputs, NetworkKind};
 pub use process::ProcessIdentity;

@@ -1,20 +1,13 @@
-//! Where a thing lies: on this machine's disks, or in an S3 bucket.
+//! Locations: on local disks or in an S3 bucket.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// A uri that names no bucket, or one whose name no bucket can have.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{bucket:?} is no name of a bucket; write s3://bucket/prefix")]
-pub struct BadLocation {
-    bucket: String,
-}
-
 /// A path, or a place in S3 written `s3://bucket/key`.
 ///
 /// The key of an S3 location is what follows the bucket, byte for byte: nothing in it is percent-decoded, no `.` or
-/// `..` is resolved. A `/` at its end is dropped, save in an input, where it says that a prefix is meant and no object.
+/// `..` is resolved. A trailing `/` is dropped, except in an input, where it marks a prefix instead of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Location {
     /// A path on a local disk or a mounted share.
@@ -23,34 +16,37 @@ pub enum Location {
     S3 {
         /// Bucket.
         bucket: String,
-        /// Key or prefix; empty for the whole bucket. A single `/` at its end only where [`Self::parse_input`] read it.
+        /// Key or prefix; empty for the whole bucket. Only [`Self::parse_input`] keeps a single trailing `/`.
         key: String,
     },
 }
+
+/// An `s3://` uri without a valid bucket.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no name of a bucket; write s3://bucket/prefix")]
+pub struct BadBucket(String);
 
 impl Location {
     /// Reads a plain path or an `s3://` uri.
     ///
     /// # Errors
-    /// The uri names no bucket, or one whose name no bucket can have.
-    pub fn parse(text: &str) -> Result<Self, BadLocation> {
+    /// [`BadBucket`] when the uri has no bucket, or an invalid one.
+    pub fn parse(text: &str) -> Result<Self, BadBucket> {
         Self::parse_input(text).map(Self::without_slash)
     }
 
-    /// As [`parse`](Self::parse); a `/` at the end of a key is kept.
+    /// Like [`parse`](Self::parse), but keeps a trailing `/` of a key.
     ///
     /// # Errors
     /// As [`parse`](Self::parse).
-    pub fn parse_input(text: &str) -> Result<Self, BadLocation> {
+    pub fn parse_input(text: &str) -> Result<Self, BadBucket> {
         let Some(rest) = text.strip_prefix("s3://") else {
             return Ok(Self::Local(text.into()));
         };
         let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
         let is_good = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
         if bucket.is_empty() || !bucket.chars().all(is_good) {
-            return Err(BadLocation {
-                bucket: bucket.into(),
-            });
+            return Err(BadBucket(bucket.into()));
         }
         let name = key.trim_end_matches('/');
         let slash = if name.is_empty() || name == key { "" } else { "/" };
@@ -60,17 +56,17 @@ impl Location {
         })
     }
 
-    /// Reads an input's location from a job: as text, with a `/` at the end of an S3 key kept.
+    /// Reads an input's location from a job; keeps a trailing `/` of an S3 key.
     ///
     /// # Errors
-    /// What is there is no text.
+    /// The value is not a string.
     pub fn deserialize_input<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        // A bad uri stays text: the job file's check says where it stands.
+        // A bad uri stays text; the check of the job file reports its position.
         Ok(Self::parse_input(&text).unwrap_or_else(|_| Self::Local(text.into())))
     }
 
-    /// The same place without a `/` at the end of an S3 key.
+    /// The same location without a trailing `/` of an S3 key.
     #[must_use]
     pub fn without_slash(self) -> Self {
         match self {
@@ -82,7 +78,7 @@ impl Location {
         }
     }
 
-    /// The place of `key` below this one; `key` is `/`-separated.
+    /// The location of `key` below this one; `key` is `/`-separated.
     pub fn join(&self, key: &str) -> Self {
         match self {
             Self::Local(path) => Self::Local(path.join(key)),
@@ -96,7 +92,7 @@ impl Location {
         }
     }
 
-    /// The path, where it is one.
+    /// The path of a local location.
     pub fn as_local(&self) -> Option<&Path> {
         match self {
             Self::Local(path) => Some(path),
@@ -129,7 +125,7 @@ impl fmt::Display for Location {
 impl Serialize for Location {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            // As paths do: what is not UTF-8 has no text.
+            // Like serde's own paths: a path that is not UTF-8 cannot be written.
             Self::Local(path) => {
                 let text = path
                     .to_str()

@@ -1,8 +1,7 @@
-//! Whether the kernel killed a process because memory ran out.
+//! Detects kills by the kernel's out-of-memory (OOM) killer.
 //!
-//! A process that dies of SIGKILL was either killed from outside (an operator, a scheduler), or by the kernel because memory ran
-//! out. The kernel counts its own kills, for the machine and for each memory control group by itself; the counters tell the two
-//! apart.
+//! A process that dies of SIGKILL was killed either from outside (an operator, a scheduler) or by the OOM killer. The kernel
+//! counts its own kills per machine and per memory control group; these counters distinguish the two.
 
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -12,16 +11,16 @@ use std::path::{Path, PathBuf};
 /// The machine's counter.
 const MACHINE: &str = "/proc/vmstat";
 
-/// Where the kernel counts out-of-memory kills of a process's group.
+/// The kernel's counter of OOM kills that covers a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OomCounter(PathBuf);
 
 impl OomCounter {
-    /// That of the process's own control group; of the machine where it has none.
+    /// The counter of the process's control group, or of the machine when it has none.
     pub fn of(pid: u32) -> Self {
         let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
         let groups = folders(&read("cgroup"), &read("mountinfo")).into_iter();
-        // Kills in this group alone; older kernels of version 2 count those of the groups below as well.
+        // Only kills in this group; older kernels with cgroup v2 also count those of child groups.
         let files = ["memory.events.local", "memory.events", "memory.oom_control"];
         let mut files = groups.flat_map(|group| files.map(|name| group.join(name)));
         let counts = |file: &PathBuf| kills_in(file).is_some();
@@ -34,13 +33,13 @@ impl OomCounter {
     }
 }
 
-/// The machine's counts at one moment. Compared with later ones, they say whether processes that died together with their
-/// coordinator may have run out of memory.
+/// OOM kills counted at one moment. A later record shows whether processes that died together with their supervisor may have
+/// been killed for lack of memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OomRecord {
     /// Id of the machine's boot.
     boot: String,
-    /// Control group of this process, with its inode, as names are used again.
+    /// Control group of this process, with its inode, because names are reused.
     group: String,
     /// Kills in that group.
     group_kills: u64,
@@ -49,7 +48,7 @@ pub struct OomRecord {
 }
 
 impl OomRecord {
-    /// As it is now.
+    /// The counters now.
     pub fn now() -> Self {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let OomCounter(file) = OomCounter::of(std::process::id());
@@ -63,7 +62,7 @@ impl OomRecord {
         }
     }
 
-    /// Whether no process of then can have been killed out of memory by `now`: same machine, same boot, same count.
+    /// Whether the OOM killer cannot have killed any process between this record and `now`: same boot, same counters.
     pub fn excludes(&self, now: &Self) -> bool {
         let same_boot = !self.boot.is_empty() && self.boot == now.boot;
         same_boot
@@ -98,7 +97,7 @@ fn folders(cgroup: &str, mountinfo: &str) -> Vec<PathBuf> {
                 "cgroup" => has_memory(controllers) && has_memory(options),
                 _ => false,
             };
-            // Of a container the group itself may be what is mounted.
+            // In a container the group itself may be the mount.
             if let Some(below) = path.strip_prefix(root.trim_end_matches('/')).filter(|_| fits) {
                 found.push(Path::new(point).join(below.trim_start_matches('/')));
             }

@@ -1,12 +1,12 @@
-//! What the numbers mean that a TorchScript module gives: a job names them by the words of the program's own outputs.
+//! Meaning of a TorchScript module's outputs: a job assigns them the names of the program's own outputs.
 
 use super::{ModelKind, Task};
 use serde::{Deserialize, Serialize};
 
-/// What stands for a number that is left out.
-const LEFT_OUT: &str = "_";
+/// Name of an output that is ignored.
+const IGNORED: &str = "_";
 
-/// What a job says that a model is: one of this program's networks, or a TorchScript module of somebody's own.
+/// A job's kind of model: one of this program's networks, or the user's own TorchScript module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum NetworkKind {
     /// A module whose outputs the job names.
@@ -18,7 +18,7 @@ pub enum NetworkKind {
 }
 
 impl NetworkKind {
-    /// The names of all kinds, as job files hold them.
+    /// The names of all kinds in job files.
     pub fn names() -> impl Iterator<Item = &'static str> {
         let own = ModelKind::ALL.into_iter().map(ModelKind::name);
         own.chain([Self::TorchScript.name()])
@@ -32,8 +32,7 @@ impl NetworkKind {
         }
     }
 
-    /// The tasks that it predicts, in output order; `outputs` are the names of a module's numbers, which a network of this
-    /// program does without.
+    /// The tasks that it predicts, in output order. `outputs` names a module's outputs; this program's networks ignore it.
     pub fn tasks<N: AsRef<str>>(self, outputs: &[N]) -> &'static [Task] {
         match self {
             Self::TorchScript => NamedOutputs::tasks(outputs),
@@ -48,32 +47,32 @@ impl From<ModelKind> for NetworkKind {
     }
 }
 
-/// Where in a module's output the numbers of each task stand.
+/// Positions of each task's values in a module's output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedOutputs {
     columns: Vec<usize>,
     width: usize,
 }
 
-/// Why names of outputs are of no use.
+/// Why names of outputs are invalid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BadOutputs {
     /// Nothing is named.
     Nothing,
-    /// There is no such output, at this place from 0.
+    /// The name at this index is no output.
     Unknown(usize, String),
-    /// An output is named twice, at this place from 0 for the second time.
+    /// The name at this index repeats an output.
     Twice(usize, &'static str),
-    /// Outputs of a task that are missing where others of it are named.
+    /// Outputs of a task that are missing although others of it are named.
     Missing(Task, Vec<&'static str>),
 }
 
 impl NamedOutputs {
-    /// Every name there may be: tasks, for all their outputs in order; outputs; and `_`.
+    /// Every valid name: tasks (all their outputs in order), outputs, and `_`.
     pub fn names() -> impl Iterator<Item = &'static str> {
         let outputs = Task::ALL.into_iter().flat_map(Task::outputs).copied();
         let tasks = Task::ALL.into_iter().map(Task::name);
-        tasks.chain(outputs).chain([LEFT_OUT])
+        tasks.chain(outputs).chain([IGNORED])
     }
 
     /// The tasks that are named, in output order.
@@ -95,7 +94,7 @@ impl NamedOutputs {
         }
     }
 
-    /// The name of each number: a task's name stands for those of all its outputs.
+    /// The name of each output; a task's name expands to all its outputs.
     pub fn spelled<N: AsRef<str>>(names: &[N]) -> Vec<String> {
         let mut spelled = Vec::new();
         for name in names.iter().map(AsRef::as_ref) {
@@ -107,10 +106,10 @@ impl NamedOutputs {
         spelled
     }
 
-    /// Understands the names of all numbers, in the order in which the module gives them.
+    /// Parses the names of all outputs, in the module's order.
     ///
     /// # Errors
-    /// [`BadOutputs`]: of each task that is named every output is needed, once.
+    /// [`BadOutputs`], unless each named task has all its outputs exactly once.
     pub fn new<N: AsRef<str>>(names: &[N]) -> Result<Self, BadOutputs> {
         let known: Vec<&str> = Self::names().collect();
         let mut named: Vec<(usize, String)> = Vec::new();
@@ -144,12 +143,12 @@ impl NamedOutputs {
         }
     }
 
-    /// For each output, those of a task after one another and the tasks in output order, its place in what the module gives.
+    /// The column of each output in the module's tensor, grouped by task in output order.
     pub fn columns(&self) -> &[usize] {
         &self.columns
     }
 
-    /// How many numbers the module gives of one face.
+    /// Number of the module's outputs per face.
     pub fn width(&self) -> usize {
         self.width
     }

@@ -1,22 +1,22 @@
-//! What tells a process from every other one, on this machine and elsewhere.
+//! Identity of a process, unique across machines and boots.
 
 use serde::{Deserialize, Serialize};
 use std::fs;
 
-/// A process number means something within one PID namespace of one boot of one machine, and is used again there: beside the
-/// time at which the process was started, it is this process and no other.
+/// With a process id, it identifies one process. A process id is valid only within one PID namespace of one boot of one
+/// machine and is reused there, so its start time is part of the identity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessIdentity {
-    /// The machine's boot, a random UUID of the kernel's.
+    /// The machine's boot, a random UUID of the kernel.
     pub boot_id: String,
-    /// The PID namespace, such as `pid:[4026531836]`; a container mostly has its own.
+    /// The PID namespace, such as `pid:[4026531836]`; a container usually has its own.
     pub pid_namespace: String,
-    /// When the process was started, in clock ticks since the boot.
+    /// Start time of the process, in clock ticks since the boot.
     pub started: u64,
 }
 
 impl ProcessIdentity {
-    /// Of a process that this one can see; `None` where there is none, or the system does not tell.
+    /// The identity of a visible process; `None` when there is none, or `/proc` does not show it.
     pub fn of(pid: u32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let namespace = fs::read_link("/proc/self/ns/pid").ok()?;
@@ -30,12 +30,12 @@ impl ProcessIdentity {
         })
     }
 
-    /// Of this process.
+    /// The identity of this process.
     pub fn own() -> Option<Self> {
         Self::of(std::process::id())
     }
 
-    /// Whether that process still lives; `None` where it cannot be seen from here.
+    /// Whether that process is alive; `None` when it is not visible from here.
     pub fn lives(&self, pid: u32) -> Option<bool> {
         let here = Self::own()?;
         let seen = here.boot_id == self.boot_id && here.pid_namespace == self.pid_namespace;
@@ -43,8 +43,7 @@ impl ProcessIdentity {
     }
 }
 
-/// Field 22 of proc(5)'s `stat`, of a process that lives: one whose parent has not asked for its end yet does not. The name of the
-/// program, in parentheses, may hold anything.
+/// Field 22 of proc(5)'s `stat`, unless the process is a zombie. The program name, in parentheses, may contain any character.
 fn started(stat: &str) -> Option<u64> {
     let (_, after) = stat.rsplit_once(')')?;
     let mut fields = after.split_whitespace();
@@ -73,7 +72,7 @@ mod tests {
         assert_eq!(
             identity.lives(child.id()),
             Some(false),
-            "nobody has asked for its end"
+            "it is a zombie until its parent waits for it"
         );
         child.wait().unwrap();
         assert_eq!(identity.lives(child.id()), Some(false));
@@ -83,7 +82,7 @@ mod tests {
                 pid_namespace: pid_namespace.unwrap_or(&identity.pid_namespace).into(),
                 ..identity.clone()
             };
-            assert_eq!(elsewhere.lives(child.id()), None, "it cannot be asked from here");
+            assert_eq!(elsewhere.lives(child.id()), None, "it is not visible from here");
         }
     }
 

@@ -1,17 +1,17 @@
-//! The program that runs, to be started once more: as a worker, a prober, or what draws.
+//! Starts this program again: as a worker, a prober or a renderer.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// The file that runs, whatever lies under its name by now. An upgrade in the midst of a run must not start workers of
-/// another version, nor find none.
+/// The running executable, even if its path has been replaced. An upgrade during a run must not start workers of another
+/// version, nor fail to find the program.
 const ITSELF: &str = "/proc/self/exe";
 
-/// What the kernel calls the process; started by [`ITSELF`], it would be `exe`.
+/// The kernel's name of the process, which would be `exe` when it is started by [`ITSELF`].
 const NAME: &str = "affectmill";
 
-/// A command that starts this very program.
+/// A command that starts this program.
 pub fn this_program() -> Command {
     let mut command = Command::new(ITSELF);
     if let Some(name) = std::env::args_os().next() {
@@ -20,8 +20,8 @@ pub fn this_program() -> Command {
     command
 }
 
-/// Gives this process the name that `top` and `pgrep` know it by.
+/// Sets the name of this process in `top` and `pgrep`.
 pub fn name_this_process() {
-    // A name is no reason to stop.
+    // The name is cosmetic, so an error is ignored.
     let _ = fs::write("/proc/self/comm", NAME);
 }

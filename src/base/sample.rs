@@ -17,7 +17,7 @@ pub struct SampleName<'a> {
 }
 
 impl<'a> SampleName<'a> {
-    /// Reads a name, which tools that pack a folder again may begin with `./`; `None` when it is no such name.
+    /// Parses a name; tools that repack a folder may prefix it with `./`. `None` when it is no such name.
     pub fn parse(name: &'a str) -> Option<Self> {
         let name = name.strip_prefix("./").unwrap_or(name);
         let (video, rest) = name.rsplit_once('/')?;

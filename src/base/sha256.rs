@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Checksum and length of a file's content, of one and the same reading.
+/// Checksum and length of a file's content, from the same read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sha256File {
     /// The digest, hex.
@@ -23,7 +23,7 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 /// The digest of a file, read once in pieces; memory does not grow with the file.
 ///
 /// # Errors
-/// The operating system's; it does not name the file, the caller does.
+/// The operating system's error; it does not name the file.
 pub fn sha256_file(path: &Path) -> io::Result<Sha256File> {
     let mut file = File::open(path)?;
     let mut hasher = Sha256::new();

@@ -1,23 +1,23 @@
-//! Text from outside, as a person or a terminal may be shown it: names of files and what is said of them may hold characters that
-//! move the cursor, recolour the screen or turn the text about.
+//! Escapes untrusted text for terminals: file names and messages may contain characters that move the cursor, change colours or
+//! reverse the text.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Whether a character does something beside standing there: Unicode's control characters (ESC, the 8-bit CSI and line breaks
-/// among them), its line and paragraph separators, and what overrides the direction of writing (UAX #9).
-fn acts(c: char) -> bool {
+/// Whether a character controls the terminal or the layout: Unicode's control characters (including ESC, the 8-bit CSI and line
+/// breaks), line and paragraph separators, and overrides of the writing direction (UAX #9).
+fn is_control(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-fn without(text: &str, acts: impl Fn(char) -> bool) -> Cow<'_, str> {
-    if !text.contains(&acts) {
+fn escape(text: &str, is_control: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&is_control) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len() + 8);
     for c in text.chars() {
         match c {
-            c if !acts(c) => shown.push(c),
+            c if !is_control(c) => shown.push(c),
             '\n' => shown.push_str("\\n"),
             '\r' => shown.push_str("\\r"),
             '\t' => shown.push_str("\\t"),
@@ -29,14 +29,14 @@ fn without(text: &str, acts: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Text on one line, acting characters as JSON escapes them: `\n`, `\u001b`.
+/// Text on one line, with control characters escaped as in JSON: `\n`, `\u001b`.
 pub fn escaped(text: &str) -> Cow<'_, str> {
-    without(text, acts)
+    escape(text, is_control)
 }
 
-/// A message of several lines, or JSON, whose own line breaks and tabs stay; JSON still means the same.
+/// Text of several lines, such as JSON, with control characters escaped except line breaks and tabs. JSON keeps its meaning.
 pub fn visible(text: &str) -> Cow<'_, str> {
-    without(text, |c| acts(c) && c != '\n' && c != '\t')
+    escape(text, |c| is_control(c) && c != '\n' && c != '\t')
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! What a video is read from, and the point from which it can be read again.
+//! Sources of videos, and the points at which decoding can resume.
 
 use crate::{FrameIndex, checksum};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What kind of thing a video is.
+/// Kind of a video's source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceKind {
@@ -22,10 +22,10 @@ pub struct SeekAnchor {
     pub frame: FrameIndex,
     /// Its time in ticks of the stream's time base; null in a folder of images.
     pub ticks: Option<i64>,
-    /// The byte of the file at which it begins; null where that is not known.
+    /// Its byte offset in the file; null when it is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<i64>,
-    /// The time of the key frame before it, which is sought; null when nothing can be sought exactly.
+    /// The time of the key frame before it, to which decoding seeks; null when no exact seek is possible.
     pub seek: Option<i64>,
     /// SHA-256 over times and pictures from the key frame to the resume point's frame, both included, hex.
     #[serde(deserialize_with = "checksum")]

@@ -1,10 +1,10 @@
-//! Text that comes from outside: names of files, and what is said of them.
+//! Comparison of names in Unicode.
 
 use std::borrow::{Borrow, Cow};
 use std::collections::BTreeMap;
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
-/// A name in Unicode's composed form (NFC), in which names are compared: macOS stores `é` as two characters, and people type one.
+/// A name in Unicode's composed form (NFC), used to compare names: macOS stores `é` as two characters, people type one.
 pub fn nfc(name: &str) -> Cow<'_, str> {
     match is_nfc_quick(name.chars()) {
         IsNormalized::Yes => Cow::Borrowed(name),
@@ -12,7 +12,7 @@ pub fn nfc(name: &str) -> Cow<'_, str> {
     }
 }
 
-/// What belongs to keys, found by names that may be composed in another way than the key.
+/// A map that finds a key also by a name that is equal to it in NFC.
 #[derive(Debug)]
 pub struct NameIndex<K, V> {
     exact: BTreeMap<K, V>,
@@ -20,7 +20,7 @@ pub struct NameIndex<K, V> {
     decomposed: BTreeMap<String, Vec<K>>,
 }
 
-/// A name that reads like several keys and is none of them.
+/// A name that equals several keys in NFC, but none exactly.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{name}` reads like several names that differ only in how accents are stored: {}; rename one of them",
@@ -34,10 +34,10 @@ pub struct AmbiguousName {
 }
 
 impl<K: Borrow<str> + Ord + Clone, V> NameIndex<K, V> {
-    /// The key of a name and what belongs to it: the very key, else the only one that is equal in NFC.
+    /// The key and value of a name: an exact match, else the only key that is equal in NFC.
     ///
     /// # Errors
-    /// [`AmbiguousName`]: several are equal in NFC.
+    /// [`AmbiguousName`] when several keys are equal in NFC.
     pub fn get(&self, name: &str) -> Result<Option<(&K, &V)>, AmbiguousName> {
         if let Some(found) = self.exact.get_key_value(name) {
             return Ok(Some(found));

@@ -1,25 +1,25 @@
-//! From HDR to SDR: what a display of 1,000 cd/m² would show, as a display of SDR shows it.
+//! Tone mapping from HDR to SDR: the picture of a display of 1,000 cd/m², mapped to an SDR display.
 //!
 //! One fixed chain, the same for every video:
 //!
-//! 1. Coded values become light: PQ by its EOTF (SMPTE ST 2084; ITU-R BT.2100, table 4), HLG by its inverse OETF and the
-//!    OOTF of a display of 1,000 cd/m², gamma 1.2 (BT.2100, table 5). What is brighter than 1,000 cd/m² counts as that.
+//! 1. Coded values become linear light: PQ by its EOTF (SMPTE ST 2084; ITU-R BT.2100, table 4), HLG by its inverse OETF and the
+//!    OOTF of a display of 1,000 cd/m², gamma 1.2 (BT.2100, table 5). Values above 1,000 cd/m² are clipped.
 //! 2. The roll-off of ITU-R BT.2390 (5.4.1, "EETF"), for each of R, G and B, from 1,000 to 203 cd/m², the white of graphics
 //!    in HDR (BT.2408). Below 88 cd/m², where skin lies, it changes nothing.
-//! 3. Primaries of BT.2020 become those of BT.709 (BT.2087); what lies outside of them is clipped.
-//! 4. Light of 203 cd/m² is SDR's white; the values are coded for a display by BT.1886, gamma 2.4.
+//! 3. Primaries of BT.2020 become those of BT.709 (BT.2087); values outside the gamut are clipped.
+//! 4. 203 cd/m² becomes SDR white; the values are encoded by BT.1886, gamma 2.4.
 //!
-//! Steps 1 and 2 of PQ, and the powers of the others, are tables, so that pictures on a CPU and on a GPU go the same way.
+//! Steps 1 and 2 of PQ and the other powers are lookup tables, so that CPU and GPU compute the same.
 
 use std::sync::LazyLock;
 
-/// Id of the chain; another chain gets another id.
+/// Id of this tone mapping; a changed one gets a new id.
 pub const TONE_MAPPING: &str = "bt2390-1000-203";
 
-/// Light of the display for which HDR is made, and of SDR's white, in cd/m².
+/// Peak luminance of the HDR display, and luminance of SDR white, in cd/m².
 const PEAK: f64 = 1_000.0;
 const WHITE: f64 = 203.0;
-/// Exponent of the display of SDR.
+/// Exponent of the SDR display.
 const GAMMA: f64 = 2.4;
 /// Luminance of the primaries of BT.2020, and of BT.709.
 const WIDE_LUMA: [f32; 3] = [0.2627, 0.6780, 0.0593];
@@ -31,10 +31,10 @@ const GAMUT: [[f32; 3]; 3] = [
     [-0.018_151, -0.100_579, 1.118_73],
 ];
 const SAME: [[f32; 3]; 3] = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
-/// Steps of a table.
+/// Intervals of a table.
 const STEPS: usize = 2_048;
 
-/// A function on 0…1, straight between its steps.
+/// A function on 0…1, interpolated linearly between its steps.
 #[derive(Debug)]
 pub struct Table(Vec<f32>);
 
@@ -51,36 +51,36 @@ impl Table {
 
     /// Its value at `x` of 0…1.
     pub fn at(&self, x: f32) -> f32 {
-        let place = x * STEPS as f32;
-        let step = (place as usize).min(STEPS - 1);
+        let position = x * STEPS as f32;
+        let step = (position as usize).min(STEPS - 1);
         let (a, b) = (self.0[step], self.0[step + 1]);
-        a + (b - a) * (place - step as f32)
+        a + (b - a) * (position - step as f32)
     }
 }
 
-/// The way from coded values of 0…1 to those of SDR. Tables over light are over its fourth root, which is finer in the dark.
+/// The map from coded HDR values of 0…1 to SDR. Tables of light are indexed by its fourth root, for resolution in the shadows.
 #[derive(Debug)]
 pub struct Tone {
-    /// Coded value to light: with `scene`, of the scene, else of the display of SDR, 1 its white.
+    /// Coded value to linear light: scene light with `scene`, else light of the SDR display with white at 1.
     pub light: Table,
-    /// Of HLG: from light of the scene to that of the display.
+    /// For HLG: scene light to display light.
     pub scene: Option<Scene>,
-    /// The change of primaries, row by row.
+    /// The matrix between the primaries, by rows.
     pub gamut: [[f32; 3]; 3],
-    /// Root of light to SDR's coded value.
+    /// Root of light to the coded SDR value.
     pub code: Table,
-    /// Whether it is of HLG, and whether its primaries are wide: what sets tones apart.
+    /// Whether it maps HLG, and whether its primaries are wide; these identify a tone mapping.
     id: (bool, bool),
 }
 
-/// From light of the scene to light of the display of SDR.
+/// From scene light to light of the SDR display.
 #[derive(Debug)]
 pub struct Scene {
     /// Luminance of the primaries.
     pub luma: [f32; 3],
-    /// Root of the luminance to the factor of all three.
+    /// Root of the luminance to the common factor of R, G and B.
     pub factor: Table,
-    /// Root of light of the display of HDR, 1 its peak, to that of SDR's.
+    /// Root of light of the HDR display, peak at 1, to light of the SDR display.
     pub display: Table,
 }
 
@@ -95,12 +95,12 @@ static TONES: LazyLock<[Tone; 4]> = LazyLock::new(|| {
 });
 
 impl Tone {
-    /// Of PQ; `wide` where its primaries are those of BT.2020, else those of BT.709.
+    /// For PQ; `wide` for the primaries of BT.2020, else those of BT.709.
     pub fn pq(wide: bool) -> &'static Self {
         &TONES[usize::from(wide)]
     }
 
-    /// Of HLG.
+    /// For HLG.
     pub fn hlg(wide: bool) -> &'static Self {
         &TONES[2 + usize::from(wide)]
     }
@@ -124,7 +124,7 @@ impl Tone {
         }
     }
 
-    /// R′, G′, B′ of HDR to those of SDR, all of 0…1.
+    /// R′, G′, B′ of HDR to SDR, all in 0…1.
     #[inline]
     pub fn apply(&self, rgb: [f32; 3]) -> [f32; 3] {
         let mut light = rgb.map(|value| self.light.at(value));
@@ -141,7 +141,7 @@ fn dot(a: [f32; 3], b: [f32; 3]) -> f32 {
     a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 }
 
-/// The fourth root, of what is clipped to 0…1.
+/// The fourth root of a value clipped to 0…1.
 fn root(light: f32) -> f32 {
     light.clamp(0.0, 1.0).sqrt().sqrt()
 }
@@ -164,7 +164,7 @@ fn pq_code(light: f64) -> f64 {
     ((C1 + C2 * power) / (1.0 + C3 * power)).powf(M2)
 }
 
-/// HLG's inverse OETF: a coded value to light of the scene, 0…1.
+/// HLG's inverse OETF: a coded value to scene light, 0…1.
 fn hlg_scene(code: f64) -> f64 {
     const A: f64 = 0.178_832_77;
     const B: f64 = 1.0 - 4.0 * A;

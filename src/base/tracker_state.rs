@@ -1,35 +1,35 @@
-//! Which face is which between two frames.
+//! The tracker's state at a resume point.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The faces that are followed across a resume point. Numbers are doubles, so that they come back to the bit.
+/// The tracker's state at a resume point. Numbers are doubles, so that a round trip is exact.
 #[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct TrackerState {
     /// Id of the next new track.
     pub next: i32,
-    /// Frame of the last look.
+    /// Frame of the tracker's last step.
     pub last: u64,
-    /// Tracks that may be found again.
+    /// Tracks that may continue.
     pub tracks: Vec<ResumeTrack>,
     /// The faces of the resume point's frame.
     pub faces: Vec<ResumeFace>,
 }
 
-/// One track.
+/// A track at a resume point.
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct ResumeTrack {
     /// Id.
     pub id: i32,
-    /// Box where it was seen last: x, y, width, height.
+    /// Last box: x, y, width, height.
     pub rect: [f64; 4],
-    /// Pixels a frame, across and down.
+    /// Pixels per frame, across and down.
     pub velocity: [f64; 2],
-    /// Frame in which it was seen last.
+    /// Frame of the last box.
     pub frame: u64,
 }
 
-/// One face.
+/// A face of the resume point's frame.
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct ResumeFace {
     /// Track.

@@ -1,10 +1,10 @@
-//! What goes wrong with a video.
+//! Errors of a video.
 
 use crate::FrameIndex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What kind of trouble a video had; what `affectmill retry --class` chooses by.
+/// Class of a video's error; `affectmill retry --class` selects by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorClass {
@@ -14,13 +14,13 @@ pub enum ErrorClass {
     Unsupported,
     /// It hung its worker or took longer than it may.
     Timeout,
-    /// It took its worker down, or was too much for the memory.
+    /// It crashed its worker, or ran out of memory.
     Crash,
     /// It could not be read: missing, forbidden, or the disk failed.
     Io,
-    /// It is not the file any more that was planned.
+    /// The file changed after it was planned.
     Changed,
-    /// A model gave NaN or an infinity for faces of it. The same file gives the same again.
+    /// A model returned NaN or an infinity for one of its faces. The same file gives the same again.
     NotFinite,
 }
 
@@ -50,14 +50,14 @@ impl ErrorClass {
     }
 }
 
-/// What was wrong with a video: in words, of which class, and where.
+/// An error of a video: message, class and position.
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Trouble {
-    /// In words, with the remedy.
+    /// The message, with the remedy.
     pub error: String,
     /// Its class.
     pub class: ErrorClass,
-    /// The frame it was met at, or the last one reached.
+    /// The frame of the error, or the last one reached.
     #[schemars(with = "Option<u64>")]
     pub frame: Option<FrameIndex>,
 }

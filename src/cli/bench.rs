@@ -23,13 +23,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread::available_parallelism;
 
-/// The plain program that people write today.
+/// A plain PyAV and PyTorch program for comparison.
 const PEER: &str = include_str!("bench_peer.py");
 
 /// Measure how fast a job runs on this machine, and how close that is to decoding alone and to its models alone.
 ///
-/// Labels the job's videos again and again for a while and keeps nothing. Meant for a short video or two. Everything
-/// is measured in turns, so that ratios hold on a busy machine too; times are medians.
+/// Labels the job's videos repeatedly and keeps nothing. Meant for one or two short videos. All parts are measured in turn, so
+/// that ratios are valid on a busy machine too; times are medians.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The job file; its output is neither read nor written.
@@ -37,11 +37,11 @@ pub struct Args {
     /// Override a value of the job file; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Rounds; one more goes first and is not counted.
+    /// Number of rounds, after one warm-up round.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     rounds: u64,
-    /// A Python with torch, torchvision and av: measures the same work done by a plain PyAV and PyTorch program. For a job
-    /// that detects faces also facenet-pytorch: its MTCNN then looks at every frame.
+    /// A Python with torch, torchvision and av: measures the same work done by a plain PyAV and PyTorch program. A job
+    /// that detects faces also needs facenet-pytorch, whose MTCNN then runs on every frame.
     #[arg(long, value_name = "FILE")]
     python: Option<PathBuf>,
     /// Print JSON.
@@ -53,19 +53,19 @@ pub struct Args {
 struct Report {
     video: String,
     device: String,
-    /// What kind of GPU that is.
+    /// Name of the GPU.
     gpu: Option<String>,
     threads: usize,
     rounds: Vec<Round>,
-    /// Medians over the rounds, faces a second.
+    /// Medians over the rounds, faces per second.
     median: Round,
     /// Whole pipeline ÷ the slower of decoding alone and the models alone; median of the rounds' ratios.
     of_limit: f64,
-    /// Whole pipeline ÷ what the cores could do at best; median of the rounds' ratios. On the CPU only.
+    /// Whole pipeline ÷ the best that the cores can do; median of the rounds' ratios. On the CPU only.
     of_shared: Option<f64>,
-    /// The GPU had no memory for whole batches: they were read in halves.
+    /// Whether the GPU ran out of memory and batches were split in two.
     halves: bool,
-    /// Faces a second of each peer program, median.
+    /// Faces per second of each peer program, median.
     peers: BTreeMap<String, f64>,
     /// Whole pipeline ÷ peer; median of the rounds' ratios.
     over_peers: BTreeMap<String, f64>,
@@ -74,14 +74,14 @@ struct Report {
 #[expect(clippy::too_many_lines, reason = "one measurement after the other")]
 pub fn run(args: Args) -> Result<u8, Failure> {
     if worker::lacking().next().is_some() {
-        return Err(Failure::stopped(as_a_worker_runs()));
+        return Err(Failure::stopped(exec_as_worker()));
     }
     let job = spec::load(&args.job, &args.set).map_err(Failure::usage)?;
     let access = Access::of(&job);
     let record = coordinator::resolve(job, &access).map_err(failure)?;
     let found =
         discover::discover(&record.job.input, &Default::default(), &access).map_err(Failure::usage)?;
-    // Their length does not matter here, but 0 would stand for an unreadable one.
+    // The length does not matter here, but 0 would mean unreadable.
     let videos = found
         .sources
         .iter()
@@ -113,16 +113,16 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         .run
         .threads
         .unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
-    // Of several models the fastest arithmetic that one of them asks for.
+    // The fastest precision that any model requests.
     let precisions = [Precision::Fp16, Precision::Bf16, Precision::Fp32];
-    let asked = |precision: &Precision| {
+    let requested = |precision: &Precision| {
         record
             .job
             .models
             .iter()
             .any(|model| model.precision == *precision)
     };
-    let precision = precisions.into_iter().find(asked).unwrap_or_default();
+    let precision = precisions.into_iter().find(requested).unwrap_or_default();
     let detects = record.job.faces.mode == FaceMode::Detect;
     let assignment = Assignment {
         protocol: PROTOCOL,
@@ -208,8 +208,8 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
-/// Replaces this process by itself in the environment that workers get. Returns only when that fails.
-fn as_a_worker_runs() -> io::Error {
+/// Re-executes this process in the environment of a worker. Returns only on failure.
+fn exec_as_worker() -> io::Error {
     let mut again = this_program();
     again.args(std::env::args_os().skip(1)).envs(worker::lacking());
     again.exec()
@@ -261,10 +261,10 @@ fn middle(values: impl Iterator<Item = f64>) -> f64 {
     median(values).unwrap_or(f64::NAN)
 }
 
-/// The Python program, kept running so that it takes its turns warm.
+/// The Python program, kept running so that it stays warm between rounds.
 struct Peer {
     child: Child,
-    orders: ChildStdin,
+    requests: ChildStdin,
     answers: BufReader<ChildStdout>,
 }
 
@@ -283,19 +283,19 @@ impl Peer {
                     "{error}; give --python a Python with torch, torchvision and av"
                 ))
             })?;
-        let (Some(orders), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
+        let (Some(requests), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(failed("has no pipes".into()));
         };
         Ok(Self {
             child,
-            orders,
+            requests,
             answers: BufReader::new(answers),
         })
     }
 
     fn rate(&mut self, variant: &str) -> Result<f64, Failure> {
         let mut answer = String::new();
-        writeln!(self.orders, "{variant}")
+        writeln!(self.requests, "{variant}")
             .and_then(|()| self.answers.read_line(&mut answer))
             .map_err(|error| {
                 let remedy = "its own words stand above; give one with torch, torchvision and av";

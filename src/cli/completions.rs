@@ -14,7 +14,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<u8, Failure> {
-    // `generate` panics when it cannot write, as when `| head` goes away.
+    // `generate` panics when it cannot write, for example after `| head` has exited.
     let mut script = Vec::new();
     generate(args.shell, &mut Cli::command(), "affectmill", &mut script);
     print(String::from_utf8_lossy(&script))?;

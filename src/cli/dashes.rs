@@ -1,4 +1,4 @@
-//! What to say of a name that begins with `-`, which a command line takes for an option: how to write it.
+//! Tips for names that begin with `-`, which the command line parses as options.
 
 use super::Cli;
 use clap::builder::StyledStr;
@@ -62,7 +62,7 @@ fn takes_value(subcommand: &str, option: &str) -> bool {
     found.is_some_and(|argument| argument.get_action().takes_values())
 }
 
-/// As a shell takes it.
+/// Quoted for a shell.
 fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_./:=@,+%".contains(c);
     if !text.is_empty() && text.chars().all(plain) {

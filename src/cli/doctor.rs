@@ -10,7 +10,7 @@ use std::thread::available_parallelism;
 /// Decoders that most collections need.
 const DECODERS: [&str; 8] = ["h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg", "png"];
 
-/// Check this machine: FFmpeg, libtorch, devices; say what is missing and how to get it.
+/// Check this machine: FFmpeg, libtorch, devices; report what is missing and how to install it.
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 

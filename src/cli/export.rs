@@ -14,30 +14,30 @@ use std::path::PathBuf;
 
 /// Write a label set in a format that other tools read, into a folder on this machine.
 ///
-/// The folder is new or empty, or holds an earlier export of the same, which is written again; files that only that one had are
-/// removed, and others that lie there stay. Each file is there whole or not at all; `export.json` says what is exported and, where
-/// each video has a file, `files.jsonl` which is whose. The set may be unfinished: what is committed is exported.
+/// The folder must be new or empty, or have an earlier export of the same label set, which is replaced: its outdated files are
+/// removed, other files stay. Each file is written atomically. `export.json` describes the export; `files.jsonl` lists the file of
+/// each video, if there is one per video. An unfinished set is exported as far as it is committed.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The output: a folder, or s3://bucket/prefix, reached as the environment says.
+    /// The output: a folder, or s3://bucket/prefix, reached by the settings in the environment.
     output: OsString,
     /// The format.
     #[arg(long, value_enum)]
-    format: Told,
+    format: ExportFormat,
     /// The folder to write into.
     #[arg(short, long = "out", value_name = "DIR")]
     out: PathBuf,
-    /// Export what this model says; may be repeated. Needed where several have the same: a label in these formats has one author.
-    /// csv and jsonl hold all models unless some are named.
+    /// Export this model's labels; may be repeated. Required if several models have the same outputs, because these formats have one
+    /// value per label. Default for csv and jsonl: all models.
     #[arg(long, value_name = "NAME")]
     model: Vec<String>,
-    /// With csv: write text as it is, also where a spreadsheet would take it for a formula (= + - @ at its beginning).
+    /// With csv: write text unchanged, even if a spreadsheet would read it as a formula (= + - @ at its start).
     #[arg(long)]
     raw: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Told {
+enum ExportFormat {
     /// A CSV for each video with OpenFace 2.2's columns frame (from 1), face_id (the track), timestamp, confidence, success, AUxx_c
     /// (1 where the probability is above 0.5). Intensities AUxx_r are empty: no model here estimates them.
     Openface,
@@ -61,12 +61,12 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         ));
     }
     let format = match args.format {
-        Told::Openface => Format::Openface,
-        Told::Fex => Format::Fex,
-        Told::Abaw => Format::Abaw,
-        Told::Webdataset => Format::Webdataset,
-        Told::Csv => Format::Csv,
-        Told::Jsonl => Format::Jsonl,
+        ExportFormat::Openface => Format::Openface,
+        ExportFormat::Fex => Format::Fex,
+        ExportFormat::Abaw => Format::Abaw,
+        ExportFormat::Webdataset => Format::Webdataset,
+        ExportFormat::Csv => Format::Csv,
+        ExportFormat::Jsonl => Format::Jsonl,
     };
     let cells = match (args.raw, format) {
         (false, _) => Cells::Harmless,
@@ -88,8 +88,8 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         format.name(),
         args.out.display()
     ))?;
-    if let Some(told) = table::quoted_cells(exported.quoted_cells) {
-        to_stderr(told);
+    if let Some(note) = table::quoted_cells(exported.quoted_cells) {
+        to_stderr(note);
     }
     if !exported.untrained.is_empty() {
         to_stderr(format!(

@@ -9,20 +9,20 @@ use std::path::PathBuf;
 
 /// Convert a PyTorch checkpoint (.pt, .pth, Lightning .ckpt) or safetensors file to the weights a job names.
 ///
-/// A file that ends in .onnx is taken for CenterFace, the face detector; Keras' HDF5 for mini-Xception, the small network
-/// of expressions.
+/// A file that ends in .onnx must be CenterFace, the face detector; a Keras HDF5 file must be mini-Xception, the small expression
+/// network.
 ///
-/// Nothing in the file is executed. Both torchvision key spellings are read; what does not fit is refused by name
+/// Nothing in the file is executed. Both spellings of torchvision's keys are accepted; a tensor that does not fit is an error with its name
 /// and shape.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The checkpoint.
     source: PathBuf,
-    /// What to make of it; default: what its heads say. `teacher_va` on a student keeps that head.
+    /// Kind of the model; default: by its heads. `teacher_va` on a student keeps only that head.
     #[arg(long)]
     kind: Option<Kind>,
-    /// How the faces were cropped that the model was trained on; jobs that detect faces need to know. Aff-Wild2's
-    /// `cropped_aligned` is arcface112. Default: what the source says, if it is safetensors.
+    /// Crop recipe of the model's training faces; required by jobs that detect faces. Aff-Wild2's `cropped_aligned` is arcface112.
+    /// Default: the one recorded in the source, if it is safetensors.
     #[arg(long, value_name = "RECIPE")]
     crop: Option<Recipe>,
     /// Where to write safetensors.

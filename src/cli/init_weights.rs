@@ -8,13 +8,13 @@ use std::path::PathBuf;
 /// Write UNTRAINED weights, for wiring and tests: labels made with them mean nothing.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What kind of model.
+    /// Kind of the model.
     #[arg(long)]
     kind: Kind,
     /// Same seed, same bytes.
     #[arg(long)]
     seed: u64,
-    /// Mark the weights as trained on faces cropped by this recipe, so that jobs that detect faces take them.
+    /// Mark the weights as trained on faces cropped by this recipe, so that jobs that detect faces accept them.
     #[arg(long, value_name = "RECIPE")]
     crop: Option<Recipe>,
     /// Where to write safetensors.

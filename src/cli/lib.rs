@@ -34,18 +34,18 @@ use std::process::ExitCode;
 pub mod exit {
     /// Everything is labelled.
     pub const OK: u8 = 0;
-    /// The command or the job file is wrong; nothing was begun.
+    /// The command or the job file is wrong; nothing was started.
     pub const USAGE: u8 = 2;
-    /// The run is finished; some videos failed or are partial, or some of the input could not be looked at, and are listed.
+    /// The run is finished, but some videos failed or are partial, or parts of the input could not be read; they are listed.
     pub const VIDEOS_FAILED: u8 = 3;
-    /// The run could not go on; what is committed stays.
+    /// The run stopped on an error; committed labels stay.
     pub const STOPPED: u8 = 4;
     /// Drained on SIGTERM: preempted, run again.
     pub const PREEMPTED: u8 = 75;
     /// Drained on Ctrl-C.
     pub const INTERRUPTED: u8 = 130;
 
-    /// After a signal that stopped the work.
+    /// The code after a signal stopped the run.
     pub fn stopped(signal: affectmill_coordinator::Signal) -> u8 {
         use affectmill_coordinator::Signal;
         match signal {
@@ -70,7 +70,7 @@ Exit codes:
 /// Labels faces in very large video collections: one trustworthy row per frame and face, in Parquet.
 ///
 /// A first job: write JOB.toml (jobs/demo.toml is a commented example), look at what it would do with
-/// `affectmill plan JOB.toml`, then `affectmill run JOB.toml`. Killed or stopped, `run` again goes on where it was.
+/// `affectmill plan JOB.toml`, then `affectmill run JOB.toml`. After a stop or a crash, `run` again resumes.
 #[derive(Debug, Parser)]
 #[command(
     name = "affectmill",
@@ -105,7 +105,7 @@ enum Command {
     Schema(schema::Args),
     Completions(completions::Args),
     Worker(worker::Args),
-    /// Draw what standard input says; `render` starts it.
+    /// Render a task from standard input; started by `render`.
     #[command(hide = true)]
     Draw,
 }
@@ -133,7 +133,7 @@ impl Failure {
     }
 }
 
-/// Parses the arguments of this process; where they cannot be understood, says why and ends it.
+/// Parses the arguments of this process; on an error, prints it and exits.
 pub fn parse() -> Cli {
     dashes::parse().unwrap_or_else(|error| error.exit())
 }
@@ -141,7 +141,7 @@ pub fn parse() -> Cli {
 /// Runs the command.
 pub fn run(cli: Cli) -> ExitCode {
     name_this_process();
-    // A file that may not grow any more then gives an error that says so.
+    // Exceeding the file size limit then gives an I/O error instead of ending the process.
     let begun = outlive(&[libc::SIGXFSZ]).map_err(Failure::stopped);
     let done = begun
         .and_then(|()| logging::start())
@@ -183,12 +183,12 @@ fn carry_out(command: Command) -> Result<u8, Failure> {
     }
 }
 
-/// Prints to standard output, without characters that act on a terminal.
+/// Prints to standard output, with control characters escaped.
 fn print(text: impl AsRef<str>) -> Result<(), Failure> {
     print_bytes(format!("{}\n", visible(text.as_ref().trim_end())).as_bytes())
 }
 
-/// The same, of bytes as they are.
+/// Prints bytes unchanged.
 fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
     to_stdout(bytes).map_err(|error| {
         Failure::stopped(format!(
@@ -202,7 +202,7 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     print(serde_json::to_string_pretty(value).map_err(Failure::stopped)?)
 }
 
-/// The label set that a person names.
+/// Opens an existing label set by its location.
 fn existing(output: &OsStr) -> Result<Store, Failure> {
     let location = match output.to_str() {
         Some(text) => Location::parse(text).map_err(Failure::usage)?,
@@ -223,7 +223,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
         .build()
         .map_err(Failure::stopped)?;
     let done = runtime.block_on(future);
-    // A store that does not answer must not keep a run from ending that was told to.
+    // A store that does not respond must not block the end of a stopped run.
     runtime.shutdown_background();
     Ok(done)
 }

@@ -1,5 +1,5 @@
-//! The log for whoever looks into trouble with a store, a queue or the network: what the libraries that talk to them say,
-//! and the events of a run. Off unless asked for.
+//! The diagnostic log: messages of the libraries for the store, the queue and the network, and the events of a run. It is off by
+//! default.
 
 use super::Failure;
 use std::fs::OpenOptions;
@@ -8,21 +8,21 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::prelude::*;
 
-/// What is logged: `debug`, or `warn,aws_smithy_runtime=debug`.
+/// Filter: `debug`, or `warn,aws_smithy_runtime=debug`.
 const FILTER: &str = "AFFECTMILL_LOG";
-/// Where to; every process of a run appends to the one file.
+/// Log file; all processes of a run append to it.
 const FILE: &str = "AFFECTMILL_LOG_FILE";
-/// `json`, or text.
+/// Format: `json` or `text`.
 const FORMAT: &str = "AFFECTMILL_LOG_FORMAT";
 
-/// As the help tells it.
+/// The help text.
 pub const HELP: &str = "\
 Log, for looking into trouble with a store or a queue (credentials are never in it):
   AFFECTMILL_LOG         what: error, warn, info or debug, also by part: warn,async_nats=debug
   AFFECTMILL_LOG_FILE    a file to append to, by every process of a run (default: standard error)
   AFFECTMILL_LOG_FORMAT  json, or text (default)";
 
-/// Starts the log as the environment asks.
+/// Starts the log configured in the environment.
 pub fn start() -> Result<(), Failure> {
     let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let Some(wanted) = set(FILTER) else {
@@ -56,7 +56,7 @@ pub fn start() -> Result<(), Failure> {
             if json { layer.json().boxed() } else { layer.boxed() }
         }
     };
-    // What is finer than that shows requests with their headers.
+    // A finer level would log requests with their headers.
     let layer = layer.with_filter(LevelFilter::DEBUG);
     tracing_subscriber::registry().with(filter).with(layer).init();
     Ok(())

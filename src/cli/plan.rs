@@ -11,8 +11,8 @@ use affectmill_spec as spec;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Show what a run would do: videos, frames, hours, shards, expected output size, files that cannot be read, and what of the
-/// input is passed over.
+/// Show what a run would do: videos, frames, hours, shards, expected output size, files that cannot be read, and
+/// skipped parts of the input.
 ///
 /// Reads headers only, takes no device and writes nothing.
 #[derive(Debug, clap::Args)]

@@ -14,11 +14,11 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-/// Ask a label set a common question: means of videos, when something holds, where it is strongest.
+/// Ask a label set a common question: means of videos, segments above a threshold, strongest frames.
 ///
 /// A quantity is valence, arousal, an expression (Neutral, Anger, Disgust, Fear, Happiness, Sadness, Surprise) or an action unit
-/// (AU1 AU2 AU4 AU6 AU7 AU10 AU12 AU15 AU23 AU24 AU25 AU26); of expressions and action units it is the probability. The set may
-/// be unfinished: what is committed answers.
+/// (AU1 AU2 AU4 AU6 AU7 AU10 AU12 AU15 AU23 AU24 AU25 AU26); of expressions and action units it is the probability. An
+/// unfinished set answers as far as it is committed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -28,26 +28,26 @@ Examples:
   affectmill query out/ segments Happiness --smooth median:0.2s -o happy.csv
   affectmill query out/ curve valence --smooth gaussian:0.5s -o valence.parquet")]
 pub struct Args {
-    /// The output: a folder, or s3://bucket/prefix, reached as the environment says.
+    /// The output: a folder, or s3://bucket/prefix, reached by the settings in the environment.
     output: OsString,
     #[command(subcommand)]
-    question: Asked,
-    /// The model to ask, where several have what is asked.
+    question: QuestionArgs,
+    /// The model to query, if several have the quantity.
     #[arg(long, value_name = "NAME", global = true)]
     model: Vec<String>,
-    /// How the answer is told; else as the name of the file says, and a table where it says nothing.
+    /// Format of the answer; default: by the file's extension, else a table.
     #[arg(long, value_enum, value_name = "FORMAT", global = true)]
-    format: Option<Told>,
+    format: Option<AnswerFormat>,
     /// Write the answer into this file instead of printing it.
     #[arg(short, long = "out", value_name = "FILE", global = true)]
     out: Option<PathBuf>,
-    /// In CSV, write text as it is, also where a spreadsheet would take it for a formula (= + - @ at its beginning).
+    /// In CSV, write text unchanged, even if a spreadsheet would read it as a formula (= + - @ at its start).
     #[arg(long, global = true)]
     raw: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Told {
+enum AnswerFormat {
     Table,
     Csv,
     Json,
@@ -55,21 +55,21 @@ enum Told {
 }
 
 #[derive(Debug, Subcommand)]
-enum Asked {
-    /// The mean of quantities over the faces of each video.
+enum QuestionArgs {
+    /// Means of quantities over the faces of each video.
     Means {
-        /// The quantities; every one where none is named.
+        /// The quantities; default: all.
         quantities: Vec<Quantity>,
     },
-    /// When a quantity holds: at or above a threshold in frame after frame of one track.
+    /// Segments in which a quantity is at or above a threshold, in successive frames of one track.
     ///
-    /// A segment ends where the value falls below, the face is missing from a sampled frame, a frame is missing or damaged, or, in a
-    /// video that is `partial`, time jumps: footage was lost. Its length is the time from its first to its last frame, by
-    /// presentation time, whatever the frame rate does.
+    /// A segment ends when the value falls below the threshold, when the face is missing from a sampled frame, when a frame is missing
+    /// or damaged, or when time jumps in a `partial` video, because footage was lost. Its length is the presentation time from its
+    /// first to its last frame, independent of the frame rate.
     Segments {
         /// The quantity.
         quantity: Quantity,
-        /// The least value.
+        /// The threshold.
         #[arg(
             long,
             default_value_t = 0.5,
@@ -78,13 +78,13 @@ enum Asked {
             value_parser = finite
         )]
         threshold: f32,
-        /// The least length in seconds.
+        /// Minimum length in seconds.
         #[arg(long, default_value_t = 0.0, value_name = "SECONDS", value_parser = seconds)]
         min_seconds: f64,
         #[command(flatten)]
         smoothing: Smoothing,
     },
-    /// A quantity in every frame, track by track: to plot, or to work on smoothed.
+    /// A quantity in every frame of every track, to plot or process, smoothed if wanted.
     Curve {
         /// The quantity.
         quantity: Quantity,
@@ -98,7 +98,7 @@ enum Asked {
         /// How many frames.
         #[arg(short = 'n', long, default_value_t = 20)]
         count: usize,
-        /// Of each track only frames that are so many seconds apart, best first: moments, not neighbouring frames.
+        /// Minimum distance in seconds between frames of one track, best first, so that neighbouring frames count once.
         #[arg(long, default_value_t = 0.0, value_name = "SECONDS", value_parser = seconds)]
         apart: f64,
         #[command(flatten)]
@@ -108,8 +108,8 @@ enum Asked {
 
 #[derive(Debug, clap::Args)]
 struct Smoothing {
-    /// Smooth the quantity first, over time, within frames of one track that follow one another: gaussian:0.2s (the standard
-    /// deviation) or median:0.2s (the width of the window). The answer says so.
+    /// Smooth the quantity first, over successive frames of one track: gaussian:0.2s (standard deviation) or median:0.2s (width of the
+    /// window). The answer records it.
     #[arg(long, value_name = "KIND:TIME")]
     smooth: Option<Smooth>,
 }
@@ -124,12 +124,12 @@ fn seconds(text: &str) -> Result<f64, String> {
     seconds.ok_or_else(|| "a number of seconds, 0 or more".into())
 }
 
-impl Asked {
+impl QuestionArgs {
     fn question(self) -> (Question, Option<Smooth>) {
         match self {
-            Asked::Means { quantities } => (Question::Means(quantities), None),
-            Asked::Curve { quantity, smoothing } => (Question::Curve(quantity), smoothing.smooth),
-            Asked::Segments {
+            QuestionArgs::Means { quantities } => (Question::Means(quantities), None),
+            QuestionArgs::Curve { quantity, smoothing } => (Question::Curve(quantity), smoothing.smooth),
+            QuestionArgs::Segments {
                 quantity,
                 threshold,
                 min_seconds,
@@ -142,7 +142,7 @@ impl Asked {
                 };
                 (question, smoothing.smooth)
             }
-            Asked::Top {
+            QuestionArgs::Top {
                 quantity,
                 count,
                 apart,
@@ -161,10 +161,10 @@ impl Asked {
 
 pub fn run(args: Args) -> Result<u8, Failure> {
     let format = match (args.format, &args.out) {
-        (Some(Told::Table), _) | (None, None) => Format::Table,
-        (Some(Told::Csv), _) => Format::Csv,
-        (Some(Told::Json), _) => Format::Json,
-        (Some(Told::Parquet), _) => Format::Parquet,
+        (Some(AnswerFormat::Table), _) | (None, None) => Format::Table,
+        (Some(AnswerFormat::Csv), _) => Format::Csv,
+        (Some(AnswerFormat::Json), _) => Format::Json,
+        (Some(AnswerFormat::Parquet), _) => Format::Parquet,
         (None, Some(path)) => Format::of_name(path),
     };
     if format == Format::Parquet && args.out.is_none() && std::io::stdout().is_terminal() {
@@ -180,12 +180,12 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     let labels = Labels::of(&set).map_err(failure)?;
     let (question, smooth) = args.question.question();
     let answer = query::ask(&labels, &question, &args.model, smooth).map_err(failure)?;
-    tell(&answer, format, cells, args.out.as_deref())?;
+    write_answer(&answer, format, cells, args.out.as_deref())?;
     note(&answer);
     Ok(exit::OK)
 }
 
-/// What a failure to read or write means for the exit code.
+/// The exit code of an error in reading or writing.
 pub(super) fn failure(error: LabelError) -> Failure {
     if error.is_usage() {
         Failure::usage(error)
@@ -194,17 +194,17 @@ pub(super) fn failure(error: LabelError) -> Failure {
     }
 }
 
-fn tell(answer: &Answer, format: Format, cells: Cells, out: Option<&Path>) -> Result<(), Failure> {
-    let told = |error| failure(LabelError::Table(error));
+fn write_answer(answer: &Answer, format: Format, cells: Cells, out: Option<&Path>) -> Result<(), Failure> {
+    let failed = |error| failure(LabelError::Table(error));
     let mut shown = answer.table.clone();
     if let Some(of) = answer.of.as_ref().filter(|_| format != Format::Table) {
-        shown = query::with_constant(shown, "of", of).map_err(told)?;
+        shown = query::with_constant(shown, "of", of).map_err(failed)?;
     }
     let wrapped = console::Term::stdout().size_checked().filter(|_| out.is_none());
     let width = wrapped.map(|(_, width)| width.into());
-    let (mut bytes, quoted) = table::encode(&shown, format, cells, width).map_err(told)?;
-    if let Some(told) = table::quoted_cells(quoted) {
-        to_stderr(told);
+    let (mut bytes, quoted) = table::encode(&shown, format, cells, width).map_err(failed)?;
+    if let Some(failed) = table::quoted_cells(quoted) {
+        to_stderr(failed);
     }
     if format == Format::Table {
         let rows = plural(answer.table.height() as u64, "row");
@@ -216,7 +216,7 @@ fn tell(answer: &Answer, format: Format, cells: Cells, out: Option<&Path>) -> Re
     }
 }
 
-/// What the table cannot say, beside it.
+/// Notes beside the table.
 fn note(answer: &Answer) {
     if let Some(first) = answer.without_times.first() {
         to_stderr(format!(

@@ -1,4 +1,4 @@
-//! `affectmill render`, and the process that it draws in.
+//! `affectmill render`, and the process that it renders in.
 
 use super::{Failure, exit, opened, print, to_stderr};
 use affectmill_analysis::labels::in_words;
@@ -11,16 +11,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
-/// Endings of containers that take H.264 and sound.
+/// Extensions of containers that support H.264 and sound.
 const ENDINGS: [&str; 4] = ["mp4", "m4v", "mov", "mkv"];
 
 /// Draw labels into their video: boxes, tracks, expressions, valence and arousal, action units.
 ///
-/// The video comes out as H.264, the displayed way up, each frame at its own time, with its sound copied; --sheet gives a
-/// contact sheet. A frame that was not sampled shows the labels of the one before it. What is drawn is what the first
-/// trained model of each task says, unless --model names another; what untrained weights say is left out unless --model names
-/// them, and then marked in the picture. The video must be the one that was labelled: its size and the time of each labelled
-/// frame are compared.
+/// The output is H.264 in displayed orientation, with each frame at its own time and the sound copied; --sheet writes a contact
+/// sheet. A frame that was not sampled shows the labels of the previous one. The labels are those of the first trained model of
+/// each task, unless --model names another. Labels of untrained weights are drawn only if --model names them, and are marked. The
+/// video must be the one that was labelled: its size and the time of each labelled frame are compared.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -29,10 +28,10 @@ Examples:
 pub struct Args {
     /// The video: its path, or its name in videos.parquet.
     video: OsString,
-    /// The output that has its labels: a folder, or s3://bucket/prefix, reached as the environment says.
+    /// The output that has its labels: a folder, or s3://bucket/prefix, reached by the settings in the environment.
     #[arg(long, value_name = "OUTPUT")]
     labels: OsString,
-    /// The video to write: .mp4, .mov or .mkv (which takes any sound); one that is there is replaced.
+    /// The video to write: .mp4, .mov or .mkv (which supports any sound); an existing one is replaced.
     #[arg(short = 'o', long = "out", value_name = "FILE.mp4", required_unless_present = "sheet", value_parser = film)]
     film: Option<PathBuf>,
     /// Write a contact sheet.
@@ -41,7 +40,7 @@ pub struct Args {
     /// Frames on the contact sheet, spread over the video.
     #[arg(short = 'n', long = "frames", value_name = "N", default_value_t = 12, requires = "sheet", value_parser = clap::value_parser!(u16).range(1..=200))]
     frames: u16,
-    /// Show what this model says, in the tasks that it has.
+    /// Show this model's labels, in its tasks.
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
 }
@@ -94,7 +93,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     program.arg("draw");
     let frames =
         render::have_drawn(&found.task, program).map_err(|error| match (error, &written, &args.film) {
-            // A person knows the file by the name it would have got.
+            // The error names the final file, not the temporary one.
             (ApartError::Failed(cause), Some(file), Some(film)) => Failure::stopped(
                 cause.replace(&file.path().display().to_string(), &film.display().to_string()),
             ),
@@ -111,7 +110,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
-/// Refuses to write over what is drawn from, and two files of one name.
+/// Rejects outputs that would overwrite a source or each other.
 fn spare(sources: &[&Path], film: &Option<PathBuf>, sheet: &Option<PathBuf>) -> Result<(), Failure> {
     let real = |path: &Path| std::fs::canonicalize(path).ok();
     for written in [film, sheet].into_iter().flatten() {
@@ -134,7 +133,7 @@ fn spare(sources: &[&Path], film: &Option<PathBuf>, sheet: &Option<PathBuf>) -> 
     }
 }
 
-/// A file in the same folder that takes the name once it is whole; gone if it never is.
+/// A temporary file in the same folder, renamed when it is complete, else deleted.
 fn beside(film: &Path) -> Result<NamedTempFile, Failure> {
     let absolute = std::path::absolute(film).map_err(Failure::usage)?;
     let folder = absolute.parent().unwrap_or(Path::new("/"));
@@ -152,7 +151,7 @@ fn beside(film: &Path) -> Result<NamedTempFile, Failure> {
     })
 }
 
-/// Draws what standard input says; started by `render`.
+/// Renders a task from standard input; started by `render`.
 pub fn draw() -> Result<u8, Failure> {
     render::serve().map_err(Failure::usage)?;
     Ok(exit::OK)

@@ -8,7 +8,7 @@ use affectmill_base::write_atomic;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// Draw what is in a label set as one page of HTML.
+/// Draw a label set as one page of HTML.
 ///
 /// The page shows the collection and what failed, how the labels are distributed, how far the models agree, drift over the
 /// videos, timelines, the most and the least confident faces, and where the time went. It is one file that loads nothing and
@@ -20,10 +20,10 @@ Examples:
   affectmill report out/ -o report.html --video a/clip.mp4 --video b.mp4   timelines of these two
   affectmill report s3://labels/2024 --json                                the figures alone")]
 pub struct Args {
-    /// The output: a folder, or s3://bucket/prefix. S3 is reached as the environment says: AWS_PROFILE, AWS_REGION,
+    /// The output: a folder, or s3://bucket/prefix. S3 is reached by the settings in the environment: AWS_PROFILE, AWS_REGION,
     /// AWS_ENDPOINT_URL and the other variables of AWS tools.
     output: OsString,
-    /// The page to write; one that is there is replaced.
+    /// The page to write; an existing one is replaced.
     #[arg(
         short = 'o',
         long = "out",

@@ -14,23 +14,23 @@ use std::path::PathBuf;
 /// Label again the videos that failed or were quarantined, and those that are partial and whose file has changed since; rows are
 /// never doubled.
 ///
-/// `videos.parquet`, `affectmill status` and the end of a run tell each video's class of error. A file that changed or was
-/// mended since is taken as it is now; the rows that a partial video had go first. What an earlier run left undone is done as
-/// well; a retry that was stopped or killed goes on with `affectmill run` or `affectmill retry`.
+/// `videos.parquet`, `affectmill status` and the end of a run list each video's class of error. A file that changed or was repaired
+/// is read as it is now; the earlier rows of a partial video are removed first. Work that an earlier run left undone is done too.
+/// `affectmill run` or `affectmill retry` resumes a stopped or killed retry.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The output: a folder, or s3://bucket/prefix, reached as the environment says; the retry itself goes by the recorded job.
+    /// The output: a folder, or s3://bucket/prefix, reached by the settings in the environment; the retry itself uses the recorded job.
     output: OsString,
     /// Only these classes of error: corrupt, unsupported, timeout, crash, io, changed, not_finite; separated by commas.
     #[arg(long, value_name = "CLASS,…", value_delimiter = ',', value_parser = class)]
     class: Vec<ErrorClass>,
     /// Only this video, by its path within the input; may be repeated.
-    #[arg(long, value_name = "KEY", value_parser = key)]
+    #[arg(long, value_name = "KEY", value_parser = |text: &str| VideoKey::new(text))]
     video: Vec<VideoKey>,
     /// Override a value of the recorded job, such as run.video_timeout=7200; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Go on although the output was begun on another class of device (GPU or CPU): rows may differ in their last bits, and
+    /// Continue although the output was started on another class of device (GPU or CPU): rows may differ in their last bits, and
     /// each shard's commit record says what it was labelled on.
     #[arg(long)]
     allow_device_change: bool,
@@ -46,10 +46,6 @@ fn class(text: &str) -> Result<ErrorClass, String> {
         .into_iter()
         .find(|class| class.as_str() == text)
         .ok_or_else(|| format!("the classes are {known}"))
-}
-
-fn key(text: &str) -> Result<VideoKey, String> {
-    VideoKey::new(text).map_err(|error| error.to_string())
 }
 
 pub fn run(args: Args) -> Result<u8, Failure> {

@@ -9,10 +9,10 @@ use affectmill_spec as spec;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// Label a collection; run again to resume, to add new videos, or to learn that nothing is left to do.
+/// Label a collection; run again to resume, to add new videos, or to confirm that nothing is left to do.
 ///
-/// The first Ctrl-C or SIGTERM finishes the shards in hand and stops, the second stops at once; both leave a
-/// label set that `run` completes.
+/// The first Ctrl-C or SIGTERM finishes the current shards and stops, the second stops at once; `run` completes the label set
+/// after either.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The job file.
@@ -21,7 +21,7 @@ pub struct Args {
     /// may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Go on although the output was begun on another class of device (GPU or CPU): rows may differ in their last bits, and
+    /// Continue although the output was started on another class of device (GPU or CPU): rows may differ in their last bits, and
     /// each shard's commit record says what it was labelled on.
     #[arg(long)]
     allow_device_change: bool,
@@ -31,19 +31,19 @@ pub struct Args {
     shown: Shown,
 }
 
-/// What the user says of the input.
+/// Options about the input.
 #[derive(Debug, clap::Args)]
 pub struct Input {
     /// The input is the collection that the output labels, moved or mounted elsewhere: videos of the same name are the
-    /// same. Recorded, so it need not be said again.
+    /// same. Recorded, so later runs do not need the option.
     #[arg(long = "input-moved")]
     pub moved: bool,
 }
 
-/// How a run is shown.
+/// Options of the progress display.
 #[derive(Debug, clap::Args)]
 pub struct Shown {
-    /// One JSON event a line on standard output instead of progress.
+    /// One JSON event per line on standard output instead of progress.
     #[arg(long)]
     json: bool,
     /// Warnings and failures only.
@@ -52,7 +52,7 @@ pub struct Shown {
 }
 
 impl Shown {
-    /// As the reporter takes it.
+    /// The reporter's style.
     pub fn style(&self) -> Style {
         match (self.json, self.quiet) {
             (true, _) => Style::Json,
@@ -78,7 +78,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     })?
 }
 
-/// Prepares a run, carries it out, shows it, and gives the exit code.
+/// Prepares a run, runs it, reports it, and returns the exit code.
 pub async fn carry_out(
     shown: Shown,
     show: Option<(SocketAddr, Vec<String>)>,
@@ -86,7 +86,7 @@ pub async fn carry_out(
     prepare: impl AsyncFnOnce(&mut Signals, Sink<'_>) -> Result<Result<Prepared, Signal>, RunError>,
 ) -> Result<u8, Failure> {
     let mut reporter = Reporter::new(shown.style());
-    // Before anything is written: planning is shown, too, and an address that is taken costs nothing but this line.
+    // Before anything is written: planning is reported too, and an address in use fails early.
     if let Some((address, hosts)) = show {
         show_at(address, &hosts, &mut reporter)?;
     }
@@ -118,7 +118,7 @@ fn show_at(address: SocketAddr, names: &[String], reporter: &mut Reporter) -> Re
     Ok(())
 }
 
-/// A wrong job is told from a run that could not go on.
+/// The exit code distinguishes a wrong job from a run that stopped on an error.
 pub fn failure(error: RunError) -> Failure {
     if error.is_usage() {
         Failure::usage(error)

@@ -10,10 +10,10 @@ use serde::Serialize;
 use std::ffi::OsString;
 use tokio::sync::mpsc;
 
-/// Show how far a label set is, while a run is on or after.
+/// Show the progress of a label set, during or after a run.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The output: a folder, or s3://bucket/prefix. S3 is reached as the environment says: AWS_PROFILE, AWS_REGION,
+    /// The output: a folder, or s3://bucket/prefix. S3 is reached by the settings in the environment: AWS_PROFILE, AWS_REGION,
     /// AWS_ENDPOINT_URL and the other variables of AWS tools.
     #[arg(required_unless_present = "queue", conflicts_with = "queue")]
     output: Option<OsString>,
@@ -29,9 +29,9 @@ pub struct Args {
 struct Posted {
     #[serde(flatten)]
     status: status::Status,
-    /// `running` or `finished`, as the servers have it.
+    /// `running` or `finished`, by the servers.
     job: State,
-    /// What waits there; absent when the queue is gone, as it is when all is done.
+    /// Depth of the queue; absent when the queue no longer exists, as after the end.
     queue: Option<QueueDepth>,
 }
 
@@ -52,8 +52,8 @@ pub fn run(args: Args) -> Result<u8, Failure> {
 fn posted(args: &Args) -> Result<u8, Failure> {
     let address = args.queue.address()?;
     let (job, queue) = block_on(async {
-        let (told, _) = mpsc::channel(1);
-        let connection = Connection::open(address, PATIENCE, told).await?;
+        let (notices, _) = mpsc::channel(1);
+        let connection = Connection::open(address, PATIENCE, notices).await?;
         let posting = connection.await_posting(std::time::Duration::ZERO).await?;
         Ok((posting, connection.standing().await.ok()))
     })?

@@ -7,10 +7,10 @@ use affectmill_analysis::summary;
 use affectmill_labelset::paths;
 use std::ffi::OsString;
 
-/// Print small tables of what is in a label set.
+/// Print small tables about a label set.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The output: a folder, or s3://bucket/prefix. S3 is reached as the environment says: AWS_PROFILE, AWS_REGION,
+    /// The output: a folder, or s3://bucket/prefix. S3 is reached by the settings in the environment: AWS_PROFILE, AWS_REGION,
     /// AWS_ENDPOINT_URL and the other variables of AWS tools.
     output: OsString,
 }

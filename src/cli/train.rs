@@ -20,13 +20,13 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-/// Train a student or a teacher on crops; run again to go on from the last checkpoint.
+/// Train a student or a teacher on crops; run again to resume from the last checkpoint.
 ///
 /// Crops come from a job with `[output] crops = "webdataset"`, with teachers' labels beside them, or from folders of images;
 /// people's labels from annotations in ABAW's format. jobs/distill.toml is a commented example. The output folder gets
-/// best.safetensors, which `run` takes, curves.jsonl, curves.svg and a checkpoint.
+/// best.safetensors for `run`, curves.jsonl, curves.svg and a checkpoint.
 ///
-/// The first Ctrl-C or SIGTERM ends the step in hand and writes a checkpoint.
+/// The first Ctrl-C or SIGTERM finishes the current step and writes a checkpoint.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The train job file.
@@ -34,7 +34,7 @@ pub struct Args {
     /// Override a value of the job file, such as train.epochs=40; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// One JSON event a line on standard output instead of progress.
+    /// One JSON event per line on standard output instead of progress.
     #[arg(long)]
     json: bool,
     /// Warnings and failures only.
@@ -54,7 +54,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
             let _ = done.send(ended);
         })
         .map_err(Failure::stopped)?;
-    let (ended, told) = block_on(until_done(ended, &stop))??;
+    let (ended, signal_received) = block_on(until_done(ended, &stop))??;
     match ended.map_err(|error| {
         if error.is_usage() {
             Failure::usage(error)
@@ -63,38 +63,38 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         }
     })? {
         Ended::Finished { .. } => Ok(exit::OK),
-        Ended::Stopped => Ok(told.map_or(exit::STOPPED, exit::stopped)),
+        Ended::Stopped => Ok(signal_received.map_or(exit::STOPPED, exit::stopped)),
     }
 }
 
 type Training = Result<Ended, fit::TrainError>;
 
-/// Waits for the training's end; a signal asks it to stop, a second one does not wait.
+/// Waits for the training's end. The first signal requests a stop, the second returns at once.
 async fn until_done(
     mut ended: oneshot::Receiver<Training>,
     stop: &AtomicBool,
 ) -> Result<(Training, Option<Signal>), Failure> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::stopped)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::stopped)?;
-    let mut told = None;
+    let mut signal_received = None;
     loop {
         let met = tokio::select! {
             ended = &mut ended => {
                 let lost = |_| Failure::stopped("the training's thread ended without a word; see above");
-                return Ok((ended.map_err(lost)?, told));
+                return Ok((ended.map_err(lost)?, signal_received));
             }
             _ = interrupt.recv() => Signal::Interrupt,
             _ = terminate.recv() => Signal::Terminate,
         };
-        if told.replace(met).is_some() {
-            return Ok((Ok(Ended::Stopped), told));
+        if signal_received.replace(met).is_some() {
+            return Ok((Ok(Ended::Stopped), signal_received));
         }
         stop.store(true, Ordering::Relaxed);
         to_stderr("stopping after this step; once more stops at once");
     }
 }
 
-/// Shows a training: lines on standard error, or JSON on standard output; and keeps the picture of the curves.
+/// Reports a training: lines on standard error, or JSON on standard output; and updates the picture of the curves.
 struct Shown {
     json: bool,
     quiet: bool,
@@ -106,7 +106,7 @@ struct Shown {
     faces: u64,
 }
 
-/// Between two lines of progress.
+/// Interval between progress lines.
 const PAUSE: Duration = Duration::from_secs(5);
 
 impl Shown {
@@ -130,7 +130,7 @@ impl Shown {
             to_stderr(escaped(&format!("warning: {}: {cause}", self.picture.display())));
         }
         if self.json {
-            // The training matters more than what is told of it, which the curves have as well.
+            // A failed print must not stop the training; the curves have the same data.
             let _ = print(serde_json::to_string(event).unwrap_or_default());
             return;
         }
@@ -214,7 +214,7 @@ impl Shown {
     }
 }
 
-/// Draws the curves that are there.
+/// Draws the curves recorded so far.
 fn draw(curves: &Path, picture: &Path) -> Result<(), String> {
     let text = std::fs::read_to_string(curves).map_err(|error| error.to_string())?;
     let lines: Vec<Value> = text

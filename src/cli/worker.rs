@@ -15,8 +15,8 @@ use std::time::Duration;
 /// Join a run that is posted on NATS servers: label its shards until all are done.
 ///
 /// The job, and weights that are not on this machine's disks, come from the servers; input and output must be in S3, or on a
-/// file system that every host mounts under the same path. SIGTERM finishes the shard in hand (for up to [run]
-/// drain_seconds), gives back what is not done, and exits 75: run again.
+/// file system that every host mounts under the same path. SIGTERM finishes the current shard (for up to [run]
+/// drain_seconds), returns unfinished work, and exits with 75: run again.
 ///
 /// A user's name and password come from NATS_USER and NATS_PASSWORD.
 #[derive(Debug, clap::Args)]
@@ -80,7 +80,7 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// As the queue takes it.
+    /// The queue's address.
     pub fn address(&self) -> Result<Address, Failure> {
         let job = self.job.clone().unwrap_or_default();
         if !is_job_name(&job) {
@@ -117,7 +117,7 @@ impl Queue {
 
 pub fn run(args: Args) -> Result<u8, Failure> {
     if args.queue.job.is_none() {
-        // As `run` starts them: orders on standard input.
+        // Started by `run`: assignments come on standard input.
         worker::serve().map_err(Failure::usage)?;
         return Ok(exit::OK);
     }

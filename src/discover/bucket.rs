@@ -1,9 +1,9 @@
-//! The search through a bucket, from listings alone but for the first bytes of files whose extension has two meanings.
+//! Searches a bucket by listings; reads only the first bytes of files whose extension is ambiguous.
 
 use super::search::Search;
 use super::{DiscoverError, Discovery, Source};
 use crate::names;
-use crate::names::{Look, Named};
+use crate::names::{HeadCheck, Named};
 use affectmill_base::SourceKind;
 use affectmill_base::{Location, VideoKey, hex};
 use affectmill_labelset::{Passed, Unseen};
@@ -56,7 +56,7 @@ pub fn images_in(bucket: &Bucket, folder: &VideoKey) -> Result<(Vec<Object>, u64
 }
 
 /// The input as one object; `None` when it is a prefix: `/` ends it, or keys lie below it and no object with content has
-/// the name. Whoever may only list what is below the prefix, or only read the object, is refused the other question.
+/// the name. Credentials that may only list the prefix, or only read the object, are denied the other request.
 fn single(uri: &Location, below: &Bucket, access: &Access) -> Result<Option<Discovery>, DiscoverError> {
     let Location::S3 { bucket, key } = uri else {
         return Ok(None);
@@ -106,7 +106,7 @@ fn single(uri: &Location, below: &Bucket, access: &Access) -> Result<Option<Disc
     }))
 }
 
-/// The numbered images of one folder, as a sum that does not depend on the order in which they were listed.
+/// The numbered images of one folder, as a sum independent of the order of the listing.
 #[derive(Default)]
 struct Images {
     bytes: u64,
@@ -134,12 +134,12 @@ struct Walk<'a> {
     /// Numbered images by folder.
     images: BTreeMap<String, Images>,
     /// Files whose first bytes decide.
-    doubtful: Vec<(Look, Source)>,
-    /// Folders that were passed over and counted.
+    doubtful: Vec<(HeadCheck, Source)>,
+    /// Skipped folders that are counted already.
     folders: BTreeSet<String>,
-    /// Folders that hold a label set.
+    /// Folders of label sets.
     outputs: BTreeSet<String>,
-    /// Folders whose `_SUCCESS` was counted before it was known that they are outputs: it comes before `_affectmill/`.
+    /// Folders whose `_SUCCESS` was counted before they were recognised as outputs: it precedes `_affectmill/` in listings.
     successes: BTreeSet<String>,
 }
 
@@ -185,12 +185,12 @@ impl Walk<'_> {
         }
     }
 
-    /// Whether a folder of the key, or the name of the object, is passed over. A folder is counted once.
+    /// Whether a folder of the key, or the name of the object, is skipped. A folder is counted once.
     fn is_passed_over(&mut self, key: &str) -> bool {
         let mut start = 0;
         for part in key.split('/') {
             let end = start + part.len();
-            // `.` and `..` are no names; a video there is told to have no usable key.
+            // `.` and `..` are no names; a video there is reported as having no usable key.
             let kind = names::passed_over(part).filter(|_| !matches!(part, "." | ".."));
             if let Some(kind) = kind {
                 let path = match kind {
@@ -202,12 +202,12 @@ impl Walk<'_> {
                 }
                 let is_new = end == key.len() || !self.folders.contains(path);
                 if is_new {
-                    let told = if matches!(kind, Passed::Hidden | Passed::Labels) {
+                    let name = if matches!(kind, Passed::Hidden | Passed::Labels) {
                         ""
                     } else {
                         part
                     };
-                    self.search.pass(kind, told, path);
+                    self.search.pass(kind, name, path);
                     self.folders.insert(path.into());
                 }
                 return true;
@@ -238,7 +238,7 @@ impl Walk<'_> {
         while !self.doubtful.is_empty() {
             let rest = self.doubtful.split_off(self.doubtful.len().min(HEADS));
             let some = std::mem::replace(&mut self.doubtful, rest);
-            let object = |(_, source): &(Look, Source)| Object {
+            let object = |(_, source): &(HeadCheck, Source)| Object {
                 key: source.key.as_str().into(),
                 bytes: source.bytes,
                 etag: source.etag.clone(),

@@ -1,4 +1,4 @@
-//! Tar shards of crops in an input: the videos that the crops were cut from. Only headers are read.
+//! Lists the videos of tar shards of crops in an input. Only headers are read.
 
 use super::{CropsOf, Source};
 use affectmill_base::SampleName;
@@ -9,7 +9,7 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::path::Path;
 
-/// What there is of one video.
+/// The crops of one video.
 #[derive(Default)]
 struct Crops {
     frames: BTreeSet<u64>,
@@ -22,8 +22,7 @@ pub(super) fn etag(meta: &Metadata) -> String {
     format!("{ns}-{bytes}")
 }
 
-/// A tar file of crops as an input: what keys and archives are relative to, and the videos of the crops. No video when it is
-/// none.
+/// The videos of a tar file of crops that is the input; empty when it has no crops.
 pub(super) fn single(root: &Path, path: &Path) -> io::Result<Vec<Source>> {
     let archive = path.strip_prefix(root).unwrap_or(path).to_str();
     let archive = archive.ok_or_else(|| io::Error::other("its name is not UTF-8; rename it"))?;
@@ -42,8 +41,8 @@ pub(super) fn single(root: &Path, path: &Path) -> io::Result<Vec<Source>> {
     Ok(videos.into_iter().map(source).collect())
 }
 
-/// The videos of a tar file, and its identity. No video when its first file is no crop. One that is cut off gives what is
-/// there: whoever reads it says so.
+/// The videos of a tar file, and its identity. No video when its first file is no crop. A truncated file gives what it
+/// has; the reader reports the truncation.
 fn look(path: &Path) -> io::Result<(BTreeMap<VideoKey, Crops>, String)> {
     let file = File::open(path)?;
     let etag = etag(&file.metadata()?);

@@ -1,14 +1,14 @@
-//! The search through a folder on a disk or a share.
+//! Searches a folder on a disk or a share.
 //!
-//! Symbolic links are followed. What a disk or a share refuses in passing is tried again; what stays refused is told as
-//! unseen, and the search goes on beside it.
+//! Symbolic links are followed. Transient I/O errors are retried; what stays unreadable is reported as unseen, and the search
+//! continues.
 
 use super::search::Search;
 use super::{DiscoverError, Discovery, Images, crops, file_etag, images_identity, stamp, unreadable};
 use crate::names;
 use crate::names::Named;
 use affectmill_base::SourceKind;
-use affectmill_base::passes;
+use affectmill_base::is_transient;
 use affectmill_base::{Location, VideoKey};
 use affectmill_labelset::Passed;
 use affectmill_spec::Input;
@@ -21,8 +21,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// What one search waits in all for a disk to come back; after that every error is taken at its word.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Total time that one search spends on retries; after that every error is final.
+const RETRY_BUDGET: Duration = Duration::from_secs(60);
 
 const NOT_UTF8: &str = "its name is not UTF-8; rename it";
 
@@ -30,12 +30,12 @@ const NOT_UTF8: &str = "its name is not UTF-8; rename it";
 struct Walk<'a> {
     search: Search<'a>,
     root: &'a Path,
-    /// Device and number of every folder from the root to the one in hand.
+    /// Device and inode of every folder from the root to the current one.
     trail: Vec<(u64, u64)>,
     waited: Duration,
 }
 
-/// A name in a folder, and what the folder says of it.
+/// A name in a folder, and its file type.
 type Entry = (OsString, io::Result<FileType>);
 
 /// Finds the videos in a folder.
@@ -51,10 +51,10 @@ pub(super) fn discover(
         waited: Duration::ZERO,
     };
     let meta = walk
-        .patiently(|| fs::metadata(root), passes)
+        .retrying(|| fs::metadata(root), is_transient)
         .map_err(|error| unreadable(root, error))?;
     walk.folder(Path::new(""), &meta)?;
-    // `a/..` and `/` have no name; canonical paths do, save `/`.
+    // `a/..` and `/` have no name; canonical paths do, except `/`.
     let whole = root.canonicalize().unwrap_or_else(|_| root.to_path_buf());
     let own = whole.parent().zip(whole.file_name().and_then(OsStr::to_str));
     let own = own.map(|(above, name)| (Location::from(above), name.to_owned()));
@@ -62,23 +62,23 @@ pub(super) fn discover(
 }
 
 impl Walk<'_> {
-    fn patiently<T, E>(
+    fn retrying<T, E>(
         &mut self,
         mut attempt: impl FnMut() -> Result<T, E>,
-        may_pass: impl Fn(&E) -> bool,
+        is_transient: impl Fn(&E) -> bool,
     ) -> Result<T, E> {
-        if self.waited >= PATIENCE {
+        if self.waited >= RETRY_BUDGET {
             return attempt();
         }
         let began = Instant::now();
-        let done = DISK_RETRY.run(attempt, may_pass);
+        let done = DISK_RETRY.run(attempt, is_transient);
         if done.is_err() {
             self.waited += began.elapsed();
         }
         done
     }
 
-    /// Where something lies; `relative` is empty for the root.
+    /// The path of an entry; `relative` is empty for the root.
     fn path(&self, relative: &Path) -> PathBuf {
         if relative.as_os_str().is_empty() {
             self.root.to_path_buf()
@@ -87,12 +87,12 @@ impl Walk<'_> {
         }
     }
 
-    fn miss(&mut self, relative: &Path, reason: impl Into<String>) {
+    fn unseen(&mut self, relative: &Path, reason: impl Into<String>) {
         let path = self.path(relative).display().to_string();
         self.search.unseen.add(path, reason);
     }
 
-    /// Searches a folder. The error is that of the root, of which nothing can be seen.
+    /// Searches a folder. Fails only when the root cannot be read at all.
     fn folder(&mut self, relative: &Path, meta: &Metadata) -> Result<(), DiscoverError> {
         let shown = relative.to_string_lossy();
         let id = (meta.dev(), meta.ino());
@@ -101,13 +101,13 @@ impl Walk<'_> {
             return Ok(());
         }
         let path = self.path(relative);
-        let entries = match self.patiently(|| list(&path), |(_, error)| passes(error)) {
+        let entries = match self.retrying(|| list(&path), |(_, error)| is_transient(error)) {
             Ok(entries) => entries,
             Err((listed, error)) if relative.as_os_str().is_empty() && listed.is_empty() => {
                 return Err(unreadable(&path, error));
             }
             Err((listed, error)) => {
-                self.miss(relative, format!("cannot be listed: {error}"));
+                self.unseen(relative, format!("cannot be listed: {error}"));
                 listed
             }
         };
@@ -125,7 +125,7 @@ impl Walk<'_> {
         if !images.is_empty() {
             match relative.to_str() {
                 Some(folder) => self.search.images(folder, images_identity(&images)),
-                None => self.miss(relative, NOT_UTF8),
+                None => self.unseen(relative, NOT_UTF8),
             }
         }
         Ok(())
@@ -140,17 +140,17 @@ impl Walk<'_> {
     ) -> Result<(), DiscoverError> {
         let (shown, name) = (relative.to_string_lossy(), name.to_string_lossy());
         if let Some(kind) = names::passed_over(&name) {
-            let told = if kind == Passed::Hidden || kind == Passed::Labels {
+            let name = if kind == Passed::Hidden || kind == Passed::Labels {
                 ""
             } else {
                 &*name
             };
-            self.search.pass(kind, told, &shown);
+            self.search.pass(kind, name, &shown);
             return Ok(());
         }
         let kind = match kind {
             Ok(kind) if kind.is_file() => kind,
-            // What a link leads to, and which folder this is.
+            // A link's target, or a folder's identity.
             _ => match self.meta(relative) {
                 Some(meta) if meta.is_dir() => return self.folder(relative, &meta),
                 Some(meta) => meta.file_type(),
@@ -165,15 +165,15 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// What the system says of something; `None`, and told, where it says nothing.
+    /// The metadata of an entry; `None`, with a report, when they cannot be read.
     fn meta(&mut self, relative: &Path) -> Option<Metadata> {
         let path = self.path(relative);
-        match self.patiently(|| fs::metadata(&path), passes) {
+        match self.retrying(|| fs::metadata(&path), is_transient) {
             Ok(meta) => Some(meta),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                // Something that was deleted since the folder was listed is not missed.
+                // An entry deleted since the listing is not reported.
                 if fs::symlink_metadata(&path).is_ok() {
-                    self.miss(
+                    self.unseen(
                         relative,
                         "a symbolic link to what is not there; remove it, or mount its disk",
                     );
@@ -181,7 +181,7 @@ impl Walk<'_> {
                 None
             }
             Err(error) => {
-                self.miss(relative, format!("cannot be looked at: {error}"));
+                self.unseen(relative, format!("cannot be looked at: {error}"));
                 None
             }
         }
@@ -202,7 +202,7 @@ impl Walk<'_> {
         };
         let Some(meta) = self.meta(relative) else { return };
         let Some(key) = relative.to_str() else {
-            return self.miss(relative, NOT_UTF8);
+            return self.unseen(relative, NOT_UTF8);
         };
         let path = self.path(relative);
         let identity = (meta.len(), file_etag(&meta));
@@ -213,28 +213,28 @@ impl Walk<'_> {
             (None, _) => {}
             (Some(source), None) => self.search.video(source),
             (Some(source), Some(look)) => {
-                let head = self.patiently(|| head(&path), passes).ok();
+                let head = self.retrying(|| head(&path), is_transient).ok();
                 self.search.doubtful(look, source, head.as_deref());
             }
         }
     }
 
-    /// Takes the videos of a tar file of crops. FFmpeg would take the first pictures in any tar file for a video.
+    /// Adds the videos of a tar file of crops. FFmpeg would read the first pictures of any tar file as a video.
     fn tar(&mut self, relative: &Path) {
         let path = self.path(relative);
         let root = self.root;
-        match self.patiently(|| crops::single(root, &path), passes) {
+        match self.retrying(|| crops::single(root, &path), is_transient) {
             Ok(videos) if videos.is_empty() => {
                 self.search
                     .pass_file(Passed::Extension, &relative.to_string_lossy());
             }
             Ok(videos) => self.search.sources.extend(videos),
-            Err(error) => self.miss(relative, format!("cannot be read: {error}")),
+            Err(error) => self.unseen(relative, format!("cannot be read: {error}")),
         }
     }
 }
 
-/// What a folder holds, by name; what was listed before an error comes with it.
+/// The entries of a folder, sorted by name; on an error, with those listed before it.
 fn list(folder: &Path) -> Result<Vec<Entry>, (Vec<Entry>, io::Error)> {
     let mut entries = Vec::new();
     let mut failed = None;

@@ -1,7 +1,7 @@
-//! Finds the videos of an input: one file, or everything a folder holds.
+//! Finds the videos of an input: one file, or a folder with its subfolders.
 //!
-//! Flows in: `[input]` of a job. Flows out: the sources sorted by key, what was passed over, counted by kind, and what could
-//! not be looked at: every file and folder of the input is one of these. Reads names and metadata, and the first bytes of
+//! Flows in: `[input]` of a job. Flows out: the sources sorted by key, what was skipped, counted by kind, and what could
+//! not be read: every file and folder of the input is one of these. Reads names and metadata, and the first bytes of
 //! files whose extension has two meanings; never opens a video with FFmpeg, never writes into the input. Folders on disks are
 //! searched in `disk`, buckets in `bucket`; the rules, in `names` and `search`, are the same.
 
@@ -14,7 +14,7 @@ mod search;
 mod tests;
 
 use affectmill_base::SourceKind;
-use affectmill_base::passes;
+use affectmill_base::is_transient;
 use affectmill_base::{Location, RelativePath, VideoKey, hex};
 use affectmill_labelset::{PassedOver, PlannedVideo, Unseen};
 use affectmill_spec::Input;
@@ -28,7 +28,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// What an input holds.
+/// The contents of an input.
 #[derive(Debug)]
 pub struct Discovery {
     /// What keys are relative to.
@@ -37,7 +37,7 @@ pub struct Discovery {
     pub sources: Vec<Source>,
     /// What is no video of the job, by kind: other extensions, hidden names, what systems leave behind, label sets.
     pub passed_over: Vec<PassedOver>,
-    /// What may hold videos and could not be looked at. A run that leaves such a place does not end as if all were labelled.
+    /// Places that may contain videos but could not be read. A run with such places does not end with exit code 0.
     pub unseen: Unseen,
 }
 
@@ -109,14 +109,14 @@ pub enum DiscoverError {
 
 impl DiscoverError {
     /// The disk or the network share failed, and may work again in a moment.
-    pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Unreadable { source, .. } if passes(source))
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreadable { source, .. } if is_transient(source))
     }
 }
 
-/// Finds the videos of an input. Files of which `planned` holds the key are videos whatever their extension.
+/// Finds the videos of an input. Files whose key is in `planned` are videos with any extension.
 ///
-/// A file is taken whatever its extension; its key is its name. A tar file of crops, in a folder that is searched, gives the
+/// A single file may have any extension; its key is its name. A tar file of crops, in a folder that is searched, gives the
 /// videos its crops were cut from, under their keys. A folder is searched through and through:
 /// symbolic links are followed, and a link to a folder above it ends there. A folder that directly
 /// holds images with all-digit stems is one video of kind [`SourceKind::Images`], unless videos lie beside them
@@ -133,7 +133,7 @@ pub fn discover(
     let Location::Local(path) = &input.uri else {
         return bucket::discover(input, planned, access);
     };
-    let meta = DISK_RETRY.run(|| metadata(path), DiscoverError::may_pass)?;
+    let meta = DISK_RETRY.run(|| metadata(path), DiscoverError::is_transient)?;
     if meta.is_dir() {
         disk::discover(input, path, planned)
     } else {

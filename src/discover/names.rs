@@ -1,4 +1,4 @@
-//! The rules of names: what a search takes for a video, what it passes over, and as what. The same on disks and in buckets.
+//! Rules of names: what is a video, what is skipped and why. The same on disks and in buckets.
 
 use affectmill_labelset::Passed;
 use affectmill_spec::DEFAULT_EXTENSIONS;
@@ -18,27 +18,27 @@ const OTHER_VIDEOS: &str = "
     ty vc1 viv vivo vmd vp6 vqa vvc wc3 xmv yop yuv
 ";
 
-/// Longest extension that is told by its name.
+/// Longest extension that is reported by its name.
 const LONGEST: usize = 12;
 
-/// What files of a name are.
+/// Class of a file by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Named {
     /// A video.
     Video,
     /// A video, unless its first bytes say otherwise.
-    Doubtful(Look),
+    Doubtful(HeadCheck),
     /// A picture whose name is a number.
     Image,
-    /// A tar file, which may hold crops.
+    /// A tar file, which may contain crops.
     Tar,
-    /// Nothing that is searched for.
+    /// Not a video.
     Other(Passed),
 }
 
 /// How the first bytes decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Look {
+pub(super) enum HeadCheck {
     /// The other meaning is text.
     Binary,
     /// Other meanings are manifold: it must begin as videos do.
@@ -46,12 +46,12 @@ pub(super) enum Look {
 }
 
 /// Extensions that have another meaning: TypeScript and Qt's translations; tracker music and `go.mod`; anything; sound.
-const DOUBTFUL: [(&str, Look); 5] = [
-    ("ts", Look::Binary),
-    ("mts", Look::Binary),
-    ("mod", Look::Signature),
-    ("dat", Look::Signature),
-    ("ogg", Look::Signature),
+const DOUBTFUL: [(&str, HeadCheck); 5] = [
+    ("ts", HeadCheck::Binary),
+    ("mts", HeadCheck::Binary),
+    ("mod", HeadCheck::Signature),
+    ("dat", HeadCheck::Signature),
+    ("ogg", HeadCheck::Signature),
 ];
 
 /// Folders that systems leave behind, as these write their names: Synology, QNAP, Windows, Linux, macOS, NetApp.
@@ -71,7 +71,7 @@ const LEFT_BEHIND: [(&str, Passed); 13] = [
     ("__MACOSX", Passed::System),
 ];
 
-/// Why a file or folder of this name, and everything below it, is passed over; `None` where its name says nothing.
+/// Why a file or folder of this name, with everything below it, is skipped; `None` when it is not.
 pub(super) fn passed_over(name: &str) -> Option<Passed> {
     let known = LEFT_BEHIND.iter().find(|(known, _)| *known == name);
     match known {
@@ -83,7 +83,7 @@ pub(super) fn passed_over(name: &str) -> Option<Passed> {
     }
 }
 
-/// What a file of this name is, where these extensions are asked for.
+/// Class of a file of this name, with the job's extensions.
 pub(super) fn named(name: &str, extensions: &[String]) -> Named {
     let Some(extension) = extension(name) else {
         return Named::Other(Passed::Extension);
@@ -102,8 +102,8 @@ pub(super) fn named(name: &str, extensions: &[String]) -> Named {
         return Named::Image;
     }
     let is_among = |list: &str| list.split_whitespace().any(|other| other == extension);
-    let is_video =
-        is_among(OTHER_VIDEOS) || is_among(DEFAULT_EXTENSIONS) && !matches!(look, Some((_, Look::Signature)));
+    let is_video = is_among(OTHER_VIDEOS)
+        || is_among(DEFAULT_EXTENSIONS) && !matches!(look, Some((_, HeadCheck::Signature)));
     Named::Other(if is_video {
         Passed::Video
     } else {
@@ -111,14 +111,14 @@ pub(super) fn named(name: &str, extensions: &[String]) -> Named {
     })
 }
 
-/// What follows the last dot, in lower case.
+/// The extension in lower case.
 pub(super) fn extension(name: &str) -> Option<String> {
     let extension = Path::new(name).extension()?.to_str()?;
     Some(extension.to_lowercase())
 }
 
-/// The extension as counts name it: empty for none, `*` where it is too long or too odd to be one.
-pub(super) fn told_extension(name: &str) -> String {
+/// The extension for reports: empty for none, `*` when it is too long or has unusual characters.
+pub(super) fn reported_extension(name: &str) -> String {
     match extension(name) {
         None => String::new(),
         Some(extension) if extension.chars().count() > LONGEST || !extension.chars().all(is_plain) => {
@@ -143,28 +143,28 @@ pub(super) fn is_numbered_image(name: &str) -> bool {
         && extension(name).is_some_and(|extension| IMAGE_EXTENSIONS.contains(&extension.as_str()))
 }
 
-/// First bytes of a file that are looked at.
+/// Number of first bytes that are read.
 pub(super) const HEAD: usize = 8 << 10;
 
-impl Look {
-    /// Whether a file that begins so is a video. An empty one is, and fails as such, so that somebody learns of it.
+impl HeadCheck {
+    /// Whether a file with these first bytes is a video. An empty one is, so that its failure is reported.
     pub(super) fn is_video(self, head: &[u8]) -> bool {
         head.is_empty()
             || match self {
-                Look::Binary => !is_text(head),
-                Look::Signature => has_signature(head),
+                HeadCheck::Binary => !is_text(head),
+                HeadCheck::Signature => has_signature(head),
             }
     }
 }
 
-/// Text holds no control characters but those that part words and lines; the first packets of a transport stream do. UTF-16
-/// says what it is by its first two bytes.
+/// Text has no control characters except separators of words and lines; the first packets of a transport stream do. UTF-16 has a
+/// byte order mark.
 fn is_text(head: &[u8]) -> bool {
     let is_control = |byte: &u8| *byte < b' ' && !matches!(*byte, b'\t' | b'\n' | b'\r' | 0x0c | 0x1b);
     head.starts_with(&[0xff, 0xfe]) || head.starts_with(&[0xfe, 0xff]) || !head.iter().any(is_control)
 }
 
-/// Whether it begins as files and streams of videos do.
+/// Whether it starts with a signature of video files or streams.
 fn has_signature(head: &[u8]) -> bool {
     let at = |offset: usize, bytes: &[u8]| head.get(offset..).is_some_and(|rest| rest.starts_with(bytes));
     // ISO/IEC 13818-1 packs and 13818-2 sequences; H.264 and HEVC parameter sets and delimiters (Annex B).
@@ -177,8 +177,8 @@ fn has_signature(head: &[u8]) -> bool {
             )
     });
     let ogg = || {
-        let holds = |id: &[u8]| head.windows(id.len()).any(|bytes| bytes == id);
-        holds(b"\x80theora") || holds(b"\x01video\0") || holds(b"BBCD\0") || holds(b"OVP80")
+        let contains = |id: &[u8]| head.windows(id.len()).any(|bytes| bytes == id);
+        contains(b"\x80theora") || contains(b"\x01video\0") || contains(b"BBCD\0") || contains(b"OVP80")
     };
     start_code
         || is_transport_stream(head)
@@ -217,8 +217,8 @@ mod tests {
         for name in ["_x.mp4", "-Zx9.MP4", "VTS_01_1.VOB", "a.dvr-ms", "x.360"] {
             assert_eq!(of(name), Named::Video, "{name}");
         }
-        assert_eq!(of("00001.MTS"), Named::Doubtful(Look::Binary));
-        assert_eq!(of("go.mod"), Named::Doubtful(Look::Signature));
+        assert_eq!(of("00001.MTS"), Named::Doubtful(HeadCheck::Binary));
+        assert_eq!(of("go.mod"), Named::Doubtful(HeadCheck::Signature));
         assert_eq!(of("00001.jpg"), Named::Image);
         assert_eq!(of("a.tar"), Named::Tar);
         assert_eq!(of("intro.bik"), Named::Other(Passed::Video));
@@ -227,13 +227,13 @@ mod tests {
         let few = ["mp4".to_string()];
         assert_eq!(named("a.mkv", &few), Named::Other(Passed::Video));
         assert_eq!(named("values.dat", &few), Named::Other(Passed::Extension));
-        for (name, told) in [
+        for (name, reported) in [
             ("a.Txt", "txt"),
             ("LICENSE", ""),
             ("a.2024-01-01T10:00", "*"),
             ("v.1 (copy)", "*"),
         ] {
-            assert_eq!(told_extension(name), told, "{name}");
+            assert_eq!(reported_extension(name), reported, "{name}");
         }
     }
 
@@ -282,21 +282,24 @@ mod tests {
         for (length, before) in [(188, 0), (188, 100), (192, 4), (204, 0)] {
             let stream = packets(length, before, 20);
             assert!(
-                Look::Binary.is_video(&stream) && Look::Signature.is_video(&stream),
+                HeadCheck::Binary.is_video(&stream) && HeadCheck::Signature.is_video(&stream),
                 "{length} {before}"
             );
         }
-        assert!(!Look::Signature.is_video(&packets(188, 0, 3)), "too few to tell");
+        assert!(
+            !HeadCheck::Signature.is_video(&packets(188, 0, 3)),
+            "too few to tell"
+        );
         for text in [
             &b"export const a = 1;\n"[..],
             "// \u{e9}t\u{e9}\n\tlet x;\r\n".as_bytes(),
             b"\xff\xfea\0=\0",
             b"caf\xe9",
         ] {
-            assert!(!Look::Binary.is_video(text), "{text:?}");
+            assert!(!HeadCheck::Binary.is_video(text), "{text:?}");
         }
-        assert!(Look::Binary.is_video(&[0; 100]), "damaged, and no text");
-        assert!(Look::Binary.is_video(b"") && Look::Signature.is_video(b""));
+        assert!(HeadCheck::Binary.is_video(&[0; 100]), "damaged, and no text");
+        assert!(HeadCheck::Binary.is_video(b"") && HeadCheck::Signature.is_video(b""));
         for (bytes, is_video) in [
             (&b"\0\0\x01\xba\x44\0"[..], true),
             (b"\0\0\0\x01\x67\x42", true),
@@ -307,7 +310,7 @@ mod tests {
             (b"\0\0\x01\0\x01\0", false),
             (b"module a\n", false),
         ] {
-            assert_eq!(Look::Signature.is_video(bytes), is_video, "{bytes:?}");
+            assert_eq!(HeadCheck::Signature.is_video(bytes), is_video, "{bytes:?}");
         }
     }
 }

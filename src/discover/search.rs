@@ -1,32 +1,32 @@
-//! What a search has found so far, wherever it searches.
+//! The result of a search, for disks and buckets alike.
 //!
-//! Flows in: names, sizes and tags, as a folder or a listing tells them; keys are relative to what is searched. What becomes
-//! of them is decided here and in `names`, so that a folder and its copy in a bucket give the same.
+//! In: names, sizes and tags of a folder or a listing, with keys relative to the searched location. They are classified here and in
+//! `names`, so that a folder and its copy in a bucket give the same result.
 
 use super::{DiscoverError, Discovery, Source};
 use crate::names;
-use crate::names::{Look, Named};
+use crate::names::{HeadCheck, Named};
 use affectmill_base::SourceKind;
 use affectmill_base::{Location, VideoKey};
 use affectmill_labelset::{Passed, PassedOver, Unseen};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Kinds that are counted one by one; a collection may hold as many "extensions" as files.
+/// Maximum kinds counted one by one; a collection may have as many "extensions" as files.
 const KINDS: usize = 500;
 
-/// What is told of the input folder itself.
+/// Name of the input folder itself in reports.
 const ITSELF: &str = ".";
 
 /// One search.
 pub(super) struct Search<'a> {
     extensions: &'a [String],
-    /// Videos that are planned already: they stay videos, whatever the rules of names say now.
+    /// Videos that are planned already; they stay videos under any rule of names.
     planned: &'a BTreeSet<VideoKey>,
     pub sources: Vec<Source>,
     pub unseen: Unseen,
     /// Size and tag of the numbered images of each folder.
     images: BTreeMap<String, (u64, String)>,
-    /// Folders that directly hold videos.
+    /// Folders with videos directly in them.
     with_videos: BTreeSet<String>,
     /// Count and first path of each kind and name.
     passed: BTreeMap<(Passed, String), (u64, String)>,
@@ -45,7 +45,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// What the file of this key is.
+    /// Class of the file of this key.
     pub fn named(&self, key: &str) -> Named {
         let is_planned = || VideoKey::new(key).is_ok_and(|key| self.planned.contains(&key));
         match names::named(name_of(key), self.extensions) {
@@ -54,7 +54,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Counts something that is passed over; `name` is told with its kind.
+    /// Counts a skipped entry by kind and `name`.
     pub fn pass(&mut self, kind: Passed, name: &str, path: &str) {
         let mut entry = (kind, name.to_owned());
         if self.passed.len() >= KINDS && !self.passed.contains_key(&entry) {
@@ -63,20 +63,20 @@ impl<'a> Search<'a> {
         self.passed.entry(entry).or_insert_with(|| (0, path.into())).0 += 1;
     }
 
-    /// Counts a file that is passed over, by its extension.
+    /// Counts a skipped file by its extension.
     pub fn pass_file(&mut self, kind: Passed, key: &str) {
-        self.pass(kind, &names::told_extension(name_of(key)), key);
+        self.pass(kind, &names::reported_extension(name_of(key)), key);
     }
 
-    /// Takes back what [`pass_file`](Self::pass_file) counted.
+    /// Reverts [`pass_file`](Self::pass_file).
     pub fn unpass_file(&mut self, kind: Passed, key: &str) {
-        let entry = (kind, names::told_extension(name_of(key)));
+        let entry = (kind, names::reported_extension(name_of(key)));
         if let Some((count, _)) = self.passed.get_mut(&entry) {
             *count -= 1;
         }
     }
 
-    /// A source of this key; `None`, and told at its place, where it cannot have one.
+    /// A source of this key; `None`, with a report, when the key is invalid.
     pub fn source(
         &mut self,
         key: &str,
@@ -99,7 +99,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Takes a video file.
+    /// Adds a video file.
     pub fn video(&mut self, source: Source) {
         let folder = source
             .key
@@ -112,9 +112,9 @@ impl<'a> Search<'a> {
         self.sources.push(source);
     }
 
-    /// Takes a file whose extension has two meanings, or counts it, as its first bytes say; `None` where they cannot be read,
-    /// which is told when it is to be labelled.
-    pub fn doubtful(&mut self, look: Look, source: Source, head: Option<&[u8]>) {
+    /// Adds or counts a file whose extension is ambiguous, by its first bytes; `None` when they cannot be read, which is reported when
+    /// the file is labelled.
+    pub fn doubtful(&mut self, look: HeadCheck, source: Source, head: Option<&[u8]>) {
         if head.is_none_or(|head| look.is_video(head)) {
             self.video(source)
         } else {
@@ -122,19 +122,19 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Takes the numbered images of a folder, with the size and tag of them all.
+    /// Adds the numbered images of a folder, with their total size and tag.
     pub fn images(&mut self, folder: &str, identity: (u64, String)) {
         self.images.insert(folder.into(), identity);
     }
 
-    /// Forgets what lies where `is_in` says.
+    /// Removes the entries selected by `is_in`.
     pub fn forget(&mut self, is_in: impl Fn(&str) -> bool) {
         self.sources.retain(|source| !is_in(source.key.as_str()));
         self.images.retain(|folder, _| !is_in(folder));
     }
 
-    /// What was found in `searched`. The numbered images of `searched` itself are a video when there is no other: `own` is its
-    /// key, and what that is relative to, where it has a name.
+    /// The result for `searched`. The numbered images of `searched` itself are a video when there is no other: `own` is its parent and
+    /// key, if it has a name.
     ///
     /// # Errors
     /// There is no video.
@@ -185,8 +185,8 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// Sorts the sources by key and leaves out those of a key that is there before: crops and numbered images of a video that
-    /// is there itself, and crops of a video that lie in several tar files, because neither holds the whole of it.
+    /// Sorts the sources by key and drops duplicates: crops and numbered images of a video that is present itself, and crops of a
+    /// video in several tar files, because none of them is complete.
     fn sort(&mut self, searched: &Location) {
         let order = |source: &Source| (source.kind == SourceKind::Images, source.crops.clone());
         self.sources
@@ -215,7 +215,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// What was passed over, by kind, the most frequent first.
+    /// The skipped entries by kind, the most frequent first.
     fn passed_over(&mut self) -> Vec<PassedOver> {
         let passed = std::mem::take(&mut self.passed).into_iter();
         let mut passed: Vec<PassedOver> = passed
@@ -236,7 +236,7 @@ fn name_of(key: &str) -> &str {
     key.rsplit('/').next().unwrap_or(key)
 }
 
-/// What there is instead of videos.
+/// Describes an input without videos.
 fn seen(passed_over: &[PassedOver], unseen: &Unseen) -> String {
     let passed = PassedOver::list(passed_over).map(|list| format!("what is there was passed over: {list}"));
     let first = unseen.first.first();

@@ -1,4 +1,4 @@
-//! FFmpeg: videos to frames, frames to videos.
+//! FFmpeg: decodes videos to frames, encodes frames to videos.
 
 pub mod decode;
 pub mod encode;

@@ -136,7 +136,7 @@ impl Batch {
         self.len
     }
 
-    /// Holds no sample.
+    /// Whether it has no samples.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -212,7 +212,7 @@ impl Batch {
         }
     }
 
-    /// Tensors `[rows, 3, 128, 128]` on the device that hold all samples, zeros past the last, and how many samples each has.
+    /// Tensors `[rows, 3, 128, 128]` on the device with all samples, zeros past the last, and the number of samples in each.
     pub(super) fn tensors(
         &self,
         kind: Kind,

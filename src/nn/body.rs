@@ -1,5 +1,4 @@
-//! A ResNet-50 of other people as the body of a model that is to be trained: torchvision's, for instance, with the weights
-//! of ImageNet.
+//! A third-party ResNet-50, such as torchvision's with ImageNet weights, as the body of a model to train.
 
 use super::checkpoint::{Checkpoint, prefix};
 use super::init::untrained;
@@ -8,7 +7,7 @@ use super::{ModelError, layout};
 use affectmill_base::ModelKind;
 use std::path::Path;
 
-/// The tensor by which a ResNet is known; of a pyramid it is the body's.
+/// The tensor that identifies a ResNet; in a pyramid, that of its body.
 const LANDMARK: &str = "layer1.0.conv1.weight";
 
 impl StateDict {
@@ -20,7 +19,7 @@ impl StateDict {
     /// Replaces the body by that of a ResNet-50 in any file of weights that `import_weights` can open.
     ///
     /// # Errors
-    /// [`ModelError::Io`]; [`ModelError::File`] when it holds no ResNet, or several; [`ModelError::Mismatch`] naming every
+    /// [`ModelError::Io`]; [`ModelError::File`] when it has no ResNet, or several; [`ModelError::Mismatch`] naming every
     /// tensor that is missing or wrong.
     pub fn take_body(&mut self, path: &Path, kind: ModelKind) -> Result<(), ModelError> {
         let source = Checkpoint::open_by(path, LANDMARK)?;
@@ -56,7 +55,7 @@ impl StateDict {
         }
     }
 
-    /// Marks the weights as trained, on faces cropped by a recipe where one is known; what they stated before counts no more.
+    /// Marks the weights as trained, on faces cropped by a recipe if it is known; replaces earlier marks.
     pub fn mark_trained(&mut self, crop: Option<&str>) {
         self.metadata.remove(UNTRAINED);
         self.metadata.remove(CROP);

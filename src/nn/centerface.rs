@@ -257,7 +257,7 @@ impl Detector {
     /// Loads the safetensors file that [`import_detector`] wrote.
     ///
     /// # Errors
-    /// [`ModelError::File`] when it holds something else; [`ModelError::Device`].
+    /// [`ModelError::File`] when it has other tensors; [`ModelError::Device`].
     pub fn load(file: &WeightFile, device: Device) -> Result<Self, ModelError> {
         device.require()?;
         let state = StateDict::all(file)?;
@@ -327,7 +327,7 @@ impl Detector {
             return Err(ModelError::Batch(cause));
         };
         let _no_grad = tch::no_grad_guard();
-        // On the CPU each picture by itself: its activations are many times what the caches hold. On a GPU always as many
+        // On the CPU each picture by itself: its activations are many times larger than the caches. On a GPU always as many
         // pictures, so that a face does not depend on how frames fall into batches.
         let piece = if self.device == Device::cpu() {
             1

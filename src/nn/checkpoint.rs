@@ -1,8 +1,8 @@
-//! Weight files as others wrote them: PyTorch's zip format, its legacy format, Lightning checkpoints, safetensors.
+//! Weight files of other programs: PyTorch's zip format, its legacy format, Lightning checkpoints, safetensors.
 //!
 //! Flows in: a file, read whole into memory. Flows out: the names of the tensors of its state dict and, on demand, their
 //! values as `f32`. Every tensor is a view (offset, shape, strides) of a range of the file's own bytes, so nothing larger
-//! than the file is ever allocated for it. Names are left as they stand; `import.rs` understands them.
+//! than the file is ever allocated for it. Names stay unchanged; `import.rs` maps them.
 
 use super::ModelError;
 use super::dtype::Dtype;
@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use zip::ZipArchive;
 
-/// The tensor by which a dict is known to be the state dict of such a model.
+/// The tensor that identifies the state dict of such a model.
 pub(super) const LANDMARK: &str = "body.conv1.weight";
 
 const SAVE_AGAIN: &str = "save it again with `torch.save(model.state_dict(), path)` and import that";
@@ -39,19 +39,19 @@ pub(super) struct Checkpoint {
     path: PathBuf,
     bytes: Vec<u8>,
     tensors: BTreeMap<String, View>,
-    /// What kind of file it is, in words.
+    /// Format of the file, for messages.
     pub format: String,
     /// Metadata, where the format has any.
     pub metadata: BTreeMap<String, String>,
 }
 
 impl Checkpoint {
-    /// Opens a file of any known format, told by its first bytes.
+    /// Opens a file of any known format, detected by its first bytes.
     pub(super) fn open(path: &Path) -> Result<Self, ModelError> {
         Self::open_by(path, LANDMARK)
     }
 
-    /// As [`open`](Self::open); the dict that is meant holds a tensor whose name ends in `landmark`.
+    /// As [`open`](Self::open); the state dict has a tensor whose name ends in `landmark`.
     pub(super) fn open_by(path: &Path, landmark: &str) -> Result<Self, ModelError> {
         let bytes = fs::read(path).map_err(ModelError::io("read the checkpoint", path))?;
         let (tensors, format, metadata) = match bytes.as_slice() {
@@ -87,7 +87,7 @@ impl Checkpoint {
             .map(|view| (view.shape.as_slice(), view.dtype))
     }
 
-    /// The values of a tensor in row-major order, whatever its strides.
+    /// The values of a tensor in row-major order, for any strides.
     pub(super) fn read(&self, name: &str) -> Result<Array, ModelError> {
         let bad = |cause: &str| ModelError::file(&self.path, format!("tensor `{name}` {cause}"), DAMAGED);
         let view = self.tensors.get(name).ok_or_else(|| bad("is missing"))?;
@@ -292,8 +292,7 @@ impl Found<'_> {
     }
 }
 
-/// Looks for the dict that holds a `landmark`, breadth first from the top. Where several do, the names people give to
-/// the weights proper decide.
+/// Finds the dict with a `landmark` tensor, breadth first from the top. Among several, the usual names of weights decide.
 fn state_dict<'a>(path: &Path, tree: &'a Tree, landmark: &str) -> Result<Found<'a>, ModelError> {
     const USUAL: [&str; 5] = ["state_dict", "model_state_dict", "model", "net", "student"];
     const DEEPEST: usize = 8;
@@ -367,7 +366,7 @@ fn top(tree: &Tree) -> String {
     }
 }
 
-/// What stands before `suffix` in a dotted name: nothing, or components with their last dot.
+/// The part before `suffix` in a dotted name: nothing, or components with their last dot.
 pub(super) fn prefix<'a>(name: &'a str, suffix: &str) -> Option<&'a str> {
     let prefix = name.strip_suffix(suffix)?;
     (prefix.is_empty() || prefix.ends_with('.')).then_some(prefix)

@@ -17,7 +17,7 @@ pub struct WeightsInfo {
     pub crop: Option<String>,
 }
 
-/// Checks that a safetensors file holds every tensor of a `kind`, by name, shape and element type.
+/// Checks that a safetensors file has every tensor of a `kind`, by name, shape and element type.
 /// The values are not looked at; [`super::Network::load`] does that.
 ///
 /// # Errors
@@ -46,7 +46,7 @@ pub fn stated_crop(file: &WeightFile) -> Result<Option<String>, ModelError> {
 /// SHA-256 of a detector's weight file, 64 lower-case hex digits, once its header was found to be one.
 ///
 /// # Errors
-/// [`ModelError::File`] when it is not safetensors or holds something else.
+/// [`ModelError::File`] when it is not safetensors or has other tensors.
 pub fn describe_detector(file: &WeightFile) -> Result<String, ModelError> {
     let header = Header::of(file)?;
     if header.metadata.get(ARCHITECTURE_KEY).map(String::as_str) != Some(DETECTOR_ARCHITECTURE) {

@@ -1,4 +1,4 @@
-//! Where tensors live, and what libtorch can see of the machine.
+//! Devices of tensors, and the machine as libtorch sees it.
 
 use super::ModelError;
 use super::error::tells_of_memory;
@@ -54,7 +54,7 @@ impl Device {
         usize::try_from(tch::Cuda::device_count()).unwrap_or(0)
     }
 
-    /// What keeps libtorch from seeing a GPU, where the machine seems to have one.
+    /// Why libtorch cannot see a GPU, although the machine seems to have one.
     pub fn missing_gpu() -> Option<&'static str> {
         let driver = Path::new("/proc/driver/nvidia/version").exists();
         (driver && Self::cuda_count() == 0).then_some(
@@ -63,7 +63,7 @@ impl Device {
         )
     }
 
-    /// The devices of so many workers, as text: of so many GPUs each in turn, without any the CPU.
+    /// The device of each worker, as text: the GPUs in turn, or the CPU without any.
     pub fn in_turn(workers: usize, gpus: usize) -> Vec<String> {
         let device = |n| match gpus {
             0 => Self::cpu(),
@@ -72,7 +72,7 @@ impl Device {
         (0..workers).map(|n| device(n).to_string()).collect()
     }
 
-    /// Refuses a GPU that is not there. One that is there is told to compute exactly.
+    /// Rejects a missing GPU, and sets an existing one to deterministic computation.
     pub(super) fn require(self) -> Result<(), ModelError> {
         let count = Self::cuda_count();
         if count > 0 {
@@ -87,7 +87,7 @@ impl Device {
         }
     }
 
-    /// Whether it computes in bf16. On x86 oneDNN asks for these three; elsewhere libtorch itself says no.
+    /// Whether it computes in bf16. On x86 oneDNN requires these three; elsewhere libtorch decides.
     pub(super) fn has_bf16(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         if self.0 == tch::Device::Cpu {
@@ -112,8 +112,8 @@ impl fmt::Display for Device {
     }
 }
 
-/// The libtorch release this program is bound to. The binding refuses to build against another one, and libtorch
-/// offers it no call to ask the loaded library.
+/// The libtorch release this program is bound to. The binding does not build against another one, and libtorch
+/// has no call for the version of the loaded library.
 pub fn libtorch_version() -> String {
     "2.11.0".to_owned()
 }
@@ -125,8 +125,8 @@ pub fn set_threads(threads: usize) {
 }
 
 impl Device {
-    /// Sends a number there and back, which fails where the GPU is lost, or a fault has spoilt this process's context of it. One
-    /// whose memory is full answers.
+    /// Copies a number to the device and back. This fails when the GPU is lost or its context in this process is broken; a GPU that
+    /// is out of memory responds.
     ///
     /// # Errors
     /// [`ModelError::Torch`].
@@ -142,7 +142,7 @@ impl Device {
         }
     }
 
-    /// Multiplies two small matrices there, which fails where the device or libtorch is broken.
+    /// Multiplies two small matrices on the device, which fails when the device or libtorch is broken.
     ///
     /// # Errors
     /// [`ModelError::Torch`] when libtorch refuses; [`ModelError::Device`] when the product is wrong.

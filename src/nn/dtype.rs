@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// Element type of a stored tensor. Only floating point becomes weights; the rest is known by its size, so that
-/// storages that hold it can be stepped over.
+/// Element type of a stored tensor. Only floating point becomes weights; other types are known by size, so that
+/// their storages can be skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dtype {
     F64,

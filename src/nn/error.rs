@@ -1,37 +1,37 @@
-//! What can go wrong in this room.
+//! Errors of weights, devices and tensors.
 
 use std::path::{Path, PathBuf};
 
-/// An error of weights, devices or tensors. None of them panics and none is cured by trying again at once; an
-/// [`ModelError::Io`] may pass with its cause.
+/// An error of weights, devices or tensors. None is worth an immediate retry; an
+/// [`ModelError::Io`] may be transient.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// The operating system refused to read or write a file.
+    /// An I/O error of a file.
     #[error("{}: cannot {doing}: {cause}; check the path, its permissions and the space left", path.display())]
     Io {
-        /// What was being done, as an infinitive.
+        /// The failed operation, as an infinitive.
         doing: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         cause: std::io::Error,
     },
-    /// A file is not what it should be.
+    /// An invalid file.
     #[error("{}: {cause}; {remedy}", path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// What is wrong, with the position where one is known.
         cause: String,
-        /// What to do about it.
+        /// The remedy.
         remedy: &'static str,
     },
-    /// The tensors of a file are not those of the model asked for.
+    /// The tensors of a file are not those of the requested model.
     #[error("{}: does not fit a {kind}: {}; give that model's file, or another kind", path.display(), shorten(problems))]
     Mismatch {
         /// The file.
         path: PathBuf,
-        /// Name of the kind asked for.
+        /// Name of the requested kind.
         kind: &'static str,
         /// Every tensor that is missing or wrong, by name, with expected and found shape.
         problems: Vec<String>,
@@ -52,7 +52,7 @@ pub enum ModelError {
          which makes another dataset"
     )]
     NoBf16,
-    /// A GPU whose memory is full.
+    /// A GPU is out of memory.
     #[error(
         "{device} has no memory even for half a batch of {batch} faces ({}); set a smaller run.batch, run fewer workers on it, \
          or close what else uses it",
@@ -63,10 +63,10 @@ pub enum ModelError {
         device: String,
         /// Faces of a whole batch.
         batch: usize,
-        /// libtorch's own words.
+        /// libtorch's error.
         cause: tch::TchError,
     },
-    /// What does not compute in fp16: a CPU, and training.
+    /// fp16 is not supported: on a CPU, and for training.
     #[error(
         "precision `fp16` needs a GPU, and is for labelling alone; set precision = \"fp32\", or \"bf16\" where the device has \
          it, which makes another dataset"
@@ -75,12 +75,12 @@ pub enum ModelError {
     /// A batch used against its contract.
     #[error("batch: {0}")]
     Batch(String),
-    /// libtorch refused an operation.
+    /// A libtorch operation failed.
     #[error("libtorch, {doing}: {cause}; if memory ran out, use a smaller batch")]
     Torch {
         /// What was being computed.
         doing: &'static str,
-        /// libtorch's own words.
+        /// libtorch's error.
         cause: tch::TchError,
     },
 }
@@ -113,7 +113,7 @@ fn shorten(problems: &[String]) -> String {
     text
 }
 
-/// The line of libtorch's words that says what went wrong; the others show the way there.
+/// The line of a libtorch error with the cause, without the stack trace.
 pub(super) fn gist(cause: &tch::TchError) -> String {
     let (tch::TchError::Torch(text) | tch::TchError::Shape(text)) = cause else {
         return cause.to_string();
@@ -124,8 +124,8 @@ pub(super) fn gist(cause: &tch::TchError) -> String {
     line.trim_start_matches("RuntimeError: ").to_owned()
 }
 
-/// Whether an operation on a GPU failed because its memory is full. libtorch tells it by words alone: its own allocator's, cuDNN's when no algorithm found room, and those of the libraries
-/// beneath.
+/// Whether a GPU is out of memory. libtorch reports this only as text: from its allocator, from cuDNN when no algorithm fits, and
+/// from the libraries below.
 pub(super) fn tells_of_memory(error: &tch::TchError) -> bool {
     const SIGNS: [&str; 4] = [
         "out of memory",

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The bytes of a weight file, whatever becomes of the file meanwhile.
+/// The bytes of a weight file, independent of later changes to the file.
 #[derive(Debug)]
 pub struct WeightFile {
     path: PathBuf,

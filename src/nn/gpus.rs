@@ -1,7 +1,7 @@
-//! The GPUs of this machine as NVML, the library of NVIDIA's driver, tells of them: for people and dashboards alone.
+//! The GPUs of this machine by NVML, the library of NVIDIA's driver; only for messages and dashboards.
 //!
 //! Flows out: names, memory and load of the GPUs that CUDA shows to this process, in the order in which CUDA numbers them.
-//! Nothing in here is an error: without a driver there are no GPUs, and what a GPU does not tell is left out.
+//! Nothing here is an error: without a driver there are no GPUs, and values that a GPU does not report are missing.
 
 use super::Device;
 use nvml_wrapper::{Device as Handle, Nvml};
@@ -21,7 +21,7 @@ pub struct Gpu {
     pub memory: u64,
 }
 
-/// What a GPU is at, as far as it tells: an instance of a partitioned one tells of its memory alone.
+/// Load of a GPU, as far as it is reported: an instance of a partitioned one reports only its memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Load {
     /// The GPU.
@@ -30,7 +30,7 @@ pub struct Load {
     pub busy: Option<f64>,
     /// Share of the last moments in which NVDEC decoded, 0 to 1.
     pub decoding: Option<f64>,
-    /// Bytes of memory taken, by all processes together.
+    /// Bytes of memory used by all processes together.
     pub memory_used: Option<u64>,
 }
 
@@ -68,7 +68,7 @@ impl Gpus {
         })
     }
 
-    /// What those GPUs are at.
+    /// The load of those GPUs.
     pub fn loads(&self) -> Vec<Load> {
         let share = |percent: u32| f64::from(percent) / 100.0;
         self.of_visible(|handle, name| {
@@ -97,10 +97,10 @@ impl Gpus {
             .then(|| visible.swap_remove(index).name)
     }
 
-    fn of_visible<T>(&self, tell: impl Fn(&Handle<'_>, String) -> Option<T>) -> Vec<T> {
+    fn of_visible<T>(&self, describe: impl Fn(&Handle<'_>, String) -> Option<T>) -> Vec<T> {
         let Some(nvml) = &self.0 else { return Vec::new() };
         let handles: Vec<Handle<'_>> = (0..nvml.device_count().unwrap_or(0))
-            // Those that a container or a scheduler keeps from us are listed and cannot be had; CUDA passes over them too.
+            // GPUs hidden by a container or a scheduler are listed but not accessible; CUDA skips them too.
             .filter_map(|index| nvml.device_by_index(index).ok())
             .collect();
         let instances: Vec<Option<Vec<Handle<'_>>>> = handles.iter().map(instances).collect();
@@ -118,13 +118,13 @@ impl Gpus {
         if !in_order(&found, variable("CUDA_DEVICE_ORDER").as_deref()) {
             return Vec::new();
         }
-        let told = shown(&found, variable("CUDA_VISIBLE_DEVICES").as_deref())
+        let described = shown(&found, variable("CUDA_VISIBLE_DEVICES").as_deref())
             .into_iter()
             .map(|(gpu, instance)| {
                 let instance = instance.and_then(|instance| instances[gpu].as_ref()?.get(instance));
                 let whole = &found[gpu].name;
                 match instance {
-                    None => tell(&handles[gpu], whole.clone()),
+                    None => describe(&handles[gpu], whole.clone()),
                     Some(handle) => {
                         let own = handle.name().unwrap_or_default();
                         let name = if own.contains("MIG") {
@@ -132,12 +132,12 @@ impl Gpus {
                         } else {
                             format!("{whole} MIG")
                         };
-                        tell(handle, name)
+                        describe(handle, name)
                     }
                 }
             });
-        // One that cannot be told of would shift the numbers of those behind it.
-        told.collect::<Option<Vec<T>>>().unwrap_or_default()
+        // A GPU without data would shift the numbers of later ones.
+        described.collect::<Option<Vec<T>>>().unwrap_or_default()
     }
 }
 
@@ -160,7 +160,7 @@ fn in_order(found: &[Found], order: Option<&str>) -> bool {
     order.is_none_or(|order| order == "PCI_BUS_ID") || found.windows(2).all(|two| two[0].name == two[1].name)
 }
 
-/// What CUDA shows of the GPUs found, with this value of `CUDA_VISIBLE_DEVICES`: as the CUDA programming guide ("CUDA
+/// The GPUs that CUDA shows, with this value of `CUDA_VISIBLE_DEVICES`: as the CUDA programming guide ("CUDA
 /// environment variables") and the MIG user guide ("CUDA device enumeration") have it.
 fn shown(found: &[Found], visible: Option<&str>) -> Vec<Choice> {
     let listed: Vec<Choice> = match visible {

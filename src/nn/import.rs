@@ -31,7 +31,7 @@ pub struct Imported {
 }
 
 /// Reads a PyTorch `.pt`, `.pth` or Lightning `.ckpt` checkpoint, safetensors with any of the known names, or
-/// mini-Xception in Keras' HDF5, and writes the safetensors file `out`. Without a `kind` it is told from the heads; with one, other heads are left out, so
+/// mini-Xception in Keras' HDF5, and writes the safetensors file `out`. Without a `kind` it is detected from the heads; with one, other heads are left out, so
 /// that a student's checkpoint can give a teacher of one task. Weights marked as untrained stay marked, and so does the
 /// crop recipe, unless a `crop` is given.
 ///
@@ -103,7 +103,7 @@ fn is_hdf5(src: &Path) -> Result<bool, ModelError> {
     Ok(first == keras::MAGIC)
 }
 
-/// mini-Xception is the one model that is read out of HDF5.
+/// mini-Xception is the only model read from HDF5.
 fn import_keras(
     src: &Path,
     kind: Option<ModelKind>,
@@ -140,7 +140,7 @@ fn import_keras(
     })
 }
 
-/// Where the parts of a model lie among a checkpoint's names.
+/// Prefixes of a model's parts among a checkpoint's names.
 struct Names {
     kind: ModelKind,
     /// What stands before `body.` and `fpn.`.

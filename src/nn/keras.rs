@@ -1,7 +1,7 @@
-//! mini-Xception out of the HDF5 file in which Keras keeps a trained model.
+//! Reads mini-Xception from the HDF5 file of a trained Keras model.
 //!
 //! Flows in: the bytes of such a file. Flows out: the canonical tensors of [`super::xception`], batch norm folded in
-//! (float64, ε = 0.001, Keras' default, which the published model has), the classes in our order. Layers are told by
+//! (float64, ε = 0.001, Keras' default, which the published model has), the classes in our order. Layers are identified by
 //! kind and number (`conv2d_3`, `batch_normalization_5`), in the order in which the published code makes them: two of the
 //! stem; in each block the shortcut, then two separable ones; the head.
 
@@ -13,11 +13,11 @@ use hdf5_reader::group::Group;
 use hdf5_reader::{Hdf5File, OpenOptions};
 use std::collections::BTreeMap;
 
-/// How an HDF5 file begins.
+/// First bytes of an HDF5 file.
 pub(super) const MAGIC: &[u8] = b"\x89HDF\r\n\x1a\n";
 
 const EPSILON: f64 = 0.001;
-/// Groups within groups; Keras has three levels.
+/// Maximum depth of groups; Keras has three levels.
 const DEEPEST: usize = 8;
 /// The trained model's classes, each with its place in ours: angry, disgust, fear, happy, sad, surprise, neutral.
 const CLASSES: [&str; 7] = [
@@ -192,7 +192,7 @@ fn gather(group: &Group, arrays: &mut BTreeMap<String, Array>, deeper: usize) ->
     Ok(())
 }
 
-/// A weight `[out, …]` with the batch norm after it multiplied in, and the bias that makes.
+/// A weight `[out, …]` with the following batch norm folded in, and the resulting bias.
 fn folded(mut weight: Array, norm: [&[f32]; 4]) -> Result<(Array, Vec<f32>), String> {
     let outputs = weight.shape[0];
     if outputs == 0 || norm.iter().any(|part| part.len() != outputs) {
@@ -213,7 +213,7 @@ fn folded(mut weight: Array, norm: [&[f32]; 4]) -> Result<(Array, Vec<f32>), Str
     Ok((weight, bias))
 }
 
-/// The head with its classes sorted as ours.
+/// The head with its classes in our order.
 fn in_our_order(weight: Array, bias: &Array) -> Result<(Array, Vec<f32>), String> {
     let count = CLASSES.len();
     if weight.shape[0] != count || bias.data.len() != count {

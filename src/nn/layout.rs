@@ -82,7 +82,7 @@ fn pyramid(kind: ModelKind) -> Vec<(String, Vec<usize>)> {
     tensors
 }
 
-/// Compares what a file holds with what a kind needs. `find` gives the shape and the element type (as text, and
+/// Compares the tensors of a file with those of a kind. `find` gives the shape and the element type (as text, and
 /// whether it can be read as `f32`) of a canonical name. Returns one line per missing or wrong tensor.
 pub(super) fn problems<'a>(
     kind: ModelKind,
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn the_layout_has_the_published_number_of_parameters() {
-        // torchvision: resnet50 has 25 557 032 parameters of which fc holds 2 049 000; running statistics are
+        // torchvision: resnet50 has 25 557 032 parameters of which fc has 2 049 000; running statistics are
         // buffers, 26 560 of each (the sum of all batch-norm widths).
         let elements = |prefix: &str| -> usize {
             let all = layout(ModelKind::Student);

@@ -1,4 +1,4 @@
-//! The part of ONNX files that is needed to take weights out of them: nodes in order, initialisers.
+//! Reads the part of ONNX files that weights need: nodes in order, initialisers.
 //!
 //! Flows in: the bytes of a file in the wire format of Protocol Buffers (fields of `ModelProto`, `GraphProto`, `NodeProto`
 //! and `TensorProto` as numbered in onnx.proto3). Flows out: operators with the names of their inputs, and tensors of
@@ -26,7 +26,7 @@ pub(super) struct Node {
 const FLOAT: u64 = 1;
 
 impl Graph {
-    /// Reads a file; the error says at which byte it is not ONNX, or what of it is not understood.
+    /// Reads a file; the error says at which byte it is not ONNX, or what is unsupported.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let mut graph = None;
         for field in Fields::new(bytes) {

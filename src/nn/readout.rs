@@ -156,7 +156,7 @@ fn einsum(equation: &str, tensors: &[&Tensor]) -> Result<Tensor, TchError> {
     Tensor::f_einsum(equation, tensors, None::<i64>)
 }
 
-/// The classes of rows (and alike of columns) of a level that the readout tells apart.
+/// The classes of rows (and alike of columns) of a level that the readout distinguishes.
 fn classes(level: usize) -> Vec<Range<usize>> {
     let side = LEVEL_SIDES[level];
     if level == SOURCES - 1 {

@@ -41,7 +41,7 @@ impl Placement {
     }
 }
 
-/// The same tensor `[N, C, H, W]`, laid out in memory as `[N, H, W, C]`: what the CPU's convolutions are fastest on.
+/// The same tensor `[N, C, H, W]`, in memory as `[N, H, W, C]`, which is fastest for convolutions on the CPU.
 pub(super) fn channels_last(x: &Tensor) -> Result<Tensor, TchError> {
     x.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_permute([0, 3, 1, 2])
 }
@@ -58,7 +58,7 @@ pub(super) struct Conv {
     fused: Fused,
 }
 
-/// Who fuses the ReLU and the addition after a convolution into it.
+/// The library that fuses the ReLU and the addition into a convolution.
 #[derive(Clone, Copy, PartialEq)]
 enum Fused {
     OneDnn,
@@ -224,7 +224,7 @@ impl Conv {
         }
     }
 
-    /// `relu(forward(x) + sum)`. May overwrite `sum`, which nothing else may look at any more.
+    /// `relu(forward(x) + sum)`. May overwrite `sum`, which nothing else may read any more.
     fn forward_add_relu(&self, x: &Tensor, sum: Tensor) -> Result<Tensor, TchError> {
         let Geometry {
             padding,

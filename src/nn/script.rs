@@ -46,7 +46,7 @@ pub(super) struct Script {
 
 impl Network {
     /// Loads a TorchScript file onto a device and tries it on two batches. `names` are those of its outputs, as
-    /// [`NamedOutputs::new`] takes them; rows hold them in the order of the tasks.
+    /// [`NamedOutputs::new`] takes them; rows have them in the order of the tasks.
     ///
     /// # Errors
     /// [`ModelError::File`] when the names are not whole, when libtorch cannot load or run it, when it gives another count of numbers, or when what it gives

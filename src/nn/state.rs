@@ -98,7 +98,7 @@ impl StateDict {
         Ok(Self::taken(file, header, names))
     }
 
-    /// Reads every tensor of a safetensors file, whatever it is of.
+    /// Reads every tensor of a safetensors file of any kind.
     pub(super) fn all(file: &WeightFile) -> Result<Self, ModelError> {
         let header = Header::of(file)?;
         let names = header.tensors.keys().cloned().collect();
@@ -240,7 +240,7 @@ impl Header {
         Self::parse(file.path(), file.bytes(), file.bytes().len() as u64)
     }
 
-    /// Number of bytes from the start of the file that hold the header, told from its first eight.
+    /// Number of bytes of the header, read from the file's first eight.
     pub(super) fn length(path: &Path, first: &[u8], file_len: u64) -> Result<usize, ModelError> {
         let length = first.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
         let end = length
@@ -252,7 +252,7 @@ impl Header {
         })
     }
 
-    /// Parses the header at the start of `bytes`, which hold at least the header of a file of `file_len` bytes.
+    /// Parses the header at the start of `bytes`, which contain at least the header of a file of `file_len` bytes.
     /// Every range it gives lies within the file.
     pub(super) fn parse(path: &Path, bytes: &[u8], file_len: u64) -> Result<Self, ModelError> {
         let bad = |cause: String| ModelError::file(path, cause, NOT_SAFETENSORS);

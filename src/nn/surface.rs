@@ -1,8 +1,8 @@
-//! A decoded picture in a GPU's memory, and what is made of it without leaving it: resampled pictures and warped crops.
+//! A decoded picture in GPU memory; resamples it and warps crops without copying it to the host.
 //!
-//! Flows in: planes as the GPU's decoder leaves them, filters and affine maps computed on the host. Flows out: planes R′, G′, B′
-//! on the GPU. The arithmetic is that of `stages/faces` in single precision without its fixed point; tests hold the two against
-//! each other (every operation here runs on any device of libtorch's, the CPU among them).
+//! In: planes as the GPU's decoder leaves them, filters and affine maps computed on the host. Out: planes R′, G′, B′ on the GPU.
+//! The arithmetic is that of `vision` in single precision instead of fixed point; tests compare the two (every operation here runs
+//! on any libtorch device, including the CPU).
 
 use super::batch::GpuSample;
 use super::toner::Toner;
@@ -11,7 +11,7 @@ use affectmill_base::{Orientation, Tone};
 use std::ops::Range;
 use tch::{Kind, TchError, Tensor};
 
-/// Bilinear; beyond the edge the edge's; whole numbers at the centres of samples.
+/// Bilinear; the edge is replicated; whole numbers at sample centres.
 const BILINEAR: i64 = 0;
 const BORDER: i64 = 1;
 
@@ -21,7 +21,7 @@ pub struct GpuPicture {
     planes: Vec<Tensor>,
 }
 
-/// Where a plane lies in a device's memory.
+/// A plane in a device's memory.
 pub struct PlaneMemory {
     /// Its first sample.
     pub address: *const u8,
@@ -35,7 +35,7 @@ pub struct PlaneMemory {
     pub stride: usize,
 }
 
-/// Which samples of a plane are one component's.
+/// Layout of one component's samples in a plane.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ComponentLayout {
     /// Plane.
@@ -51,8 +51,7 @@ pub struct ComponentLayout {
 }
 
 impl GpuPicture {
-    /// Copies planes, within the device, in the order of its work: the planes may go back to their owner at once, if what the
-    /// owner does next stands in the same order.
+    /// Copies planes within the device, in stream order: the owner may reuse the planes at once if its work is in the same stream.
     ///
     /// # Safety
     /// Each plane lies in the memory of `device`: `rows` rows of `samples` samples, `stride` bytes apart.
@@ -77,13 +76,13 @@ impl GpuPicture {
         Ok(Self { planes })
     }
 
-    /// Bytes of memory it takes.
+    /// Bytes of memory that it uses.
     pub fn bytes(&self) -> usize {
         let bytes = |plane: &Tensor| plane.numel() * plane.kind().elt_size_in_bytes();
         self.planes.iter().map(bytes).sum()
     }
 
-    /// The codes of a component at every crossing of some of its rows and columns, row by row.
+    /// The codes of a component at the given rows and columns, row by row.
     ///
     /// # Errors
     /// [`ModelError::Torch`] when one lies outside or the device fails.
@@ -105,7 +104,7 @@ impl GpuPicture {
         read().map_err(ModelError::torch("reading a decoded picture"))
     }
 
-    /// The bytes of every so many-th row of each plane.
+    /// The bytes of every `step`-th row of each plane.
     ///
     /// # Errors
     /// [`ModelError::Torch`] when the device fails.
@@ -154,14 +153,14 @@ fn widened(codes: &Tensor) -> Result<Tensor, TchError> {
     }
 }
 
-/// From codes of the components to R′, G′, B′ of 0…255, clipped, and on to other units.
+/// From codes of the components to R′, G′, B′ of 0…255, clipped, and then to other units.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Colours {
     /// For each channel: a factor for each component.
     pub factors: [Vec<f32>; 3],
     /// For each channel, added.
     pub shift: [f32; 3],
-    /// Of HDR: how what was clipped becomes SDR's.
+    /// For HDR: tone mapping of the clipped values to SDR.
     pub tone: Option<&'static Tone>,
     /// For each channel, applied to what was clipped: a factor and what is added.
     pub units: [(f32, f32); 3],

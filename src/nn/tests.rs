@@ -1,4 +1,4 @@
-//! The room held against torchvision, and against its own promises of determinism.
+//! Compares the room with torchvision, and checks that it is deterministic.
 
 mod detector;
 mod expression;

@@ -1,4 +1,4 @@
-//! From HDR to SDR on a device: [`Tone::apply`] over whole pictures.
+//! Tone mapping from HDR to SDR on a device: [`Tone::apply`] over whole pictures.
 
 use affectmill_base::{Table, Tone};
 use tch::{Device, Kind, TchError, Tensor};

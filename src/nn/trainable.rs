@@ -1,7 +1,7 @@
 //! The paper's pyramid models as training needs them: every weight apart, gradients kept.
 //!
 //! Flows in: weights, then batches `[N, 3, 128, 128]` of normalised RGB. Flows out: outputs `[N, outputs]` through which
-//! libtorch's autograd reaches the trained weights; whoever has the gradients changes the weights in place.
+//! libtorch's autograd reaches the trained weights; the optimiser changes them in place.
 //!
 //! As the paper trains: batch norm is frozen, statistics and affine part, and so are the stem and the first stages. What is
 //! frozen at the bottom runs as at inference. Above it a frozen batch norm is multiplied into the weights of its
@@ -10,7 +10,7 @@
 //! The pyramid is never written out above P5. The spatial mean of a zero-padded 3×3 convolution needs, of its input, only
 //! the nine sums over what each tap of the kernel sees; these are combinations of the sums over all cells, the borders and
 //! the corners, and such sums pass through 1×1 convolutions, additions and nearest upsampling ([`border_sums`]). It is the
-//! algebra of `readout.rs`, left differentiable; tests hold it against torchvision's own pyramid.
+//! algebra of `readout.rs`, left differentiable; tests compare it with torchvision's own pyramid.
 
 use super::resnet::{BATCH_NORM_EPSILON, Body, Placement, channels_last};
 use super::state::StateDict;
@@ -72,7 +72,7 @@ impl Trainable {
             Precision::Fp32 => Kind::Float,
             Precision::Bf16 if device.has_bf16() => Kind::BFloat16,
             Precision::Bf16 => return Err(ModelError::NoBf16),
-            // Gradients fall below what fp16 can hold.
+            // Gradients underflow in fp16.
             Precision::Fp16 => return Err(ModelError::NoFp16),
         };
         Self::of_kinds(state, kind, trainable_layers, Kind::Float, compute, device)

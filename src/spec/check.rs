@@ -1,7 +1,7 @@
-//! Holds a tree of TOML against the JSON Schema of the job: unknown and missing keys, types, ranges, names of choices.
+//! Validates a TOML tree against the JSON Schema of the job: unknown and missing keys, types, ranges, choices.
 //!
-//! Understands the part of JSON Schema that is derived from [`super::Job`], so the published schema and the
-//! program cannot disagree. Collects everything that is wrong.
+//! It supports the part of JSON Schema that is derived from [`super::Job`], so the published schema and the program cannot
+//! disagree. It collects all problems.
 
 use super::error::{did_you_mean, listed, nearest};
 use super::tree::{Node, Value};
@@ -91,7 +91,7 @@ impl<'a> Checker<'a> {
             .into_iter()
             .flatten()
             .filter_map(Json::as_str);
-        // A misspelt key is one mistake: that the right one is missing needs no second line.
+        // A misspelt key is one problem; do not also report the right one as missing.
         for key in required.filter(|key| !table.contains_key(*key) && !misspelt.contains(key)) {
             let what = match properties
                 .get(key)
@@ -149,7 +149,7 @@ impl<'a> Checker<'a> {
     }
 }
 
-/// The type a schema asks for; `null` beside it says that the key may be left out, and TOML cannot write it.
+/// The type that a schema requires; an additional `null` means that the key is optional.
 fn wanted(schema: &Json) -> &str {
     let one_of = schema["oneOf"]
         .as_array()
@@ -161,7 +161,7 @@ fn wanted(schema: &Json) -> &str {
     types.as_str().or(named).unwrap_or("anything")
 }
 
-/// The texts a schema lists, whether as `enum` or as `oneOf` with an explanation each.
+/// The choices of a schema, as `enum` or as `oneOf` with descriptions.
 fn choices(schema: &Json) -> Vec<&str> {
     let plain = schema["enum"].as_array().into_iter().flatten();
     let explained = schema["oneOf"]

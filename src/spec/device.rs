@@ -1,4 +1,4 @@
-//! What the models of a job may run on.
+//! The devices for a job's models.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

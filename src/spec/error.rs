@@ -1,9 +1,9 @@
-//! What is wrong with a job, where, and what to do about it.
+//! Problems of a job: what, where, and the remedy.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// A job that cannot be used: every problem that was found, one per line when displayed.
+/// An invalid job: all its problems, one per line when displayed.
 ///
 /// Never worth a retry: the job file or the command line has to change.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -14,7 +14,7 @@ pub struct SpecError {
 }
 
 impl SpecError {
-    /// Problems inside a file, sorted by where they are.
+    /// Problems inside a file, sorted by position.
     pub(super) fn at(path: &Path, mut problems: Vec<Problem>) -> Self {
         problems.sort_by(|a, b| a.place.cmp(&b.place));
         Self {
@@ -44,7 +44,7 @@ impl SpecError {
     }
 }
 
-/// One thing that is wrong.
+/// One problem of a job.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Problem {
     /// Where.
@@ -62,7 +62,7 @@ impl Problem {
     }
 }
 
-/// Where a value of a job came from.
+/// The origin of a value of a job.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// The job file as a whole.
@@ -79,7 +79,7 @@ pub enum Place {
 }
 
 impl Place {
-    /// The first character of the file: where something is missing that has no place.
+    /// The first character of the file, for missing values.
     pub(super) const START: Place = Place::At { line: 1, column: 1 };
 
     /// The place of a byte offset in a text; an offset past the end or inside a character counts as just before it.
@@ -97,7 +97,7 @@ impl Place {
     }
 }
 
-/// The candidate that a word was most likely meant to be, or none when none is near.
+/// The candidate nearest to a misspelt word; `None` when none is near.
 pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let near = |candidate: &&str| strsim::jaro_winkler(&word.to_lowercase(), &candidate.to_lowercase());
     candidates

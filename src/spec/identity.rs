@@ -1,7 +1,7 @@
 //! The fingerprint: a hash over everything that can change a label, and nothing else.
 //!
-//! Where things lie and how a run is carried out (`input.uri`, `input.extensions`, `output.uri`, `output.shard_frames`, all of
-//! `[run]`) is left out: a label set may move, and go on with more workers.
+//! Locations and the execution of a run (`input.uri`, `input.extensions`, `output.uri`, `output.shard_frames`, all of `[run]`) are
+//! not part of it: a label set may move, and continue with more workers.
 
 use super::{Crops, FaceMode, Job, job};
 use affectmill_base::{Fingerprint, NetworkKind, Precision, Task, checksum, checksums};
@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Version of the label columns' meaning, part of the fingerprint: raised when the same settings would give other rows.
+/// Version of the label columns, part of the fingerprint: increased when the same settings give other rows.
 pub const LABELS_VERSION: u32 = 2;
 
 /// What is known of a model's weight file.
@@ -91,7 +91,7 @@ pub fn identity(job: &Job, models: &[ModelRecord], faces_from: Option<&str>, dec
             "preprocessing": model.preprocessing,
             "precision": model.precision,
         });
-        // Left out where they have no effect: label sets from before stay what they are.
+        // Omitted when they have no effect, so that earlier label sets keep their fingerprint.
         if !model.outputs.is_empty() {
             identity["outputs"] = json!(model.outputs);
         }
@@ -124,7 +124,7 @@ pub fn identity(job: &Job, models: &[ModelRecord], faces_from: Option<&str>, dec
     })
 }
 
-/// Settings that have no effect are left out; detector and earlier labels are named by their content.
+/// Settings without effect are omitted; detector and earlier labels are identified by their content.
 fn faces(job: &Job, from: Option<&str>) -> Value {
     let faces = &job.faces;
     let FaceMode::Detect = faces.mode else {
@@ -149,8 +149,8 @@ pub fn fingerprint(identity: &Value) -> Fingerprint {
     Fingerprint::from_digest(&Sha256::digest(sorted(identity).to_string()))
 }
 
-/// serde_json keeps keys sorted or in order of insertion, as some crate in the tree may choose; inserting them sorted
-/// gives the same text either way.
+/// serde_json keeps keys sorted or in insertion order, depending on a feature that any crate may enable; sorted insertion gives the
+/// same text either way.
 fn sorted(value: &Value) -> Value {
     match value {
         Value::Object(map) => {
@@ -166,9 +166,9 @@ fn sorted(value: &Value) -> Value {
     }
 }
 
-/// What differs between two identities, one line a value, sorted by key: `sampling.stride: was 5, is 10`.
+/// Differences between two identities, one line per value, sorted by key: `sampling.stride: was 5, is 10`.
 ///
-/// Models are named by their name, as in `models.student.sha256`; `unset` stands for null and for what is not there.
+/// Models are named by their name, as in `models.student.sha256`; `unset` stands for null and for a missing key.
 /// Empty exactly when the identities, and so the fingerprints, are equal.
 pub fn differences(old: &Value, new: &Value) -> Vec<String> {
     let (mut was, mut is) = (BTreeMap::new(), BTreeMap::new());
@@ -185,7 +185,7 @@ pub fn differences(old: &Value, new: &Value) -> Vec<String> {
         .collect()
 }
 
-/// Scalars by dotted path. A list of named entries also gives the order of the names, which no single entry holds.
+/// Scalars by dotted path. A list of named entries also gives the order of the names, which no single entry has.
 fn flatten(value: &Value, path: String, into: &mut BTreeMap<String, Value>) {
     let below = |step: &str| {
         if path.is_empty() {

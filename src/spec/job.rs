@@ -1,8 +1,8 @@
 //! The job file's sections, each value with its documented default.
 //!
 //! These types are the one description of the job file: serde reads them, and the JSON Schema derived from them is both
-//! the published `schemas/job.schema.json` and what `check` holds a job file against. So a range, a default or
-//! an explanation stands here and nowhere else. `Default:` in a doc comment is compared with the code by a test.
+//! the published `schemas/job.schema.json` and what `check` validates a job file against. So a range, a default or
+//! a description is here and nowhere else. `Default:` in a doc comment is compared with the code by a test.
 
 use super::device::DeviceChoice;
 use super::services::{NatsSettings, S3Settings};
@@ -47,8 +47,7 @@ impl Job {
         (queue != LOCAL).then(|| queue.split(',').map(|server| server.trim().to_owned()).collect())
     }
 
-    /// The recipes by which a face is cut out, each once. The first is that of `[faces]`, by which crops are kept, unless
-    /// nothing wants it.
+    /// The crop recipes in use, each once. The first is that of `[faces]`, which stored crops have, unless nothing uses it.
     pub fn crops(&self) -> Vec<Crop> {
         let kept = (self.output.crops != Crops::None).then_some(self.faces.crop);
         let wanted: Vec<Crop> = kept
@@ -63,7 +62,7 @@ impl Job {
         crops
     }
 
-    /// The recipe by which faces are cut out for a model.
+    /// The crop recipe of a model.
     pub fn crop_of(&self, model: &ModelSpec) -> Crop {
         model.crop.unwrap_or(self.faces.crop)
     }
@@ -79,7 +78,7 @@ pub struct Input {
     #[schemars(with = "String")]
     #[serde(deserialize_with = "Location::deserialize_input")]
     pub uri: Location,
-    /// File name extensions taken for videos, without the dot, any case. An image folder needs none. Where an extension has
+    /// File name extensions treated as videos, without the dot, any case. An image folder needs none. Where an extension has
     /// another meaning too (ts, mts: TypeScript; mod, dat, ogg), the first bytes of the file decide.
     /// Default: `["mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "m2ts", "flv", "wmv", "3gp", "ogv",
     /// "gif", "mts", "m2t", "tp", "trp", "mod", "tod", "vob", "vro", "evo", "mpe", "m2p", "m1v", "m2v", "dat", "dv",
@@ -110,7 +109,7 @@ pub struct Input {
     /// What decodes video files: `cpu`; `nvdec`, NVIDIA's decoder of the worker's GPU, several times as fast as a core of the CPU; or
     /// `auto`, `nvdec` where the machine that starts the run has a GPU with it, else `cpu`, settled when an output is begun and
     /// recorded there. What nvdec cannot decode falls back to the CPU video by video, for a reason that `videos.parquet` names.
-    /// It does not tell damage inside a picture's data as reliably as the CPU's decoder does. Default: `"cpu"`.
+    /// It does not detect damage inside a picture's data as reliably as the CPU's decoder does. Default: `"cpu"`.
     #[serde(default)]
     pub decode: Decode,
 }
@@ -230,7 +229,7 @@ pub enum FaceMode {
 #[serde(deny_unknown_fields)]
 pub struct ModelSpec {
     /// Prefix of the model's columns; ASCII letters, digits and `_`, starting with a letter; unique in the job, where
-    /// upper and lower case count as the same (DuckDB and Spark do not tell such columns apart). Required.
+    /// upper and lower case count as the same (DuckDB and Spark do not distinguish such columns). Required.
     #[schemars(extend("pattern" = "^[A-Za-z][A-Za-z0-9_]*$"))]
     pub name: String,
     /// `student`, `teacher_va`, `teacher_expr`, `teacher_au`, `mini_xception`, or `torchscript`, a network of your own, whose file
@@ -248,7 +247,7 @@ pub struct ModelSpec {
     #[schemars(schema_with = "outputs")]
     pub outputs: Vec<String>,
     /// Weights of further models of the same kind, paths like `input.uri`: every number is then the mean over all of them, and
-    /// columns that end in `_sd` hold the standard deviation. Default: `[]`.
+    /// columns that end in `_sd` have the standard deviation. Default: `[]`.
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
     pub also: Vec<Location>,
@@ -280,12 +279,12 @@ impl ModelSpec {
     }
 }
 
-/// `[output]`: where the rows go and what they hold.
+/// `[output]`: where the rows go and what they contain.
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Output {
     /// A folder, made when missing; a path like `input.uri`, and another one. It may lie inside the input folder:
-    /// nothing in it is taken for a video. Required.
+    /// nothing in it is treated as a video. Required.
     #[schemars(with = "String")]
     pub uri: Location,
     /// `logits`, `probabilities` (columns end in `_p`) or `both`. Default: `"both"`.
@@ -339,9 +338,9 @@ pub struct Run {
     #[schemars(range(min = 1, max = 1024))]
     pub workers: Option<usize>,
     /// What the models run on: `cuda`, NVIDIA GPUs, and no run without one; `cpu`; or `auto`, GPUs where there are any, else
-    /// the CPU. An output that was begun on the one goes on on the other only with `allow_device_change`. Default: `"auto"`.
+    /// the CPU. An output that was started on one continues on the other only with `allow_device_change`. Default: `"auto"`.
     pub device: DeviceChoice,
-    /// Whether an output may go on on another class of device than it was begun on, as `--allow-device-change` says for one
+    /// Whether an output may continue on another class of device than it was started on, as `--allow-device-change` says for one
     /// run. Default: `false`.
     pub allow_device_change: bool,
     /// `local`: leases live in the coordinator's memory, and it starts the workers. `nats://host:4222`, or several servers
@@ -356,7 +355,7 @@ pub struct Run {
     /// Threads of one worker, 1 to 1024. Default: none; the processors divided by the workers.
     #[schemars(range(min = 1, max = 1024))]
     pub threads: Option<usize>,
-    /// Seconds without progress after which a worker is taken for hung, killed, and its video struck; above 0, at
+    /// Seconds without progress after which a worker counts as hung, is killed, and its video gets a strike; above 0, at
     /// most a week. Default: `120.0`.
     #[schemars(range(max = 604_800), extend("exclusiveMinimum" = 0))]
     pub stall_timeout: f64,
@@ -364,38 +363,38 @@ pub struct Run {
     /// struck; above 0, at most a week. Default: `86400.0`.
     #[schemars(range(max = 604_800), extend("exclusiveMinimum" = 0))]
     pub video_timeout: f64,
-    /// Seconds that shards in hand are given to be finished after SIGTERM; then they are given back. 0 to a week. Schedulers
+    /// Seconds in which workers may finish their current shards after SIGTERM; then the shards are returned. 0 to a week. Schedulers
     /// kill 30 seconds after it by default. Default: `25.0`.
     #[schemars(range(min = 0, max = 604_800))]
     pub drain_seconds: f64,
-    /// Strikes (crashes or hangs of a worker with the video in hand, or reads that broke off) after which a video is given
-    /// up, 1 to 1000.
+    /// Strikes (crashes or hangs of a worker on the video, or interrupted reads) after which a video is quarantined, 1 to
+    /// 1000.
     /// Default: `3`.
     #[schemars(range(min = 1, max = 1000))]
     pub max_strikes: u32,
-    /// Frames of a long video after which what was labelled is kept for the case that its worker dies: the next one goes on from
-    /// there. At least 1. Default: `5000`.
+    /// Frames between checkpoints of a long video: after its worker died, the next one resumes from the last checkpoint. At
+    /// least 1. Default: `5000`.
     #[schemars(range(min = 1))]
     pub span_frames: u64,
-    /// Folder on a local disk for what is on its way from or to S3: videos until they are decoded, parts until they are
+    /// Folder on a local disk for transfers from and to S3: videos until they are decoded, parts until they are
     /// stored. A path like `input.uri`. Default: none; the system's folder for temporary files.
     pub scratch: Option<PathBuf>,
-    /// Bytes of scratch space that one worker fills with videos ahead of the one in hand, at least 1 MiB; a longer video
+    /// Bytes of scratch space that one worker fills with videos ahead of the current one, at least 1 MiB; a longer video
     /// is fetched alone. Default: `4294967296`.
     #[schemars(range(min = 1_048_576))]
     pub fetch_bytes: u64,
-    /// Seconds that S3, an input on a disk or share that went away, or the queue of a worker on another host, may be out of reach
-    /// or out of order before the run (or that worker) ends with exit code 4; until then it waits and tries again, and no video
-    /// suffers. 1 to a week.
+    /// Seconds that S3, an input on a disk or share that went away, or the queue of a worker on another host, may be unreachable
+    /// or fail before the run (or that worker) ends with exit code 4; until then it retries, and no video
+    /// gets a strike. 1 to a week.
     /// Default: `1800.0`.
     #[schemars(range(min = 1, max = 604_800))]
     pub outage_timeout: f64,
-    /// Address where the run shows itself while it is on: `/metrics` for Prometheus, `/` for people. Whoever reaches it reads
-    /// names of videos and errors, so think before it is another one than this machine's own, such as `127.0.0.1:9100`; port 0
-    /// takes a free one. Default: none.
+    /// Address of the status page while the run is on: `/metrics` for Prometheus, `/` for people. Anyone who reaches it can read
+    /// names of videos and errors, so prefer an address of this machine only, such as `127.0.0.1:9100`; port 0
+    /// selects a free one. Default: none.
     pub metrics: Option<SocketAddr>,
-    /// Names by which that address is asked, beside this machine's own name, `localhost` and numbers: of a service or a proxy in
-    /// front of it. Others are refused, lest a page in somebody's browser read it under a name of its own. Default: `[]`.
+    /// Host names accepted by that address, beside this machine's own name, `localhost` and IP addresses: of a service or a proxy in
+    /// front of it. Requests for other names are refused, as protection against DNS rebinding. Default: `[]`.
     pub metrics_hosts: Vec<String>,
 }
 
@@ -472,7 +471,7 @@ pub(super) fn optional_crops(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": ["string", "null"], "enum": Crop::ALL.map(Crop::name), "default": null })
 }
 
-/// `domain` knows nothing of schemas, so the kinds are listed here from their names.
+/// `base` does not depend on schemars for these, so the kinds are listed here by name.
 pub(super) fn model_kinds(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "enum": NetworkKind::names().collect::<Vec<_>>() })
 }

@@ -5,7 +5,7 @@
 //! `tree` (TOML with the place of each value) → `overrides` → `check` (against the JSON Schema of [`Job`]) → `paths` →
 //! `rules` (what a schema cannot say). `identity` turns a job and its models into the fingerprint.
 //!
-//! Reads the job file and nothing else: never opens a video, a model or a device, and never asks whether they exist.
+//! It reads only the job file: it never opens a video, a model or a device, nor checks that they exist.
 
 mod check;
 mod device;
@@ -70,7 +70,7 @@ pub fn amend(recorded: &Job, overrides: &[String], path: &Path) -> Result<Job, S
     let (job, mut problems) =
         check_and_build(&mut tree, overrides, path).map_err(|problems| SpecError::at(path, problems))?;
     problems.extend(rules::idle(&job, &tree));
-    // A record spells every key out, those that have no effect with it, which a hand-written file is told.
+    // A record has every key, so keys without effect are reported only for hand-written files.
     problems.retain(|problem| matches!(problem.place, Place::Override(_)));
     right(job, problems).map_err(|problems| SpecError::at(path, problems))
 }

@@ -1,4 +1,4 @@
-//! `--set key=value`: changes the tree of a job before it is checked, so that an override meets the same checks.
+//! `--set key=value`: changes the tree of a job before it is checked, so that overrides get the same checks.
 
 use super::error::{did_you_mean, listed, nearest};
 use super::tree::{Entry, Node, Value, parse_value};

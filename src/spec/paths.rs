@@ -1,12 +1,34 @@
-//! Locations of a job: paths made absolute, `file://` and `s3://` understood, what this version cannot reach refused.
+//! Resolves the locations of a job: makes paths absolute, parses `file://` and `s3://`, rejects unsupported schemes.
 
 use super::tree::Node;
 use super::{Job, Place, Problem};
-use affectmill_base::Location;
+use affectmill_base::{BadBucket, Location};
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
+/// Why a location of a job is invalid; the message continues "`key` is …: ".
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PathError {
+    #[error("it is empty; name a path")]
+    Empty,
+    #[error("no path holds a NUL character")]
+    Nul,
+    #[error("`{0}://` is not available here; use s3://bucket/prefix or a path on this machine's disks")]
+    Scheme(String),
+    #[error("{} cannot be resolved: {cause}", base.display())]
+    Base { base: PathBuf, cause: io::Error },
+    #[error("a file uri holds an absolute path: write file:///folder, or a plain path")]
+    RelativeUri,
+    #[error("it has a `%` that is not followed by the two hex digits of UTF-8 text; write %25 for `%`")]
+    Percent,
+    #[error("training reads from disks; fetch it first, with `aws s3 sync` for instance")]
+    Remote,
+    #[error(transparent)]
+    Bucket(BadBucket),
+}
+
 /// Makes every path of the job absolute: those of the file relative to the folder of `job_file`, those of overrides to
-/// the current directory. Returns what was wrong.
+/// the current directory. Returns the problems.
 pub(super) fn resolve(job: &mut Job, tree: &Node, job_file: &Path) -> Vec<Problem> {
     let mut places = vec![
         (
@@ -44,12 +66,12 @@ pub(super) fn resolve(job: &mut Job, tree: &Node, job_file: &Path) -> Vec<Proble
             Place::Override(_) => Path::new("."),
             _ => folder_of(job_file),
         };
-        // What the file says was read as text, so it is UTF-8.
+        // The file was read as text, so this is UTF-8.
         let written = path.to_string();
         let found = match path {
             Location::S3 { .. } => continue,
             Location::Local(_) if written.starts_with("s3://") => {
-                Location::parse(&written).map_err(|error| error.to_string())
+                Location::parse(&written).map_err(PathError::Bucket)
             }
             Location::Local(_) => absolute(&written, base).map(Location::Local),
         };
@@ -82,19 +104,17 @@ pub(super) fn resolve(job: &mut Job, tree: &Node, job_file: &Path) -> Vec<Proble
     problems
 }
 
-/// Makes a path of a local file or folder absolute, as [`resolve`] does; the error continues "`key` …".
-pub(super) fn resolve_local(path: &mut PathBuf, place: &Place, job_file: &Path) -> Result<(), String> {
+/// Makes a path of a local file or folder absolute, as [`resolve`] does.
+pub(super) fn resolve_local(path: &mut PathBuf, place: &Place, job_file: &Path) -> Result<(), PathError> {
     let base = match place {
         Place::Override(_) => Path::new("."),
         _ => folder_of(job_file),
     };
     let written = path.to_string_lossy().into_owned();
     if written.starts_with("s3://") {
-        return Err(format!(
-            "is {written:?}: training reads from disks; fetch it first, with `aws s3 sync` for instance"
-        ));
+        return Err(PathError::Remote);
     }
-    *path = absolute(&written, base).map_err(|cause| format!("is {written:?}: {cause}"))?;
+    *path = absolute(&written, base)?;
     Ok(())
 }
 
@@ -105,29 +125,29 @@ fn folder_of(job_file: &Path) -> &Path {
         .unwrap_or(Path::new("."))
 }
 
-fn absolute(written: &str, base: &Path) -> Result<PathBuf, String> {
+fn absolute(written: &str, base: &Path) -> Result<PathBuf, PathError> {
     if written.is_empty() {
-        return Err("it is empty; name a path".into());
+        return Err(PathError::Empty);
     }
     if written.contains('\0') {
-        return Err("no path holds a NUL character".into());
+        return Err(PathError::Nul);
     }
     let path = match written.split_once("://") {
         Some(("file", rest)) => file_uri(rest)?,
         Some((scheme, _)) if is_scheme(scheme) => {
-            return Err(format!(
-                "`{scheme}://` is not available here; use s3://bucket/prefix or a path on this machine's disks"
-            ));
+            return Err(PathError::Scheme(scheme.into()));
         }
         _ => PathBuf::from(written),
     };
     // The real path of the base has no symbolic links, so going up from it by text is exact; `..` after a named
-    // component is left alone, as that component may be a link.
+    // component is kept, because that component may be a link.
     let base = if path.is_absolute() {
         PathBuf::from("/")
     } else {
-        base.canonicalize()
-            .map_err(|error| format!("{} cannot be resolved: {error}", base.display()))?
+        base.canonicalize().map_err(|cause| PathError::Base {
+            base: base.into(),
+            cause,
+        })?
     };
     let mut whole = base.clone();
     for component in path.components() {
@@ -151,15 +171,12 @@ fn is_scheme(text: &str) -> bool {
             .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
 }
 
-/// What follows `file://` (RFC 8089): an absolute path, percent-encoded, after an empty host or `localhost`.
-fn file_uri(rest: &str) -> Result<PathBuf, String> {
+/// The rest of a `file://` uri (RFC 8089): an absolute path, percent-encoded, after an empty host or `localhost`.
+fn file_uri(rest: &str) -> Result<PathBuf, PathError> {
     let path = rest.strip_prefix("localhost").unwrap_or(rest);
     if !path.starts_with('/') {
-        return Err("a file uri holds an absolute path: write file:///folder, or a plain path".into());
+        return Err(PathError::RelativeUri);
     }
-    let bad = || {
-        "it has a `%` that is not followed by the two hex digits of UTF-8 text; write %25 for `%`".to_string()
-    };
     let mut bytes = Vec::with_capacity(path.len());
     let mut pieces = path.split('%');
     bytes.extend(pieces.next().unwrap_or_default().bytes());
@@ -167,12 +184,12 @@ fn file_uri(rest: &str) -> Result<PathBuf, String> {
         let digits = piece
             .get(..2)
             .filter(|two| two.bytes().all(|b| b.is_ascii_hexdigit()))
-            .ok_or_else(bad)?;
-        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| bad())?);
+            .ok_or(PathError::Percent)?;
+        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| PathError::Percent)?);
         bytes.extend(piece[2..].bytes());
     }
     match String::from_utf8(bytes) {
         Ok(text) if !text.contains('\0') => Ok(text.into()),
-        _ => Err(bad()),
+        _ => Err(PathError::Percent),
     }
 }

@@ -1,4 +1,4 @@
-//! What a schema cannot say about a job: which values go together, and which names clash.
+//! Rules that a schema cannot express: combinations of values, and names that clash.
 
 use super::error::listed;
 use super::tree::Node;
@@ -6,7 +6,7 @@ use super::{Crops, FaceMode, Job, Problem, SamplingMode};
 use affectmill_base::{BadOutputs, Location, NamedOutputs, NetworkKind, Precision};
 use std::path::PathBuf;
 
-/// Everything that is wrong with a job whose types and ranges are right and whose paths are absolute.
+/// All problems of a job whose types and ranges are valid and whose paths are absolute.
 pub(super) fn check(job: &Job, tree: &Node) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut refuse = |path: &[&str], message: String| {
@@ -28,7 +28,7 @@ pub(super) fn check(job: &Job, tree: &Node) -> Vec<Problem> {
     problems
 }
 
-/// Keys that a job spells out and that have no effect in it. Whoever writes a file is told; a record spells out every key.
+/// Keys of a job that have no effect. They are reported for hand-written files; a record has every key.
 pub(super) fn idle(job: &Job, tree: &Node) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut refuse = |path: &[&str], message: String| {
@@ -150,7 +150,7 @@ fn s3(job: &Job, refuse: &mut Refuse<'_>) {
         let cause = match host {
             None => "a server begins with http:// or https://",
             Some("") => "it names no server",
-            // Whoever reads the job, its record in the output or an error message would see them.
+            // They would be visible in the job, its record in the output and error messages.
             Some(host) if host.contains('@') => {
                 "credentials have no place in it; put them into the environment or a profile"
             }
@@ -167,7 +167,7 @@ fn s3(job: &Job, refuse: &mut Refuse<'_>) {
 fn queue(job: &Job, refuse: &mut Refuse<'_>) {
     let queue = &job.run.queue;
     let Some(servers) = job.servers() else { return };
-    // Whoever reads the job, its record in the output or an error message would see them.
+    // They would be visible in the job, its record in the output and error messages.
     if queue.contains('@') {
         let message = "`run.queue` cannot hold credentials; name a file as [nats] credentials, or set NATS_USER and \
                        NATS_PASSWORD";
@@ -209,7 +209,7 @@ fn queue(job: &Job, refuse: &mut Refuse<'_>) {
     }
 }
 
-/// Whether a job may be called so: the name is part of subjects and of the names of streams.
+/// Whether a job name is valid: it is part of subjects and stream names.
 pub fn is_job_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name
@@ -217,15 +217,15 @@ pub fn is_job_name(name: &str) -> bool {
             .all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
 }
 
-/// Whether subjects may begin so.
+/// Whether an inbox prefix is valid.
 pub fn is_inbox_prefix(prefix: &str) -> bool {
     let mut parts = prefix.split('.');
     prefix.len() <= 256 && parts.all(is_job_name)
 }
 
 /// Names make columns: `<name>_valence`, `<name>_expr_Anger_p`, `<name>_AU1` … Names that differ give columns that
-/// differ, because no ending of a column is `_` and another one behind some text (a test holds that); but DuckDB and
-/// Spark fold the case of columns, so names that differ in case alone are taken for equal.
+/// differ, because no column suffix ends with `_` and another suffix (a test checks that); but DuckDB and
+/// Spark fold the case of columns, so names that differ only in case count as equal.
 fn models(job: &Job, refuse: &mut Refuse<'_>) {
     for (index, model) in job.models.iter().enumerate() {
         let name = model.name.as_str();
@@ -251,7 +251,7 @@ fn models(job: &Job, refuse: &mut Refuse<'_>) {
     }
 }
 
-/// A TorchScript file says nothing of itself: the job says what its numbers mean and what it was trained on.
+/// A TorchScript file has no metadata, so the job must state its outputs and the crop of its training faces.
 fn scripts(job: &Job, refuse: &mut Refuse<'_>) {
     for (index, model) in job.models.iter().enumerate() {
         let index = index.to_string();
@@ -283,7 +283,7 @@ fn scripts(job: &Job, refuse: &mut Refuse<'_>) {
     }
 }
 
-/// Where names of outputs are wrong, by key and entry, and what is wrong.
+/// Key, entry and message of an invalid list of outputs.
 fn unnamed(bad: BadOutputs) -> (&'static str, Option<usize>, String) {
     match bad {
         BadOutputs::Nothing => {

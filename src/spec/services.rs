@@ -19,11 +19,11 @@ pub struct S3Settings {
     /// Whether the bucket goes into the path of a request instead of the host name. Default: none; yes where a server
     /// is named, no for AWS.
     pub path_style: Option<bool>,
-    /// Buckets that anybody may read, asked without signature. Default: `[]`.
+    /// Public buckets, read without signature. Default: `[]`.
     pub unsigned: Vec<String>,
 }
 
-/// `[nats]`: how the servers of `run.queue` are reached, and what is asked of them. A user's name and password come from the
+/// `[nats]`: how the servers of `run.queue` are reached, and limits for them. A user's name and password come from the
 /// environment, `NATS_USER` and `NATS_PASSWORD`.
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -44,7 +44,7 @@ pub struct NatsSettings {
     /// Servers of the cluster that keep a copy of the queue, 1 to 5: three survive the loss of one. Default: `1`.
     #[schemars(range(min = 1, max = 5))]
     pub replicas: usize,
-    /// Seconds after which a shard goes to another worker when nothing is heard of the host it was given to; 2 to 3600.
+    /// Seconds after which a shard goes to another worker when its host sends no heartbeat; 2 to 3600.
     /// Default: `60.0`.
     #[schemars(range(min = 2, max = 3600))]
     pub lease_seconds: f64,

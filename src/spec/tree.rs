@@ -1,6 +1,6 @@
-//! TOML as a tree that remembers where each key and value stands, so that every refusal can say so.
+//! TOML as a tree with the position of each key and value, for error messages.
 //!
-//! Text in, [`Node`] out; knows TOML, knows nothing of jobs.
+//! In: text. Out: [`Node`]. It does not depend on jobs.
 
 use super::{Place, Problem};
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ pub(super) enum Value {
     Integer(i64),
     Float(f64),
     Boolean(bool),
-    /// No key of a job takes one; kept so that the refusal can name it.
+    /// No key of a job accepts one; kept for the error message.
     Datetime(String),
     Array(Vec<Node>),
     Table(BTreeMap<String, Entry>),
@@ -139,7 +139,7 @@ impl Node {
         }
     }
 
-    /// The same tree as JSON. Non-finite floats become null; `check` has refused them before.
+    /// The same tree as JSON. Non-finite floats become null; `check` rejects them earlier.
     pub fn to_json(&self) -> serde_json::Value {
         match &self.value {
             Value::String(text) | Value::Datetime(text) => text.as_str().into(),

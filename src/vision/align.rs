@@ -1,15 +1,14 @@
-//! A face cut out and brought upright by its landmarks, straight from the planes of a picture.
+//! Crops and aligns a face straight from the planes of a picture.
 //!
-//! Flows in: a picture, a face, a recipe. Flows out: the model's input. The recipes are part of what a model was trained
-//! on, so they do as the published code does:
+//! In: a picture, a face, a crop recipe. Out: the model's input. A model is trained with its recipe, so each one reproduces the
+//! published code:
 //!
-//! * `arcface112`: the similarity that brings the five landmarks nearest to the template of 112×112 pixels which ArcFace's
-//!   and Aff-Wild2's crops have (insightface, `face_align.py`), in the least squares sense (Umeyama, *Least-squares
-//!   estimation of transformation parameters between two point patterns*, PAMI 1991), stretched to 128×128 as resizing the
-//!   112×112 crop would; landmarks count as OpenCV counts, whole numbers at the centres of pixels. Bilinear samples, black
-//!   beyond the picture, as `cv2.warpAffine` does by default.
-//! * `square`: the smallest square about the middle of the box; bilinear samples, black beyond the picture.
-//! * `box`: the box itself, stretched, by the antialiased filter of [`Preparer`].
+//! * `arcface112`: the least-squares similarity (Umeyama, *Least-squares estimation of transformation parameters between two
+//!   point patterns*, PAMI 1991) from the five landmarks to the 112×112 template of ArcFace's and Aff-Wild2's crops (insightface,
+//!   `face_align.py`), resized to 128×128. Landmarks have OpenCV's coordinates: whole numbers at pixel centres. Samples are
+//!   bilinear, and black outside the picture, as `cv2.warpAffine` does by default.
+//! * `square`: the smallest square around the centre of the box; bilinear samples, black outside the picture.
+//! * `box`: the box itself, resized by the antialiased filter of [`Preparer`].
 
 use super::colour::{colour, normalised};
 use super::prepare::{PrepareError, Preparer};
@@ -18,7 +17,7 @@ use affectmill_base::{INPUT_LEN, INPUT_SIZE};
 use affectmill_media::decode::{Component, Picture};
 use affectmill_nn::Affine;
 
-/// Where the landmarks of an upright face lie in 112×112 pixels.
+/// Landmarks of an aligned face in 112×112 pixels.
 const TEMPLATE: [(f64, f64); 5] = [
     (38.2946, 51.6963),
     (73.5318, 51.5014),
@@ -35,12 +34,12 @@ pub struct Cropper {
     preparer: Preparer,
     /// The components at 128 × 128, as 16-bit codes.
     small: [Vec<f32>; 3],
-    /// How much of each pixel lies within the picture.
+    /// The share of each pixel that lies within the picture.
     cover: Vec<f32>,
 }
 
 impl Cropper {
-    /// Writes the face by each recipe, one after the other, each as [`crop`](Self::crop) does.
+    /// Writes the face's crop by each recipe in turn, each as [`crop`](Self::crop) does.
     ///
     /// # Errors
     /// As [`crop`](Self::crop).
@@ -58,10 +57,10 @@ impl Cropper {
             .try_for_each(|(&recipe, out)| self.crop(picture, face, recipe, out))
     }
 
-    /// Writes the face as `[3, 128, 128]` f32, RGB planes, ImageNet-normalised, the displayed way up.
+    /// Writes the face as `[3, 128, 128]` f32, RGB planes, ImageNet-normalised, the displayed transform up.
     ///
     /// # Errors
-    /// When `out` is not 3·128·128 long, the box leaves the picture, or the recipe needs landmarks that the face has not.
+    /// When `out` is not 3·128·128 long, the box leaves the picture, or the recipe needs landmarks that the face lacks.
     pub fn crop(
         &mut self,
         picture: &Picture,
@@ -69,7 +68,7 @@ impl Cropper {
         recipe: Crop,
         out: &mut [f32],
     ) -> Result<(), PrepareError> {
-        let Some(way) = CropTransform::by(recipe, picture, face)? else {
+        let Some(transform) = CropTransform::by(recipe, picture, face)? else {
             return self.preparer.prepare(picture, face, out);
         };
         if out.len() != 3 * INPUT_SIZE * INPUT_SIZE {
@@ -78,11 +77,11 @@ impl Cropper {
                 found: out.len(),
             });
         }
-        let way = way.stored(picture);
+        let transform = transform.stored(picture);
         for (component, samples) in picture.components().iter().zip(&mut self.small) {
-            way.sample(picture, component, samples);
+            transform.sample(picture, component, samples);
         }
-        way.cover(picture, &mut self.cover);
+        transform.cover(picture, &mut self.cover);
         let cover = &self.cover;
         colour(picture, &self.small, out, |value, channel, pixel| {
             normalised(value * cover[pixel], channel)
@@ -91,8 +90,8 @@ impl Cropper {
     }
 }
 
-/// Where the pixels of a crop lie: pixel `(u, v)` of the crop, counted from its centre, at
-/// `(x.0·u + x.1·v + x.2, y.0·u + y.1·v + y.2)` of the picture, whose pixels begin at whole numbers.
+/// Affine transform from a crop to the picture: the centre of crop pixel `(u, v)` maps to
+/// `(x.0·u + x.1·v + x.2, y.0·u + y.1·v + y.2)`, where picture pixels start at whole numbers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CropTransform {
     x: (f64, f64, f64),
@@ -100,30 +99,34 @@ pub(super) struct CropTransform {
 }
 
 impl CropTransform {
-    /// Of a face by a recipe; `None` where the box itself is resampled.
+    /// The transform of a face by a recipe; `None` when the box itself is resampled.
     pub fn by(recipe: Crop, picture: &Picture, face: &Face) -> Result<Option<Self>, PrepareError> {
         Ok(match recipe {
             Crop::Box => None,
             Crop::Square => Some(Self::square(picture, face.rect)),
             Crop::Arcface112 => {
-                let way = face
+                let transform = face
                     .landmarks
                     .and_then(|landmarks| Self::aligned(picture, &landmarks));
-                Some(way.ok_or(PrepareError::Landmarks)?)
+                Some(transform.ok_or(PrepareError::Landmarks)?)
             }
         })
     }
 
-    /// The map from the crop's pixels to those of the picture.
+    /// The transform from crop pixels to picture pixels.
     pub fn pixels(self) -> Affine {
-        [self.x, self.y].map(|way| [way.0, way.1, way.2])
+        [self.x, self.y].map(|transform| [transform.0, transform.1, transform.2])
     }
 
-    /// The map from the crop's pixels to a component's samples, whole numbers at their centres.
+    /// The transform from crop pixels to a component's samples, whole numbers at their centres.
     pub fn samples(self, component: &Component) -> Affine {
-        let map = |way: (f64, f64, f64), pitch: u32, site: f64| {
+        let map = |transform: (f64, f64, f64), pitch: u32, site: f64| {
             let pitch = f64::from(pitch);
-            [way.0 / pitch, way.1 / pitch, way.2 / pitch + site - 0.5]
+            [
+                transform.0 / pitch,
+                transform.1 / pitch,
+                transform.2 / pitch + site - 0.5,
+            ]
         };
         [
             map(self.x, component.pitch.0, component.site.0),
@@ -144,7 +147,7 @@ impl CropTransform {
         }
     }
 
-    /// `None` when the landmarks are one point.
+    /// `None` when all landmarks coincide.
     fn aligned(picture: &Picture, landmarks: &[f32; 10]) -> Option<Self> {
         let aspect = picture.pixel_aspect();
         // Square pixels, whole numbers at their centres.
@@ -152,8 +155,8 @@ impl CropTransform {
         let points: Vec<(f64, f64)> = points
             .map(|&[x, y]| ((f64::from(x) + 0.5) * aspect - 0.5, f64::from(y)))
             .collect();
-        // From the template to the picture: the inverse of the similarity that brings the picture to the template.
-        let Similarity { turn, shift } = Similarity::interpolate(&points, &TEMPLATE)?.inverse();
+        // From the template to the picture: the inverse of the fitted similarity.
+        let Similarity { turn, shift } = Similarity::fit(&points, &TEMPLATE)?.inverse();
         let step = TEMPLATE_SIDE / INPUT_SIZE as f64;
         // The crop's pixel u lies at template (u + ½)·step − ½.
         let first = step / 2.0 - 0.5;
@@ -165,12 +168,12 @@ impl CropTransform {
         })
     }
 
-    /// The same way through the picture as it is stored.
+    /// The transform to the picture as stored.
     pub fn stored(self, picture: &Picture) -> Self {
         let size = picture.size();
         let (width, height) = (f64::from(size.width), f64::from(size.height));
         let Self { x, y } = self;
-        let from = |end: f64, way: (f64, f64, f64)| (-way.0, -way.1, end - way.2);
+        let from = |end: f64, transform: (f64, f64, f64)| (-transform.0, -transform.1, end - transform.2);
         let turn = picture.orientation();
         let (x, y) = match turn.quarter_turns % 4 {
             0 => (x, y),
@@ -186,7 +189,7 @@ impl CropTransform {
         Self { x, y }
     }
 
-    /// Bilinear samples of one component, as 16-bit codes; beyond the edge the edge's.
+    /// Bilinear samples of one component, as 16-bit codes; the edge is replicated.
     fn sample(self, picture: &Picture, component: &Component, out: &mut Vec<f32>) {
         let samples = picture.samples();
         if samples.bytes == 1 {
@@ -236,7 +239,7 @@ impl CropTransform {
     }
 
     /// The share of each pixel that bilinear sampling takes from within the picture: 1 inside, falling to 0 one pixel
-    /// beyond the centres of the border's pixels.
+    /// outside the centres of the border pixels.
     fn cover(self, picture: &Picture, out: &mut Vec<f32>) {
         let size = picture.stored();
         let share = |value: f64, length: u32| {
@@ -269,9 +272,9 @@ struct Similarity {
 }
 
 impl Similarity {
-    /// The one that brings `from` nearest to `to`. In the plane Umeyama's solution is the complex number
-    /// Σ conj(s)·d ÷ Σ|s|² over the points s, d about their means. `None` when all of `from` are one point.
-    fn interpolate(from: &[(f64, f64)], to: &[(f64, f64)]) -> Option<Self> {
+    /// The least-squares fit of `from` to `to`. In the plane, Umeyama's solution is the complex number
+    /// Σ conj(s)·d ÷ Σ|s|² over the points s, d relative to their means. `None` when all points of `from` coincide.
+    fn fit(from: &[(f64, f64)], to: &[(f64, f64)]) -> Option<Self> {
         let mean = |points: &[(f64, f64)]| {
             let sum = points
                 .iter()

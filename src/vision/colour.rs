@@ -1,11 +1,11 @@
-//! From codes of the components to R′, G′, B′, and to a model's units.
+//! Colour conversion: from component codes to R′, G′, B′ and to a model's normalisation.
 
 use affectmill_base::{IMAGENET_MEAN, IMAGENET_STD};
 use affectmill_media::decode::{Colour, Picture};
 use affectmill_nn::Colours;
 
-/// Turns 16-bit codes of the components into planes R′, G′, B′ of SDR. `finish` takes a value of 0…255, clipped, its channel
-/// and its pixel.
+/// Converts 16-bit codes of the components to SDR planes R′, G′, B′. `finish` gets a clipped value of 0…255, its channel and its
+/// pixel.
 #[inline(always)]
 pub(super) fn colour(
     picture: &Picture,
@@ -27,7 +27,7 @@ pub(super) fn colour(
     }
 }
 
-/// The same as the picture has them, SDR's or HDR's.
+/// Converts without tone mapping: to R′, G′, B′ of the picture's own transfer function, SDR or HDR.
 ///
 /// With luma weights Kr, Kg, Kb (ITU-T H.273, 8.3): R′ = Y′ + 2(1 − Kr)·Cr, B′ = Y′ + 2(1 − Kb)·Cb,
 /// G′ = Y′ − 2Kr(1 − Kr)/Kg·Cr − 2Kb(1 − Kb)/Kg·Cb; limited range has 219 steps of luma from 16 and 224 of chroma
@@ -42,7 +42,7 @@ fn coded(
     let pixels = out.len() / 3;
     let finish = |value: f32, channel, pixel| finish(value.clamp(0.0, 255.0), channel, pixel);
     let bits = picture.samples().bits;
-    // Codes come left-justified in 16 bits; `unit` brings them to 8-bit codes, `whole` to 0…255 of full range.
+    // Codes are left-justified in 16 bits; `unit` scales them to 8-bit codes, `whole` to 0…255 of full range.
     let unit = 1.0 / 256.0;
     let whole = 255.0 / (((1u32 << bits) - 1) << (16 - bits)) as f32;
     let luma = |full: bool| {
@@ -89,7 +89,7 @@ fn coded(
     }
 }
 
-/// What Cb and Cr add to R′, G′ and B′.
+/// Contributions of Cb and Cr to R′, G′ and B′.
 fn chroma_shares(kr: f32, kb: f32) -> [(f32, f32); 3] {
     let kg = 1.0 - kr - kb;
     let (vr, ub) = (2.0 * (1.0 - kr), 2.0 * (1.0 - kb));
@@ -97,14 +97,13 @@ fn chroma_shares(kr: f32, kb: f32) -> [(f32, f32); 3] {
     [(0.0, vr), (ug, vg), (ub, 0.0)]
 }
 
-/// What [`colour`] does as one affine map of the codes as they are stored, for pictures on a GPU; `units` are applied to what is
-/// clipped.
+/// [`colour`] as one affine map of the stored codes, for pictures on a GPU; `units` apply after clipping.
 pub(super) fn colours(picture: &Picture, units: [(f32, f32); 3]) -> Colours {
     let samples = picture.samples();
-    // To 8-bit codes, and to 0…255 of full range.
+    // Scales to 8-bit codes, and to 0…255 of full range.
     let unit = 1.0 / f32::from(1u16 << (samples.bits - 8));
     let whole = 255.0 / ((1u32 << samples.bits) - 1) as f32;
-    // A code that is stored shifted up.
+    // Codes of more than 8 bits may be stored left-justified.
     let stored = if samples.bytes == 1 {
         1.0
     } else {
@@ -133,11 +132,11 @@ pub(super) fn colours(picture: &Picture, units: [(f32, f32); 3]) -> Colours {
         } => {
             let (scale, shift) = luma(full);
             let chroma = if full { whole } else { unit * 255.0 / 224.0 };
-            let ways = chroma_shares(kr, kb);
+            let shares = chroma_shares(kr, kb);
             let middle = 128.0 / unit;
             (
-                ways.map(|(u, v)| vec![scale, u * chroma, v * chroma]),
-                ways.map(|(u, v)| shift - middle * chroma * (u + v)),
+                shares.map(|(u, v)| vec![scale, u * chroma, v * chroma]),
+                shares.map(|(u, v)| shift - middle * chroma * (u + v)),
             )
         }
     };
@@ -149,10 +148,10 @@ pub(super) fn colours(picture: &Picture, units: [(f32, f32); 3]) -> Colours {
     }
 }
 
-/// Channel values as they are.
+/// No normalisation.
 pub(super) const PLAIN: [(f32, f32); 3] = [(1.0, 0.0); 3];
 
-/// What [`normalised`] does to each channel.
+/// [`normalised`] as a factor and an offset per channel.
 pub(super) fn imagenet() -> [(f32, f32); 3] {
     [0, 1, 2].map(|channel| {
         let scale = 1.0 / (255.0 * IMAGENET_STD[channel]);
@@ -160,7 +159,7 @@ pub(super) fn imagenet() -> [(f32, f32); 3] {
     })
 }
 
-/// A channel value of 0…255 in ImageNet's units.
+/// Normalises a channel value of 0…255 with ImageNet's mean and deviation.
 #[inline(always)]
 pub(super) fn normalised(value: f32, channel: usize) -> f32 {
     let scale = 1.0 / (255.0 * IMAGENET_STD[channel]);

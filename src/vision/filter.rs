@@ -7,7 +7,7 @@ use affectmill_nn::Weights;
 /// Weights are padded to a multiple of this, so that a dot product works in whole registers.
 pub(super) const LANES: usize = 8;
 
-/// For every output position, which samples it takes and how much of each.
+/// The samples and weights of every output position.
 pub(super) struct Filter {
     /// First sample and number of samples of each output.
     pub spans: Vec<(usize, usize)>,
@@ -17,8 +17,8 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// Spreads `[start, start + length)` of an axis with `size` samples over `outputs` pixels. `size`, `length`
-    /// and `outputs` are above 0.
+    /// Resizes `[start, start + length)` of an axis with `size` samples to `outputs` pixels. `size`, `length` and `outputs` are
+    /// above 0.
     pub(super) fn new(size: usize, start: f64, length: f64, outputs: usize) -> Self {
         let scale = length / outputs as f64;
         let support = scale.max(1.0);
@@ -57,14 +57,14 @@ impl Filter {
         }
     }
 
-    /// First and last + 1 of the samples that are taken at all.
+    /// Half-open range of the samples used.
     pub(super) fn range(&self) -> (usize, usize) {
         let first = self.spans.iter().map(|span| span.0).min().unwrap_or(0);
         let end = self.spans.iter().map(|span| span.0 + span.1).max().unwrap_or(0);
         (first, end)
     }
 
-    /// The weights as one matrix over the samples that are taken at all.
+    /// The weights as one matrix over the samples used.
     pub(super) fn dense(&self) -> Weights {
         let (first, end) = self.range();
         let count = end - first;
@@ -76,13 +76,13 @@ impl Filter {
         Weights { first, count, matrix }
     }
 
-    /// Room that a line of samples must have beyond its end.
+    /// Padding that a line of samples needs beyond its end.
     pub(super) fn pitch(&self) -> usize {
         self.pitch
     }
 
-    /// Filters a line whose first element is sample `origin` and which holds [`pitch`](Self::pitch) finite
-    /// elements more than the range needs.
+    /// Filters a line whose first element is sample `origin`; it must have [`pitch`](Self::pitch) more finite elements than the
+    /// range needs.
     pub(super) fn apply(&self, line: &[f32], origin: usize, out: &mut [f32]) {
         let rows = self.spans.iter().zip(self.weights.chunks_exact(self.pitch));
         for (out, (&(first, _), weights)) in out.iter_mut().zip(rows) {

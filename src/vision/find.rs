@@ -1,40 +1,40 @@
-//! Faces of frame after frame: detected in batches, carried between detections, followed.
+//! Faces of successive frames: detected in batches, propagated between detections, tracked.
 //!
-//! Flows in: frames in order, of one video after the other. Flows out: the same frames in the same order, each with its faces.
+//! In: frames in order, one video after the other. Out: the same frames in the same order, each with its faces.
 //!
-//! The detector looks at the first and last frame of every scene and at one in `detect_every` between them. Where every
-//! face of one such frame has its counterpart in the next, and each frame between looks, in the boxes on the straight way,
-//! like one of the two, the boxes on the way stand; elsewhere the detector looks at every frame. So a face that comes, goes or
-//! jumps is seen exactly; what can be missed is a face that comes and goes between two looks.
+//! The detector runs on the first and last frame of every scene and on one in `detect_every` between them: the detection frames.
+//! Boxes are interpolated between two detection frames when every face of one matches a face of the other, and each frame between
+//! resembles one of the two inside the interpolated boxes. Otherwise the detector runs on every frame between. So a face that
+//! appears, disappears or jumps is detected exactly; only one that appears and disappears between two detections can be missed.
 //!
-//! What is found in a frame depends on its video alone, never on the frames of other videos in the same batch.
+//! The faces of a frame depend only on its video, never on frames of other videos in the same batch.
 
-use super::follow::{Tracker, interpolate, match_boxes};
 use super::gpu::{CropError, GpuCropper};
 use super::patch_similarity::PatchSimilarity;
 use super::prepare::Preparer;
+use super::track::{Tracker, interpolate, match_boxes};
 use affectmill_base::TrackerState;
 use affectmill_base::{Face, FrameIndex, Micros, Rect, Size};
 use affectmill_media::decode::Picture;
 use affectmill_nn::{DETECTOR_BATCH, DETECTOR_GRID, Detection, Detector, ModelError, Pictures};
 use affectmill_spec::Faces;
 
-/// Bytes of pictures that are held back for a batch that is not full.
-const HELD_BYTES: usize = 256 << 20;
-/// Least likeness of a carried box to the face it is carried from or to.
-const ALIKE: f32 = 0.6;
+/// Bytes of pictures that are buffered back for a batch that is not full.
+const BUFFER_BYTES: usize = 256 << 20;
+/// Minimum similarity of an interpolated box to one of the two detected faces.
+const MIN_SIMILARITY: f32 = 0.6;
 
-/// A frame on its way.
+/// A sampled frame, before detection.
 pub struct SampledFrame {
     /// Index of the video within the shard.
     pub video: usize,
-    /// Frame.
+    /// Frame index.
     pub frame: FrameIndex,
-    /// Its time.
+    /// Presentation time.
     pub timestamp: Option<Micros>,
-    /// `None`: damaged.
+    /// The picture; `None` when it is damaged.
     pub picture: Option<Picture>,
-    /// A scene cut lies between it and the frame before.
+    /// Whether a scene cut precedes it.
     pub cut: bool,
 }
 
@@ -46,10 +46,10 @@ pub struct FrameFaces {
     pub faces: Vec<Face>,
 }
 
-/// Called before the detector looks at a batch, with the video and the frame of its oldest picture.
-pub type Looking<'a> = &'a dyn Fn(usize, FrameIndex);
+/// Called before the detector runs on a batch, with the video and the frame of its oldest picture.
+pub type OnDetect<'a> = &'a dyn Fn(usize, FrameIndex);
 
-/// Finds and follows faces.
+/// Detects and tracks faces.
 pub struct Finder {
     detector: Detector,
     settings: Faces,
@@ -63,25 +63,25 @@ pub struct Finder {
 struct BufferedFrame {
     seen: SampledFrame,
     state: State,
-    /// A scene, and perhaps a video, begins here.
+    /// Whether a scene starts here, perhaps a video.
     begins: bool,
-    /// Faces have their tracks.
-    followed: bool,
-    /// The faces of the key before that these are counterparts of, when those between are carried.
-    carried: Option<Vec<usize>>,
+    /// Whether its faces have track ids.
+    tracked: bool,
+    /// The matching faces of the detection frame before, by face of this one, when boxes between are interpolated.
+    matches: Option<Vec<usize>>,
 }
 
 enum State {
-    /// To be detected.
-    Key,
+    /// Awaits the detector.
+    Pending,
     /// Detected.
-    Known(Vec<Face>),
-    /// Carried, or damaged.
+    Detected(Vec<Face>),
+    /// Interpolated, or damaged.
     Other(Vec<Face>),
 }
 
 impl Finder {
-    /// Takes the detector and the settings of `[faces]`.
+    /// A finder with the settings of `[faces]`.
     pub fn new(detector: Detector, settings: Faces) -> Self {
         Self {
             detector,
@@ -94,39 +94,46 @@ impl Finder {
         }
     }
 
-    /// Forgets all frames: another shard begins.
+    /// Drops all frames, for another shard.
     pub fn clear(&mut self) {
         self.window.clear();
         self.tracker = Tracker::default();
     }
 
-    /// The frame at which all that is known of the frames before it is told and little is held back, and that little; `None`
-    /// where there is none now.
+    /// The frame from which tracking can resume, with all earlier frames returned, and the tracker's state there; `None` when
+    /// there is none now.
     pub fn resume_point(&self) -> Option<(FrameIndex, TrackerState)> {
-        let first = self.window.first().filter(|held| held.followed)?;
+        let first = self.window.first().filter(|buffered| buffered.tracked)?;
         Some((first.seen.frame, self.tracker.resume_point(first.faces())))
     }
 
-    /// Goes on at a resume point, whose frame this is.
-    pub fn resume(&mut self, following: &TrackerState, seen: SampledFrame) {
-        let (tracker, faces) = Tracker::resume(following);
+    /// Resumes at a resume point, whose frame is `seen`.
+    pub fn resume(&mut self, state: &TrackerState, seen: SampledFrame) {
+        let (tracker, faces) = Tracker::resume(state);
         self.tracker = tracker;
         self.window = vec![BufferedFrame {
-            state: State::Known(faces),
+            state: State::Detected(faces),
             begins: true,
             seen,
-            followed: true,
-            carried: None,
+            tracked: true,
+            matches: None,
         }];
     }
 
-    /// Takes a frame, returns those whose faces are now known.
+    /// Adds a frame; returns the frames whose faces are complete.
     ///
     /// # Errors
     /// [`ModelError`] when the detector fails.
-    pub fn push(&mut self, seen: SampledFrame, looking: Looking<'_>) -> Result<Vec<FrameFaces>, ModelError> {
-        let mut found = Vec::new();
-        let before = self.window.iter().rposition(|held| held.seen.picture.is_some());
+    pub fn push(
+        &mut self,
+        seen: SampledFrame,
+        on_detect: OnDetect<'_>,
+    ) -> Result<Vec<FrameFaces>, ModelError> {
+        let mut faces = Vec::new();
+        let before = self
+            .window
+            .iter()
+            .rposition(|buffered| buffered.seen.picture.is_some());
         let begins = match (&seen.picture, before.map(|at| &self.window[at].seen)) {
             (Some(_), None) => true,
             (Some(picture), Some(last)) => {
@@ -140,100 +147,119 @@ impl Finder {
             (None, _) => false,
         };
         if begins && before.is_some() {
-            found = self.end_scene(looking)?;
+            faces = self.end_scene(on_detect)?;
         }
-        let due =
-            |key: &BufferedFrame| seen.frame.0 - key.seen.frame.0 >= u64::from(self.settings.detect_every);
-        let key =
-            seen.picture.is_some() && (begins || self.last_key().is_none_or(|at| due(&self.window[at])));
+        let due = |earlier: &BufferedFrame| {
+            seen.frame.0 - earlier.seen.frame.0 >= u64::from(self.settings.detect_every)
+        };
+        let is_detection = seen.picture.is_some()
+            && (begins || self.last_detection().is_none_or(|at| due(&self.window[at])));
         self.window.push(BufferedFrame {
-            state: if key { State::Key } else { State::Other(Vec::new()) },
+            state: if is_detection {
+                State::Pending
+            } else {
+                State::Other(Vec::new())
+            },
             begins,
             seen,
-            followed: false,
-            carried: None,
+            tracked: false,
+            matches: None,
         });
-        if self.waiting() >= DETECTOR_BATCH || self.is_heavy() {
-            found.extend(self.advance(looking)?);
+        if self.pending() >= DETECTOR_BATCH || self.is_heavy() {
+            faces.extend(self.advance(on_detect)?);
         }
-        Ok(found)
+        Ok(faces)
     }
 
-    /// Returns all frames that were held back.
+    /// Returns all buffered frames.
     ///
     /// # Errors
     /// [`ModelError`] when the detector fails.
-    pub fn finish(&mut self, looking: Looking<'_>) -> Result<Vec<FrameFaces>, ModelError> {
-        let mut found = self.end_scene(looking)?;
-        found.extend(self.advance(looking)?);
-        found.extend(self.window.drain(..).map(|held| held.found(&self.settings)));
-        Ok(found)
+    pub fn finish(&mut self, on_detect: OnDetect<'_>) -> Result<Vec<FrameFaces>, ModelError> {
+        let mut faces = self.end_scene(on_detect)?;
+        faces.extend(self.advance(on_detect)?);
+        faces.extend(
+            self.window
+                .drain(..)
+                .map(|buffered| buffered.into_faces(&self.settings)),
+        );
+        Ok(faces)
     }
 
-    /// The last frame of a scene is looked at, so that those before it can be carried.
-    fn end_scene(&mut self, looking: Looking<'_>) -> Result<Vec<FrameFaces>, ModelError> {
-        let pictured = |held: &&mut BufferedFrame| held.seen.picture.is_some();
+    /// The last frame of a scene is looked at, so that those before it can be matches.
+    fn end_scene(&mut self, on_detect: OnDetect<'_>) -> Result<Vec<FrameFaces>, ModelError> {
+        let pictured = |buffered: &&mut BufferedFrame| buffered.seen.picture.is_some();
         if let Some(last) = self.window.iter_mut().rev().find(pictured)
             && matches!(last.state, State::Other(_))
         {
-            last.state = State::Key;
+            last.state = State::Pending;
         }
-        if self.waiting() >= DETECTOR_BATCH {
-            self.advance(looking)
+        if self.pending() >= DETECTOR_BATCH {
+            self.advance(on_detect)
         } else {
             Ok(Vec::new())
         }
     }
 
-    fn last_key(&self) -> Option<usize> {
-        self.window.iter().rposition(BufferedFrame::is_key)
+    fn last_detection(&self) -> Option<usize> {
+        self.window.iter().rposition(BufferedFrame::is_detection)
     }
 
-    fn waiting(&self) -> usize {
-        let waits = |held: &&BufferedFrame| matches!(held.state, State::Key);
-        self.window.iter().filter(waits).count()
+    fn pending(&self) -> usize {
+        let is_pending = |buffered: &&BufferedFrame| matches!(buffered.state, State::Pending);
+        self.window.iter().filter(is_pending).count()
     }
 
-    /// The frames up to the last key take more memory than they should, and can go.
+    /// Whether the frames up to the last detection frame exceed the memory limit and can be processed.
     fn is_heavy(&self) -> bool {
-        let pictures = self.window.iter().filter_map(|held| held.seen.picture.as_ref());
-        pictures.map(Picture::bytes).sum::<usize>() > HELD_BYTES
-            && self.window.iter().filter(|held| held.is_key()).count() > 1
+        let pictures = self
+            .window
+            .iter()
+            .filter_map(|buffered| buffered.seen.picture.as_ref());
+        pictures.map(Picture::bytes).sum::<usize>() > BUFFER_BYTES
+            && self
+                .window
+                .iter()
+                .filter(|buffered| buffered.is_detection())
+                .count()
+                > 1
     }
 
-    /// Settles every frame up to the last key, and returns them save that key, where the next stretch begins.
-    fn advance(&mut self, looking: Looking<'_>) -> Result<Vec<FrameFaces>, ModelError> {
-        let Some(last) = self.last_key() else {
+    /// Completes every frame up to the last detection frame, and returns them except that one, where the next interval starts.
+    fn advance(&mut self, on_detect: OnDetect<'_>) -> Result<Vec<FrameFaces>, ModelError> {
+        let Some(last) = self.last_detection() else {
             return Ok(Vec::new());
         };
-        self.detect(looking)?;
+        self.detect(on_detect)?;
         self.verify_propagation()?;
-        self.detect(looking)?;
+        self.detect(on_detect)?;
         for at in 0..=last {
-            self.follow(at);
+            self.track(at);
         }
-        let settled = self.window.drain(..last);
-        Ok(settled.map(|held| held.found(&self.settings)).collect())
+        let complete = self.window.drain(..last);
+        Ok(complete
+            .map(|buffered| buffered.into_faces(&self.settings))
+            .collect())
     }
 
-    /// Looks at every key that waits, those of one size together.
-    fn detect(&mut self, looking: Looking<'_>) -> Result<(), ModelError> {
-        let waits = |held: &BufferedFrame| matches!(held.state, State::Key);
-        let mut waiting: Vec<usize> = (0..self.window.len())
-            .filter(|&at| waits(&self.window[at]))
+    /// Detects faces in every pending frame, in batches of one size.
+    fn detect(&mut self, on_detect: OnDetect<'_>) -> Result<(), ModelError> {
+        let is_pending = |buffered: &BufferedFrame| matches!(buffered.state, State::Pending);
+        let mut pending: Vec<usize> = (0..self.window.len())
+            .filter(|&at| is_pending(&self.window[at]))
             .collect();
-        while let Some(&first) = waiting.first() {
+        while let Some(&first) = pending.first() {
             let (size, place) = (self.input_size(first), self.on_gpu(first));
             let same = |at: &usize| self.input_size(*at) == size && self.on_gpu(*at) == place;
-            let batch: Vec<usize> = waiting
+            let batch: Vec<usize> = pending
                 .iter()
                 .copied()
                 .filter(same)
                 .take(DETECTOR_BATCH)
                 .collect();
-            waiting.retain(|at| !batch.contains(at));
+            pending.retain(|at| !batch.contains(at));
             let oldest = &self.window[first].seen;
-            looking(oldest.video, oldest.frame);
+            on_detect(oldest.video, oldest.frame);
             let (width, height) = (size.width as usize, size.height as usize);
             let one = 3 * width * height;
             self.input.resize(batch.len() * one, 0.0);
@@ -242,9 +268,9 @@ impl Finder {
                 let Some(picture) = &self.window[at].seen.picture else {
                     continue;
                 };
-                match picture.surface() {
-                    Some(surface) => {
-                        let shrunk = self.gpu.shrink(picture, surface, size);
+                match picture.gpu_picture() {
+                    Some(gpu_picture) => {
+                        let shrunk = self.gpu.shrink(picture, gpu_picture, size);
                         on_gpu.push(shrunk.map_err(CropError::of_model)?);
                     }
                     None => {
@@ -262,15 +288,15 @@ impl Finder {
                 .detector
                 .detect(&pictures, width, height, self.settings.min_score)?;
             for (at, detections) in batch.into_iter().zip(detections) {
-                let held = &mut self.window[at];
-                let Some(picture) = &held.seen.picture else {
+                let buffered = &mut self.window[at];
+                let Some(picture) = &buffered.seen.picture else {
                     continue;
                 };
                 let min_face = self.settings.min_face as f32;
                 let faces = detections
                     .iter()
                     .filter_map(|detection| face(detection, size, picture, min_face));
-                held.state = State::Known(faces.collect());
+                buffered.state = State::Detected(faces.collect());
             }
         }
         Ok(())
@@ -278,11 +304,11 @@ impl Finder {
 
     fn on_gpu(&self, at: usize) -> bool {
         let picture = self.window[at].seen.picture.as_ref();
-        picture.is_some_and(|picture| picture.surface().is_some())
+        picture.is_some_and(|picture| picture.gpu_picture().is_some())
     }
 
-    /// What the detector sees of a frame: no larger than `detect_size`, pixels made square, sides stretched to the
-    /// network's grid as the published code does.
+    /// Size of the detector's input for a frame: at most `detect_size`, with square pixels, sides rounded up to the network's grid
+    /// as in the published code.
     fn input_size(&self, at: usize) -> Size {
         let picture = self.window[at].seen.picture.as_ref();
         let (size, aspect) = picture.map_or((Size { width: 1, height: 1 }, 1.0), |picture| {
@@ -298,24 +324,24 @@ impl Finder {
         }
     }
 
-    /// Decides for each stretch between two keys of a scene whether its frames are carried; those of the others become
-    /// keys.
+    /// Decides for each stretch between two detections of a scene whether its frames are matches; those of the others become
+    /// detections.
     fn verify_propagation(&mut self) -> Result<(), ModelError> {
-        let keys: Vec<usize> = (0..self.window.len())
-            .filter(|&at| self.window[at].is_key())
+        let detections: Vec<usize> = (0..self.window.len())
+            .filter(|&at| self.window[at].is_detection())
             .collect();
-        for pair in keys.windows(2) {
+        for pair in detections.windows(2) {
             let (a, b) = (pair[0], pair[1]);
-            let inner = |held: &BufferedFrame| held.seen.picture.is_some();
+            let inner = |buffered: &BufferedFrame| buffered.seen.picture.is_some();
             if self.window[b].begins || !self.window[a + 1..b].iter().any(inner) {
                 continue;
             }
-            match self.carried(a, b)? {
-                Some(pairs) => self.window[b].carried = Some(pairs),
+            match self.matches(a, b)? {
+                Some(pairs) => self.window[b].matches = Some(pairs),
                 None => {
-                    for held in &mut self.window[a + 1..b] {
-                        if held.seen.picture.is_some() {
-                            held.state = State::Key;
+                    for buffered in &mut self.window[a + 1..b] {
+                        if buffered.seen.picture.is_some() {
+                            buffered.state = State::Pending;
                         }
                     }
                 }
@@ -324,25 +350,25 @@ impl Finder {
         Ok(())
     }
 
-    /// The counterparts of `b`'s faces among those of `a`, when the frames between show them on the straight way.
-    fn carried(&self, a: usize, b: usize) -> Result<Option<Vec<usize>>, ModelError> {
+    /// The faces of `a` that match `b`'s, when each frame between resembles them inside the interpolated boxes.
+    fn matches(&self, a: usize, b: usize) -> Result<Option<Vec<usize>>, ModelError> {
         let (first, last) = (self.window[a].faces(), self.window[b].faces());
         let Some(pairs) = match_boxes(first, last) else {
             return Ok(None);
         };
-        let look = |at: usize, rect: Rect| match &self.window[at].seen.picture {
+        let patch = |at: usize, rect: Rect| match &self.window[at].seen.picture {
             Some(picture) => PatchSimilarity::of(picture, rect.within(picture.size())),
             None => Ok(PatchSimilarity::default()),
         };
         for (to, &from) in last.iter().zip(&pairs) {
             let from = &first[from];
-            let (start, end) = (look(a, from.rect)?, look(b, to.rect)?);
+            let (start, end) = (patch(a, from.rect)?, patch(b, to.rect)?);
             for at in a + 1..b {
                 if self.window[at].seen.picture.is_none() {
                     continue;
                 }
-                let way = look(at, interpolate(from, to, self.share(a, at, b)).rect)?;
-                if way.with(&start).max(way.with(&end)) < ALIKE {
+                let between = patch(at, interpolate(from, to, self.share(a, at, b)).rect)?;
+                if between.with(&start).max(between.with(&end)) < MIN_SIMILARITY {
                     return Ok(None);
                 }
             }
@@ -350,74 +376,74 @@ impl Finder {
         Ok(Some(pairs))
     }
 
-    /// How far frame `at` lies between `a` and `b`.
+    /// Position of frame `at` between `a` and `b`, 0 to 1.
     fn share(&self, a: usize, at: usize, b: usize) -> f32 {
         let frame = |at: usize| self.window[at].seen.frame.0;
         (frame(at) - frame(a)) as f32 / (frame(b) - frame(a)) as f32
     }
 
-    /// Gives the faces of a key their tracks, and the frames since the key before their faces.
-    fn follow(&mut self, at: usize) {
-        if !self.window[at].is_key() || self.window[at].followed {
+    /// Assigns tracks to the faces of a detection frame, and interpolates the faces of the frames since the previous one.
+    fn track(&mut self, at: usize) {
+        if !self.window[at].is_detection() || self.window[at].tracked {
             return;
         }
         let video = |at: usize| self.window[at].seen.video;
-        let before = self.window[..at].iter().rposition(BufferedFrame::is_key);
+        let before = self.window[..at].iter().rposition(BufferedFrame::is_detection);
         if self.window[at].begins {
             match before {
                 Some(before) if video(before) == video(at) => self.tracker.cut(),
                 _ => self.tracker = Tracker::default(),
             }
         }
-        let carried = self.window[at].carried.take();
+        let matches = self.window[at].matches.take();
         let mut faces = self.window[at].faces().to_vec();
         let frame = self.window[at].seen.frame.0;
-        if let (Some(pairs), Some(before)) = (carried, before) {
+        if let (Some(pairs), Some(before)) = (matches, before) {
             let first = self.window[before].faces().to_vec();
             for (face, &from) in faces.iter_mut().zip(&pairs) {
                 face.track = first[from].track;
             }
-            self.tracker.carry(frame, &faces);
+            self.tracker.update(frame, &faces);
             for inner in before + 1..at {
                 let share = self.share(before, inner, at);
-                let held = &mut self.window[inner];
-                if let Some(picture) = &held.seen.picture {
+                let buffered = &mut self.window[inner];
+                if let Some(picture) = &buffered.seen.picture {
                     let size = picture.size();
-                    let on_way = faces.iter().zip(&pairs).map(|(to, &from)| {
+                    let interpolated = faces.iter().zip(&pairs).map(|(to, &from)| {
                         let face = interpolate(&first[from], to, share);
                         Face {
                             rect: face.rect.within(size),
                             ..face
                         }
                     });
-                    held.state = State::Other(on_way.collect());
+                    buffered.state = State::Other(interpolated.collect());
                 }
             }
         } else {
             self.tracker.step(frame, &mut faces);
         }
-        self.window[at].state = State::Known(faces);
-        self.window[at].followed = true;
+        self.window[at].state = State::Detected(faces);
+        self.window[at].tracked = true;
     }
 }
 
 impl BufferedFrame {
-    fn is_key(&self) -> bool {
-        matches!(self.state, State::Key | State::Known(_))
+    fn is_detection(&self) -> bool {
+        matches!(self.state, State::Pending | State::Detected(_))
     }
 
     fn faces(&self) -> &[Face] {
         match &self.state {
-            State::Key => &[],
-            State::Known(faces) | State::Other(faces) => faces,
+            State::Pending => &[],
+            State::Detected(faces) | State::Other(faces) => faces,
         }
     }
 
-    /// The largest faces first, as many as are wanted.
-    fn found(self, settings: &Faces) -> FrameFaces {
+    /// The largest faces, at most as many as the settings allow.
+    fn into_faces(self, settings: &Faces) -> FrameFaces {
         let mut faces = match self.state {
-            State::Key => Vec::new(),
-            State::Known(faces) | State::Other(faces) => faces,
+            State::Pending => Vec::new(),
+            State::Detected(faces) | State::Other(faces) => faces,
         };
         faces.sort_by(|a, b| {
             let area = |face: &Face| face.rect.w * face.rect.h;
@@ -456,7 +482,7 @@ fn face(detection: &Detection, input: Size, picture: &Picture, min_face: f32) ->
         point[0] *= across;
         point[1] *= down;
     }
-    // Points that fall on one another align nothing.
+    // Landmarks that all coincide define no alignment.
     let [x, y] = [landmarks[0], landmarks[1]];
     let apart = landmarks.as_chunks::<2>().0.iter().any(|point| *point != [x, y]);
     let large = rect.w > 0.0 && rect.h > 0.0 && rect.w.min(rect.h) >= min_face;

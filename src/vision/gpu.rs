@@ -1,5 +1,5 @@
-//! What `prepare.rs` and `align.rs` do, for a picture that lies on a GPU: the same geometry and filters, computed here, carried
-//! out by [`Resampler`] and [`Warper`] where the picture is.
+//! `prepare.rs` and `align.rs` for pictures in GPU memory: the same transforms and filters, applied on the GPU by [`Resampler`]
+//! and [`Warper`].
 
 use super::align::CropTransform;
 use super::colour::{PLAIN, colours, imagenet};
@@ -21,7 +21,7 @@ pub enum CropError {
 }
 
 impl CropError {
-    /// For whoever crops nothing that could be at fault.
+    /// As a [`ModelError`], for callers whose crops cannot fail.
     pub fn of_model(self) -> ModelError {
         match self {
             CropError::Prepare(error) => ModelError::Batch(error.to_string()),
@@ -30,14 +30,14 @@ impl CropError {
     }
 }
 
-/// Makes inputs from pictures on one GPU; keeps what it laid out from one picture to the next of the same geometry.
+/// Makes inputs from pictures on one GPU; reuses its resampler while the geometry stays the same.
 #[derive(Default)]
 pub(super) struct GpuCropper {
     resampler: Option<(Geometry, Resampler)>,
     warper: Option<Warper>,
 }
 
-/// What a resampler is laid out for.
+/// The geometry of a resampler.
 #[derive(PartialEq)]
 struct Geometry {
     components: Vec<Component>,
@@ -48,17 +48,17 @@ struct Geometry {
 }
 
 impl GpuCropper {
-    /// The face by each recipe.
+    /// The face's crop by each recipe.
     pub fn crop_all(
         &mut self,
         picture: &Picture,
-        surface: &GpuPicture,
+        gpu_picture: &GpuPicture,
         face: &Face,
         recipes: &[Crop],
     ) -> Result<GpuSample, CropError> {
         let crops = recipes
             .iter()
-            .map(|&recipe| self.crop(picture, surface, face, recipe))
+            .map(|&recipe| self.crop(picture, gpu_picture, face, recipe))
             .collect::<Result<_, _>>()?;
         Ok(GpuSample::joined(crops)?)
     }
@@ -66,28 +66,28 @@ impl GpuCropper {
     fn crop(
         &mut self,
         picture: &Picture,
-        surface: &GpuPicture,
+        gpu_picture: &GpuPicture,
         face: &Face,
         recipe: Crop,
     ) -> Result<GpuSample, CropError> {
-        let Some(way) = CropTransform::by(recipe, picture, face)? else {
-            return self.prepare(picture, surface, face.rect);
+        let Some(transform) = CropTransform::by(recipe, picture, face)? else {
+            return self.prepare(picture, gpu_picture, face.rect);
         };
-        let way = way.stored(picture);
+        let transform = transform.stored(picture);
         let components: Vec<_> = picture
             .components()
             .iter()
-            .map(|component| (component.lattice(), way.samples(component)))
+            .map(|component| (component.layout(), transform.samples(component)))
             .collect();
         if self.warper.is_none() {
-            self.warper = Some(Warper::new(INPUT_SIZE, surface)?);
+            self.warper = Some(Warper::new(INPUT_SIZE, gpu_picture)?);
         }
         let warper = self.warper.as_ref().ok_or(PrepareError::Landmarks)?;
         let size = picture.stored();
         let made = warper.run(
-            surface,
+            gpu_picture,
             &components,
-            &way.pixels(),
+            &transform.pixels(),
             (size.width.into(), size.height.into()),
             &colours(picture, imagenet()),
         );
@@ -98,31 +98,31 @@ impl GpuCropper {
     pub fn prepare(
         &mut self,
         picture: &Picture,
-        surface: &GpuPicture,
+        gpu_picture: &GpuPicture,
         rect: Rect,
     ) -> Result<GpuSample, CropError> {
         let square = Size {
             width: INPUT_SIZE as u32,
             height: INPUT_SIZE as u32,
         };
-        self.resample(picture, surface, rect, square, colours(picture, imagenet()))
+        self.resample(picture, gpu_picture, rect, square, colours(picture, imagenet()))
     }
 
     /// As [`Preparer::shrink`](super::Preparer::shrink).
     pub fn shrink(
         &mut self,
         picture: &Picture,
-        surface: &GpuPicture,
+        gpu_picture: &GpuPicture,
         size: Size,
     ) -> Result<GpuSample, CropError> {
         let whole = Rect::whole(picture.size());
-        self.resample(picture, surface, whole, size, colours(picture, PLAIN))
+        self.resample(picture, gpu_picture, whole, size, colours(picture, PLAIN))
     }
 
     fn resample(
         &mut self,
         picture: &Picture,
-        surface: &GpuPicture,
+        gpu_picture: &GpuPicture,
         rect: Rect,
         size: Size,
         colours: Colours,
@@ -131,29 +131,35 @@ impl GpuCropper {
         let geometry = Geometry {
             components: picture.components().to_vec(),
             region: Region::of(picture, rect)?,
-            // A quarter turn swaps the sides, back as well as forth.
+            // A quarter turn swaps the sides in both directions.
             output: turn.displayed(size),
             colours,
             turn,
         };
         let resampler = match self.resampler.take() {
-            Some((laid_out, resampler)) if laid_out == geometry => resampler,
-            _ => geometry.resampler(surface)?,
+            Some((planned, resampler)) if planned == geometry => resampler,
+            _ => geometry.resampler(gpu_picture)?,
         };
         let (_, resampler) = self.resampler.insert((geometry, resampler));
-        Ok(resampler.run(surface)?)
+        Ok(resampler.run(gpu_picture)?)
     }
 }
 
 impl Geometry {
-    fn resampler(&self, like: &GpuPicture) -> Result<Resampler, ModelError> {
+    fn resampler(&self, gpu_picture: &GpuPicture) -> Result<Resampler, ModelError> {
         let (columns, rows) = (self.output.width as usize, self.output.height as usize);
         let parts = self.components.iter().map(|component| {
             let down = self.region.down(component, rows);
             let across = self.region.across(component, columns);
-            (component.lattice(), down.dense(), across.dense())
+            (component.layout(), down.dense(), across.dense())
         });
-        Resampler::new(parts.collect(), (rows, columns), &self.colours, self.turn, like)
+        Resampler::new(
+            parts.collect(),
+            (rows, columns),
+            &self.colours,
+            self.turn,
+            gpu_picture,
+        )
     }
 }
 
@@ -170,7 +176,7 @@ mod tests {
         height: 246,
     };
 
-    /// Pictures as NVDEC leaves them (NV12, P010), and others, so that no part leans on one layout; turned in every way.
+    /// Pictures as NVDEC leaves them (NV12, P010), and others, so that no part leans on one layout; turned in every transform.
     fn pictures() -> Vec<(String, Picture)> {
         let mut all = Vec::new();
         for (format, full) in [
@@ -216,14 +222,14 @@ mod tests {
         values
     }
 
-    /// The host's way is held against ffmpeg, Pillow and OpenCV elsewhere; it rounds to 16 bits between its steps.
+    /// The host's transform is held against ffmpeg, Pillow and OpenCV elsewhere; it rounds to 16 bits between its steps.
     #[test]
     fn inputs_made_on_a_device_are_those_of_the_host() {
         let (mut gpu, mut preparer, mut cropper) =
             (GpuCropper::default(), Preparer::new(), Cropper::default());
         for (name, picture) in pictures() {
-            let there = picture.as_a_surface();
-            let surface = there.surface().unwrap();
+            let there = picture.on_device();
+            let gpu_picture = there.gpu_picture().unwrap();
             let size = picture.size();
             let mut face = full_frame(&picture);
             face.rect = Rect {
@@ -242,14 +248,14 @@ mod tests {
             let limit = if picture.tone().is_some() { 10.0 } else { 0.2 };
             for recipe in Crop::ALL {
                 cropper.crop(&picture, &face, recipe, &mut host).unwrap();
-                let made = gpu.crop_all(&there, surface, &face, &[recipe]).unwrap();
+                let made = gpu.crop_all(&there, gpu_picture, &face, &[recipe]).unwrap();
                 let (most, mean) = apart(&name, &host, &values(made, INPUT_LEN), imagenet());
                 assert!(most < limit && mean < 0.05, "{name} {recipe:?}: {most} {mean}");
             }
             let whole = Rect::whole(size);
             face.rect = whole;
             preparer.prepare(&picture, &face, &mut host).unwrap();
-            let made = gpu.prepare(&there, surface, whole).unwrap();
+            let made = gpu.prepare(&there, gpu_picture, whole).unwrap();
             let (most, mean) = apart(&name, &host, &values(made, INPUT_LEN), imagenet());
             assert!(most < limit && mean < 0.05, "{name} whole: {most} {mean}");
         }
@@ -265,7 +271,7 @@ mod tests {
                 w: 90.0,
                 h: 100.0,
             };
-            let on_device = picture.as_a_surface();
+            let on_device = picture.on_device();
             let likeness = |picture: &Picture| {
                 super::super::patch_similarity::PatchSimilarity::of(picture, rect).unwrap()
             };
@@ -279,8 +285,8 @@ mod tests {
     #[test]
     fn impossible_boxes_are_refused_alike() {
         let picture = drawn("nv12", SIZE, false, Orientation::default());
-        let there = picture.as_a_surface();
-        let surface = there.surface().unwrap();
+        let there = picture.on_device();
+        let gpu_picture = there.gpu_picture().unwrap();
         let mut gpu = GpuCropper::default();
         let outside = Rect {
             x: 300.0,
@@ -288,14 +294,14 @@ mod tests {
             w: 100.0,
             h: 100.0,
         };
-        let refused = gpu.prepare(&there, surface, outside).err().unwrap();
+        let refused = gpu.prepare(&there, gpu_picture, outside).err().unwrap();
         assert!(matches!(
             refused,
             CropError::Prepare(PrepareError::Outside { .. })
         ));
         let face = full_frame(&there);
         let refused = gpu
-            .crop_all(&there, surface, &face, &[Crop::Arcface112])
+            .crop_all(&there, gpu_picture, &face, &[Crop::Arcface112])
             .err()
             .unwrap();
         assert!(matches!(refused, CropError::Prepare(PrepareError::Landmarks)));

@@ -1,4 +1,4 @@
-//! A model's input, made where its picture lies.
+//! A model's input, made in the memory where its picture is.
 
 use super::gpu::{CropError, GpuCropper};
 use super::{Cropper, Preparer, full_frame};
@@ -16,14 +16,14 @@ pub struct InputMaker {
 }
 
 impl InputMaker {
-    /// The whole picture. `spare` is memory to use, as long as one input.
+    /// The whole picture. `spare` is a buffer to reuse, as long as one input.
     ///
     /// # Errors
     /// As [`Preparer::prepare`]; [`CropError::Model`] when a GPU fails.
     pub fn whole(&mut self, picture: &Picture, mut spare: Vec<f32>) -> Result<Sample, CropError> {
         let face = full_frame(picture);
-        match picture.surface() {
-            Some(surface) => Ok(Sample::Gpu(self.gpu.prepare(picture, surface, face.rect)?)),
+        match picture.gpu_picture() {
+            Some(gpu_picture) => Ok(Sample::Gpu(self.gpu.prepare(picture, gpu_picture, face.rect)?)),
             None => {
                 self.preparer.prepare(picture, &face, &mut spare)?;
                 Ok(Sample::Host(spare))
@@ -31,7 +31,7 @@ impl InputMaker {
         }
     }
 
-    /// A face by each recipe, one after the other. `spare` is memory to use.
+    /// The face's crop by each recipe in turn. `spare` is a buffer to reuse.
     ///
     /// # Errors
     /// As [`Cropper::crop`]; [`CropError::Model`] when a GPU fails.
@@ -42,8 +42,13 @@ impl InputMaker {
         recipes: &[Crop],
         mut spare: Vec<f32>,
     ) -> Result<Sample, CropError> {
-        match picture.surface() {
-            Some(surface) => Ok(Sample::Gpu(self.gpu.crop_all(picture, surface, face, recipes)?)),
+        match picture.gpu_picture() {
+            Some(gpu_picture) => Ok(Sample::Gpu(self.gpu.crop_all(
+                picture,
+                gpu_picture,
+                face,
+                recipes,
+            )?)),
             None => {
                 spare.resize(recipes.len() * INPUT_LEN, 0.0);
                 self.cropper.crop_all(picture, face, recipes, &mut spare)?;

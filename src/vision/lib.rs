@@ -1,22 +1,22 @@
-//! Faces: where they are in a picture, and the model's input made from them.
+//! Detects and tracks faces, and makes the models' inputs from them.
 //!
-//! Flows in: a decoded picture. Flows out: [`Face`]s in pixels of the displayed picture, and normalised tensors.
-//! It must never convert or copy a whole frame.
+//! In: a decoded picture. Out: [`Face`]s in pixels of the displayed picture, and normalised tensors. It must never convert or copy
+//! a whole frame.
 
 mod align;
 mod colour;
 mod filter;
 mod find;
-mod follow;
 mod gpu;
 mod input;
 mod patch_similarity;
 mod prepare;
 #[cfg(test)]
 mod tests;
+mod track;
 
 pub use align::Cropper;
-pub use find::{Finder, FrameFaces, Looking, SampledFrame};
+pub use find::{Finder, FrameFaces, OnDetect, SampledFrame};
 pub use gpu::CropError;
 pub use input::InputMaker;
 pub use patch_similarity::Cuts;

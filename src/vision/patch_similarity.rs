@@ -1,4 +1,4 @@
-//! What a part of a picture looks like, in few numbers: enough to see a scene cut, or that a box has lost its face.
+//! Coarse luma patterns of picture regions, to detect scene cuts and to verify interpolated boxes.
 
 use affectmill_base::Rect;
 use affectmill_media::decode::{Colour, Component, Picture};
@@ -10,12 +10,12 @@ const PER_CELL: usize = 3;
 const FACE_CELLS: usize = 16;
 /// Cells of a frame's side.
 const FRAME_CELLS: usize = 32;
-/// Standard deviation in grey levels below which a patch shows nothing.
+/// Standard deviation in grey levels below which a patch is flat.
 const FLAT: f32 = 2.0;
 /// Score of a scene cut, in percent: the default of ffmpeg's `scdet` filter.
 const CUT: f32 = 10.0;
 
-/// The mean luma code, 0…255, of the cells of a box: `cells` rows of `cells`, as they are stored.
+/// Mean luma code, 0…255, of each cell of a box: `cells` rows of `cells`, in stored orientation.
 fn luma(picture: &Picture, rect: Rect, cells: usize) -> Result<Vec<f32>, ModelError> {
     let index = if picture.colour() == Colour::Rgb { 1 } else { 0 };
     let component = picture.components()[index];
@@ -43,10 +43,10 @@ fn luma(picture: &Picture, rect: Rect, cells: usize) -> Result<Vec<f32>, ModelEr
     };
     let columns = line(a.0, b.0, component.size.width);
     let rows = line(a.1, b.1, component.size.height);
-    let codes = match picture.surface() {
-        Some(surface) => {
+    let codes = match picture.gpu_picture() {
+        Some(gpu_picture) => {
             let index = |line: &[usize]| -> Vec<i64> { line.iter().map(|&at| at as i64).collect() };
-            let mut codes = surface.codes(&component.lattice(), &index(&rows), &index(&columns))?;
+            let mut codes = gpu_picture.codes(&component.layout(), &index(&rows), &index(&columns))?;
             let to_8_bits = match samples.bytes {
                 1 => 1.0,
                 _ => f32::from(1u16 << samples.justify) / 256.0,
@@ -67,7 +67,7 @@ fn luma(picture: &Picture, rect: Rect, cells: usize) -> Result<Vec<f32>, ModelEr
     Ok(sums)
 }
 
-/// The codes of a component, 0…255, at every crossing of some rows and columns, of a picture in host memory.
+/// The codes of a component, 0…255, at the given rows and columns, of a picture in host memory.
 fn codes(picture: &Picture, component: &Component, rows: &[usize], columns: &[usize]) -> Vec<f32> {
     let (plane, samples) = (picture.plane(component.plane), picture.samples());
     let mut codes = Vec::with_capacity(rows.len() * columns.len());
@@ -86,12 +86,12 @@ fn codes(picture: &Picture, component: &Component, rows: &[usize], columns: &[us
     codes
 }
 
-/// A box's pattern of light and dark, of mean 0 and length 1; `None` when it is flat.
+/// A box's luma pattern, of mean 0 and length 1; `None` when it is flat.
 #[derive(Default)]
 pub(super) struct PatchSimilarity(Option<Vec<f32>>);
 
 impl PatchSimilarity {
-    /// Of a box inside the picture.
+    /// The pattern of a box inside the picture.
     pub fn of(picture: &Picture, rect: Rect) -> Result<Self, ModelError> {
         let mut cells = luma(picture, rect, FACE_CELLS)?;
         let count = cells.len() as f32;
@@ -105,7 +105,7 @@ impl PatchSimilarity {
         Ok(Self(Some(cells)))
     }
 
-    /// Normalised cross-correlation, −1 to 1; of two flat patches 1, of a flat and another one 0.
+    /// Normalised cross-correlation, −1 to 1; 1 for two flat patches, 0 for a flat and another one.
     pub fn with(&self, other: &Self) -> f32 {
         match (&self.0, &other.0) {
             (Some(a), Some(b)) => a.iter().zip(b).map(|(a, b)| a * b).sum(),
@@ -115,8 +115,8 @@ impl PatchSimilarity {
     }
 }
 
-/// Finds scene cuts as ffmpeg's `scdet` filter does: the score is the mean absolute difference of luma to the frame before,
-/// or its change where that is smaller, so that steady motion is no cut; but on cell means of a coarse grid.
+/// Detects scene cuts like ffmpeg's `scdet` filter, but on cell means of a coarse grid: the score is the mean absolute luma
+/// difference to the previous frame, or the change of that difference when it is smaller, so that steady motion is no cut.
 #[derive(Default)]
 pub struct Cuts {
     last: Vec<f32>,
@@ -124,12 +124,12 @@ pub struct Cuts {
 }
 
 impl Cuts {
-    /// Forgets the frames before: another video begins.
+    /// Resets, for another video.
     pub fn clear(&mut self) {
         *self = Self::default();
     }
 
-    /// Whether a cut lies between this frame and the one seen before.
+    /// Whether a cut lies between the previous frame and this one.
     ///
     /// # Errors
     /// [`ModelError`] when the GPU on which the picture lies fails.

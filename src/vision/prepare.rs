@@ -1,12 +1,11 @@
-//! From the planes of a picture straight to a model's input, without an RGB picture in between.
+//! Resamples the planes of a picture to a model's input, without an RGB picture in between.
 //!
-//! Each component (Y′, Cb, Cr, or R′, G′, B′, or grey) is resampled to the output's size by its own antialiased triangle
-//! filter, which honours where chroma samples sit; then come the colour matrix, clipping to 0…255, and the
-//! normalisation. It equals converting the frame to RGB and resizing that with Pillow's antialiased bilinear
-//! filter, save for the roundings to 8 bits which are left out here.
+//! Each component (Y′, Cb, Cr, or R′, G′, B′, or grey) is resampled to the output's size by an antialiased triangle filter that
+//! honours its chroma location; then follow the colour matrix, clipping to 0…255, and the normalisation. The result equals a
+//! conversion to RGB and a resize with Pillow's antialiased bilinear filter, without their roundings to 8 bits.
 //!
-//! Rows are mixed first, in 16-bit fixed point over whole rows; that is where nearly all the samples are read.
-//! Truncating one product costs half of 1/256 grey level on average, which is added back.
+//! Rows are mixed first, in 16-bit fixed point over whole rows, because nearly all samples are read there. Truncating one
+//! product loses half of 1/256 grey level on average, which is added back.
 
 use super::colour::{colour, normalised};
 use super::filter::Filter;
@@ -14,8 +13,8 @@ use affectmill_base::INPUT_SIZE;
 use affectmill_base::{Face, Orientation, Rect, Size};
 use affectmill_media::decode::{Component, Picture, Samples};
 
-/// Added to 8-bit codes once they are spread over 16 bits, and taken off again: with low bits that are not 0 the
-/// compiler keeps to 16-bit multiplications, 2.5 times as fast for 1080p.
+/// Added to 8-bit codes after widening to 16 bits, and subtracted at the end: with non-zero low bits the compiler uses 16-bit
+/// multiplications, 2.5 times as fast for 1080p.
 const HALF: u16 = 128;
 
 /// Why a face could not be prepared.
@@ -34,17 +33,17 @@ pub enum PrepareError {
         "the face has no five landmarks apart from one another, which this crop recipe aligns by; choose `square` or `box`"
     )]
     Landmarks,
-    /// The output does not hold one input.
+    /// The output buffer has the wrong length.
     #[error("the output holds {found} numbers where one input has {expected}; pass a slice of that length")]
     Length {
-        /// What is needed.
+        /// Required elements.
         expected: usize,
-        /// What was given.
+        /// Elements given.
         found: usize,
     },
 }
 
-/// Makes model inputs; keeps its filters from one picture to the next of the same geometry.
+/// Makes model inputs; reuses its filters while the geometry stays the same.
 #[derive(Default)]
 pub struct Preparer {
     plan: Option<Plan>,
@@ -54,8 +53,8 @@ pub struct Preparer {
     line: Vec<f32>,
     /// The three components at the output's size, as 16-bit codes.
     small: [Vec<f32>; 3],
-    /// A stored picture's result before it is turned.
-    unturned: Vec<f32>,
+    /// A stored picture's result before it is rotated.
+    unrotated: Vec<f32>,
 }
 
 impl Preparer {
@@ -64,10 +63,10 @@ impl Preparer {
         Self::default()
     }
 
-    /// Writes the face as `[3, 128, 128]` f32, RGB planes, ImageNet-normalised, the displayed way up.
+    /// Writes the face as `[3, 128, 128]` f32, RGB planes, ImageNet-normalised, in displayed orientation.
     ///
-    /// The box is cut out in displayed pixels and stretched to a square; samples just outside it lend their share
-    /// to its border as in Pillow's `resize(box=…)`.
+    /// The box is cropped in displayed pixels and resized to a square; samples just outside contribute to its border as in
+    /// Pillow's `resize(box=…)`.
     ///
     /// # Errors
     /// When the box is empty or leaves the picture, or `out` is not 3·128·128 long.
@@ -81,8 +80,7 @@ impl Preparer {
         })
     }
 
-    /// Writes the whole picture, stretched to `size`, as `[3, height, width]` f32, RGB planes of 0…255, the displayed way
-    /// up.
+    /// Writes the whole picture, resized to `size`, as `[3, height, width]` f32, RGB planes of 0…255, in displayed orientation.
     ///
     /// # Errors
     /// When `out` is not 3·width·height long.
@@ -109,7 +107,7 @@ impl Preparer {
         }
         let region = Region::of(picture, rect)?;
         let turn = picture.orientation();
-        // A quarter turn swaps the sides, back as well as forth.
+        // A quarter turn swaps the sides in both directions.
         let stored = turn.displayed(size);
         if !self
             .plan
@@ -123,7 +121,7 @@ impl Preparer {
             mixed,
             line,
             small,
-            unturned,
+            unrotated,
         } = self
         else {
             return Ok(());
@@ -134,10 +132,10 @@ impl Preparer {
         if turn == Orientation::default() {
             colour(picture, small, out, finish);
         } else {
-            unturned.resize(3 * pixels, 0.0);
-            colour(picture, small, unturned, finish);
-            for (from, to) in unturned.chunks_exact(pixels).zip(out.chunks_exact_mut(pixels)) {
-                turned(from, turn, stored, to);
+            unrotated.resize(3 * pixels, 0.0);
+            colour(picture, small, unrotated, finish);
+            for (from, to) in unrotated.chunks_exact(pixels).zip(out.chunks_exact_mut(pixels)) {
+                rotated(from, turn, stored, to);
             }
         }
         Ok(())
@@ -154,21 +152,21 @@ pub(super) struct Region {
 }
 
 impl Region {
-    /// A component's filter across, for so many columns.
+    /// A component's horizontal filter, for `columns` outputs.
     pub fn across(self, component: &Component, columns: usize) -> Filter {
         let pitch = f64::from(component.pitch.0);
         let start = self.x / pitch + component.site.0;
         Filter::new(component.size.width as usize, start, self.w / pitch, columns)
     }
 
-    /// A component's filter down, for so many rows.
+    /// A component's vertical filter, for `rows` outputs.
     pub fn down(self, component: &Component, rows: usize) -> Filter {
         let pitch = f64::from(component.pitch.1);
         let start = self.y / pitch + component.site.1;
         Filter::new(component.size.height as usize, start, self.h / pitch, rows)
     }
 
-    /// Carries a box of the displayed picture back to the stored one.
+    /// Transforms a box of the displayed picture to the stored one.
     pub fn of(picture: &Picture, rect: Rect) -> Result<Self, PrepareError> {
         let size = picture.size();
         let (width, height) = (f64::from(size.width), f64::from(size.height));
@@ -215,19 +213,19 @@ impl Region {
 struct Plan {
     components: Vec<Component>,
     region: Region,
-    /// The output before it is turned.
+    /// The output before it is rotated.
     size: Size,
     planes: Vec<PlanePlan>,
 }
 
-/// The filters for the components that share a plane, and thereby its rows.
+/// The filters for the components that share a plane and so its rows.
 struct PlanePlan {
     plane: usize,
     /// For each output row, its first input row and the fractions of the input rows.
     rows: Vec<(usize, Vec<u16>)>,
-    /// Samples of a row that are needed: first and last + 1.
+    /// Half-open range of the samples used in a row.
     samples: (usize, usize),
-    /// Index of the component, the component, its filter across.
+    /// Index of the component, the component, its horizontal filter.
     across: Vec<(usize, Component, Filter)>,
 }
 
@@ -337,8 +335,8 @@ fn mix<S: Copy>(mixed: &mut [u16], upper: &[S], lower: &[S], weights: (u16, u16)
     }
 }
 
-/// Turns one plane of `stored` size the displayed way up.
-fn turned(from: &[f32], turn: Orientation, stored: Size, to: &mut [f32]) {
+/// Rotates one plane of `stored` size to displayed orientation.
+fn rotated(from: &[f32], turn: Orientation, stored: Size, to: &mut [f32]) {
     let (width, height) = (stored.width as usize, stored.height as usize);
     let columns = turn.displayed(stored).width as usize;
     for (row, to) in to.chunks_exact_mut(columns).enumerate() {

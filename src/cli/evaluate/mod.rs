@@ -22,20 +22,20 @@ use std::ffi::{OsStr, OsString};
 use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
 
-/// Hold a model's labels against what people annotated: concordance, F1, accuracy, calibration, with intervals.
+/// Compare a model's labels with people's annotations: concordance, F1, accuracy, calibration, with intervals.
 ///
 /// Annotations are a folder as ABAW gives them (text files with a header; a file's name is its video's, its header says the
-/// task, row i is frame i) or the single file of the multi-task challenges (`image,valence,arousal,expression,aus`). Frames that
-/// are marked invalid (−5, −1) count nowhere; what else was not compared is listed by reason.
+/// task, row i is frame i) or the single file of the multi-task challenges (`image,valence,arousal,expression,aus`). Frames
+/// marked invalid (−5, −1) are ignored; other frames that were not compared are listed by reason.
 ///
-/// A file belongs to the video of the same name, whatever its folder and ending; `NAME_left` and `NAME_right` are the
-/// left and right one of the two largest faces where no video has that very name, and frames with one face are then left out.
+/// A file belongs to the video of the same name, ignoring folder and extension. `NAME_left` and `NAME_right` are the left and right
+/// of the two largest faces if no video has exactly that name; frames with one face are then skipped.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The output: a folder, or s3://bucket/prefix.
     output: OsString,
-    /// The annotations: a folder, a single file, or another output (also in S3), whose labels are then taken for true: face by
-    /// face, where both found the same.
+    /// The annotations: a folder, a single file, or another output (also in S3), whose labels are then the reference: face by
+    /// face, where both detected the same.
     #[arg(long, value_name = "PATH")]
     annotations: OsString,
     /// The model. Default: the only one.
@@ -44,18 +44,18 @@ pub struct Args {
     /// The model of that other output. Default: of the same name, or the only one.
     #[arg(long, value_name = "MODEL")]
     reference: Option<String>,
-    /// Whose formulas. abaw2: VA mean CCC; EXPR 0.67 macro-F1 + 0.33 accuracy; AU (mean F1 + accuracy) / 2. abaw-mtl: VA the
+    /// The formulas. abaw2: VA mean CCC; EXPR 0.67 macro-F1 + 0.33 accuracy; AU (mean F1 + accuracy) / 2. abaw-mtl: VA the
     /// same; EXPR macro-F1 over 8 classes; AU mean F1; and their sum.
     #[arg(long, value_enum, default_value = "abaw2")]
     profile: Named<Profile>,
     /// Which annotations: the set that the nearest folder names (`Train_Set`, `Validation_Set`, `Test_Set`), or the name of a file of
-    /// many videos (`training_set_annotations.txt`). Where no name tells a set, and with `all`, all are taken but the test set's.
+    /// many videos (`training_set_annotations.txt`). Without such a name, and with `all`, all but the test set are read.
     #[arg(long, value_enum, default_value = "validation")]
     split: Named<Split>,
-    /// Which of several faces is the annotated person, where the name does not say.
+    /// Which of several faces is the annotated person, if the name does not say.
     #[arg(long, value_enum, default_value = "largest")]
     person: Named<Who>,
-    /// A frame without the person's face: leave it out, or repeat the label before it as ABAW submissions do.
+    /// A frame without the person's face: skip it, or repeat the previous label as ABAW submissions do.
     #[arg(long, value_enum, default_value = "skip")]
     missing: Named<Missing>,
     /// An action unit is active where its logit is above; 0 is p > 0.5. The paper's published practice is 0.5, p > 0.622.
@@ -119,11 +119,11 @@ where
     }
 }
 
-/// All that is shown.
+/// The evaluation as it is printed.
 #[derive(Serialize)]
 struct Report {
     labels: String,
-    /// Whether the label set is whole, and the one that it is held against.
+    /// Whether the label set and the reference are complete.
     finished: bool,
     model: String,
     weights: Vec<String>,
@@ -145,9 +145,9 @@ struct Report {
     without_labels: Vec<String>,
     without_annotations: Vec<String>,
     unknown_units: Vec<String>,
-    /// Files of annotations that were not read, by their set.
+    /// Annotation files that were skipped, by their set.
     left_out: LeftOut,
-    /// Texts among them that are no annotations.
+    /// Text files that are no annotations.
     passed_over: Vec<PassedOver>,
     #[serde(skip_serializing_if = "Option::is_none")]
     by: Option<By>,
@@ -181,7 +181,7 @@ impl Display for Against {
     }
 }
 
-/// What was tuned, and where it lies.
+/// The tuned calibration and its file.
 #[derive(Serialize)]
 struct Tuned {
     file: String,
@@ -197,7 +197,7 @@ fn labels_of<'a>(set: &'a LabelSet, model: Option<&str>) -> Result<Labels<'a>, F
     })
 }
 
-/// Whether a place holds a label set; a folder of annotations does not.
+/// Whether a location is a label set, not a folder of annotations.
 fn is_label_set(place: &OsStr) -> bool {
     place.to_string_lossy().starts_with("s3://") || Path::new(place).join(paths::JOB).is_file()
 }
@@ -299,7 +299,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
-/// Labels that cannot be read stop the command; everything else is in what was asked for.
+/// Unreadable labels stop the command; every other error is in its arguments.
 fn failure(error: EvaluateError) -> Failure {
     match error {
         EvaluateError::Pair(PairError::Labels(_)) => Failure::stopped(error),
@@ -307,7 +307,7 @@ fn failure(error: EvaluateError) -> Failure {
     }
 }
 
-/// The calibration's file: as given, or beside the model's weights.
+/// Path of the calibration: as given, or beside the model's weights.
 fn calibration_file(given: Option<&Path>, job: &JobRecord, model: &ModelRecord) -> Result<PathBuf, Failure> {
     let spec = job.job.models.iter().find(|spec| spec.name == model.name);
     match (given, spec.map(|spec| &spec.weights)) {

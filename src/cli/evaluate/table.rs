@@ -9,15 +9,15 @@ use affectmill_evaluation::metrics::Figure;
 use affectmill_evaluation::pairing::Account;
 use affectmill_progress::text::{count, plural};
 
-/// Names of a list that are shown.
+/// Maximum names shown of a list.
 const MOST_NAMES: usize = 5;
-/// Shown where a number is not defined.
+/// Shown when a number is undefined.
 const NONE: &str = "–";
 
-/// Head and value of a column about annotated frames.
+/// Heading and value of a column about annotated frames.
 type Column = (&'static str, fn(&Account) -> u64);
 
-/// The tables.
+/// Renders all tables.
 pub fn render(report: &Report) -> String {
     let mut lines = vec![format!(
         "{} in {} against {} ({}), profile {}",
@@ -128,7 +128,7 @@ fn frames(report: &Report) -> String {
     aligned(&rows, 1)
 }
 
-/// Of a group its scores alone: what it is of one class says little there.
+/// Only the scores of each group: those of single classes are too noisy there.
 fn groups(report: &Report) -> String {
     let shown = |figure: &&Figure| figure.of.is_none() || figure.name == "ccc";
     let first = report.groups.iter().take(1);

@@ -1,4 +1,4 @@
-//! What the numbers of a picture mean: family, matrix, range, and whether they are HDR's.
+//! Colour of a frame: family, matrix, range and tone mapping.
 
 use crate::decode::native;
 use crate::decode::native::Descriptor;
@@ -8,7 +8,7 @@ use ffmpeg_next::format::Pixel;
 use ffmpeg_next::frame::Video;
 use ffmpeg_next::util::color::Range;
 
-/// What the components are.
+/// Colour family of the components.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Colour {
     /// One component, grey.
@@ -62,8 +62,8 @@ fn is_yuvj(format: Pixel) -> bool {
     matches!(format, YUVJ420P | YUVJ411P | YUVJ422P | YUVJ440P | YUVJ444P)
 }
 
-/// How a frame's values become those of SDR: of PQ (SMPTE ST 2084) and HLG (ARIB STD-B67), as numbered by ITU-T H.273, table 3.
-/// Primaries are BT.2020's unless it says BT.709's.
+/// Tone mapping to SDR for PQ (SMPTE ST 2084) and HLG (ARIB STD-B67), as numbered by ITU-T H.273, table 3. Primaries are
+/// BT.2020's unless the frame says BT.709.
 pub(super) fn tone_of(frame: &Video) -> Option<&'static Tone> {
     let wide = native::primaries(frame) != 1;
     match native::transfer_number(frame) {

@@ -3,7 +3,7 @@
 use super::error::DecodeError;
 use super::picture;
 use crate::decode::native;
-use crate::decode::native::{Header, Reach};
+use crate::decode::native::{Header, ProbeDepth};
 use affectmill_base::{FrameIndex, Orientation, TimeBase};
 use ffmpeg_next as ffmpeg;
 use ffmpeg_next::format::context::Input;
@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// Formats that draw in other files, and text that FFmpeg would show as a picture.
+/// Formats that refer to other files, and text that FFmpeg would render as pictures.
 const INDIRECT: [&str; 8] = [
     "hls",
     "concat",
@@ -29,12 +29,12 @@ pub(super) struct Container {
     pub input: Input,
     /// Index of its video stream.
     pub stream: usize,
-    /// What its header says of that stream.
+    /// The header's data on that stream.
     pub header: Header,
 }
 
-/// Opens the container and finds the video stream. Where none is known from the first megabytes, and the container does not
-/// list its streams in front, the picture may begin after minutes of sound: then it is read further.
+/// Opens the container and finds the video stream. It reads further when the first megabytes show none and the container does not
+/// list its streams at the start, because video may start after minutes of sound.
 pub(super) fn open(path: &Path, max_pixels: u64) -> Result<Container, DecodeError> {
     native::init();
     let not_opened = |cause: String| DecodeError::Open {
@@ -59,10 +59,10 @@ pub(super) fn open(path: &Path, max_pixels: u64) -> Result<Container, DecodeErro
     if metadata.len() == 0 {
         return Err(not_opened("it is empty (0 bytes)".into()));
     }
-    // FFmpeg does not tell a disk's error from a file's, so the ends of the file are read first.
+    // FFmpeg does not distinguish disk errors from damaged files, so both ends of the file are read first.
     ends_can_be_read(path, metadata.len()).map_err(unreadable)?;
-    let open = |reach| {
-        let opened = native::open_input(path, max_pixels, reach).map_err(|error| match error {
+    let open = |depth| {
+        let opened = native::open_input(path, max_pixels, depth).map_err(|error| match error {
             ffmpeg::Error::Other { errno: libc::ENOMEM } => DecodeError::Memory {
                 path: path.to_owned(),
                 frame: FrameIndex(0),
@@ -74,7 +74,7 @@ pub(super) fn open(path: &Path, max_pixels: u64) -> Result<Container, DecodeErro
             None => Ok(opened),
         }
     };
-    let (mut input, mut headers) = open(Reach::Usual)?;
+    let (mut input, mut headers) = open(ProbeDepth::Usual)?;
     let format = input.format().name().to_owned();
     if format.split(',').any(|name| INDIRECT.contains(&name)) {
         return Err(DecodeError::Indirect {
@@ -84,7 +84,7 @@ pub(super) fn open(path: &Path, max_pixels: u64) -> Result<Container, DecodeErro
     }
     let mut stream = best_stream(&input);
     if stream.is_none() && native::streams_may_follow(&input) {
-        (input, headers) = open(Reach::Far)?;
+        (input, headers) = open(ProbeDepth::Far)?;
         stream = best_stream(&input);
     }
     let stream = stream.ok_or_else(|| DecodeError::NoVideo {
@@ -97,7 +97,7 @@ pub(super) fn open(path: &Path, max_pixels: u64) -> Result<Container, DecodeErro
     })
 }
 
-/// Reads a little of where containers keep their tables.
+/// Reads the start and the end, where containers keep their tables.
 fn ends_can_be_read(path: &Path, length: u64) -> std::io::Result<()> {
     let mut file = File::open(path)?;
     let mut bytes = [0; 4096];
@@ -106,7 +106,7 @@ fn ends_can_be_read(path: &Path, length: u64) -> std::io::Result<()> {
     file.read(&mut bytes).map(|_| ())
 }
 
-/// FFmpeg's choice, but never a cover picture.
+/// FFmpeg's best video stream, but never a cover picture.
 fn best_stream(input: &Input) -> Option<usize> {
     let moving = |stream: &ffmpeg::Stream| {
         stream.parameters().medium() == ffmpeg::media::Type::Video
@@ -117,14 +117,14 @@ fn best_stream(input: &Input) -> Option<usize> {
         .map(|stream| stream.index())
 }
 
-/// How a stream's pictures must be turned to be displayed.
+/// Orientation of a stream's pictures.
 pub(super) fn orientation(stream: &ffmpeg::Stream) -> Orientation {
     native::display_matrix(stream)
         .map(picture::orientation_of)
         .unwrap_or_default()
 }
 
-/// The length of a tick of a stream's times.
+/// The stream's time base.
 pub(super) fn time_base(stream: &ffmpeg::Stream) -> TimeBase {
     let base = stream.time_base();
     TimeBase {

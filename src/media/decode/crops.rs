@@ -1,7 +1,7 @@
-//! The faces of one video out of a shard of crops, `crops/part-<shard>.tar`, as `[output] crops = "webdataset"` writes it.
+//! Reads the faces of one video from a shard of crops, `crops/part-<shard>.tar`, as `[output] crops = "webdataset"` writes it.
 //!
-//! A frame is what the shard has of it: its faces, each with its crop and, from the JSON beside it, its place and time in
-//! the video it was cut from. Frames without a face are not in there.
+//! A frame has the shard's faces of it, each with its crop and, from the JSON beside it, its box and time in the original video.
+//! Frames without a face are missing.
 
 use super::error::DecodeError;
 use super::{CroppedFace, DecodeOptions, DecodedFrame, native};
@@ -17,7 +17,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// No sample's JSON is longer.
+/// Maximum length of a sample's JSON.
 const MAX_JSON: u64 = 1 << 20;
 
 /// Reader of the samples of one video.
@@ -31,7 +31,7 @@ pub(super) struct CropReader {
     damage: Option<Trouble>,
 }
 
-/// Where the members of one sample lie: first byte and length.
+/// The members of one sample: first byte and length.
 #[derive(Default)]
 struct Sample {
     jpeg: Option<(u64, u64)>,
@@ -40,7 +40,7 @@ struct Sample {
 
 /// What the JSON says of a face; the labels beside it are not looked at.
 #[derive(Deserialize)]
-struct Said {
+struct SampleJson {
     video: String,
     frame: u64,
     timestamp_us: Option<i64>,
@@ -55,7 +55,7 @@ struct Said {
     crop: Option<String>,
 }
 
-/// What a file of JPEG begins with.
+/// First bytes of a JPEG file.
 const JPEG: [u8; 3] = [0xff, 0xd8, 0xff];
 
 impl CropReader {
@@ -90,7 +90,7 @@ impl CropReader {
         Ok(reader)
     }
 
-    /// By which recipe the faces were cropped, as the first sample says.
+    /// The crop recipe of the first sample.
     pub(super) fn recipe(&self) -> Option<&str> {
         self.recipe.as_deref()
     }
@@ -102,8 +102,8 @@ impl CropReader {
         }
         let mut samples = self.frames.values().flat_map(BTreeMap::values);
         let json = samples.find_map(|sample| sample.json)?;
-        let said: Recipe = serde_json::from_slice(&self.member(json, MAX_JSON).ok()?).ok()?;
-        Some(said.crop)
+        let json: Recipe = serde_json::from_slice(&self.member(json, MAX_JSON).ok()?).ok()?;
+        Some(json.crop)
     }
 
     pub(super) fn next(&mut self) -> Result<Option<DecodedFrame>, DecodeError> {
@@ -152,7 +152,7 @@ impl CropReader {
         self.damage.as_ref()
     }
 
-    /// One face: where it was found, when, and its crop.
+    /// Reads one face: its box, its time and its crop.
     fn face(
         &self,
         frame: u64,
@@ -164,29 +164,29 @@ impl CropReader {
             return Err(corrupt("the sample has not both a .jpg and a .json".into()));
         };
         let json = self.member(json, MAX_JSON)?;
-        let said: Said = serde_json::from_slice(&json).map_err(|error| corrupt(error.to_string()))?;
-        if (said.video.as_str(), said.frame, said.face) != (self.video.as_str(), frame, face) {
+        let json: SampleJson = serde_json::from_slice(&json).map_err(|error| corrupt(error.to_string()))?;
+        if (json.video.as_str(), json.frame, json.face) != (self.video.as_str(), frame, face) {
             let cause = format!(
                 "its .json speaks of face {} in frame {} of `{}`",
-                said.face, said.frame, said.video
+                json.face, json.frame, json.video
             );
             return Err(corrupt(cause));
         }
-        if said.crop != self.recipe {
+        if json.crop != self.recipe {
             let name =
                 |recipe: Option<&String>| recipe.map_or("no recipe".into(), |recipe| format!("`{recipe}`"));
             return Err(corrupt(format!(
                 "its .json states the crop {}, and that of the video's first face {}",
-                name(said.crop.as_ref()),
+                name(json.crop.as_ref()),
                 name(self.recipe.as_ref())
             )));
         }
-        let sides = [said.box_x, said.box_y, said.box_w, said.box_h];
+        let sides = [json.box_x, json.box_y, json.box_w, json.box_h];
         let numbers = sides
             .iter()
-            .chain(&said.face_score)
-            .chain(said.landmarks.iter().flatten());
-        if !numbers.copied().all(f32::is_finite) || said.box_w <= 0.0 || said.box_h <= 0.0 {
+            .chain(&json.face_score)
+            .chain(json.landmarks.iter().flatten());
+        if !numbers.copied().all(f32::is_finite) || json.box_w <= 0.0 || json.box_h <= 0.0 {
             return Err(corrupt(
                 "its .json has an empty box, or a number beyond 32-bit floats".into(),
             ));
@@ -195,22 +195,22 @@ impl CropReader {
         let picture = images::decoded(&bytes, self.max_pixels)?;
         let face = Face {
             index: face,
-            track: said.track,
+            track: json.track,
             rect: Rect {
-                x: said.box_x,
-                y: said.box_y,
-                w: said.box_w,
-                h: said.box_h,
+                x: json.box_x,
+                y: json.box_y,
+                w: json.box_w,
+                h: json.box_h,
             },
-            score: said.face_score,
-            landmarks: said.landmarks,
+            score: json.face_score,
+            landmarks: json.landmarks,
         };
         let cropped = CroppedFace {
             face,
             picture,
             jpeg: bytes.starts_with(&JPEG).then_some(bytes),
         };
-        Ok((cropped, said.timestamp_us.map(Micros)))
+        Ok((cropped, json.timestamp_us.map(Micros)))
     }
 
     fn member(&self, (start, length): (u64, u64), most: u64) -> Result<Vec<u8>, BadImage> {
@@ -229,7 +229,7 @@ impl CropReader {
     }
 }
 
-/// The samples of a video by frame and face, and what is wrong with the archive. Only headers are read.
+/// The samples of a video by frame and face, and the archive's damage. Only headers are read.
 struct Index {
     frames: BTreeMap<u64, BTreeMap<i32, Sample>>,
     damage: Option<String>,
@@ -266,7 +266,7 @@ impl Index {
     }
 }
 
-/// Shows every crop's member with its first byte and length; `false` when the archive does not come to its end mark, a
+/// Calls `show` with every member of a sample, its first byte and its length; `false` when the archive lacks its end mark, a
 /// kilobyte of zeros.
 fn members(file: &File, mut show: impl FnMut(SampleName<'_>, (u64, u64))) -> bool {
     let mut end = 0;

@@ -1,8 +1,8 @@
-//! NVIDIA's decoder through FFmpeg: the device, the wish of a decoder for it, the planes of its frames. All `unsafe` of it is in
-//! this file.
+//! NVDEC, NVIDIA's decoder, through FFmpeg: the device, the decoder's format negotiation, the planes of its frames. All its
+//! `unsafe` is in this file.
 //!
-//! FFmpeg gets the primary context of the GPU, which is libtorch's too, and the default stream, which is libtorch's too: so
-//! pictures need not travel, and all work on them stands in one order.
+//! FFmpeg uses the GPU's primary context and default stream, as libtorch does. So pictures stay on the GPU, and all work on them
+//! is in order.
 
 use crate::decode::native;
 use crate::decode::native::Descriptor;
@@ -14,13 +14,13 @@ use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::ptr::null_mut;
 use std::sync::{Mutex, PoisonError};
 
-/// A GPU as FFmpeg sees it. Kept for the life of the process: decoders and frames refer to it.
+/// FFmpeg's context of a GPU. It lives as long as the process, because decoders and frames refer to it.
 struct Gpu {
-    /// A reference to an `AVHWDeviceContext` that is never given back.
+    /// A reference to an `AVHWDeviceContext` that is never released.
     context: *mut ffi::AVBufferRef,
 }
 
-/// `AVCUDADeviceContext` of hwcontext_cuda.h, which the binding leaves out because the header needs CUDA's.
+/// `AVCUDADeviceContext` of hwcontext_cuda.h, which the binding lacks because the header needs CUDA's.
 #[repr(C)]
 struct CudaContext {
     context: *mut c_void,
@@ -29,12 +29,12 @@ struct CudaContext {
 }
 
 impl Gpu {
-    /// The GPU with this index, as CUDA counts them for this process.
+    /// The GPU with this index in CUDA's numbering for this process.
     ///
     /// # Errors
     /// Why not, in words.
     fn open(index: usize) -> Result<Self, String> {
-        /// Addresses of the contexts, which are as good in any thread.
+        /// Addresses of the contexts, which are valid in any thread.
         static OPENED: Mutex<Vec<(usize, usize)>> = Mutex::new(Vec::new());
         let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, address)) = opened.iter().find(|(other, _)| *other == index) {
@@ -47,7 +47,7 @@ impl Gpu {
     }
 }
 
-/// The primary context of a GPU, retained for good.
+/// The primary context of a GPU, retained for the life of the process.
 #[allow(unsafe_code)]
 fn primary_context(index: usize) -> Result<*mut c_void, String> {
     type Init = unsafe extern "C" fn(c_uint) -> c_int;
@@ -83,7 +83,7 @@ fn primary_context(index: usize) -> Result<*mut c_void, String> {
     }
 }
 
-/// An `AVHWDeviceContext` over a CUDA context that stays its owner's.
+/// An `AVHWDeviceContext` over a borrowed CUDA context.
 #[allow(unsafe_code)]
 fn device_context(cuda: *mut c_void) -> Result<*mut ffi::AVBufferRef, String> {
     // SAFETY: a new device context is written before it is initialised, as FFmpeg asks; its `hwctx` is an
@@ -107,22 +107,22 @@ fn device_context(cuda: *mut c_void) -> Result<*mut ffi::AVBufferRef, String> {
     }
 }
 
-/// Codecs whose pictures are defined to the last bit, so that every GPU and the CPU decode the same.
+/// Codecs with bit-exact decoding, so that every GPU and the CPU give the same pictures.
 const EXACT: [ffmpeg::codec::Id; 4] = [
     ffmpeg::codec::Id::H264,
     ffmpeg::codec::Id::HEVC,
     ffmpeg::codec::Id::VP8,
     ffmpeg::codec::Id::VP9,
 ];
-/// Surfaces beyond those that a stream says it needs: some understate it. NVDEC takes 32 of a stream at most.
-const MORE_SURFACES: c_int = 2;
+/// Extra surfaces, because some streams understate how many they need. NVDEC allows at most 32 per stream.
+const EXTRA_SURFACES: c_int = 2;
 
-/// Asks a decoder that is not open yet to use a GPU where it can.
+/// Configures a decoder, before it is opened, to use a GPU when possible.
 ///
 /// # Errors
-/// Why it never can, in words.
+/// Why the GPU cannot decode this stream.
 #[allow(unsafe_code)]
-pub(super) fn ask(context: &mut ffmpeg::codec::Context, gpu: usize) -> Result<(), String> {
+pub(super) fn configure(context: &mut ffmpeg::codec::Context, gpu: usize) -> Result<(), String> {
     let name = context.id().name();
     if !EXACT.contains(&context.id()) {
         return Err(format!(
@@ -155,13 +155,13 @@ pub(super) fn ask(context: &mut ffmpeg::codec::Context, gpu: usize) -> Result<()
         }
         (*raw).hw_device_ctx = ffi::av_buffer_ref(gpu.context);
         (*raw).get_format = Some(choose);
-        (*raw).extra_hw_frames = MORE_SURFACES;
+        (*raw).extra_hw_frames = EXTRA_SURFACES;
     }
     Ok(())
 }
 
-/// Takes CUDA frames where the decoder offers them, else what it likes best. It asks again without them when the GPU refuses.
-/// Pictures whose chroma is halved in one direction alone FFmpeg takes for such with half of it in both.
+/// Selects CUDA frames when the decoder offers them, else its preferred format. FFmpeg calls it again without them when the GPU
+/// refuses. 4:2:2 and 4:4:0 are excluded, because FFmpeg treats them as 4:2:0 there.
 #[allow(unsafe_code)]
 unsafe extern "C" fn choose(
     context: *mut ffi::AVCodecContext,
@@ -182,22 +182,22 @@ unsafe extern "C" fn choose(
     }
 }
 
-/// Whether the frame lies on a GPU.
-pub(super) fn is_there(frame: &Video) -> bool {
+/// Whether the frame is in GPU memory.
+pub(super) fn on_gpu(frame: &Video) -> bool {
     frame.format() == ffmpeg::format::Pixel::CUDA
 }
 
-/// Whether a frame on a GPU lacks its picture: FFmpeg gives such frames where it could not begin to decode one.
+/// Whether a GPU frame has no picture. FFmpeg returns such frames when it could not start decoding one.
 #[allow(unsafe_code)]
 pub(super) fn is_empty(frame: &Video) -> bool {
     // SAFETY: the frame is valid; a pointer is read.
     unsafe { (*frame.as_ptr()).data[0].is_null() }
 }
 
-/// Refuses frames on a GPU whose planes do not lie as FFmpeg says: there it crops at the right and the bottom alone, and counts
-/// on an even height.
+/// Rejects GPU frames whose planes differ from FFmpeg's description: there it crops only at the right and the bottom, and assumes
+/// an even height.
 #[allow(unsafe_code)]
-pub(super) fn can_be_taken(frame: &Video) -> Result<(), String> {
+pub(super) fn is_supported(frame: &Video) -> Result<(), String> {
     // SAFETY: the frame is valid; two integers are read.
     let (left, top) = unsafe { ((*frame.as_ptr()).crop_left, (*frame.as_ptr()).crop_top) };
     if (left, top) == (0, 0) && frame.height().is_multiple_of(2) {
@@ -206,26 +206,26 @@ pub(super) fn can_be_taken(frame: &Video) -> Result<(), String> {
     Err("NVDEC gives no usable picture where the stream crops it at the left or the top, or of an odd height; set decode = \"cpu\"".into())
 }
 
-/// Whether a GPU can be used for decoding by this process.
+/// Checks that this process can decode on a GPU.
 ///
 /// # Errors
 /// Why not, in words.
-pub fn opens(gpu: usize) -> Result<(), String> {
+pub fn check_gpu(gpu: usize) -> Result<(), String> {
     native::init();
     Gpu::open(gpu).map(|_| ())
 }
 
-/// Whether a GPU still computes.
+/// Checks that a GPU still computes.
 ///
 /// # Errors
-/// What CUDA says, in words.
+/// CUDA's error.
 pub(super) fn is_responsive(gpu: usize) -> Result<(), String> {
     Device::cuda(gpu)
         .is_responsive()
         .map_err(|error| error.to_string())
 }
 
-/// What the pixels of a frame on a GPU are.
+/// The pixel format of a GPU frame.
 #[allow(unsafe_code)]
 pub(super) fn descriptor(frame: &Video) -> Option<Descriptor> {
     // SAFETY: a frame on a GPU has a frames context, whose format of the pixels is an integer that was set when it was made.
@@ -236,12 +236,12 @@ pub(super) fn descriptor(frame: &Video) -> Option<Descriptor> {
     native::descriptor_of(format)
 }
 
-/// Copies the planes of a frame on the GPU, within it. `planes` are rows and samples of each, `bytes` those of a sample.
+/// Copies the planes of a GPU frame within GPU memory. `planes` gives rows and samples of each plane, `bytes` the size of a sample.
 ///
 /// # Errors
 /// In words.
 #[allow(unsafe_code)]
-pub(super) fn surface(
+pub(super) fn copy_planes(
     frame: &Video,
     gpu: usize,
     planes: &[(usize, usize)],

@@ -1,4 +1,4 @@
-//! A decoder set up for one stream.
+//! The decoder of one stream.
 
 use super::error::DecodeError;
 use super::{DecodeOptions, cuda, native};
@@ -8,33 +8,33 @@ use ffmpeg_next::codec::{Id, threading};
 use ffmpeg_next::frame::Video;
 use std::path::Path;
 
-/// Codecs whose decoders put the picture before in a damaged slice's place, and say so nowhere but in the log: FFV1, which has
-/// checksums. They give each packet's frame at once, so that what is said is said of that frame; and from one key frame to the
-/// next a damaged slice stays as it is.
-const MENDS_UNSEEN: [Id; 1] = [Id::FFV1];
+/// Codecs whose decoders replace a damaged slice by the previous picture and report it only in the log: FFV1, which has
+/// checksums. They return each packet's frame at once, so a log message belongs to that frame. A damaged slice stays damaged
+/// until the next key frame.
+const CONCEALS_SILENTLY: [Id; 1] = [Id::FFV1];
 
-/// The decoder of one stream. Its first field is dropped first: it may speak while it goes.
+/// The decoder of one stream. `codec` is dropped first, because it may log while it is freed.
 pub(super) struct Decoder {
     pub codec: ffmpeg::decoder::Video,
-    /// Whether it spoke of an error.
+    /// Whether it logged an error.
     pub complaint: native::Complaint,
-    /// The GPU that was asked to decode.
+    /// The GPU requested for decoding.
     pub gpu: Option<usize>,
-    /// Why the CPU decodes though the GPU was to.
+    /// Why decoding falls back to the CPU.
     pub fallback: Option<String>,
-    /// Frames are predicted from one another.
+    /// Whether frames are predicted from one another.
     pub predicts: bool,
 }
 
 impl Decoder {
-    /// `known` says whether the stream was looked into when its file was opened.
+    /// Opens the decoder; `known` says whether the stream was probed when its file was opened.
     pub(super) fn open(
         path: &Path,
         stream: &Stream,
         known: bool,
         options: &DecodeOptions,
     ) -> Result<Self, DecodeError> {
-        // WebM marks the whole track, and puts a byte of its own before each frame, also of those that are not encrypted.
+        // WebM marks the whole track, and puts its own byte before each frame, even before those that are not encrypted.
         if stream.metadata().get("enc_key_id").is_some() {
             return Err(DecodeError::Encrypted {
                 path: path.to_owned(),
@@ -55,24 +55,24 @@ impl Decoder {
             native::expect_reordering(&mut context);
         }
         let complaint = native::Complaint::default();
-        let mends_unseen = MENDS_UNSEEN.contains(&codec);
-        if mends_unseen {
+        let conceals_silently = CONCEALS_SILENTLY.contains(&codec);
+        if conceals_silently {
             native::listen(&mut context, &complaint);
         }
-        // Where frames lean on one another, libavcodec fills in for lost ones from what its threads have at hand,
-        // and does not always tell. Frames must not depend on the number of threads.
-        let predicts = !native::intra_only(codec) || mends_unseen;
-        let (gpu, fallback) = match options.nvdec.map(|gpu| cuda::ask(&mut context, gpu)) {
+        // When frames are predicted from one another, error concealment depends on the thread count and is not always reported.
+        // Frames must not depend on the number of threads.
+        let predicts = !native::intra_only(codec) || conceals_silently;
+        let (gpu, fallback) = match options.nvdec.map(|gpu| cuda::configure(&mut context, gpu)) {
             None => (None, None),
             Some(asked) => (asked.is_ok().then_some(options.nvdec).flatten(), asked.err()),
         };
         context.set_threading(threading::Config {
-            kind: if mends_unseen {
+            kind: if conceals_silently {
                 threading::Type::Slice
             } else {
                 threading::Type::Frame
             },
-            count: if (predicts && !mends_unseen) || gpu.is_some() {
+            count: if (predicts && !conceals_silently) || gpu.is_some() {
                 1
             } else {
                 options.threads
@@ -94,7 +94,7 @@ impl Decoder {
     }
 }
 
-/// Whether the decoder says that a frame is not whole.
+/// Whether the decoder reports that a frame is incomplete.
 pub(super) fn is_damaged(frame: &Video) -> bool {
     frame.is_corrupt() || frame.has_decode_errors()
 }

@@ -1,37 +1,37 @@
-//! Video streams beside the one that is read: recordings of broadcasts change to another one in their midst.
+//! Other video streams of the file: broadcast recordings may switch to another stream.
 
 use super::native;
 use ffmpeg_next as ffmpeg;
 use ffmpeg_next::format::context::Input;
 use std::collections::BTreeMap;
 
-/// The stream that the picture has moved to, and where its first packet lies.
+/// A switch to another stream: its index and the byte offset of its first packet.
 #[derive(Clone, Copy)]
 pub(super) struct Move {
     pub stream: usize,
     pub place: isize,
 }
 
-/// What came of them so far.
+/// The other streams seen so far.
 #[derive(Default)]
 pub(super) struct Elsewhere {
     /// Program of the stream that is read, in a transport stream.
     program: Option<i32>,
-    /// Where its last packet lies in the file.
+    /// Byte offset of its last packet.
     last: Option<isize>,
     others: BTreeMap<usize, Other>,
 }
 
 struct Other {
-    /// Where it begins in the file.
+    /// Byte offset of its first packet.
     place: isize,
-    /// When it begins, in ticks.
+    /// Time of its first packet, in ticks.
     begins: Option<i64>,
     packets: u64,
 }
 
 impl Elsewhere {
-    /// For another stream of the same program.
+    /// The state after a switch to another stream of the same program.
     pub(super) fn moved(&self) -> Self {
         Self {
             program: self.program,
@@ -39,7 +39,7 @@ impl Elsewhere {
         }
     }
 
-    /// A packet of the stream that is read.
+    /// Records a packet of the stream that is read.
     pub(super) fn own(&mut self, input: &Input, stream: usize, packet: &ffmpeg::Packet) {
         if self.program.is_none() && self.last.is_none() {
             let programs = native::programs(input);
@@ -49,8 +49,8 @@ impl Elsewhere {
         self.last = self.last.max(Some(packet.position()));
     }
 
-    /// A packet of another stream. Whether the picture has moved there: the program's table does not list the
-    /// stream any more that was read, and this one as its only video.
+    /// Records a packet of another stream. Returns a switch to it when the program's table no longer lists the stream that is read,
+    /// and lists this one as its only video.
     pub(super) fn other(&mut self, input: &Input, stream: usize, packet: &ffmpeg::Packet) -> Option<Move> {
         let (index, place) = (packet.stream(), packet.position());
         if place < 0 || !is_video(input, index) {
@@ -70,7 +70,7 @@ impl Elsewhere {
         (alone && listed.contains(&index) && !listed.contains(&stream)).then_some(moved)
     }
 
-    /// The first stream that began behind the end of the one that is read: its beginning in ticks, and its packets.
+    /// The first stream that starts after the end of the one that is read: its start in ticks, and its packets.
     pub(super) fn later(&self) -> Option<(Option<i64>, u64)> {
         let end = self.last?;
         let later = self.others.values().find(|other| other.place > end);

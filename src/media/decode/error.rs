@@ -1,35 +1,35 @@
-//! Why a video gives no frames at all. Damage in the midst of one is no error: see `VideoReader::damage`.
+//! Why a video gives no frames at all. Damage inside a video is no error: see `VideoReader::damage`.
 
 use affectmill_base::ErrorClass;
 use affectmill_base::FrameIndex;
-use affectmill_base::passes;
+use affectmill_base::is_transient;
 use std::path::PathBuf;
 
 /// A video could not be read at all, or not to its end. Every message names the file, the cause and a remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// The system does not let the file be read.
+    /// The file cannot be read.
     #[error("{}: cannot be read: {cause}; check its permissions, and that its disk is mounted and well", .path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         cause: std::io::Error,
     },
     /// A folder, a pipe, a device.
     #[error("{}: cannot be opened as a video: it is {what}; leave it out", .path.display())]
     NoFile {
-        /// What lies there.
+        /// The path.
         path: PathBuf,
         /// What it is.
         what: &'static str,
     },
-    /// The container was not understood.
+    /// The container cannot be parsed.
     #[error("{}: cannot be opened as a video: {cause}; check that the file is whole, or leave it out", .path.display())]
     Open {
         /// The file.
         path: PathBuf,
-        /// What FFmpeg said.
+        /// FFmpeg's error.
         cause: String,
     },
     /// A file that only points to other files.
@@ -40,20 +40,20 @@ pub enum DecodeError {
         /// FFmpeg's name of the format.
         format: String,
     },
-    /// The container holds no moving picture.
+    /// The container has no video stream.
     #[error("{}: holds no video stream (sound or cover pictures do not count); leave it out", .path.display())]
     NoVideo {
         /// The file.
         path: PathBuf,
     },
-    /// This FFmpeg has no decoder for the video, or the decoder would not start.
+    /// This FFmpeg has no decoder for the video, or the decoder did not start.
     #[error("{}: the {codec} video cannot be decoded by this FFmpeg: {cause}; convert it (`ffmpeg -i …`) or install an FFmpeg with that decoder", .path.display())]
     NoDecoder {
         /// The file.
         path: PathBuf,
         /// FFmpeg's name of the codec.
         codec: String,
-        /// What FFmpeg said.
+        /// FFmpeg's error.
         cause: String,
     },
     /// The pictures are larger than the job allows.
@@ -68,25 +68,25 @@ pub enum DecodeError {
         /// The limit.
         max: u64,
     },
-    /// Reading broke off: the system gave an error instead of bytes. What came before is not all there is.
+    /// Reading was interrupted by an I/O error. The frames before it are incomplete.
     #[error("{}: reading broke off at frame {frame}: {cause}; check its disk and the way to it", .path.display())]
     ReadInterrupted {
         /// The file.
         path: PathBuf,
-        /// The frame that did not come.
+        /// The frame that was not decoded.
         frame: FrameIndex,
-        /// What the system said.
+        /// The system's error.
         cause: std::io::Error,
     },
-    /// The decoder got no memory. What came before is not all there is.
+    /// Out of memory while decoding. The frames before it are incomplete.
     #[error("{}: out of memory at frame {frame}; lower input.max_pixels or run.workers, or leave it out", .path.display())]
     Memory {
         /// The file.
         path: PathBuf,
-        /// The frame that did not come.
+        /// The frame that was not decoded.
         frame: FrameIndex,
     },
-    /// The GPU that decodes failed. What came before is not all there is.
+    /// The GPU failed while decoding. The frames before it are incomplete.
     #[error(
         "{}: the GPU failed at frame {frame}: {cause}; look at `nvidia-smi` and the kernel's log, run fewer workers on it \
          (run.workers), or set [input] decode = \"cpu\", which makes another dataset",
@@ -95,19 +95,19 @@ pub enum DecodeError {
     Gpu {
         /// The file.
         path: PathBuf,
-        /// The frame that did not come.
+        /// The frame that was not decoded.
         frame: FrameIndex,
-        /// What CUDA said.
+        /// CUDA's error.
         cause: String,
     },
-    /// NVDEC failed at the video, and the GPU is well. What comes after is not to be trusted; the CPU may decode it all.
+    /// NVDEC failed on the video, but the GPU works. Later frames are unreliable; decode again on the CPU.
     #[error("{}: NVDEC failed at frame {frame}: {cause}; set [input] decode = \"cpu\", which makes another dataset", .path.display())]
     Nvdec {
         /// The file.
         path: PathBuf,
-        /// The frame that did not come.
+        /// The frame that was not decoded.
         frame: FrameIndex,
-        /// What FFmpeg said.
+        /// FFmpeg's error.
         cause: String,
     },
     /// Its samples are encrypted.
@@ -118,7 +118,7 @@ pub enum DecodeError {
         /// How: `cenc`, `cbcs`, `webm`, …
         scheme: String,
     },
-    /// Its pictures are Dolby Vision's own.
+    /// Its pictures are Dolby Vision without a compatible base layer.
     #[error(
         "{}: is Dolby Vision without a base layer that others can show (profile 5); convert it to HDR10 or SDR first, as \
          `ffmpeg -vf libplacebo` does, or leave it out",
@@ -143,7 +143,7 @@ pub enum DecodeError {
     Folder {
         /// The folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         cause: std::io::Error,
     },
     /// A folder without numbered images.
@@ -181,7 +181,7 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
-    /// What kind of trouble it is.
+    /// The class of the error.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Unreadable { .. } | Self::ReadInterrupted { .. } | Self::Folder { .. } => ErrorClass::Io,
@@ -202,16 +202,15 @@ impl DecodeError {
         }
     }
 
-    /// The disk or the network share failed while the video was opened, and may work again in a moment.
-    pub fn may_pass(&self) -> bool {
+    /// Whether the disk or the network share failed while the video was opened, and a retry may succeed.
+    pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unreadable { cause, .. } | Self::Folder { cause, .. } => passes(cause),
+            Self::Unreadable { cause, .. } | Self::Folder { cause, .. } => is_transient(cause),
             _ => false,
         }
     }
 
-    /// The machine broke off, not the video: frames that came before must not be taken for the whole, and another attempt
-    /// may give more. The frame that did not come.
+    /// The frame at which the machine failed, not the video: the frames before it are incomplete, and a retry may give more.
     pub fn read_interrupted(&self) -> Option<FrameIndex> {
         match self {
             Self::ReadInterrupted { frame, .. } | Self::Memory { frame, .. } | Self::Gpu { frame, .. } => {

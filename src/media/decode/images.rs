@@ -1,7 +1,7 @@
 //! Frames of a folder of numbered images, such as Aff-Wild2's `cropped_aligned/<video>/00001.jpg`.
 //!
 //! Files are read whole and given to FFmpeg's image decoders by their first bytes, so that no character of a path
-//! can be taken for a pattern. Anything in the folder that is not a numbered image is passed over.
+//! is interpreted as a pattern. Anything in the folder that is not a numbered image is skipped.
 
 use super::error::DecodeError;
 use super::picture::NoPicture;
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 const EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "bmp", "webp"];
 
-/// No sane image is larger, and FFmpeg's packets end at 2 GiB.
+/// Maximum size of an image; FFmpeg's packets end at 2 GiB.
 pub(super) const MAX_BYTES: u64 = 1 << 30;
 
 /// Reader of one folder.
@@ -28,11 +28,11 @@ pub(super) struct ImageReader {
     damage: Option<Trouble>,
 }
 
-/// Why one image gives no picture.
+/// Why an image cannot be decoded.
 pub(super) enum BadImage {
-    /// The system does not let it be read.
+    /// It cannot be read.
     Unreadable(std::io::Error),
-    /// It is no whole image, or none that can be used.
+    /// It is incomplete or unsupported.
     Unfit(ErrorClass, String),
 }
 
@@ -113,7 +113,7 @@ impl ImageReader {
         let path = self.folder.join(&name);
         let picture = match decode(&path, self.options.max_pixels) {
             Ok(picture) => Some(picture),
-            // Its picture may be well: that is no damage to write into labels.
+            // The image may be intact, so this is not damage to record in labels.
             Err(BadImage::Unreadable(cause)) => {
                 return Err(DecodeError::ReadInterrupted {
                     path,
@@ -142,7 +142,7 @@ impl ImageReader {
         }))
     }
 
-    /// Passes over the images before a frame.
+    /// Skips the images before a frame.
     pub(super) fn seek(&mut self, frame: FrameIndex) {
         let images = self.images.as_slice();
         let before = images.partition_point(|(index, _)| *index < frame);
@@ -191,7 +191,7 @@ pub(super) fn decoded(bytes: &[u8], max_pixels: u64) -> Result<Picture, BadImage
     let mut context = ffmpeg::codec::Context::new_with_codec(codec);
     native::limit_pixels(&mut context, max_pixels);
     let mut decoder = context.decoder();
-    // An image that breaks off, or whose checksums are wrong, is no image: without this, JPEG's lower part would be grey.
+    // A truncated image, or one with wrong checksums, is an error; otherwise the lower part of a JPEG would be grey.
     decoder.check(Check::CRC | Check::EXPLODE);
     let mut decoder = decoder.video().map_err(corrupt)?;
     decoder

@@ -1,9 +1,8 @@
-//! Decode: a video file, a folder of numbered images or a set of crops in, frames in presentation order out.
+//! Decodes a video file, a folder of numbered images or a set of crops to frames in presentation order.
 //!
-//! Flows in: a path. Flows out: [`DecodedFrame`]s, each with its index, its time after the container's start, and
-//! a [`Picture`] that borrows nothing and copies nothing: the planes stay as the decoder laid them. FFmpeg is named
-//! in this folder only. It must never skip or invent a frame, never guess a time from a frame rate, never hold
-//! more than as many frames as the decoder itself, never write to the terminal.
+//! In: a path. Out: [`DecodedFrame`]s, each with its index, its time after the container's start, and a [`Picture`] whose planes
+//! stay in the decoder's memory. It must never skip or invent a frame, never guess a time from a frame rate, never buffer more
+//! frames than the decoder itself, never write to the terminal.
 //!
 //! Frames, their order and their times are those of `ffprobe -show_frames`, whatever the number of threads.
 
@@ -27,7 +26,7 @@ mod seek_anchor;
 mod stream;
 
 pub use colour::Colour;
-pub use cuda::opens as nvdec_opens;
+pub use cuda::check_gpu as nvdec_opens;
 pub use error::DecodeError;
 pub use nvdec::available as nvdec_available;
 #[cfg(any(test, feature = "testing"))]
@@ -43,23 +42,23 @@ use std::path::Path;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DecodeOptions {
     /// Threads of FFmpeg's decoder for codecs whose frames stand on their own (Motion JPEG, ProRes, …) and for FFV1; 0 lets
-    /// FFmpeg choose. All others use one, because lost frames would be made up for differently with more: decode
+    /// FFmpeg choose. All others use one, because error concealment depends on the thread count: decode
     /// several videos at once instead. Changes no frame.
     pub threads: usize,
     /// Number in the file name of frame 0 of a folder of images.
     pub image_base: u64,
     /// Frames a second of folders of images, above 0; without it their frames have no timestamp.
     pub image_fps: Option<f64>,
-    /// Pixels of a stored picture; a larger one is not decoded.
+    /// Maximum pixels of a stored picture; a larger one is not decoded.
     pub max_pixels: u64,
-    /// Frames of a video file; what comes after them is left out.
+    /// Maximum frames of a video file; later ones are skipped.
     pub max_frames: u64,
     /// Index of the GPU whose NVDEC decodes video files, as CUDA counts it in this process; `None` for the CPU.
     pub nvdec: Option<usize>,
 }
 
 impl DecodeOptions {
-    /// The same, without a GPU.
+    /// The same options without a GPU.
     pub fn on_the_cpu(self) -> Self {
         Self { nvdec: None, ..self }
     }
@@ -70,37 +69,37 @@ pub struct DecodedFrame {
     /// Position in presentation order over all frames that the decoder returns; of an image, its number minus
     /// the base.
     pub index: FrameIndex,
-    /// Best-effort presentation time after the container's start; `None` when the stream tells none.
+    /// Best-effort presentation time after the container's start; `None` when the stream has none.
     pub timestamp: Option<Micros>,
-    /// The same as the stream counts it, in its time base; `None` also for images.
+    /// The same time in ticks of the stream's time base; `None` also for images.
     pub ticks: Option<i64>,
     /// Marked by the decoder as a key frame; always so for images.
     pub key: bool,
-    /// Of a key frame: the byte of the file at which its packet begins, where that is known.
+    /// Byte offset of a key frame's packet, when it is known.
     pub place: Option<i64>,
-    /// The picture; `None` when the frame exists but could not be decoded whole, and in a set of crops.
+    /// The picture; `None` when it is damaged, and in a set of crops.
     pub picture: Option<Picture>,
-    /// In a set of crops: the faces of the frame; those that could not be decoded whole are missing.
+    /// In a set of crops: the faces of the frame, without damaged ones.
     pub faces: Vec<CroppedFace>,
 }
 
 /// A face of a set of crops.
 pub struct CroppedFace {
-    /// Where it was found.
+    /// The face in the original video.
     pub face: Face,
     /// Its crop.
     pub picture: Picture,
-    /// The file of its crop, if it is JPEG.
+    /// The bytes of its crop, if it is JPEG.
     pub jpeg: Option<Vec<u8>>,
 }
 
-/// A picture is larger than the job allows: in words.
+/// The message for a picture larger than the job allows.
 fn too_large(width: u32, height: u32, max: u64) -> Option<String> {
     let pixels = u64::from(width) * u64::from(height);
     (pixels > max).then(|| format!("its picture of {width}×{height} has more than input.max_pixels = {max}"))
 }
 
-/// What the header of a video promises; both 0 when it tells nothing.
+/// Length of a video by its header; both 0 when it is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probe {
     /// Estimated frames.
@@ -145,7 +144,7 @@ impl VideoReader {
     /// Opens a video of which there are crops, in the tar file of a set of crops.
     ///
     /// # Errors
-    /// When the file cannot be read, is no tar file, or holds nothing of the video.
+    /// When the file cannot be read, is no tar file, or has no crops of the video.
     pub fn open_crops(
         archive: &Path,
         video: &VideoKey,
@@ -155,14 +154,14 @@ impl VideoReader {
     }
 
     /// The next frame in presentation order, `None` at the end. Memory does not grow with the video's length,
-    /// save for the list of file names of a folder.
+    /// except for the list of file names of a folder.
     ///
     /// # Errors
     /// [`DecodeError::NothingDecoded`] at the end of a file that gave no frame at all; [`DecodeError::ReadInterrupted`],
     /// [`DecodeError::Memory`] or [`DecodeError::Gpu`] when the machine failed, not the video; [`DecodeError::Nvdec`] where a
-    /// reader without NVDEC should [go on](Self::pass). Damage in the midst of a video is no error: decoding
-    /// goes on and [`damage`](Self::damage) tells.
-    // Not an `Iterator`: damage is asked for between frames.
+    /// reader without NVDEC should [continue](Self::pass). Damage inside a video is no error: decoding
+    /// continues and [`damage`](Self::damage) reports it.
+    // Not an `Iterator`, because callers read the damage between frames.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<DecodedFrame>, DecodeError> {
         let frame = match &mut self.source {
@@ -176,7 +175,7 @@ impl VideoReader {
         Ok(frame)
     }
 
-    /// Of a set of crops: the recipe by which its faces were cropped, where it says so.
+    /// The crop recipe of a set of crops, when it is recorded.
     pub fn recipe(&self) -> Option<&str> {
         match &self.source {
             Source::Crops(reader) => reader.recipe(),
@@ -184,7 +183,7 @@ impl VideoReader {
         }
     }
 
-    /// Why the video is decoded on the CPU though the options say otherwise; known once the first frame is out.
+    /// Why decoding fell back to the CPU; known after the first frame.
     pub fn fallback(&self) -> Option<&str> {
         match &self.source {
             Source::File(reader) => reader.fallback(),
@@ -192,7 +191,7 @@ impl VideoReader {
         }
     }
 
-    /// Whether pictures are left out since something was damaged, and no key frame came after.
+    /// Whether pictures are skipped after damage, until the next key frame.
     pub fn awaiting_keyframe(&self) -> bool {
         match &self.source {
             Source::File(reader) => reader.awaiting_keyframe(),
@@ -200,8 +199,7 @@ impl VideoReader {
         }
     }
 
-    /// Of a file that was read to its end: what it should have held and did not, in words: `ends at 2.680 s of 5.280 s: …`. Its
-    /// frame is the first that is missing.
+    /// What a file that was read to its end lacks, such as `ends at 2.680 s of 5.280 s: …`; its frame is the first missing one.
     pub fn shortfall(&self) -> Option<&Trouble> {
         match &self.source {
             Source::File(reader) => reader.shortfall(),
@@ -209,8 +207,8 @@ impl VideoReader {
         }
     }
 
-    /// The first damage met so far, with its position, in words: `damaged at frame 1290 (51.600 s): Invalid data
-    /// found when processing input`. The time is that of the frame before.
+    /// The first damage so far, with its position, such as `damaged at frame 1290 (51.600 s): Invalid data found when processing
+    /// input`. The time is that of the previous frame.
     pub fn damage(&self) -> Option<&Trouble> {
         match &self.source {
             Source::File(reader) => reader.damage(),
@@ -231,7 +229,7 @@ pub fn probe(path: &Path, kind: SourceKind, options: &DecodeOptions) -> Result<P
     }
 }
 
-/// Decodes one image (JPEG, PNG, BMP, WebP) that lies in memory, whole or not at all.
+/// Decodes one image (JPEG, PNG, BMP, WebP) from memory; a damaged image is an error.
 ///
 /// # Errors
 /// What is wrong with it, in words.
@@ -243,12 +241,12 @@ pub fn image(bytes: &[u8], max_pixels: u64) -> Result<Picture, String> {
     })
 }
 
-/// Opens a video file for what is copied of it, not decoded.
+/// Opens a video file to copy streams without decoding.
 pub(super) fn open_media(path: &Path) -> Result<ffmpeg_next::format::context::Input, DecodeError> {
     container::open(path, u64::MAX).map(|container| container.input)
 }
 
-/// What the clock of an opened file begins with, in microseconds.
+/// Start time of an opened file, in microseconds.
 pub(super) fn start_of(input: &ffmpeg_next::format::context::Input) -> i64 {
     native::start_time(input)
 }
@@ -259,8 +257,8 @@ pub fn ffmpeg_version() -> String {
     format!("{}.{}.{}", version >> 16, version >> 8 & 0xff, version & 0xff)
 }
 
-/// What decodes, as far as it can change a picture: part of the fingerprint. A new major version of libavcodec may
-/// decode differently, and so may a GPU.
+/// The decoder, as far as it can change a picture; part of the fingerprint. A new major version of libavcodec may decode
+/// differently, and so may a GPU.
 pub fn backend(nvdec: bool) -> String {
     let decoder = if nvdec { "nvdec" } else { "cpu" };
     format!("{decoder}, libavcodec {}", ffmpeg_next::codec::version() >> 16)

@@ -1,7 +1,7 @@
-//! The few doors to FFmpeg that `ffmpeg-next` leaves shut. All `unsafe` of the decoder is here.
+//! FFmpeg functions that `ffmpeg-next` does not wrap. All `unsafe` of the decoder is here.
 //!
-//! Flows in: paths, contexts and packets that `ffmpeg-next` owns. Flows out: plain numbers and slices that borrow
-//! from them. Never keeps a pointer beyond a call.
+//! In: paths, contexts and packets that `ffmpeg-next` owns. Out: plain numbers, and slices that borrow from them. It never keeps a
+//! pointer beyond a call.
 
 mod frame;
 
@@ -23,30 +23,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(super) fn init() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // It fails only for parts that are not built in.
+        // It fails only for components that are not built in.
         let _ = ffmpeg::init();
         // SAFETY: the callback lives as long as the process.
         #[allow(unsafe_code)]
         unsafe {
-            ffi::av_log_set_callback(Some(heard));
+            ffi::av_log_set_callback(Some(log_callback));
         }
     });
 }
 
-/// What FFmpeg says: nothing of it is printed, but some decoders tell damage in no other way.
+/// FFmpeg's log callback. It prints nothing, but some decoders report damage only in the log.
 ///
-/// Errors of decoders that are listened to (see [`listen`]) are noted. `A` is C's list of arguments, another type on each
-/// kind of machine.
+/// It records errors of decoders that [`listen`] registered. `A` is C's `va_list`, whose type depends on the platform.
 #[allow(unsafe_code)]
-unsafe extern "C" fn heard<A>(speaker: *mut c_void, level: c_int, _: *const c_char, _: A) {
-    if speaker.is_null() || level > ffi::AV_LOG_ERROR {
+unsafe extern "C" fn log_callback<A>(source: *mut c_void, level: c_int, _: *const c_char, _: A) {
+    if source.is_null() || level > ffi::AV_LOG_ERROR {
         return;
     }
-    // SAFETY: whatever FFmpeg logs for is null or begins with a pointer to its class; that of every decoder's context is this
-    // one. `opaque` is null or what `listen` put there, which outlives the context.
+    // SAFETY: a log source is null or starts with a pointer to its class, which for every decoder's context is this one.
+    // `opaque` is null or what `listen` stored there, which outlives the context.
     unsafe {
-        if *speaker.cast::<*const ffi::AVClass>() == ffi::avcodec_get_class()
-            && let Some(complained) = (*speaker.cast::<ffi::AVCodecContext>())
+        if *source.cast::<*const ffi::AVClass>() == ffi::avcodec_get_class()
+            && let Some(complained) = (*source.cast::<ffi::AVCodecContext>())
                 .opaque
                 .cast::<AtomicBool>()
                 .as_ref()
@@ -56,19 +55,19 @@ unsafe extern "C" fn heard<A>(speaker: *mut c_void, level: c_int, _: *const c_ch
     }
 }
 
-/// Lets `complained` become true whenever this decoder, which is not open yet, speaks of an error.
+/// Registers a decoder, before it is opened, so that `complained` becomes true when it logs an error.
 #[allow(unsafe_code)]
 pub(super) fn listen(context: &mut ffmpeg::codec::Context, complained: &Complaint) {
     // SAFETY: the context is valid and borrowed mutably; one field is written, which FFmpeg leaves to its user.
     unsafe { (*context.as_mut_ptr()).opaque = std::ptr::from_ref(&*complained.0).cast_mut().cast() };
 }
 
-/// Whether a decoder spoke of an error. To be dropped after it.
+/// Whether a decoder logged an error. It must be dropped after the decoder.
 #[derive(Default)]
 pub(super) struct Complaint(Box<AtomicBool>);
 
 impl Complaint {
-    /// Whether it did since this was last asked.
+    /// Whether it logged an error since the last call.
     pub(super) fn take(&self) -> bool {
         self.0.swap(false, Ordering::Relaxed)
     }
@@ -76,19 +75,19 @@ impl Complaint {
 
 /// How far FFmpeg reads to learn of a file's streams.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Reach {
+pub(super) enum ProbeDepth {
     /// As ffprobe does: 5 MB or 5 seconds.
     Usual,
     /// Past minutes of sound; what is read meanwhile stays in memory.
     Far,
 }
 
-/// What a container's header says of one stream, before a packet was read: nothing of it was learnt from what is there.
+/// A stream's data in the container's header, before any packet is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Header {
     /// Entries of its index.
     pub entries: u64,
-    /// Time of the last entry that names any bytes, in ticks.
+    /// Time of the last entry that is not empty, in ticks.
     pub last: Option<i64>,
     /// Its duration in ticks.
     pub duration: Option<i64>,
@@ -96,15 +95,15 @@ pub(super) struct Header {
     pub frames: u64,
 }
 
-/// Opens a file and reads as much as tells its streams; returns also what the header says of those that it names.
+/// Opens a file and probes its streams; also returns the header's data on the streams that it lists.
 ///
-/// The `file:` prefix keeps FFmpeg from reading a protocol, an option or a pattern into the name; the whitelist
-/// keeps the file from drawing in anything over the network.
+/// The `file:` prefix keeps FFmpeg from interpreting the name as a protocol, an option or a pattern; the whitelist
+/// keeps the file from loading anything over the network.
 #[allow(unsafe_code)]
 pub(super) fn open_input(
     path: &Path,
     max_pixels: u64,
-    reach: Reach,
+    depth: ProbeDepth,
 ) -> Result<(Input, Vec<Header>), ffmpeg::Error> {
     let url = [b"file:", path.as_os_str().as_bytes()].concat();
     let url = CString::new(url).map_err(|_| ffmpeg::Error::Other { errno: libc::EINVAL })?;
@@ -112,7 +111,7 @@ pub(super) fn open_input(
     options.set("protocol_whitelist", "file");
     // As ffprobe and ffmpeg do: transport streams whose tables change are read through.
     options.set("scan_all_pmts", "1");
-    if reach == Reach::Far {
+    if depth == ProbeDepth::Far {
         options.set("probesize", "268435456");
         options.set("analyzeduration", "7200000000");
     }
@@ -131,7 +130,7 @@ pub(super) fn open_input(
     // SAFETY: a successful open gives a valid context that nothing else owns; `Input` closes it when dropped.
     let mut input = unsafe { Input::wrap(context) };
     let headers = input.streams().map(|stream| header(&stream)).collect();
-    // It decodes some frames to learn about them: within the same limit.
+    // Probing decodes some frames, within the same limit.
     let limit = decoders_limit(max_pixels).to_string();
     // SAFETY: the context is valid and not shared; FFmpeg reads one dictionary for each stream there is at the call, and
     // what it leaves of them goes back to owners.
@@ -178,10 +177,10 @@ fn header(stream: &ffmpeg::Stream) -> Header {
     }
 }
 
-/// The container's duration in microseconds, where it tells one: not where FFmpeg took it from the times at the file's end, or
-/// guessed it from the bit rate.
+/// The container's declared duration in microseconds; `None` when FFmpeg derived it from the times at the file's end or from the
+/// bit rate.
 #[allow(unsafe_code)]
-pub(super) fn told_duration(input: &Input) -> Option<i64> {
+pub(super) fn declared_duration(input: &Input) -> Option<i64> {
     // SAFETY: `input` holds a valid context; an enum and an integer are read.
     let (method, duration) = unsafe {
         (
@@ -189,25 +188,25 @@ pub(super) fn told_duration(input: &Input) -> Option<i64> {
             (*input.as_ptr()).duration,
         )
     };
-    let told = method == ffi::AVDurationEstimationMethod::AVFMT_DURATION_FROM_STREAM;
-    (told && duration > 0).then_some(duration)
+    let declared = method == ffi::AVDurationEstimationMethod::AVFMT_DURATION_FROM_STREAM;
+    (declared && duration > 0).then_some(duration)
 }
 
-/// Decoders count whole blocks and padding, so theirs is a wider limit, for what would fill the memory; the precise one is
-/// held against each picture.
+/// The decoder's limit. It counts whole blocks and padding, so it is wider, and only protects memory; each picture is checked
+/// against the precise limit.
 fn decoders_limit(max_pixels: u64) -> i64 {
     let wider = max_pixels.saturating_mul(2).saturating_add(1 << 20);
     wider.min(i32::MAX as u64) as i64
 }
 
-/// Tells a decoder that is not open yet to refuse pictures far larger than this.
+/// Sets the limit in a decoder, before it is opened.
 #[allow(unsafe_code)]
 pub(super) fn limit_pixels(context: &mut ffmpeg::codec::Context, max_pixels: u64) {
     // SAFETY: the context is valid and borrowed mutably; one field is written.
     unsafe { (*context.as_mut_ptr()).max_pixels = decoders_limit(max_pixels) };
 }
 
-/// Whether the container has no list of its streams, so that further ones may turn up.
+/// Whether the container has no list of its streams, so that more may appear.
 #[allow(unsafe_code)]
 pub(super) fn streams_may_follow(input: &Input) -> bool {
     // SAFETY: `input` holds a valid context; one integer is read.
@@ -215,7 +214,7 @@ pub(super) fn streams_may_follow(input: &Input) -> bool {
     flags & ffi::AVFMTCTX_NOHEADER as c_int != 0
 }
 
-/// The error that the system gave instead of bytes, if it ever did. Demuxers report it as damage, or as the end.
+/// The I/O error of the input, if any. Demuxers report it as damage or as the end.
 #[allow(unsafe_code)]
 pub(super) fn read_error(input: &Input) -> Option<std::io::Error> {
     // SAFETY: `input` holds a valid context; its byte stream is null or valid, and one integer of it is read.
@@ -233,8 +232,8 @@ pub(super) fn start_time(input: &Input) -> i64 {
     }
 }
 
-/// Goes to the last key frame at or before a time, in ticks of the stream's time base, as far as the container knows; `false`
-/// when it cannot.
+/// Seeks to the last key frame at or before a time, in ticks of the stream's time base, as far as the container knows; `false` on
+/// failure.
 #[allow(unsafe_code)]
 pub(super) fn seek(input: &mut Input, stream: usize, ticks: i64) -> bool {
     let Ok(stream) = c_int::try_from(stream) else {
@@ -244,14 +243,14 @@ pub(super) fn seek(input: &mut Input, stream: usize, ticks: i64) -> bool {
     unsafe { ffi::av_seek_frame(input.as_mut_ptr(), stream, ticks, ffi::AVSEEK_FLAG_BACKWARD) >= 0 }
 }
 
-/// Goes to a byte of the file; `false` when it cannot.
+/// Seeks to a byte of the file; `false` on failure.
 #[allow(unsafe_code)]
-pub(super) fn go_to(input: &mut Input, place: isize) -> bool {
+pub(super) fn seek_byte(input: &mut Input, place: isize) -> bool {
     // SAFETY: the context is valid and borrowed mutably.
     unsafe { ffi::av_seek_frame(input.as_mut_ptr(), -1, place as i64, ffi::AVSEEK_FLAG_BYTE) >= 0 }
 }
 
-/// Tells the demuxer to throw away the packets of some streams.
+/// Lets the demuxer discard the packets of some streams.
 #[allow(unsafe_code)]
 pub(super) fn discard(input: &mut Input, which: impl Fn(&ffmpeg::Stream) -> bool) {
     for mut stream in input.streams_mut() {
@@ -262,7 +261,7 @@ pub(super) fn discard(input: &mut Input, which: impl Fn(&ffmpeg::Stream) -> bool
     }
 }
 
-/// The streams of each program, as the tables say that were read last.
+/// The streams of each program, by the latest tables.
 #[allow(unsafe_code)]
 pub(super) fn programs(input: &Input) -> Vec<(c_int, Vec<usize>)> {
     // SAFETY: `input` holds a valid context; its programs are valid while it is borrowed, and their lists of streams are copied.
@@ -279,7 +278,7 @@ pub(super) fn programs(input: &Input) -> Vec<(c_int, Vec<usize>)> {
     }
 }
 
-/// The scheme by which a packet is encrypted (`cenc`, `cbcs`), where the demuxer has no key for it.
+/// The encryption scheme of a packet (`cenc`, `cbcs`), when the demuxer has no key for it.
 #[allow(unsafe_code)]
 pub(super) fn encryption(packet: &ffmpeg::Packet) -> Option<String> {
     use ffmpeg::packet::Ref;
@@ -297,7 +296,7 @@ pub(super) fn encryption(packet: &ffmpeg::Packet) -> Option<String> {
     Some(String::from_utf8_lossy(scheme).into_owned())
 }
 
-/// Whether every frame of the codec stands on its own.
+/// Whether the codec is intra-only.
 #[allow(unsafe_code)]
 pub(super) fn intra_only(codec: ffmpeg::codec::Id) -> bool {
     // SAFETY: descriptors are static tables of libavcodec; null is checked.
@@ -322,14 +321,14 @@ pub(super) fn display_matrix(stream: &ffmpeg::Stream) -> Option<[i32; 9]> {
     matrix_from(bytes)
 }
 
-/// What the container says of a stream's pixel aspect; 0 when nothing.
+/// The container's pixel aspect of a stream; 0 when it is unknown.
 #[allow(unsafe_code)]
 pub(super) fn container_aspect(stream: &ffmpeg::Stream) -> ffmpeg::Rational {
     // SAFETY: the stream is valid while borrowed; two integers are read.
     unsafe { (*stream.as_ptr()).sample_aspect_ratio }.into()
 }
 
-/// Width and height of a stream's pictures as the header tells them; 0 when it does not.
+/// Width and height of a stream's pictures by the header; 0 when they are unknown.
 #[allow(unsafe_code)]
 pub(super) fn declared_size(stream: &ffmpeg::Stream) -> (u32, u32) {
     // SAFETY: the stream and its parameters are valid while borrowed; two integers are read.
@@ -340,8 +339,7 @@ pub(super) fn declared_size(stream: &ffmpeg::Stream) -> (u32, u32) {
     (width.max(0) as u32, height.max(0) as u32)
 }
 
-/// Whether the pictures are Dolby Vision's own, which nobody else can show: profile 5, and whatever else says that its base layer
-/// is like no other format.
+/// Whether the pictures are Dolby Vision without a compatible base layer: profile 5, and others that declare none.
 #[allow(unsafe_code)]
 pub(super) fn is_dolby_vision_only(stream: &ffmpeg::Stream) -> bool {
     let mut size = 0;
@@ -358,18 +356,18 @@ pub(super) fn is_dolby_vision_only(stream: &ffmpeg::Stream) -> bool {
     record[7] == 0
 }
 
-/// Lets a decoder that is not open yet hold back as many pictures as H.264 ever reorders: where nobody looked into the stream
-/// before, it would guess, and drop what comes too late.
+/// Sets a decoder's reorder delay, before it is opened, to the maximum of H.264. For a stream that was not probed it would guess,
+/// and drop late pictures.
 #[allow(unsafe_code)]
 pub(super) fn expect_reordering(context: &mut ffmpeg::codec::Context) {
     // SAFETY: the context is valid and borrowed mutably; one field is written.
     unsafe { (*context.as_mut_ptr()).has_b_frames = MOST_REORDERED };
 }
 
-/// Pictures that H.264 reorders at most (ITU-T H.264, table A-1: `MaxDpbFrames`).
+/// Maximum reorder delay of H.264 in pictures (ITU-T H.264, table A-1: `MaxDpbFrames`).
 const MOST_REORDERED: c_int = 16;
 
-/// The codec's header as the container keeps it.
+/// The codec's header in the container.
 #[allow(unsafe_code)]
 pub(super) fn codec_header<'a>(stream: &'a ffmpeg::Stream<'_>) -> &'a [u8] {
     // SAFETY: the stream and its parameters are valid while borrowed; FFmpeg never changes the header of an open stream, and

@@ -1,4 +1,4 @@
-//! Whether this machine has NVDEC, NVIDIA's decoder, ready for FFmpeg; says nothing about whether there is a GPU.
+//! Whether FFmpeg can use NVDEC, NVIDIA's decoder, on this machine, apart from the GPU itself.
 
 use super::native;
 use ffmpeg_next::ffi;
@@ -7,10 +7,10 @@ use std::ffi::{CStr, c_int};
 /// The driver's decoder, which FFmpeg opens by this name when it first decodes on a GPU.
 const LIBRARY: &CStr = c"libnvcuvid.so.1";
 
-/// Whether FFmpeg can decode by NVDEC here.
+/// Checks that FFmpeg can use NVDEC here.
 ///
 /// # Errors
-/// What is missing and how to get it, in words.
+/// What is missing and how to install it.
 pub fn available() -> Result<(), String> {
     native::init();
     if !has_cuda() {
@@ -43,7 +43,7 @@ fn has_cuda() -> bool {
     }
 }
 
-/// Whether the dynamic linker finds a library and all that it needs.
+/// Whether the dynamic linker finds a library and its dependencies.
 #[allow(unsafe_code)]
 fn can_be_opened(library: &CStr) -> bool {
     const FLAGS: c_int = libc::RTLD_LAZY | libc::RTLD_LOCAL;

@@ -1,7 +1,7 @@
-//! Frames in the order in which they are shown, held back until nothing that they lean on can turn out damaged.
+//! Buffers frames in presentation order until none of their reference pictures can turn out damaged.
 //!
-//! A picture may lean on one that is decoded before it and shown after it, and a decoder says what is damaged when it shows it.
-//! So a frame waits for all whose packets came before its own: as many as the codec reorders, which the decoder holds too.
+//! A picture may refer to one that is decoded before it and shown after it, and a decoder reports damage when it shows a picture.
+//! So a frame waits for all whose packets came before its own: at most the codec's reorder delay, as in the decoder itself.
 
 use super::DecodedFrame;
 use ffmpeg_next::Packet;
@@ -9,44 +9,44 @@ use ffmpeg_next::frame::Video;
 use ffmpeg_next::picture::Type;
 use std::collections::VecDeque;
 
-/// Frames held back at most: as many as H.264 and HEVC reorder.
-const MOST_HELD: usize = 16;
-/// Packets that are kept in mind: more than any decoder holds back.
-const MOST_SENT: usize = 256;
+/// Frames buffered back at most: as many as H.264 and HEVC reorder.
+const MAX_BUFFERED: usize = 16;
+/// Maximum packets remembered: more than any decoder buffers.
+const MAX_SENT: usize = 256;
 
-/// Packets under way, and frames that wait.
+/// Packets in the decoder, and buffered frames.
 #[derive(Default)]
 pub(super) struct Order {
     sent: VecDeque<Sent>,
     packets: u64,
-    held: VecDeque<Held>,
+    buffered: VecDeque<BufferedFrame>,
 }
 
-/// A packet that the decoder has and has not shown.
+/// A packet whose frame the decoder has not returned yet.
 pub(super) struct Sent {
     /// Presentation time in ticks.
     time: i64,
     number: u64,
-    /// Of a key frame: where it lies in the file.
+    /// Byte offset of a key frame.
     pub place: Option<i64>,
-    /// The file breaks off in it.
-    pub torn: bool,
+    /// The file ends inside it.
+    pub truncated: bool,
 }
 
-struct Held {
+struct BufferedFrame {
     frame: DecodedFrame,
-    /// Its packet's, where that is known.
+    /// Number of its packet, when it is known.
     number: Option<u64>,
-    /// Without a number: it may lean on what is shown later.
+    /// Without a number: it may refer to later pictures.
     between: bool,
 }
 
 impl Order {
-    /// A packet on its way to the decoder.
+    /// Records a packet before it goes to the decoder.
     pub(super) fn see(&mut self, packet: &Packet) {
         self.packets += 1;
         let Some(time) = packet.pts() else { return };
-        if self.sent.len() == MOST_SENT {
+        if self.sent.len() == MAX_SENT {
             self.sent.pop_front();
         }
         let place = packet.is_key().then_some(packet.position() as i64);
@@ -54,11 +54,11 @@ impl Order {
             time,
             number: self.packets,
             place: place.filter(|place| *place >= 0),
-            torn: packet.is_corrupt(),
+            truncated: packet.is_corrupt(),
         });
     }
 
-    /// The packet of a frame that is shown now. Those of earlier times will not be shown any more.
+    /// Removes and returns the packet of a frame that the decoder returned, and drops packets of earlier times.
     pub(super) fn packet_of(&mut self, frame: &Video) -> Option<Sent> {
         let time = frame.pts()?;
         let at = self.sent.iter().position(|sent| sent.time == time)?;
@@ -67,62 +67,63 @@ impl Order {
         found
     }
 
-    /// A damaged frame is shown, with this packet: pictures before it that were decoded after it may lean on it, and go. Returns
-    /// the first of them.
-    pub(super) fn spoil(&mut self, packet: Option<&Sent>) -> Option<&DecodedFrame> {
-        let later = |held: &Held| match (held.number, packet) {
+    /// Drops buffered pictures that were decoded after a damaged frame's packet, because they may refer to it. Returns the first.
+    pub(super) fn discard_damaged(&mut self, packet: Option<&Sent>) -> Option<&DecodedFrame> {
+        let later = |buffered: &BufferedFrame| match (buffered.number, packet) {
             (Some(number), Some(packet)) => number > packet.number,
             _ => true,
         };
         let mut first = None;
-        for held in self.held.iter_mut().filter(|held| later(held)) {
-            held.frame.picture = None;
-            first = first.or(Some(&held.frame));
+        for buffered in self.buffered.iter_mut().filter(|buffered| later(buffered)) {
+            buffered.frame.picture = None;
+            first = first.or(Some(&buffered.frame));
         }
         first
     }
 
-    /// Adds a frame behind those that wait.
+    /// Appends a frame.
     pub(super) fn push(&mut self, frame: DecodedFrame, packet: Option<&Sent>, kind: Type) {
-        self.held.push_back(Held {
+        self.buffered.push_back(BufferedFrame {
             frame,
             number: packet.map(|packet| packet.number),
             between: kind == Type::B,
         });
     }
 
-    /// Whether the next frame has waited long enough.
+    /// Whether the next frame can be returned.
     pub(super) fn is_ready(&self) -> bool {
-        let Some(next) = self.held.front() else {
+        let Some(next) = self.buffered.front() else {
             return false;
         };
         let waits = match next.number {
             Some(number) => self.sent.iter().any(|sent| sent.number < number),
-            None => self.held.iter().all(|held| held.between),
+            None => self.buffered.iter().all(|buffered| buffered.between),
         };
-        !waits || self.held.len() > MOST_HELD
+        !waits || self.buffered.len() > MAX_BUFFERED
     }
 
     /// The next frame, ready or not.
     pub(super) fn pop(&mut self) -> Option<DecodedFrame> {
-        self.held.pop_front().map(|held| held.frame)
+        self.buffered.pop_front().map(|buffered| buffered.frame)
     }
 
-    /// Frames that wait.
+    /// Number of buffered frames.
     pub(super) fn len(&self) -> u64 {
-        self.held.len() as u64
+        self.buffered.len() as u64
     }
 
-    /// The decoder has shown everything: nothing needs to be waited for.
+    /// Marks the end of the decoder's frames: all buffered frames are ready.
     pub(super) fn end(&mut self) {
         self.sent.clear();
-        self.held.iter_mut().for_each(|held| held.between = false);
+        self.buffered
+            .iter_mut()
+            .for_each(|buffered| buffered.between = false);
     }
 
-    /// Numbers the frames that wait anew, from this one on.
+    /// Renumbers the buffered frames from `first`.
     pub(super) fn renumber(&mut self, first: u64) {
-        for (held, index) in self.held.iter_mut().zip(first..) {
-            held.frame.index.0 = index;
+        for (buffered, index) in self.buffered.iter_mut().zip(first..) {
+            buffered.frame.index.0 = index;
         }
     }
 }

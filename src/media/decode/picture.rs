@@ -1,8 +1,8 @@
-//! A decoded picture as its planes lie in memory, and what the numbers in them mean.
+//! A decoded picture: its planes in memory and their format.
 //!
-//! Flows in: a frame of FFmpeg's and the stream's orientation. Flows out: borrowed planes, where each component
-//! lies in them, colour matrix and range. Formats that cannot be read in place (palettes, packed bits, big-endian,
-//! bottom-up) are converted by swscale once, keeping family, matrix and range; all others are never copied.
+//! In: an FFmpeg frame and the stream's orientation. Out: borrowed planes, the layout of each component in them, colour matrix
+//! and range. Formats that cannot be read in place (palettes, packed bits, big-endian, bottom-up) are converted by swscale once,
+//! keeping family, matrix and range; all others are never copied.
 
 use super::colour::{Colour, colour_of, tone_of};
 use super::cuda;
@@ -32,10 +32,10 @@ pub struct Picture {
     components: Vec<Component>,
 }
 
-/// Why there is no picture of a frame.
+/// Why a frame gives no picture.
 #[derive(Debug)]
 pub(super) enum NoPicture {
-    /// The frame does not allow it.
+    /// The frame's format is unsupported.
     Unfit(String),
     /// The GPU failed.
     Gpu(String),
@@ -69,7 +69,7 @@ pub struct Samples {
     pub bits: u32,
 }
 
-/// Where one component lies in its plane and in the picture.
+/// Layout of one component in its plane and in the picture.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Component {
     /// Plane.
@@ -83,14 +83,14 @@ pub struct Component {
     /// Luma pixels to one sample, across and down: 1, 2 or 4.
     pub pitch: (u32, u32),
     /// Siting, across and down: pixel coordinate `p` of the stored picture is `p / pitch + site` in samples, both
-    /// counted from the upper left edge with centres at + 0.5. 0 when samples sit midway between their pixels, ¼
+    /// counted from the upper left edge with centres at + 0.5. 0 when samples are centred between their pixels, ¼
     /// when every second pixel has its own.
     pub site: (f64, f64),
 }
 
 impl Component {
-    /// Where its samples lie in a plane on a GPU.
-    pub fn lattice(&self) -> ComponentLayout {
+    /// Its layout in a plane in GPU memory.
+    pub fn layout(&self) -> ComponentLayout {
         ComponentLayout {
             plane: self.plane,
             offset: self.offset,
@@ -120,8 +120,8 @@ impl<'a> Plane<'a> {
 }
 
 impl Picture {
-    /// Takes a decoded frame; `orientation` is the stream's and gives way to one in the frame, `aspect` is the
-    /// container's, 0 when it tells none, `gpu` the index of the GPU whose decoder may have made it.
+    /// Wraps a decoded frame. `orientation` is the stream's, overridden by one in the frame; `aspect` is the container's, 0 when
+    /// unknown; `gpu` is the index of the GPU that may have decoded it.
     pub(super) fn new(
         frame: Video,
         orientation: Orientation,
@@ -133,7 +133,7 @@ impl Picture {
             height: frame.height(),
         };
         let name = format!("{:?}", frame.format());
-        let on_gpu = gpu.filter(|_| cuda::is_there(&frame));
+        let on_gpu = gpu.filter(|_| cuda::on_gpu(&frame));
         let descriptor = match on_gpu {
             Some(_) => cuda::descriptor(&frame),
             None => native::descriptor(&frame),
@@ -164,10 +164,11 @@ impl Picture {
         };
         let picture = match (layout(&frame, &descriptor), on_gpu) {
             (Some((samples, components)), Some(gpu)) => {
-                cuda::can_be_taken(&frame)?;
+                cuda::is_supported(&frame)?;
                 let planes = planes_of(&components);
-                let surface = cuda::surface(&frame, gpu, &planes, samples.bytes).map_err(NoPicture::Gpu)?;
-                return Ok(whole(Memory::Gpu(surface), (samples, components)));
+                let gpu_picture =
+                    cuda::copy_planes(&frame, gpu, &planes, samples.bytes).map_err(NoPicture::Gpu)?;
+                return Ok(whole(Memory::Gpu(gpu_picture), (samples, components)));
             }
             (None, Some(_)) => return Err("its pixels on the GPU cannot be read".into()),
             (Some(layout), None) => whole(Memory::Host(frame), layout),
@@ -190,11 +191,11 @@ impl Picture {
         Ok(picture)
     }
 
-    /// The picture's planes, where they lie on a GPU.
-    pub fn surface(&self) -> Option<&GpuPicture> {
+    /// The picture's planes in GPU memory, if they are there.
+    pub fn gpu_picture(&self) -> Option<&GpuPicture> {
         match &self.memory {
             Memory::Host(_) => None,
-            Memory::Gpu(surface) => Some(surface),
+            Memory::Gpu(gpu_picture) => Some(gpu_picture),
         }
     }
 
@@ -203,12 +204,12 @@ impl Picture {
         self.orientation.displayed(self.stored)
     }
 
-    /// Size as it lies in memory.
+    /// Size in stored orientation.
     pub fn stored(&self) -> Size {
         self.stored
     }
 
-    /// Width ÷ height of a pixel of the displayed picture: 1 save for anamorphic video.
+    /// Width ÷ height of a pixel of the displayed picture: 1 except for anamorphic video.
     pub fn pixel_aspect(&self) -> f64 {
         if self.orientation.quarter_turns % 2 == 1 {
             1.0 / self.aspect
@@ -217,22 +218,22 @@ impl Picture {
         }
     }
 
-    /// How the stored picture must be turned to be displayed.
+    /// The transform from the stored to the displayed picture.
     pub fn orientation(&self) -> Orientation {
         self.orientation
     }
 
-    /// What the components are.
+    /// Colour family of the components.
     pub fn colour(&self) -> Colour {
         self.colour
     }
 
-    /// Transfer characteristics, by ffprobe's name (`bt709`, `smpte2084`); `None` where the stream does not tell them.
+    /// Transfer characteristics, by ffprobe's name (`bt709`, `smpte2084`); `None` when they are unknown.
     pub fn transfer(&self) -> Option<&'static str> {
         self.transfer
     }
 
-    /// How its values become those of SDR; `None` where they are.
+    /// Tone mapping to SDR; `None` when the picture is SDR.
     pub fn tone(&self) -> Option<&'static Tone> {
         self.tone
     }
@@ -250,7 +251,7 @@ impl Picture {
     /// The rows of one plane of a picture in host memory.
     ///
     /// # Panics
-    /// Reading a row of what lies on a GPU: that goes through [`surface`](Self::surface).
+    /// Reading a row of a picture in GPU memory, which [`gpu_picture`](Self::gpu_picture) gives access to.
     pub fn plane(&self, plane: usize) -> Plane<'_> {
         let (rows, samples) = planes_of(&self.components)
             .get(plane)
@@ -271,11 +272,11 @@ impl Picture {
         }
     }
 
-    /// Bytes of memory the picture holds on to.
+    /// Bytes of memory that the picture references.
     pub fn bytes(&self) -> usize {
         match &self.memory {
             Memory::Host(frame) => native::buffer_bytes(frame),
-            Memory::Gpu(surface) => surface.bytes(),
+            Memory::Gpu(gpu_picture) => gpu_picture.bytes(),
         }
     }
 }
@@ -315,7 +316,7 @@ pub(super) fn orientation_of(matrix: [i32; 9]) -> Orientation {
     }
 }
 
-/// Where the components lie, when whole little-endian samples of 8 to 16 bits can be read in place.
+/// Layout of the components, when whole little-endian samples of 8 to 16 bits can be read in place.
 fn layout(frame: &Video, descriptor: &Descriptor) -> Option<(Samples, Vec<Component>)> {
     let unreadable = ffi::AV_PIX_FMT_FLAG_PAL
         | ffi::AV_PIX_FMT_FLAG_BITSTREAM
@@ -384,7 +385,7 @@ fn site(location: Location, across: u32, down: u32) -> (f64, f64) {
     (x, y)
 }
 
-/// Lets swscale rewrite a frame as 8-bit planes of the same family.
+/// Converts a frame by swscale to 8-bit planes of the same family.
 fn converted(frame: &Video, colour: Colour) -> Result<Video, ffmpeg::Error> {
     let format = match colour {
         Colour::Grey { .. } => Pixel::GRAY8,
@@ -454,7 +455,7 @@ pub mod tests {
 
     impl Picture {
         /// As the GPU's decoder would leave it, in the memory of a device that is the CPU.
-        pub fn as_a_surface(&self) -> Picture {
+        pub fn on_device(&self) -> Picture {
             let Memory::Host(frame) = &self.memory else {
                 panic!("it is one");
             };
@@ -469,9 +470,9 @@ pub mod tests {
             let planes: Vec<_> = planes.collect();
             // SAFETY: the planes are those of a frame that lives.
             #[allow(unsafe_code)]
-            let surface = unsafe { GpuPicture::copied(Device::cpu(), &planes) };
+            let gpu_picture = unsafe { GpuPicture::copied(Device::cpu(), &planes) };
             Picture {
-                memory: Memory::Gpu(surface.unwrap()),
+                memory: Memory::Gpu(gpu_picture.unwrap()),
                 components: self.components.clone(),
                 ..*self
             }

@@ -1,4 +1,4 @@
-//! What a file's header promises, without decoding.
+//! Probes a file's header without decoding.
 
 use super::decoder::{no_decoder, refuse_too_large};
 use super::{DecodeError, DecodeOptions, Probe, native};
@@ -7,7 +7,7 @@ use crate::decode::container::{Container, time_base};
 use ffmpeg_next as ffmpeg;
 use std::path::Path;
 
-/// What the header says of a file.
+/// Estimates a file's length from its header.
 pub(super) fn probe(path: &Path, options: &DecodeOptions) -> Result<Probe, DecodeError> {
     let Container { input, stream, .. } = container::open(path, options.max_pixels)?;
     let stream = input.stream(stream).ok_or_else(|| DecodeError::NoVideo {

@@ -1,4 +1,4 @@
-//! What a container promises of its video, held against what came of it: a file that was cut off reads like one that ends.
+//! Compares a video's declared length with what was read, because a truncated file reads like a complete one.
 
 use super::native;
 use crate::decode::container;
@@ -6,52 +6,52 @@ use crate::decode::container::{Container, time_base};
 use affectmill_base::TimeBase;
 use ffmpeg_next as ffmpeg;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// Of short files this share of the duration may be missing without a word, and never more than [`SLACK`].
+/// Tolerance in short files: this fraction of the duration may be missing, and never more than [`SLACK`].
 const SLACK_SHARE: i64 = 10;
-/// Microseconds by which containers' durations are known to be wrong: they round, and count the padding of sound.
+/// Tolerance in microseconds: containers' durations are rounded and include audio padding.
 const SLACK: i64 = 1_000_000;
 /// Longer durations stand for an unknown one.
 const LONGEST: i64 = 1_000_000 * 3_600 * 24 * 365;
-/// Sound that goes on to the end is looked for in so many microseconds before it.
+/// Sound that reaches the end is searched in this many microseconds before it.
 const TAIL: i64 = 10_000_000;
 /// Bytes in which an ASF file has its properties.
 const ASF_HEADER: u64 = 64 << 10;
 
-/// The promise of one file, and what came so far.
+/// The declared length of one file, and what was read so far.
 pub(super) struct Promise {
     base: TimeBase,
     /// The header of the stream.
     header: native::Header,
-    /// Duration in microseconds, where the file tells one.
+    /// Declared duration in microseconds.
     duration: Option<i64>,
-    /// Where the container's clock begins, in microseconds.
+    /// Start time of the container, in microseconds.
     start: i64,
-    /// Whether there is no other stream than this one.
+    /// Whether this is the only stream.
     alone: bool,
-    /// The file ends before its container does.
+    /// The file is shorter than its container declares.
     cut: bool,
-    /// Packets were passed over, so that their number says nothing.
+    /// Packets were skipped by a seek, so their count is unknown.
     sought: bool,
-    came: Came,
+    received: Received,
 }
 
-/// What came of the stream, in packets and ticks.
+/// What received of the stream, in packets and ticks.
 #[derive(Default)]
-struct Came {
+struct Received {
     packets: u64,
-    /// The latest decoding time, and how long that packet lasts.
+    /// The latest decoding time, and that packet's duration.
     last: Option<(i64, i64)>,
-    /// When the last picture ends.
+    /// End time of the last picture.
     end: Option<i64>,
-    /// The longest way from one packet to the next.
+    /// The longest interval between packets.
     step: i64,
 }
 
 impl Promise {
-    /// Of a container that was just opened.
+    /// For a container that was just opened.
     pub(super) fn of(path: &Path, container: &Container) -> Self {
         let Container {
             input,
@@ -68,97 +68,106 @@ impl Promise {
         let counted = (header.entries == 0 && header.frames > 0 && rate > 0.0)
             .then(|| (header.frames as f64 * 1e6 / rate) as i64);
         let own = header.duration.and_then(|ticks| base.micros(ticks));
-        let told = [
+        let declared = [
             own.map(|time| time.0),
-            native::told_duration(input),
+            native::declared_duration(input),
             counted,
             in_the_bytes(path, input.format().name()),
         ];
         Self {
             base,
             header: *header,
-            duration: told.into_iter().flatten().filter(|told| *told < LONGEST).max(),
+            duration: declared
+                .into_iter()
+                .flatten()
+                .filter(|declared| *declared < LONGEST)
+                .max(),
             start: native::start_time(input),
             alone: input.nb_streams() == 1,
             cut: is_cut(path, input.format().name()),
             sought: false,
-            came: Came::default(),
+            received: Received::default(),
         }
     }
 
-    /// Reading goes on elsewhere.
+    /// Records a seek.
     pub(super) fn seek(&mut self) {
-        self.came = Came::default();
+        self.received = Received::default();
         self.sought = true;
     }
 
-    /// Takes a packet of the stream.
+    /// Records a packet of the stream.
     pub(super) fn see(&mut self, packet: &ffmpeg::Packet) {
-        let came = &mut self.came;
-        came.packets += 1;
+        let received = &mut self.received;
+        received.packets += 1;
         let lasts = packet.duration().max(0);
         if let Some(time) = packet.dts().or(packet.pts()) {
-            if let Some((last, _)) = came.last {
-                came.step = came.step.max(time.saturating_sub(last));
+            if let Some((last, _)) = received.last {
+                received.step = received.step.max(time.saturating_sub(last));
             }
-            if came.last.is_none_or(|(last, _)| time > last) {
-                came.last = Some((time, lasts));
+            if received.last.is_none_or(|(last, _)| time > last) {
+                received.last = Some((time, lasts));
             }
         }
         let end = packet
             .pts()
             .or(packet.dts())
             .map(|time| time.saturating_add(lasts));
-        came.end = came.end.max(end);
+        received.end = received.end.max(end);
     }
 
     /// What is missing now that the file is at its end and gave so many frames, in words: `ends at 2.680 s of 5.280 s: …`.
-    /// `None` when it kept its promise, or made none.
+    /// `None` when nothing is missing, or nothing was declared.
     ///
     /// * An **index** that was read with the header (MP4 and MOV, also of fragments; AVI) is a promise to the packet: its
-    ///   last entry must have come. Where it names as many packets as the header counts frames, it is the whole truth, and
-    ///   durations are not looked at: those of edited and patched files are often wrong. Entries that the edit list hides
-    ///   come as packets and count as such, so a file of which fewer frames are shown than it holds is whole.
+    ///   last entry must have come. When it lists as many packets as the header counts frames, durations are ignored,
+    ///   because those of edited and patched files are often wrong. Entries that the edit list hides
+    ///   come as packets and count as such, so a file that shows fewer frames than it contains is complete.
     /// * A **count** of frames without an index, as of an AVI that lost its end, is a promise to the packet too.
-    /// * Else a **duration** that the file tells (Matroska, FLV, ASF, MXF, RealMedia, IVF, fragmented MP4) is a promise of the
-    ///   container: the video must end there, or some other stream must, as sound does that is longer than its picture. Left
-    ///   out of account: a second, or a tenth of a short file, for such durations are rounded and padded; and the longest
-    ///   way from one frame to the next, for the last frame's end is not always known. Where the file is shorter than its
-    ///   container says in bytes (Matroska), half that way alone.
-    /// * **No promise** is what FFmpeg works out from what is there: durations from the last time stamps (MPEG-TS, MPEG-PS,
+    /// * Else a **duration** that the file declares (Matroska, FLV, ASF, MXF, RealMedia, IVF, fragmented MP4) is a promise of the
+    ///   container: the video must end there, or some other stream must, as sound does that is longer than its picture. Tolerated: a second, or a tenth of a short file, because such durations are rounded and padded; and the longest
+    ///   interval between frames, because the last frame's end is not always known. Where the file is shorter than its
+    ///   container says in bytes (Matroska, MP4), only half that interval.
+    /// * **Bytes**: a fragmented MP4 without a duration promises the whole of its last box.
+    /// * Values that FFmpeg derives from the packets **do not count**: durations from the last time stamps (MPEG-TS, MPEG-PS,
     ///   NUT, Ogg, GIF) or from the bit rate (raw streams, live recordings without a duration). Such files may be cut off
     ///   without a trace.
     pub(super) fn missing(&self, path: &Path, stream: usize, frames: u64) -> Option<String> {
         let header = &self.header;
-        let whole_index = (self.came.packets..=header.frames).contains(&header.entries) && header.entries > 0;
+        let whole_index =
+            (self.received.packets..=header.frames).contains(&header.entries) && header.entries > 0;
         let duration = self.duration.filter(|_| !whole_index);
         if let Some(last) = header.last
             && self
-                .came
+                .received
                 .last
                 .is_none_or(|(time, lasts)| last > time && last >= time + lasts)
         {
-            let lasts = self.came.last.map_or(0, |(_, lasts)| lasts);
+            let lasts = self.received.last.map_or(0, |(_, lasts)| lasts);
             let promised = self.micros(last.saturating_add(lasts)).max(duration)?;
             return Some(format!(
-                "{}: {frames} of the {} frames in its index came",
+                "{}: {frames} of the {} frames in its index received",
                 self.ends_at(promised),
                 header.entries
             ));
         }
-        let promised = duration?;
-        let end = self.came.end.and_then(|end| self.micros(end)).unwrap_or(0);
+        let Some(promised) = duration else {
+            let end = self.received.end.and_then(|end| self.micros(end)).unwrap_or(0) as f64 / 1e6;
+            return (self.cut && !whole_index)
+                .then(|| format!("ends at {end:.3} s, within a box that the file cuts off"));
+        };
+        let end = self.received.end.and_then(|end| self.micros(end)).unwrap_or(0);
         // Some containers count from 0, others from their first time.
         let reached = end.max(end - self.start);
-        let step = self.micros(self.came.step).unwrap_or(0);
+        let step = self.micros(self.received.step).unwrap_or(0);
         let slack = if self.cut {
             step / 2
         } else {
             SLACK.min(promised / SLACK_SHARE) + step
         };
-        let counted = header.entries == 0 && !self.sought && self.came.packets < header.frames;
+        let counted = header.entries == 0 && !self.sought && self.received.packets < header.frames;
         if counted {
-            let count = format!("{frames} of the {} frames in its header came", header.frames);
+            let count = format!("{frames} of the {} frames in its header received", header.frames);
             return Some(format!("{}: {count}", self.ends_at(promised)));
         }
         if reached + slack >= promised || (!self.alone && another_reaches(path, stream, promised - slack)) {
@@ -168,7 +177,7 @@ impl Promise {
     }
 
     fn ends_at(&self, promised: i64) -> String {
-        let end = self.came.end.and_then(|end| self.micros(end)).unwrap_or(0);
+        let end = self.received.end.and_then(|end| self.micros(end)).unwrap_or(0);
         format!(
             "ends at {:.3} s of {:.3} s",
             end as f64 / 1e6,
@@ -181,14 +190,14 @@ impl Promise {
     }
 }
 
-/// Whether any stream but this one has a packet that ends so late, in microseconds.
+/// Whether another stream has a packet that ends at or after `until`, in microseconds.
 fn another_reaches(path: &Path, but: usize, until: i64) -> bool {
     let Ok(Container { mut input, .. }) = container::open(path, u64::MAX) else {
         return false;
     };
     let start = native::start_time(&input);
     native::discard(&mut input, |stream| stream.index() == but);
-    // Where it cannot seek it reads on from the beginning.
+    // Without a seek it reads from the start.
     let _ = input.seek(until - TAIL, ..until);
     let bases: Vec<_> = input.streams().map(|stream| time_base(&stream)).collect();
     let ends = |packet: &ffmpeg::Packet| {
@@ -205,15 +214,57 @@ fn another_reaches(path: &Path, but: usize, until: i64) -> bool {
     false
 }
 
-/// Whether a Matroska file ends before its segment does, which says its size in bytes unless it was recorded live.
+/// Whether a file ends before its container says in bytes: Matroska within its segment, unless that was recorded live, and MP4
+/// within its last box.
 fn is_cut(path: &Path, format: &str) -> bool {
+    match format {
+        format if format.starts_with("matroska") => segment_is_cut(path),
+        format if format.starts_with("mov,") => last_box_is_cut(path).unwrap_or(false),
+        _ => false,
+    }
+}
+
+/// Whether the last of the boxes that lie one behind the other ends beyond the file (ISO/IEC 14496-12, 4.2).
+fn last_box_is_cut(path: &Path) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let mut at = 0;
+    while at < length {
+        if length - at < 8 {
+            return Ok(true);
+        }
+        let mut head = [0; 16];
+        file.seek(SeekFrom::Start(at))?;
+        file.read_exact(&mut head[..8])?;
+        let size = match u32::from_be_bytes([head[0], head[1], head[2], head[3]]) {
+            // To the end of the file.
+            0 => return Ok(false),
+            1 if length - at < 16 => return Ok(true),
+            1 => {
+                file.read_exact(&mut head[8..])?;
+                u64::from_be_bytes([
+                    head[8], head[9], head[10], head[11], head[12], head[13], head[14], head[15],
+                ])
+            }
+            size => size.into(),
+        };
+        // Bytes that are no box, as some writers leave behind.
+        if size < 8 || !head[4..8].iter().all(|letter| (0x20..0x7F).contains(letter)) {
+            return Ok(false);
+        }
+        at = at.saturating_add(size);
+    }
+    Ok(at > length)
+}
+
+fn segment_is_cut(path: &Path) -> bool {
     let ends = || {
         let mut file = File::open(path).ok()?;
         let (head, content) = element(&mut file, 0)?;
         let (segment, begins) = element(&mut file, content.checked_add(head)?)?;
         Some(begins.checked_add(segment)? > file.metadata().ok()?.len())
     };
-    format.starts_with("matroska") && ends().unwrap_or(false)
+    ends().unwrap_or(false)
 }
 
 /// The size of the EBML element at a place, and where its content begins (RFC 8794, 4 and 5). `None` where it has no size.
@@ -232,8 +283,7 @@ fn element(file: &mut File, at: u64) -> Option<(u64, u64)> {
     (size != unknown).then_some((size, at + (id + length) as u64))
 }
 
-/// Durations that FFmpeg does not tell, in microseconds: that of all fragments of an MP4, and that of an ASF file that is
-/// shorter than it says.
+/// Durations that FFmpeg does not report, in microseconds: of all fragments of an MP4, and of a truncated ASF file.
 fn in_the_bytes(path: &Path, format: &str) -> Option<i64> {
     let mut file = File::open(path).ok()?;
     match format {

@@ -1,8 +1,7 @@
-//! Where an H.264 stream is whole again that has no key frames: encoders that refresh their pictures step by step (video calls,
-//! drones, `x264 --intra-refresh`) say so in recovery points (ITU-T H.264, D.2.8).
+//! Recovery points (ITU-T H.264, D.2.8): after them an H.264 stream without key frames is intact again. Encoders with intra
+//! refresh write them (video calls, drones, `x264 --intra-refresh`).
 //!
-//! FFmpeg's decoder reads them too, but shows only those that take effect at once, as key frames. What a packet says is read
-//! from its bytes here.
+//! FFmpeg's decoder exposes only those that take effect at once, as key frames. So they are parsed from the packets here.
 
 use super::native;
 use ffmpeg_next::codec::Id;
@@ -12,23 +11,23 @@ use ffmpeg_next::{Packet, Stream};
 const SLICE: u8 = 1;
 const SLICE_OF_IDR: u8 = 5;
 const SEI: u8 = 6;
-/// Type of the message that tells a recovery point.
+/// Type of the recovery point message.
 const RECOVERY_POINT: usize = 6;
 
-/// Looks out for recovery points in the packets of a progressive H.264 stream.
+/// Finds recovery points in the packets of a progressive H.264 stream.
 pub(super) struct Recovery {
     /// Bytes of a unit's length in front of it; without, units begin with start codes.
     length: Option<usize>,
     /// Reference pictures so far.
     references: u64,
-    /// After so many of them the pictures are whole.
+    /// Number of reference pictures after which pictures are intact.
     due: Option<u64>,
-    /// From this presentation time on they are, in ticks.
+    /// Presentation time from which they are intact, in ticks.
     from: Option<i64>,
 }
 
 impl Recovery {
-    /// `None` of other streams. Pictures of two fields are counted otherwise, and left alone.
+    /// `None` for other streams. Interlaced streams count pictures differently and are ignored.
     pub(super) fn of(stream: &Stream) -> Option<Self> {
         let header = native::codec_header(stream);
         let progressive = native::is_progressive(stream);
@@ -40,7 +39,7 @@ impl Recovery {
         })
     }
 
-    /// Takes a packet, which holds one picture, on its way to the decoder.
+    /// Records a packet, which is one picture, before it goes to the decoder.
     pub(super) fn see(&mut self, packet: &Packet) {
         let (mut reference, mut point) = (false, None);
         for unit in units(packet.data().unwrap_or_default(), self.length) {
@@ -61,12 +60,12 @@ impl Recovery {
         self.references += u64::from(reference);
     }
 
-    /// Something was damaged: what was promised before does not hold.
+    /// Discards recovery points before new damage.
     pub(super) fn forget(&mut self) {
         (self.due, self.from) = (None, None);
     }
 
-    /// Whether a picture of this presentation time is whole, whatever was damaged before the recovery point began.
+    /// Whether a picture of this presentation time is intact, despite damage before the recovery point.
     pub(super) fn reached(&self, time: Option<i64>) -> bool {
         matches!((self.from, time), (Some(from), Some(time)) if time >= from)
     }
@@ -124,7 +123,7 @@ fn recovery_point(unit: &[u8]) -> Option<u64> {
     None
 }
 
-/// A unit without the bytes that only keep it from looking like a start code: each 3 behind two zeros.
+/// A unit without its emulation prevention bytes: each 3 after two zeros.
 fn unescaped(unit: &[u8]) -> Vec<u8> {
     let (mut bytes, mut zeros) = (Vec::with_capacity(unit.len()), 0);
     for &byte in unit {

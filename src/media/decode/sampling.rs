@@ -1,4 +1,4 @@
-//! Which frames get rows. Pure: it sees indices and times, never a picture.
+//! Selects the frames that get rows. Pure: it uses indices and times, never a picture.
 
 use affectmill_base::{FrameIndex, Micros};
 use affectmill_spec::{Sampling, SamplingMode};
@@ -25,7 +25,7 @@ enum Rule {
 }
 
 impl Sampler {
-    /// A sampler for one video. `sampling` is taken as validated: a missing or zero `stride` counts as 1, a
+    /// A sampler for one video. `sampling` must be validated: a missing or zero `stride` counts as 1, a
     /// missing `fps` as every frame.
     pub fn new(sampling: &Sampling) -> Self {
         Self(match (sampling.mode, sampling.fps) {
@@ -46,8 +46,8 @@ impl Sampler {
     /// * `stride`: frames 0, stride, 2·stride, …
     /// * `fps`: the first frame at or after each multiple of 1/fps seconds, the multiple rounded to the
     ///   microsecond as timestamps are, so that a rate equal to the video's own keeps every frame. A frame without a
-    ///   timestamp is not kept. Where time steps back, as where two recordings were joined, it begins anew, the first frame
-    ///   kept; frames that are only a little out of order ([`DISORDER`], or 1/fps where that is less) step nowhere.
+    ///   timestamp is not kept. When time jumps back, as where two recordings were joined, it starts again and keeps the first
+    ///   frame; frames that are only slightly out of order ([`DISORDER`], or 1/fps when that is less) do not count as a jump.
     /// * `keyframes`: those the decoder marks as such.
     pub fn keep(&mut self, index: FrameIndex, timestamp: Option<Micros>, key: bool) -> bool {
         match &mut self.0 {
@@ -82,7 +82,7 @@ struct Rate {
 }
 
 impl Rate {
-    /// Takes the float apart; beyond 2^±60 ticks a second the fraction saturates, which no video can tell.
+    /// Converts the float exactly; beyond 2^±60 ticks a second the fraction saturates, which no video reaches.
     fn new(fps: f64) -> Self {
         const LIMIT: f64 = (1u64 << 60) as f64;
         let (mut num, mut den) = (fps.clamp(0.0, LIMIT), 1u64);

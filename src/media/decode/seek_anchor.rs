@@ -1,27 +1,26 @@
-//! Where decoding can go on: key frames to stand on, and the proof that what comes from there is what came before.
+//! Seek anchors: key frames from which decoding can resume, and the proof that it gives the same frames.
 //!
-//! A container may land elsewhere than where it was sent, a key frame may not be one, times may be guessed differently from
-//! the midst than from the beginning. So nothing is believed: the frames from the key frame to the resume point are decoded again, and
-//! their times and pictures must be the ones that came the first time.
+//! A seek may land elsewhere, a key frame may not be clean, and guessed times may differ after a seek. So the frames from the
+//! key frame to the resume point are decoded again, and their times and pictures must equal those of the first time.
 
 use super::{DecodeError, DecodedFrame, Picture, Source, VideoReader};
 use affectmill_base::SeekAnchor;
 use affectmill_base::{FrameIndex, hex};
 use sha2::{Digest, Sha256};
 
-/// Rows from one that is looked at to the next: none of the blocks that codecs predict is smaller.
+/// Distance of hashed rows: no block that codecs predict is smaller.
 const ROW_STEP: usize = 4;
 
-/// Looks out for a seek anchor.
+/// Finds a seek anchor.
 #[derive(Default)]
 pub(super) struct Watch {
-    looking: bool,
+    active: bool,
     /// Ticks of the last clean key frame.
     last_key: Option<i64>,
-    standing: Option<Standing>,
+    candidate: Option<Candidate>,
 }
 
-struct Standing {
+struct Candidate {
     frame: FrameIndex,
     ticks: Option<i64>,
     place: Option<i64>,
@@ -32,8 +31,8 @@ struct Standing {
 impl Watch {
     pub(super) fn see(&mut self, frame: &DecodedFrame, ordered: bool) {
         let clean_key = frame.key && frame.picture.is_some();
-        if self.looking && self.standing.is_none() && clean_key && ordered {
-            self.standing = Some(Standing {
+        if self.active && self.candidate.is_none() && clean_key && ordered {
+            self.candidate = Some(Candidate {
                 frame: frame.index,
                 ticks: frame.ticks,
                 place: frame.place,
@@ -41,8 +40,8 @@ impl Watch {
                 hash: Sha256::new(),
             });
         }
-        if let Some(standing) = &mut self.standing {
-            add(&mut standing.hash, frame);
+        if let Some(candidate) = &mut self.candidate {
+            add(&mut candidate.hash, frame);
         }
         if clean_key {
             self.last_key = frame.ticks;
@@ -50,7 +49,7 @@ impl Watch {
     }
 }
 
-/// What matters of a frame.
+/// Hashes a frame's times and picture.
 fn add(hash: &mut Sha256, frame: &DecodedFrame) {
     hash.update([u8::from(frame.key), u8::from(frame.picture.is_some())]);
     hash.update(frame.ticks.map_or([0; 9], |ticks| {
@@ -67,9 +66,9 @@ fn add_picture(hash: &mut Sha256, picture: &Picture) {
     let size = picture.stored();
     hash.update(size.width.to_le_bytes());
     hash.update(size.height.to_le_bytes());
-    if let Some(surface) = picture.surface() {
-        // A GPU that fails here leaves a hash that is no frame's: then nothing is gone on from.
-        surface
+    if let Some(gpu_picture) = picture.gpu_picture() {
+        // If the GPU fails here, the hash matches no frame, so no run resumes from it.
+        gpu_picture
             .every_row(ROW_STEP)
             .unwrap_or_default()
             .iter()
@@ -84,8 +83,7 @@ fn add_picture(hash: &mut Sha256, picture: &Picture) {
     }
 }
 
-/// Whether the times of frames ascend, as libavcodec looks at them when it guesses: where they do not, its guess depends on
-/// all that came before.
+/// Whether the times of frames ascend by libavcodec's own test. When they do not, its guessed times depend on all earlier frames.
 pub(super) struct Clock {
     ordered: bool,
     last: [Option<i64>; 2],
@@ -101,7 +99,7 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// Takes the times of a frame.
+    /// Records the times of a frame.
     pub(super) fn read(&mut self, pts: Option<i64>, dts: Option<i64>) {
         for (last, (own, other)) in self.last.iter_mut().zip([(pts, dts), (dts, pts)]) {
             self.ordered &= own.is_none() || own > *last;
@@ -110,41 +108,41 @@ impl Clock {
         self.ordered &= pts.is_some() || dts.is_some();
     }
 
-    /// Whether they did so far, and each frame had one.
+    /// Whether they ascend so far, and each frame has one.
     pub(super) fn ordered(&self) -> bool {
         self.ordered
     }
 }
 
 impl VideoReader {
-    /// From the next key frame on, keeps in mind what is needed to begin there again.
+    /// Starts to record a seek anchor at the next key frame.
     pub fn watch(&mut self) {
-        self.watch.looking = true;
+        self.watch.active = true;
     }
 
-    /// Does so no longer.
+    /// Stops recording a seek anchor.
     pub fn unwatch(&mut self) {
-        (self.watch.looking, self.watch.standing) = (false, None);
+        (self.watch.active, self.watch.candidate) = (false, None);
     }
 
-    /// The seek anchor for a resume point at the frame that was returned last; `None` while no key frame came before it, or while the
-    /// stream's own times are not in order.
+    /// The seek anchor for a resume point at the frame returned last; `None` without an earlier key frame, or when the stream's own
+    /// times are not in order.
     pub fn seek_anchor(&self, resume_point: FrameIndex) -> Option<SeekAnchor> {
-        let standing = self
+        let candidate = self
             .watch
-            .standing
+            .candidate
             .as_ref()
             .filter(|it| it.frame < resume_point)?;
         self.source.ordered().then(|| SeekAnchor {
-            frame: standing.frame,
-            ticks: standing.ticks,
-            place: standing.place,
-            seek: standing.seek,
-            sha256: hex(&standing.hash.clone().finalize()),
+            frame: candidate.frame,
+            ticks: candidate.ticks,
+            place: candidate.place,
+            seek: candidate.seek,
+            sha256: hex(&candidate.hash.clone().finalize()),
         })
     }
 
-    /// Passes over the frames before this one, from the beginning; `seen` is told of each.
+    /// Skips the frames before this one, from the start; calls `seen` for each.
     ///
     /// # Errors
     /// As [`next`](Self::next).
@@ -159,10 +157,10 @@ impl VideoReader {
         Ok(())
     }
 
-    /// Goes on at a resume point: returns its frame, and how many frames were decoded for that, it included. `seen` is shown every frame
-    /// before it. `None` when what is decoded is not what was: then this reader is of no further use.
+    /// Resumes at a resume point: returns its frame, and the number of frames decoded up to and including it. Calls `seen` for every
+    /// frame before it. `None` when the decoded frames differ from the recorded ones; then discard this reader.
     ///
-    /// With `seek` only what lies around the key frame is decoded, else everything from the beginning.
+    /// With `seek`, decoding starts at the key frame, else at the start of the video.
     ///
     /// # Errors
     /// As [`next`](Self::next).
@@ -186,7 +184,7 @@ impl VideoReader {
                 let elsewhere = frame.place.zip(seek_anchor.place).is_some_and(|(a, b)| a != b);
                 let found = found && !elsewhere;
                 if found && (seek || frame.index == seek_anchor.frame) {
-                    self.source.stand(seek_anchor.frame);
+                    self.source.set_position(seek_anchor.frame);
                     frame.index = seek_anchor.frame;
                     hash = Some(Sha256::new());
                 } else if seek && frame.ticks > seek_anchor.ticks {
@@ -209,7 +207,7 @@ impl VideoReader {
 }
 
 impl Source {
-    /// The times that the stream tells are in order so far, so that none had to be guessed.
+    /// Whether the stream's own times are in order so far, so that none was guessed.
     pub(super) fn ordered(&self) -> bool {
         match self {
             Source::File(reader) => reader.ordered(),
@@ -229,10 +227,10 @@ impl Source {
         }
     }
 
-    /// The frame that was returned last has this index, and nothing before it counts.
-    fn stand(&mut self, frame: FrameIndex) {
+    /// Sets the index of the frame returned last, and clears damage before it.
+    fn set_position(&mut self, frame: FrameIndex) {
         if let Source::File(reader) = self {
-            reader.stand(frame);
+            reader.set_position(frame);
         }
     }
 }
@@ -245,8 +243,8 @@ mod tests {
     use affectmill_base::SourceKind;
     use std::process::Command;
 
-    /// What tells one frame from another.
-    fn told(frame: &DecodedFrame) -> (u64, Option<Micros>, Option<i64>, bool, Vec<u8>) {
+    /// The identity of a frame.
+    fn identity(frame: &DecodedFrame) -> (u64, Option<Micros>, Option<i64>, bool, Vec<u8>) {
         let picture = frame.picture.as_ref().expect("a picture");
         let rows = (0..picture.size().height as usize).flat_map(|y| picture.plane(0).row(y).to_vec());
         (
@@ -282,7 +280,7 @@ mod tests {
             assert_eq!(passed, Vec::from_iter(0..first.min(45)));
             let mut frames = Vec::new();
             while let Some(frame) = reader.next().unwrap() {
-                frames.push(told(&frame));
+                frames.push(identity(&frame));
             }
             (frames, reader.damage().cloned())
         };

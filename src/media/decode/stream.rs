@@ -1,7 +1,7 @@
 //! Frames of one video file, in presentation order.
 //!
 //! The order of calls is that of ffprobe and ffmpeg, so that frame counts agree with theirs: a packet the decoder
-//! refuses is passed over, a read error ends the stream, and frames held back by the decoder are drawn out at
+//! rejects is skipped, a read error ends the stream, and frames buffered by the decoder are drained at
 //! the end.
 
 mod ending;
@@ -24,7 +24,7 @@ use ffmpeg_next::format::context::Input;
 use ffmpeg_next::frame::Video;
 use std::path::{Path, PathBuf};
 
-/// A decoder that keeps failing while it is drained is given up after so many errors.
+/// Maximum errors of a decoder while it is drained.
 const MAX_DRAIN_ERRORS: u32 = 64;
 
 /// Reader of one file.
@@ -38,27 +38,27 @@ pub(super) struct StreamReader {
     elsewhere: Elsewhere,
     recovery: Option<Recovery>,
     order: Order,
-    /// How packets were encrypted that were passed over.
+    /// Encryption scheme of skipped packets.
     encrypted: Option<String>,
     time_base: TimeBase,
     start: i64,
     orientation: Orientation,
     aspect: ffmpeg::Rational,
-    /// Something before was damaged, and no frame came since that stands on its own.
+    /// After damage, until the next key frame or recovery point.
     awaiting_keyframe: bool,
     next_index: u64,
     clock: Clock,
     last_time: Option<Micros>,
     phase: Phase,
     damage: Option<Trouble>,
-    /// What the file held back at its end.
+    /// What the file lacks at its end.
     shortfall: Option<Trouble>,
 }
 
 enum Phase {
-    /// With a move, only what the demuxer held back of the stream before.
+    /// With a move, only packets of the previous stream that the demuxer still buffers.
     Reading(Option<Move>),
-    /// The input has ended, with an error that is reported once the frames before it are out; or the picture has moved.
+    /// The input has ended, perhaps with an error, which is reported after the frames before it; or the video moved.
     Draining {
         read_error: Option<ffmpeg::Error>,
         errors: u32,
@@ -74,7 +74,7 @@ impl StreamReader {
         let Container {
             mut input, stream, ..
         } = container;
-        // Of a broadcast the picture may move to another stream.
+        // In a broadcast, the video may move to another stream.
         let broadcast = input.format().name() == "mpegts";
         native::discard(&mut input, |other| {
             let video = other.parameters().medium() == ffmpeg::media::Type::Video;
@@ -132,7 +132,7 @@ impl StreamReader {
         })
     }
 
-    /// Takes the decoder's next frame; `false` at the end.
+    /// Processes the decoder's next frame; `false` at the end.
     fn step(&mut self) -> Result<bool, DecodeError> {
         while !matches!(self.phase, Phase::Ended) {
             let mut frame = Video::empty();
@@ -145,7 +145,7 @@ impl StreamReader {
                     self.note(ErrorClass::Unsupported, &cause);
                     self.phase = Phase::Ended;
                 }
-                Ok(()) if cuda::is_there(&frame) && (cuda::is_empty(&frame) || is_damaged(&frame)) => {
+                Ok(()) if cuda::on_gpu(&frame) && (cuda::is_empty(&frame) || is_damaged(&frame)) => {
                     return Err(self.nvdec_failed("it could not restore the whole picture".into()));
                 }
                 Ok(()) => {
@@ -155,7 +155,7 @@ impl StreamReader {
                 Err(ffmpeg::Error::Other { errno: libc::EAGAIN }) => self.feed()?,
                 Err(ffmpeg::Error::Eof) => self.end()?,
                 Err(error) => {
-                    self.refused(error)?;
+                    self.decoder_error(error)?;
                     if let Phase::Draining { errors, .. } = &mut self.phase {
                         *errors += 1;
                         if *errors > MAX_DRAIN_ERRORS {
@@ -168,17 +168,17 @@ impl StreamReader {
         Ok(false)
     }
 
-    /// The frame that comes next out of here.
+    /// The index of the next frame returned.
     fn at(&self) -> FrameIndex {
         FrameIndex(self.next_index - self.order.len())
     }
 
-    /// Whether every time so far was told, none guessed.
+    /// Whether no time so far was guessed.
     pub(super) fn ordered(&self) -> bool {
         self.clock.ordered()
     }
 
-    /// Goes to a key frame at or before a time, as far as the container knows; `false` when it cannot.
+    /// Seeks to a key frame at or before a time, as far as the container knows; `false` on failure.
     pub(super) fn seek(&mut self, ticks: i64) -> bool {
         let done = native::seek(&mut self.input, self.stream, ticks);
         self.decoder.codec.flush();
@@ -188,8 +188,8 @@ impl StreamReader {
         done
     }
 
-    /// The frame that was returned last is this one; what was met before it, on the way from some other place, does not count.
-    pub(super) fn stand(&mut self, frame: FrameIndex) {
+    /// Sets the index of the frame returned last, and clears damage met before it.
+    pub(super) fn set_position(&mut self, frame: FrameIndex) {
         self.next_index = frame.0 + 1 + self.order.len();
         self.order.renumber(frame.0 + 1);
         self.damage = None;
@@ -197,14 +197,14 @@ impl StreamReader {
         self.encrypted = None;
     }
 
-    /// Why the CPU decodes though the GPU was to; nothing before the first frame.
+    /// Why decoding fell back to the CPU; `None` before the first frame.
     pub(super) fn fallback(&self) -> Option<&str> {
         self.decoder.fallback.as_deref()
     }
 
-    /// The GPU may also refuse once it knows what the stream holds: then FFmpeg goes on without it.
+    /// Records the fallback when the GPU rejects the stream's content and FFmpeg continues without it.
     fn note_fallback(&mut self, frame: &Video) {
-        if self.asks_gpu() && !cuda::is_there(frame) {
+        if self.asks_gpu() && !cuda::on_gpu(frame) {
             let (codec, format, from) = (self.decoder.codec.id().name(), frame.format(), self.next_index);
             let (width, height) = (frame.width(), frame.height());
             self.decoder.fallback = Some(format!(
@@ -222,21 +222,21 @@ impl StreamReader {
         self.damage.as_ref()
     }
 
-    /// Whether pictures are left out since something was damaged.
+    /// Whether pictures are skipped after damage.
     pub(super) fn awaiting_keyframe(&self) -> bool {
         self.awaiting_keyframe
     }
 
-    /// Of a file that was read to its end: what it should have held and did not.
+    /// What a file that was read to its end lacks.
     pub(super) fn shortfall(&self) -> Option<&Trouble> {
         self.shortfall.as_ref()
     }
 
-    /// The decoder refused something: damage, unless it only wants memory. What NVDEC refuses, the CPU shall judge.
-    fn refused(&mut self, error: ffmpeg::Error) -> Result<(), DecodeError> {
+    /// The decoder decoder_error something: damage, unless it only wants memory. What NVDEC refuses, the CPU shall judge.
+    fn decoder_error(&mut self, error: ffmpeg::Error) -> Result<(), DecodeError> {
         match error {
             error if self.asks_gpu() => Err(self.nvdec_failed(error.to_string())),
-            ffmpeg::Error::Other { errno: libc::ENOMEM } => Err(self.starved()),
+            ffmpeg::Error::Other { errno: libc::ENOMEM } => Err(self.out_of_memory()),
             error => {
                 self.decoder.complaint.take();
                 self.lose();
@@ -246,8 +246,8 @@ impl StreamReader {
         }
     }
 
-    /// The troubles of NVDEC, of its GPU and of the video come as the same few errors, and after them frames may be lost, or old
-    /// ones shown, as if nothing had happened.
+    /// Errors of NVDEC, of its GPU and of the video have the same few codes, and later frames may be lost or repeated without an
+    /// error.
     fn nvdec_failed(&self, cause: String) -> DecodeError {
         match self.decoder.gpu.map(cuda::is_responsive) {
             Some(Err(cause)) => self.gpu_failed(cause),
@@ -267,14 +267,14 @@ impl StreamReader {
         }
     }
 
-    fn starved(&self) -> DecodeError {
+    fn out_of_memory(&self) -> DecodeError {
         DecodeError::Memory {
             path: self.path.clone(),
             frame: self.at(),
         }
     }
 
-    /// Gives the decoder its next packet, or word of the end.
+    /// Sends the decoder its next packet, or the end.
     fn feed(&mut self) -> Result<(), DecodeError> {
         loop {
             let mut packet = ffmpeg::Packet::empty();
@@ -295,10 +295,10 @@ impl StreamReader {
                 Ok(()) if moved.is_some_and(|moved| packet.position() >= moved.place) => {
                     return self.drain(None, moved);
                 }
-                Ok(()) if self.passed_over(&packet) => continue,
+                Ok(()) if self.skips(&packet) => continue,
                 Ok(()) => return self.send(&packet),
                 Err(ffmpeg::Error::Eof) => None,
-                Err(ffmpeg::Error::Other { errno: libc::ENOMEM }) => return Err(self.starved()),
+                Err(ffmpeg::Error::Other { errno: libc::ENOMEM }) => return Err(self.out_of_memory()),
                 Err(error) => Some(error),
             };
             if let Some(cause) = native::read_error(&self.input) {
@@ -312,8 +312,8 @@ impl StreamReader {
         }
     }
 
-    /// Counts a packet of the stream. Whether it is encrypted, and nothing for the decoder.
-    fn passed_over(&mut self, packet: &ffmpeg::Packet) -> bool {
+    /// Counts a packet of the stream; `true` when it is encrypted and must be skipped.
+    fn skips(&mut self, packet: &ffmpeg::Packet) -> bool {
         self.promise.see(packet);
         self.elsewhere.own(&self.input, self.stream, packet);
         let Some(scheme) = native::encryption(packet) else {
@@ -335,25 +335,25 @@ impl StreamReader {
         }
         match self.decoder.codec.send_packet(packet) {
             Ok(()) | Err(ffmpeg::Error::Eof) => Ok(()),
-            Err(error) => self.refused(error),
+            Err(error) => self.decoder_error(error),
         }
     }
 
-    /// Draws out what the decoder holds back.
+    /// Drains the frames buffered by the decoder.
     fn drain(&mut self, read_error: Option<ffmpeg::Error>, next: Option<Move>) -> Result<(), DecodeError> {
         self.phase = Phase::Draining {
             read_error,
             errors: 0,
             next,
         };
-        // An error here is that of a packet sent earlier, met by a decoder thread.
+        // An error here belongs to a packet sent earlier, from a decoder thread.
         match self.decoder.codec.send_eof() {
             Ok(()) | Err(ffmpeg::Error::Eof) => Ok(()),
-            Err(error) => self.refused(error),
+            Err(error) => self.decoder_error(error),
         }
     }
 
-    /// Turns a frame of the decoder's into one of ours, which waits its turn.
+    /// Converts a decoder frame and buffers it.
     fn take(&mut self, frame: Video) -> Result<(), DecodeError> {
         self.note_fallback(&frame);
         let index = FrameIndex(self.next_index);
@@ -369,16 +369,16 @@ impl StreamReader {
             .map(Micros);
         self.last_time = timestamp.or(self.last_time);
         let key = frame.is_key();
-        // Where frames stand on their own, decoders make up for the end of a packet and do not say so.
+        // Where frames set_position on their own, decoders make up for the end of a packet and do not say so.
         let packet = self.order.packet_of(&frame);
-        let torn = !self.decoder.predicts && packet.as_ref().is_some_and(|packet| packet.torn);
-        let damaged = self.decoder.complaint.take() || is_damaged(&frame) || torn;
+        let truncated = !self.decoder.predicts && packet.as_ref().is_some_and(|packet| packet.truncated);
+        let damaged = self.decoder.complaint.take() || is_damaged(&frame) || truncated;
         let place = packet.as_ref().and_then(|packet| packet.place).filter(|_| key);
         let kind = frame.kind();
         let recovered = |recovery: &Recovery| recovery.reached(frame.pts());
         if damaged {
             self.lose();
-            if let Some(first) = self.order.spoil(packet.as_ref()) {
+            if let Some(first) = self.order.discard_damaged(packet.as_ref()) {
                 let (frame, time) = (first.index, first.timestamp);
                 self.note_at(
                     frame,
@@ -424,7 +424,7 @@ impl StreamReader {
         Ok(())
     }
 
-    /// The decoder has given everything.
+    /// Handles the end of the decoder's frames.
     fn end(&mut self) -> Result<(), DecodeError> {
         self.order.end();
         if let Phase::Draining { read_error, next, .. } = std::mem::replace(&mut self.phase, Phase::Ended) {
@@ -439,8 +439,8 @@ impl StreamReader {
         Ok(())
     }
 
-    /// Something of the stream is lost. What is predicted from it is damaged too, though the decoder does not say so: up to the
-    /// next key frame or recovery point no picture is to be trusted.
+    /// Handles lost data. Pictures predicted from it are damaged too, although the decoder does not report it: no picture is valid
+    /// until the next key frame or recovery point.
     fn lose(&mut self) {
         self.awaiting_keyframe |= self.decoder.predicts;
         if let Some(recovery) = &mut self.recovery {
@@ -448,7 +448,7 @@ impl StreamReader {
         }
     }
 
-    /// Keeps the first damage, with the position of the next frame.
+    /// Records the first damage, with the position of the next frame.
     fn note(&mut self, class: ErrorClass, cause: &str) {
         self.note_at(FrameIndex(self.next_index), self.last_time, class, cause);
     }

@@ -1,8 +1,7 @@
-//! Encode: pictures with their times in, an H.264 video with the sound of another file out.
+//! Encodes pictures with their times to an H.264 video with the sound of another file.
 //!
-//! Flows in: RGB pictures in presentation order, each with its time after the container's start. Flows out: a file with these
-//! pictures at these times, and the sound of the source copied as it is. Beside `stages/decode` the only place where FFmpeg
-//! is named. Never guesses a rate: what varies in the source varies here.
+//! In: RGB pictures in presentation order, each with its time after the container's start. Out: a file with these pictures at
+//! these times, and an unchanged copy of the source's sound. It never guesses a rate: a variable frame rate stays variable.
 
 mod muxer;
 mod onward;
@@ -19,28 +18,28 @@ use std::path::{Path, PathBuf};
 
 /// Quality of the video: x264's constant rate factor, 0 (lossless) to 51.
 const QUALITY: &str = "20";
-/// Ticks a second of the encoder.
+/// Encoder ticks per second.
 const TICKS: i32 = 1_000_000;
 /// Ticks by which pictures and sound may be out of order on one clock.
 const DISORDER: i64 = 200_000;
 /// Ticks between two pictures beyond which a clock has jumped: an hour.
 const FAR: i64 = 3_600_000_000;
 
-/// A video that cannot be written.
+/// Why a video cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
-    /// No such encoder.
+    /// The encoder is missing.
     #[error("this FFmpeg has no H.264 encoder (libx264); install one that has it, such as Debian's")]
     NoEncoder,
-    /// The file's ending says no format that FFmpeg writes.
+    /// FFmpeg cannot write the format of the file's extension.
     #[error("{}: cannot be begun: {cause}; name a file that ends in .mp4, .mkv or .mov, in a folder that is there", .path.display())]
     Begin {
         /// The file.
         path: PathBuf,
-        /// What FFmpeg said.
+        /// FFmpeg's error.
         cause: ffmpeg::Error,
     },
-    /// The container has no place for the source's sound.
+    /// The container does not support the codec of the source's sound.
     #[error("{}: its sound ({codec}) has no place in this container; name an output that ends in .mkv", .source_path.display())]
     Sound {
         /// The source.
@@ -63,12 +62,12 @@ pub enum EncodeError {
         /// What it should have.
         expected: usize,
     },
-    /// It broke off.
+    /// Writing failed.
     #[error("{}: cannot be written: {cause}; free space there and try again", .path.display())]
     Write {
         /// The file.
         path: PathBuf,
-        /// What FFmpeg said.
+        /// FFmpeg's error.
         cause: ffmpeg::Error,
     },
 }
@@ -81,23 +80,23 @@ pub struct VideoWriter {
     muxer: Muxer,
     scaler: scaling::Context,
     rgb: Video,
-    /// Ticks that a picture lasts when none follows.
+    /// Duration of the last picture in ticks.
     lasts: i64,
     clock: Onward,
 }
 
-/// What a video is to be like.
+/// Format of the video.
 pub struct Format {
     /// Pixels of its pictures; odd ones are padded to even.
     pub size: Size,
     /// Width ÷ height of a pixel.
     pub pixel_aspect: f64,
-    /// Frames a second, about; where they lie their times say.
+    /// Approximate frames per second; the times are exact.
     pub rate: f64,
 }
 
 impl VideoWriter {
-    /// Begins a video, with the sound of `sound` where it has some.
+    /// Creates a video, with the sound of `sound` if it has any.
     ///
     /// # Errors
     /// The file cannot be made, there is no encoder, or the container has no place for the sound.
@@ -127,7 +126,7 @@ impl VideoWriter {
         context.set_time_base((1, TICKS));
         context.set_frame_rate(Some(((format.rate * 1000.0).round() as i32, 1000)));
         context.set_aspect_ratio(((format.pixel_aspect * 10_000.0).round() as i32, 10_000));
-        // What swscale makes of RGB unless told otherwise.
+        // swscale's default for RGB.
         context.set_colorspace(ffmpeg::color::Space::SMPTE170M);
         context.set_color_range(ffmpeg::color::Range::MPEG);
         if muxer.wants_global_header() {
@@ -152,8 +151,8 @@ impl VideoWriter {
         })
     }
 
-    /// Adds a picture, `width × height × 3` bytes of R, G, B, row by row. One that comes a little before the one before it is
-    /// moved to just behind it; where the clock steps back, as where two recordings were joined, it goes on from there.
+    /// Adds a picture, `width × height × 3` bytes of R, G, B, row by row. One that is slightly before the previous one is
+    /// moved to just after it; when the clock jumps back, as where two recordings were joined, times continue from there.
     ///
     /// # Errors
     /// The picture has another size, or the file cannot be written.
@@ -185,7 +184,7 @@ impl VideoWriter {
             .map_err(failed)
     }
 
-    /// Ends the video: what is held back is written, the sound to its end.
+    /// Finishes the video: drains the encoder and writes the rest of the sound.
     ///
     /// # Errors
     /// The file cannot be written.

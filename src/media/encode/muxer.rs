@@ -1,4 +1,4 @@
-//! The container: encoded pictures and copied sound, side by side in order of time.
+//! The container: encoded pictures and copied sound, interleaved by time.
 
 use super::onward::Onward;
 use super::{DISORDER, FAR};
@@ -8,11 +8,11 @@ use ffmpeg_next::ffi;
 use ffmpeg_next::format::context::{Input, Output};
 use std::path::{Path, PathBuf};
 
-/// Why a container cannot be begun.
+/// Why a container cannot be created.
 pub(super) enum Refusal {
     /// FFmpeg's own.
     Ffmpeg(ffmpeg::Error),
-    /// The container has no place for this sound.
+    /// The container does not support this audio codec.
     Sound { source_path: PathBuf, codec: String },
 }
 
@@ -27,7 +27,7 @@ pub(super) struct Sound {
     path: PathBuf,
     input: Input,
     stream: usize,
-    /// Microseconds that the source's clock begins with.
+    /// Start time of the source in microseconds.
     start: i64,
     next: Option<ffmpeg::Packet>,
     clock: Onward,
@@ -58,8 +58,8 @@ impl Sound {
             .map_or((1, 1).into(), |stream| stream.time_base())
     }
 
-    /// The next packet, its times counted from the container's start, and on where they step back; `None` at the end. A damaged
-    /// end is an end.
+    /// The next packet, with times relative to the container's start that continue where the source's jump back; `None` at the end,
+    /// also at a damaged one.
     fn next(&mut self) -> Option<ffmpeg::Packet> {
         if let Some(packet) = self.next.take() {
             return Some(packet);
@@ -91,7 +91,7 @@ fn rescale(ticks: i64, from: ffmpeg::Rational, to: ffmpeg::Rational) -> i64 {
     ticks.rescale(from, to)
 }
 
-/// A file under way.
+/// A file that is being written.
 pub(super) struct Muxer {
     output: Output,
     sound: Option<Sound>,
@@ -101,14 +101,14 @@ const PICTURES: usize = 0;
 const SOUND: usize = 1;
 
 impl Muxer {
-    /// Makes the file and its streams; `begin` follows.
+    /// Creates the file and its streams; `begin` must follow.
     pub(super) fn create(url: &str, codec: ffmpeg::Codec, sound: Option<Sound>) -> Result<Self, Refusal> {
         let mut output = ffmpeg::format::output(url)?;
         output.add_stream(codec)?;
         if let Some(sound) = &sound {
             let parameters = sound.input.stream(sound.stream).map(|stream| stream.parameters());
             let parameters = parameters.ok_or(ffmpeg::Error::StreamNotFound)?;
-            if !holds(&output, parameters.id()) {
+            if !supports(&output, parameters.id()) {
                 return Err(Refusal::Sound {
                     source_path: sound.path.clone(),
                     codec: parameters.id().name().to_owned(),
@@ -116,13 +116,13 @@ impl Muxer {
             }
             let mut stream = output.add_stream(ffmpeg::encoder::find(ffmpeg::codec::Id::None))?;
             stream.set_parameters(parameters);
-            forget_tag(&mut stream);
+            clear_tag(&mut stream);
             stream.set_time_base(sound.time_base());
         }
         Ok(Self { output, sound })
     }
 
-    /// Whether the codec's header goes to the container's.
+    /// Whether the container needs a global header.
     pub(super) fn wants_global_header(&self) -> bool {
         self.output
             .format()
@@ -139,7 +139,7 @@ impl Muxer {
         pictures.set_parameters(encoder);
         pictures.set_time_base(encoder.time_base());
         let mut options = ffmpeg::Dictionary::new();
-        // The table of frames in front, so that players begin before all is there; other containers know no such thing.
+        // The index at the start, so that players can start early; other containers ignore the option.
         options.set("movflags", "+faststart");
         self.output.write_header_with(options).map(drop)
     }
@@ -193,7 +193,7 @@ impl Muxer {
 
 /// Whether a container has a place for a codec.
 #[allow(unsafe_code)]
-fn holds(output: &Output, codec: ffmpeg::codec::Id) -> bool {
+fn supports(output: &Output, codec: ffmpeg::codec::Id) -> bool {
     // SAFETY: the context and its format are valid while borrowed; a table is looked up.
     unsafe {
         ffi::avformat_query_codec(
@@ -206,7 +206,7 @@ fn holds(output: &Output, codec: ffmpeg::codec::Id) -> bool {
 
 /// Lets the container choose its own tag for a codec: the source's is another container's.
 #[allow(unsafe_code)]
-fn forget_tag(stream: &mut ffmpeg::StreamMut) {
+fn clear_tag(stream: &mut ffmpeg::StreamMut) {
     // SAFETY: the stream and its parameters are valid and borrowed mutably; one field is written.
     unsafe { (*(*stream.as_mut_ptr()).codecpar).codec_tag = 0 };
 }

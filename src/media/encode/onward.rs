@@ -1,19 +1,19 @@
-//! Times that go on where a recording's clock steps back or far ahead, as where two recordings were joined.
+//! Continuous times for recordings whose clock jumps, back or far ahead, as where two recordings were joined.
 
-/// The clock of one stream that is written, in its ticks.
+/// The clock of one output stream, in its ticks.
 #[derive(Default)]
 pub(super) struct Onward {
     /// What is added to the source's times.
     shift: i64,
     last: Option<i64>,
-    /// From one to the next before it.
+    /// Interval between the last two times.
     step: Option<i64>,
 }
 
 impl Onward {
-    /// The time to write for what comes next: the source's while that goes on. After a step back it comes as long after what was
-    /// written last as that came after the one before, or as it `lasts`, and all that follows likewise; so it does after a step
-    /// ahead of more than `far`. What comes a little too early, by `disorder` at most, is moved to just behind what came before.
+    /// The output time of the next item: the source's while its clock advances. After a jump back, or ahead by more than `far`, it
+    /// follows the last one by the last interval, or by `lasts`, and later items are shifted by the same amount. An item that is
+    /// early by at most `disorder` is moved to just after the last one.
     pub(super) fn at(&mut self, time: i64, lasts: i64, (disorder, far): (i64, i64)) -> i64 {
         let mut at = time.saturating_add(self.shift);
         if let Some(last) = self.last {

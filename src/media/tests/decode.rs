@@ -54,7 +54,7 @@ fn read(path: &Path, kind: SourceKind, options: &DecodeOptions) -> (Vec<Seen>, O
     (frames, reader.damage().map(|damage| damage.error.clone()))
 }
 
-/// Index, time after the container's start and key flag of every frame, as ffprobe tells them.
+/// Index, time after the container's start and key flag of every frame, as ffprobe reports them.
 fn expected(path: &Path) -> Vec<(u64, Option<i64>, bool)> {
     let file = format!("file:{}", path.display());
     let entries = "frame=best_effort_timestamp,best_effort_timestamp_time,key_frame:format=start_time";
@@ -256,7 +256,7 @@ fn damaged_videos_agree_with_ffprobe() {
     );
     assert!(
         frames.last().unwrap().3.is_some(),
-        "decoding goes on after the damage"
+        "decoding continues after the damage"
     );
 
     let others = [
@@ -337,10 +337,7 @@ fn what_is_no_video_is_refused_by_name() {
     let bad: [(PathBuf, &str); 8] = [
         (file("empty.mp4", b""), "0 bytes"),
         (
-            file(
-                "text.mp4",
-                &b"This is no video, whatever its name says.\n".repeat(50),
-            ),
+            file("text.mp4", &b"This is no video, despite its name.\n".repeat(50)),
             "cannot be opened",
         ),
         (file("head.mp4", &whole[..40]), "cannot be opened"),

@@ -45,7 +45,7 @@ unsafe extern "C" {
     ) -> Handle;
 }
 
-/// Rules out, for the whole process, what makes a GPU's results inexact (TF32) or another each time. Cheap to call again.
+/// Disables, for the whole process, inexact (TF32) and non-deterministic GPU algorithms. Cheap to call again.
 #[allow(unsafe_code)]
 pub(super) fn set_deterministic() {
     // SAFETY: it takes nothing and sets four flags of libtorch's context, which it guards itself.
@@ -57,7 +57,7 @@ pub(super) fn set_deterministic() {
 pub(super) struct Geometry {
     pub padding: i64,
     pub stride: i64,
-    /// Groups of channels that see nothing of one another.
+    /// Groups of independent channels.
     pub groups: i64,
 }
 
@@ -103,7 +103,7 @@ pub(super) fn conv(
     })
 }
 
-/// `relu(conv(x) + sum)`, in the memory of `sum`, which nothing else may look at any more.
+/// `relu(conv(x) + sum)`, in the memory of `sum`, which nothing else may read any more.
 #[allow(unsafe_code)]
 pub(super) fn conv_add_relu(
     sum: Tensor,

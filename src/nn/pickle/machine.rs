@@ -6,7 +6,7 @@ use std::collections::HashMap;
 /// A step's result; an error says what is wrong, the caller knows where.
 pub(super) type Step<T> = Result<T, String>;
 
-/// The state of a pickle half read.
+/// The state of the machine.
 pub(super) struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,

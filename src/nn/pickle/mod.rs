@@ -2,11 +2,11 @@
 //!
 //! A pickle is a program for a stack machine that can call any Python function. This machine knows the opcodes of
 //! protocols 0 to 5 and builds plain values; of all callables it knows three: `collections.OrderedDict` (a dict),
-//! `torch._utils._rebuild_tensor_v2` (a tensor) and `torch._utils._rebuild_parameter` (its tensor). Whatever else a
-//! pickle names or calls becomes [`Node::Opaque`]: kept as a place in the tree, never run, no error by itself.
+//! `torch._utils._rebuild_tensor_v2` (a tensor) and `torch._utils._rebuild_parameter` (its tensor). Anything else that a
+//! pickle names or calls becomes [`Node::Opaque`]: a node in the tree, never run, no error by itself.
 //!
 //! Flows in: bytes, of which none is trusted. Flows out: a [`Tree`] whose size is bounded by the number of bytes, since no
-//! opcode adds more than one node or copies what others hold.
+//! opcode adds more than one node or copies the contents of others.
 
 mod machine;
 mod torch;
@@ -18,7 +18,7 @@ use std::rc::Rc;
 /// Index of a node in its tree.
 pub(super) type Id = usize;
 
-/// A value. Containers hold ids, because pickles share and may nest values in a circle.
+/// A value. Containers store ids, because pickles share values and may contain cycles.
 #[derive(Clone, Debug)]
 pub(super) enum Node {
     Int(i64),
@@ -30,11 +30,11 @@ pub(super) enum Node {
     Global(Rc<str>, Rc<str>),
     Storage(Storage),
     Tensor(Tensor),
-    /// A value this reader has no use for.
+    /// A value that this reader ignores.
     Opaque,
 }
 
-/// A block of elements that lies elsewhere in the checkpoint.
+/// A block of elements elsewhere in the checkpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Storage {
     pub key: Rc<str>,
@@ -52,7 +52,7 @@ pub(super) struct Tensor {
     pub strides: Vec<usize>,
 }
 
-/// What a pickle holds.
+/// The contents of a pickle.
 pub(super) struct Tree {
     nodes: Vec<Node>,
     pub root: Id,
@@ -81,7 +81,7 @@ impl Tree {
     }
 }
 
-/// Why and where bytes are no pickle this reader can follow.
+/// Why and where bytes are no pickle that this reader supports.
 #[derive(Debug)]
 pub(super) struct Malformed {
     /// Bytes from the start of the pickle.

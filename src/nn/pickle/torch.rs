@@ -1,4 +1,4 @@
-//! What torch puts into a pickle: the few calls that are understood, and the names of storages.
+//! torch's part of a pickle: the supported calls, and the names of storages.
 
 use super::machine::Step;
 use super::{Id, Node, Storage, Tensor};

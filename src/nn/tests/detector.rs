@@ -1,4 +1,4 @@
-//! The face detector held against the published weights run by ONNX Runtime (`tests/golden/make_centerface_golden.py`).
+//! Compares the face detector with the published weights run by ONNX Runtime (`tests/golden/make_centerface_golden.py`).
 
 use crate::{DETECTOR_BATCH, Detection, Detector, Device, Pictures, WeightFile, import_detector};
 use affectmill_testing::media::{cached, output, video};

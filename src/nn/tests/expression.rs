@@ -1,4 +1,4 @@
-//! mini-Xception held against Keras running the published file (`tests/golden/make_xception_golden.py`).
+//! Compares mini-Xception with Keras running the published file (`tests/golden/make_xception_golden.py`).
 
 use crate::{Batch, Device, Imported, Network, WeightFile, describe, import_weights};
 use affectmill_base::{Crop, ModelKind, Precision};
@@ -118,7 +118,7 @@ fn what_is_no_mini_xception_is_refused() {
             seed = seed
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);
-            // The first 64 KiB hold most of the structure.
+            // The first 64 KiB contain most of the structure.
             let at = (seed >> 33) as usize % (1 << 16);
             bytes[at] ^= 1 << (seed >> 60 & 7);
         }

@@ -1,7 +1,7 @@
 //! The train job file: TOML in, a validated [`TrainJob`] out; read, overridden and checked as a job of `run` is.
 //!
-//! The published hyper-parameters (arXiv 2107.03670) are the defaults; those that differ between teacher and student are
-//! filled in by [`TrainJob::optimiser`] and [`TrainJob::epoch_share`].
+//! The published hyper-parameters (arXiv 2107.03670) are the defaults; those that differ between teacher and student come
+//! from [`TrainJob::optimiser`] and [`TrainJob::epoch_share`].
 
 mod read;
 
@@ -116,17 +116,17 @@ pub struct Data {
     #[serde(default)]
     #[schemars(schema_with = "optional_crops")]
     pub image_crop: Option<Crop>,
-    /// Labels by people: a folder with files in ABAW's format at any depth, `<video>.txt` or those of the multi-task challenges, told
-    /// apart by their first line. Those of a test set are left out. A path like `crops`. Default: none.
+    /// Labels by people: a folder with files in ABAW's format at any depth, `<video>.txt` or those of the multi-task challenges,
+    /// distinguished by their first line. Those of a test set are skipped. A path like `crops`. Default: none.
     #[serde(default)]
     pub annotations: Option<PathBuf>,
-    /// Name of the model whose valence and arousal in the crops' JSON are taken for labels. Default: none.
+    /// Name of the model whose valence and arousal in the crops' JSON are used as labels. Default: none.
     #[serde(default)]
     pub va_teacher: Option<String>,
-    /// Name of the model whose expressions in the crops' JSON are taken for labels. Default: none.
+    /// Name of the model whose expressions in the crops' JSON are used as labels. Default: none.
     #[serde(default)]
     pub expr_teacher: Option<String>,
-    /// Name of the model whose action units in the crops' JSON are taken for labels. Default: none.
+    /// Name of the model whose action units in the crops' JSON are used as labels. Default: none.
     #[serde(default)]
     pub au_teacher: Option<String>,
 }
@@ -138,7 +138,7 @@ pub struct Data {
 pub struct Validation {
     /// `share`: about `share` of the videos, by a hash of their names; `videos`: those listed; `annotations`: those whose
     /// annotations belong to the validation set, as the nearest folder (`Validation_Set`) or the name of a file of many videos
-    /// (`validation_set_annotations.txt`) tells. Default: `"share"`.
+    /// (`validation_set_annotations.txt`) says. Default: `"share"`.
     pub by: SplitBy,
     /// With `by = "share"`: that share of the videos, above 0, below 1; at least one video. Default: `0.2`.
     #[schemars(range(max = 0.9), extend("exclusiveMinimum" = 0))]
@@ -319,10 +319,10 @@ impl TrainJob {
         }
     }
 
-    /// The optimiser, with the recipe's published numbers where the job says none.
+    /// The optimiser, with the recipe's published defaults.
     pub fn optimiser(&self) -> Optimiser {
-        let said = &self.optimiser;
-        let name = said.name.unwrap_or(match self.train.recipe {
+        let settings = &self.optimiser;
+        let name = settings.name.unwrap_or(match self.train.recipe {
             Recipe::Teacher => OptimiserKind::Sgd,
             Recipe::Student => OptimiserKind::Adam,
         });
@@ -332,15 +332,15 @@ impl TrainJob {
         };
         Optimiser {
             name,
-            lr: said.lr.unwrap_or(lr),
-            momentum: said.momentum.unwrap_or(0.9),
-            weight_decay: said.weight_decay.unwrap_or(weight_decay),
-            beta1: said.beta1.unwrap_or(0.9),
-            beta2: said.beta2.unwrap_or(0.999),
+            lr: settings.lr.unwrap_or(lr),
+            momentum: settings.momentum.unwrap_or(0.9),
+            weight_decay: settings.weight_decay.unwrap_or(weight_decay),
+            beta1: settings.beta1.unwrap_or(0.9),
+            beta2: settings.beta2.unwrap_or(0.999),
         }
     }
 
-    /// The share of the batches of an epoch that is used.
+    /// The share of batches used per epoch.
     pub fn epoch_share(&self) -> f64 {
         self.train.epoch_share.unwrap_or(match self.train.recipe {
             Recipe::Teacher => 0.25,
@@ -348,7 +348,7 @@ impl TrainJob {
         })
     }
 
-    /// The model whose labels of a task are taken.
+    /// The model whose labels are used for a task.
     pub fn teacher(&self, task: Task) -> Option<&str> {
         match task {
             Task::Va => self.data.va_teacher.as_deref(),
@@ -371,12 +371,12 @@ fn task_name(task: Task) -> &'static str {
     }
 }
 
-/// `domain` knows nothing of schemas, so the tasks are listed here from their names.
+/// `base` does not depend on schemars for these, so the tasks are listed here by name.
 fn tasks(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": ["string", "null"], "enum": Task::ALL.map(task_name), "default": null })
 }
 
-/// What trains: gradients fall below what fp16 can hold.
+/// Precisions for training: gradients underflow in fp16.
 fn trained_in(_: &mut SchemaGenerator) -> Schema {
     let precisions = [Precision::Fp32, Precision::Bf16].map(Precision::name);
     json_schema!({ "type": "string", "enum": precisions, "default": "fp32" })

@@ -1,4 +1,4 @@
-//! From a train job file to a [`TrainJob`], or everything that is wrong with it.
+//! Reads a train job file to a [`TrainJob`], or reports all its problems.
 
 use super::{OptimiserKind, Recipe, SplitBy, TrainJob, task_name, train_schema};
 use crate::tree::Node;
@@ -42,7 +42,8 @@ fn resolve(job: &mut TrainJob, tree: &Node, job_file: &Path) -> Vec<Problem> {
         let Some(path) = path else { continue };
         let place = tree.place_of(&[section, key]);
         if let Err(cause) = paths::resolve_local(path, &place, job_file) {
-            problems.push(Problem::new(place, format!("`{section}.{key}` {cause}")));
+            let message = format!("`{section}.{key}` is {:?}: {cause}", path.to_string_lossy());
+            problems.push(Problem::new(place, message));
         }
     }
     problems

@@ -203,7 +203,7 @@ impl Frames<'_> {
                 (None, Some(picture)) if detect => {
                     contents.push(Content::Picture(picture, std::mem::take(&mut cut)));
                 }
-                (None, Some(picture)) if picture.surface().is_some() => {
+                (None, Some(picture)) if picture.gpu_picture().is_some() => {
                     contents.push(Content::Whole(picture));
                 }
                 (None, picture) => {

@@ -104,7 +104,7 @@ impl WithinReach {
                     class: ErrorClass::Io,
                     frame: None,
                 };
-                Err((trouble, error.may_pass()))
+                Err((trouble, error.is_transient()))
             }
         }
     }

@@ -1,14 +1,14 @@
-//! The doors to a frame: its pixels, and what they mean.
+//! Access to a frame's pixels and their format.
 //!
-//! Flows in: frames that `ffmpeg-next` owns. Flows out: plain numbers and slices that borrow from them.
+//! In: frames that `ffmpeg-next` owns. Out: plain numbers, and slices that borrow from them.
 
 use ffmpeg_next as ffmpeg;
 use ffmpeg_next::ffi;
 use ffmpeg_next::frame::Video;
 use std::ffi::{CStr, c_char, c_int};
 
-/// Width ÷ height of a pixel as the container tells it, else as the decoder does for this frame; 1 when neither does. The
-/// container goes first, as in FFmpeg's `av_guess_sample_aspect_ratio`.
+/// Width ÷ height of a pixel by the container, else by the decoder for this frame; 1 when neither is known. The container has
+/// priority, as in FFmpeg's `av_guess_sample_aspect_ratio`.
 pub(in crate::decode) fn pixel_aspect(container: ffmpeg::Rational, frame: &Video) -> f64 {
     let known = |ratio: &ffmpeg::Rational| ratio.numerator() > 0 && ratio.denominator() > 0;
     let ratio = [container, frame.aspect_ratio()].into_iter().find(known);
@@ -17,8 +17,8 @@ pub(in crate::decode) fn pixel_aspect(container: ffmpeg::Rational, frame: &Video
     })
 }
 
-/// The frame's colour matrix as numbered by ITU-T H.273, read as a number because a stream may hold one that the
-/// binding's enum does not know.
+/// The frame's colour matrix as numbered by ITU-T H.273, read as a number because a stream may have one that the
+/// binding's enum lacks.
 #[allow(unsafe_code)]
 pub(in crate::decode) fn colour_space(frame: &Video) -> u32 {
     // SAFETY: the frame is valid; the field is a C enum of 4 bytes, read as an integer.
@@ -28,7 +28,7 @@ pub(in crate::decode) fn colour_space(frame: &Video) -> u32 {
 /// The frame's transfer characteristics, by FFmpeg's name; `None` where they are unspecified or unknown to it.
 #[allow(unsafe_code)]
 pub(in crate::decode) fn transfer(frame: &Video) -> Option<&'static str> {
-    // The binding's enum may not know the number; FFmpeg does not mind.
+    // The binding's enum may lack the number; FFmpeg accepts any.
     let number = transfer_number(frame);
     if number == ffi::AVColorTransferCharacteristic::AVCOL_TRC_UNSPECIFIED as u32 {
         return None;
@@ -44,7 +44,7 @@ pub(in crate::decode) fn transfer(frame: &Video) -> Option<&'static str> {
 
 #[allow(unsafe_code)]
 unsafe extern "C" {
-    /// Of libavutil, as the binding has it, but for any number.
+    /// libavutil's function, which accepts any number, unlike the binding's.
     fn av_color_transfer_name(number: c_int) -> *const c_char;
 }
 
@@ -66,7 +66,7 @@ pub(in crate::decode) fn primaries(frame: &Video) -> u32 {
     }
 }
 
-/// Where one component of a pixel lies, in the terms of `AVComponentDescriptor`.
+/// Position of one component of a pixel, in the terms of `AVComponentDescriptor`.
 #[derive(Clone, Copy)]
 pub(in crate::decode) struct ComponentBytes {
     /// Plane.
@@ -141,7 +141,7 @@ pub(in crate::decode) fn plane(frame: &Video, plane: usize, rows: usize, row_byt
     unsafe { std::slice::from_raw_parts(data, length) }
 }
 
-/// Bytes of memory the frame holds on to.
+/// Bytes of memory that the frame references.
 #[allow(unsafe_code)]
 pub(in crate::decode) fn buffer_bytes(frame: &Video) -> usize {
     // SAFETY: the frame is valid; an array of pointers is copied.

@@ -1,4 +1,4 @@
-//! Where a stream ends: another one goes on, or something is missing.
+//! The end of a stream: another one continues, or something is missing.
 
 use super::super::container::{orientation, time_base};
 use super::super::decoder::Decoder;
@@ -11,7 +11,7 @@ use affectmill_base::FrameIndex;
 use affectmill_base::{ErrorClass, Trouble};
 
 impl StreamReader {
-    /// Goes on with another stream, from its first packet on.
+    /// Continues with another stream, from its first packet.
     pub(super) fn follow(&mut self, Move { stream, place }: Move) -> Result<(), DecodeError> {
         let missing = || DecodeError::NoVideo {
             path: self.path.clone(),
@@ -25,9 +25,9 @@ impl StreamReader {
         self.orientation = orientation(&own);
         self.elsewhere = self.elsewhere.moved();
         match decoder {
-            Ok(decoder) if native::go_to(&mut self.input, place) => {
+            Ok(decoder) if native::seek_byte(&mut self.input, place) => {
                 self.decoder = decoder;
-                // What comes before its first key frame leans on pictures that are not there.
+                // Frames before its first key frame refer to missing pictures.
                 self.awaiting_keyframe = self.decoder.predicts;
                 self.phase = Phase::Reading(None);
             }
@@ -43,7 +43,7 @@ impl StreamReader {
         Ok(())
     }
 
-    /// What the file should have held and did not.
+    /// What the file lacks.
     pub(super) fn find_shortfall(&self) -> Option<Trouble> {
         let frame = Some(FrameIndex(self.next_index));
         if let Some(missing) = self.promise.missing(&self.path, self.stream, self.next_index) {

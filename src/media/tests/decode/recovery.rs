@@ -38,7 +38,7 @@ fn pictures_are_whole_again_where_a_stream_was_refreshed() {
         let path = folder.path().join(name);
         ffmpeg(&format!("{SOURCE} {REFRESHED} {more}"), &path);
         let (whole, _) = read(&path, SourceKind::File, &OPTIONS);
-        // In a transport stream a packet is not in one piece: what is told of its place is where it begins.
+        // A transport stream splits packets; the reported position is that of the first piece.
         damage(&path, 21);
         let (torn, said) = read(&path, SourceKind::File, &OPTIONS);
         assert_eq!(torn.len(), 100, "{name}");
@@ -73,7 +73,7 @@ fn nothing_is_whole_again_where_nothing_refreshes_it() {
     assert!(reader.awaiting_keyframe());
 }
 
-/// Pictures that are shown before one that they lean on.
+/// Pictures that are shown before one of their reference pictures.
 #[test]
 fn no_picture_leans_on_a_damaged_one_that_comes_after_it() {
     let folder = tempfile::tempdir().unwrap();
@@ -95,7 +95,7 @@ fn no_picture_leans_on_a_damaged_one_that_comes_after_it() {
             damage(&path, packet);
             let (torn, said) = read(&path, SourceKind::File, &OPTIONS);
             fs::write(&path, &bytes).unwrap();
-            // What a decoder takes for good nobody can tell.
+            // Damage that the decoder does not report cannot be detected.
             if said.is_none() {
                 continue;
             }

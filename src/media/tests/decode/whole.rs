@@ -221,6 +221,30 @@ fn fragments_that_are_promised_and_not_there_are_missed() {
 }
 
 #[test]
+fn a_fragment_whose_sound_is_cut_off_is_missed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = made(
+        folder.path(),
+        "a.mp4",
+        &format!("{PICTURE} {SOUND} {H264} -c:a aac {FRAGMENTS}"),
+    );
+    assert_eq!(read(&path, &OPTIONS), (100, None));
+    let bytes = fs::read(&path).unwrap();
+    let places = boxes(&bytes, 0..bytes.len());
+    let data = places.iter().filter(|(name, _)| name == b"mdat").nth(1).unwrap();
+    // The sound of a fragment lies behind its pictures.
+    fs::write(&path, &bytes[..data.1.end - 8]).unwrap();
+    let (frames, missing) = read(&path, &OPTIONS);
+    assert_eq!(frames, counted(&path));
+    assert!(frames < 100);
+    let missing = missing.unwrap();
+    assert!(
+        missing.contains("within a box that the file cuts off"),
+        "{missing}"
+    );
+}
+
+#[test]
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn good_files_keep_their_promise() {
     let folder = tempfile::tempdir().unwrap();

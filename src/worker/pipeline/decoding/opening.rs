@@ -55,7 +55,7 @@ impl Frames<'_> {
                     Some(interruption) => NotOpened::Interrupted(interruption),
                     None => NotOpened::Video(here.trouble(&error)),
                 };
-                (not_opened, error.may_pass())
+                (not_opened, error.is_transient())
             })
         };
         let opened = DISK_RETRY.run(attempt, |(_, may_pass)| *may_pass);

@@ -1,54 +1,53 @@
-//! Identity from frame to frame: which face is which.
+//! Tracking: assigns faces of successive frames to tracks.
 //!
-//! Flows in: the faces of one frame after the other. Flows out: the same with tracks. A face belongs to the track whose
-//! predicted box it overlaps most (intersection ÷ union), the surest pair first: tracking by detection as in Bochinski,
-//! Eiselein, Sikora, *High-Speed Tracking-by-Detection Without Using Image Information* (AVSS 2017), with the constant
-//! velocity of SORT (Bewley et al., ICIP 2016) for the prediction. Paths that cross without overlap can therefore not be
-//! confused, and a face that is lost for a moment is found again where it was heading.
+//! In: the faces of successive frames. Out: the same with track ids. Faces are matched greedily to predicted boxes by IoU, best
+//! pair first: tracking by detection as in Bochinski, Eiselein, Sikora, *High-Speed Tracking-by-Detection Without Using Image
+//! Information* (AVSS 2017), with the constant velocity model of SORT (Bewley et al., ICIP 2016). So paths that cross without
+//! overlap are not confused, and a track that is briefly lost continues at its predicted position.
 
 use affectmill_base::{Face, Rect};
 use affectmill_base::{ResumeFace, ResumeTrack, TrackerState};
 
-/// Least overlap with the predicted box.
-const SAME: f32 = 0.3;
-/// Least overlap of two detections between which boxes are carried.
-const CARRIED: f32 = 0.5;
-/// Frames that a face may be lost for.
-const GAP: u64 = 15;
+/// Minimum IoU with the predicted box.
+const MIN_TRACK_IOU: f32 = 0.3;
+/// Minimum IoU of two detections between which boxes are interpolated.
+const MIN_MATCH_IOU: f32 = 0.5;
+/// Maximum age of a lost track, in frames.
+const MAX_AGE: u64 = 15;
 
 /// The tracks of one video.
 #[derive(Default)]
 pub(super) struct Tracker {
     tracks: Vec<Track>,
     next: i32,
-    /// The frame before.
+    /// The previous frame.
     last: u64,
 }
 
 struct Track {
     id: i32,
     rect: Rect,
-    /// Pixels a frame, of the box's middle.
+    /// Velocity of the box's centre, in pixels per frame.
     velocity: (f32, f32),
     frame: u64,
 }
 
 impl Tracker {
-    /// Another scene begins: all tracks end.
+    /// Ends all tracks at a scene cut.
     pub fn cut(&mut self) {
         self.tracks.clear();
     }
 
-    /// Gives each face its track.
+    /// Assigns each face to a track.
     pub fn step(&mut self, frame: u64, faces: &mut [Face]) {
-        self.forget(frame);
+        self.drop_lost(frame);
         let predicted: Vec<Rect> = self.tracks.iter().map(|track| track.at(frame)).collect();
         let boxes: Vec<Rect> = faces.iter().map(|face| face.rect).collect();
         for face in faces.iter_mut() {
             face.track = None;
         }
-        for (track, face) in pairs(&predicted, &boxes, SAME) {
-            self.tracks[track].moved(frame, boxes[face]);
+        for (track, face) in pairs(&predicted, &boxes, MIN_TRACK_IOU) {
+            self.tracks[track].move_to(frame, boxes[face]);
             faces[face].track = Some(self.tracks[track].id);
         }
         for face in faces.iter_mut().filter(|face| face.track.is_none()) {
@@ -64,17 +63,17 @@ impl Tracker {
         self.last = frame;
     }
 
-    /// Lets faces keep tracks that are known already.
-    pub fn carry(&mut self, frame: u64, faces: &[Face]) {
+    /// Updates tracks from faces that have their track ids already.
+    pub fn update(&mut self, frame: u64, faces: &[Face]) {
         for face in faces {
             if let Some(track) = self.tracks.iter_mut().find(|track| Some(track.id) == face.track) {
-                track.moved(frame, face.rect);
+                track.move_to(frame, face.rect);
             }
         }
         self.last = frame;
     }
 
-    /// The tracks, and the faces of the frame before, for a resume point there.
+    /// The state for a resume point at the previous frame, whose faces these are.
     pub fn resume_point(&self, faces: &[Face]) -> TrackerState {
         let track = |track: &Track| ResumeTrack {
             id: track.id,
@@ -96,8 +95,8 @@ impl Tracker {
         }
     }
 
-    /// What [`seam`](Self::resume point) told.
-    pub fn resume(following: &TrackerState) -> (Self, Vec<Face>) {
+    /// Restores what [`resume_point`](Self::resume_point) saved.
+    pub fn resume(state: &TrackerState) -> (Self, Vec<Face>) {
         let track = |track: &ResumeTrack| Track {
             id: track.id,
             rect: rect(track.rect),
@@ -112,18 +111,18 @@ impl Tracker {
             landmarks: face.landmarks.map(|points| points.map(|point| point as f32)),
         };
         let tracker = Self {
-            tracks: following.tracks.iter().map(track).collect(),
-            next: following.next,
-            last: following.last,
+            tracks: state.tracks.iter().map(track).collect(),
+            next: state.next,
+            last: state.last,
         };
-        (tracker, following.faces.iter().map(face).collect())
+        (tracker, state.faces.iter().map(face).collect())
     }
 
-    /// Drops what is lost for too long. Where frames are sampled far apart, the frame before always counts.
-    fn forget(&mut self, frame: u64) {
+    /// Drops tracks that were lost too long ago. Tracks of the previous frame stay, even when frames are sampled far apart.
+    fn drop_lost(&mut self, frame: u64) {
         let last = self.last;
         self.tracks
-            .retain(|track| track.frame >= last || frame - track.frame <= GAP);
+            .retain(|track| track.frame >= last || frame - track.frame <= MAX_AGE);
     }
 }
 
@@ -137,7 +136,7 @@ impl Track {
         }
     }
 
-    fn moved(&mut self, frame: u64, rect: Rect) {
+    fn move_to(&mut self, frame: u64, rect: Rect) {
         let time = (frame - self.frame).max(1) as f32;
         let middle = |rect: Rect| (rect.x + rect.w / 2.0, rect.y + rect.h / 2.0);
         let (from, to) = (middle(self.rect), middle(rect));
@@ -155,16 +154,15 @@ fn rect(corners: [f64; 4]) -> Rect {
     Rect { x, y, w, h }
 }
 
-/// The faces of two frames, one to one, when every face of either has its counterpart nearby in the other: indices into
-/// `a` by index into `b`.
+/// Matches the faces of two frames one to one: indices into `a` by index into `b`; `None` unless every face has a match.
 pub(super) fn match_boxes(a: &[Face], b: &[Face]) -> Option<Vec<usize>> {
     let boxes = |faces: &[Face]| faces.iter().map(|face| face.rect).collect::<Vec<_>>();
-    let mut pairs = pairs(&boxes(a), &boxes(b), CARRIED);
+    let mut pairs = pairs(&boxes(a), &boxes(b), MIN_MATCH_IOU);
     pairs.sort_by_key(|pair| pair.1);
     (pairs.len() == a.len() && pairs.len() == b.len()).then(|| pairs.into_iter().map(|pair| pair.0).collect())
 }
 
-/// A face on its straight way from `a` to `b`, `share` of the way gone. It has no score: no detector saw it.
+/// A face interpolated linearly between `a` and `b`, at `share` of 0 to 1. It has no score, because no detector saw it.
 pub(super) fn interpolate(a: &Face, b: &Face, share: f32) -> Face {
     let mix = |a: f32, b: f32| a + (b - a) * share;
     let landmarks = a.landmarks.zip(b.landmarks).map(|(a, b)| {
@@ -186,7 +184,7 @@ pub(super) fn interpolate(a: &Face, b: &Face, share: f32) -> Face {
     }
 }
 
-/// Pairs of indices whose boxes overlap at least `least`, each box in one pair, the surest pairs first.
+/// Greedy matching: pairs of indices with an IoU of at least `least`, each box in one pair, the best pairs first.
 fn pairs(a: &[Rect], b: &[Rect], least: f32) -> Vec<(usize, usize)> {
     let mut all = Vec::new();
     for (i, first) in a.iter().enumerate() {
@@ -197,7 +195,7 @@ fn pairs(a: &[Rect], b: &[Rect], least: f32) -> Vec<(usize, usize)> {
             }
         }
     }
-    // Stable: of equal overlaps the older track and the earlier face.
+    // The sort is stable: among equal overlaps the older track and the earlier face come first.
     all.sort_by(|x, y| y.0.total_cmp(&x.0));
     let mut chosen: Vec<(usize, usize)> = Vec::new();
     for (_, i, j) in all {
