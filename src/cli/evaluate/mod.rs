@@ -160,7 +160,7 @@ struct Report {
     tuned: Option<Tuned>,
 }
 
-/// What is taken for true.
+/// The reference of the comparison.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Against {
