@@ -119,12 +119,12 @@ impl DiscoverError {
 /// A single file may have any extension; its key is its name. A tar file of crops, in a folder that is searched, gives the
 /// videos its crops were cut from, under their keys. A folder is searched through and through:
 /// symbolic links are followed, and a link to a folder above it ends there. A folder that directly
-/// holds images with all-digit stems is one video of kind [`SourceKind::Images`], unless videos lie beside them
-/// (then they are thumbnails); for the input folder itself that holds only when nothing else is found in it, since
+/// has images with all-digit stems is one video of kind [`SourceKind::Images`], unless videos lie beside them
+/// (then they are thumbnails); for the input folder itself that applies only when nothing else is found in it, since
 /// its key is its own name, relative to the folder above.
 ///
 /// # Errors
-/// The input is missing or unreadable, or holds no video.
+/// The input is missing or unreadable, or has no video.
 pub fn discover(
     input: &Input,
     planned: &BTreeSet<VideoKey>,

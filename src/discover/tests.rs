@@ -335,13 +335,13 @@ fn nothing_to_label_is_an_error_that_says_what_was_seen() {
         &["a.txt", "b.txt", "c.bik", "LICENSE", ".hidden.mp4"],
     );
     let empty = message(root.path());
-    for told in [
+    for expected in [
         "1 file of .bik (videos that [input] extensions does not name)",
         "1 hidden name",
         "2 files of .txt, 1 file without extension",
         "[input] extensions",
     ] {
-        assert!(empty.contains(told), "{empty}");
+        assert!(empty.contains(expected), "{empty}");
     }
     let mut wider = input(root.path());
     wider.extensions.push("BIK".into());

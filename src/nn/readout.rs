@@ -6,8 +6,8 @@
 //! than those between, which are all alike. So the map reads, of each level, the sums over three classes of rows times three
 //! classes of columns; of C5 all 4×4 cells, because the `pool` level, a subsample of P5, sees every row differently.
 //!
-//! Flows in: the weights, once, in float64; then C2…C5. Flows out: the outputs of the heads. Exact but for rounding; held
-//! against `pyramid.rs` by tests.
+//! Flows in: the weights, once, in float64; then C2…C5. Flows out: the outputs of the heads. Exact except for rounding; tests
+//! compare it with `pyramid.rs`.
 
 use super::resnet::Placement;
 use super::state::StateDict;

@@ -42,7 +42,7 @@ use std::path::Path;
 /// An override is `key=value`, such as `run.workers=2` or `models.student.weights=new.safetensors`; a `[[models]]`
 /// entry is addressed by its name or its number from 0. The value is read as TOML and, where it is none, taken as text.
 /// Paths of the file are relative to the file's folder, paths of overrides to the current directory; the returned
-/// job holds absolute ones.
+/// job has absolute ones.
 ///
 /// # Errors
 /// [`SpecError`] with every problem that was found: the file cannot be read or is no TOML; unknown keys, wrong types,

@@ -222,7 +222,7 @@ mod tests {
         values
     }
 
-    /// The host's transform is held against ffmpeg, Pillow and OpenCV elsewhere; it rounds to 16 bits between its steps.
+    /// The host's transform is compared with ffmpeg, Pillow and OpenCV elsewhere; it rounds to 16 bits between its steps.
     #[test]
     fn inputs_made_on_a_device_are_those_of_the_host() {
         let (mut gpu, mut preparer, mut cropper) =

@@ -157,7 +157,7 @@ struct Report {
     tuned: Option<Tuned>,
 }
 
-/// What is taken for true.
+/// The reference of the comparison.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Against {

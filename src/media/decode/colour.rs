@@ -28,7 +28,7 @@ pub enum Colour {
 }
 
 /// Family, matrix and range, decided as ffmpeg's scale filter and swscale do when they convert to RGB: an
-/// untagged or unusual matrix is BT.601 whatever the picture's size; untagged range is limited, but full for grey
+/// untagged or unusual matrix is BT.601 for any picture size; untagged range is limited, but full for grey
 /// and the `yuvj` formats.
 pub(super) fn colour_of(frame: &Video, descriptor: &Descriptor) -> Result<Colour, String> {
     if descriptor.flags & (ffi::AV_PIX_FMT_FLAG_RGB | ffi::AV_PIX_FMT_FLAG_PAL) as u64 != 0 {

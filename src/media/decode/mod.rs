@@ -4,7 +4,7 @@
 //! stay in the decoder's memory. It must never skip or invent a frame, never guess a time from a frame rate, never buffer more
 //! frames than the decoder itself, never write to the terminal.
 //!
-//! Frames, their order and their times are those of `ffprobe -show_frames`, whatever the number of threads.
+//! Frames, their order and their times are those of `ffprobe -show_frames`, for any number of threads.
 
 mod colour;
 mod container;

@@ -146,7 +146,7 @@ impl Promise {
             let lasts = self.received.last.map_or(0, |(_, lasts)| lasts);
             let promised = self.micros(last.saturating_add(lasts)).max(duration)?;
             return Some(format!(
-                "{}: {frames} of the {} frames in its index received",
+                "{}: {frames} of the {} frames in its index came",
                 self.ends_at(promised),
                 header.entries
             ));
@@ -167,7 +167,7 @@ impl Promise {
         };
         let counted = header.entries == 0 && !self.sought && self.received.packets < header.frames;
         if counted {
-            let count = format!("{frames} of the {} frames in its header received", header.frames);
+            let count = format!("{frames} of the {} frames in its header came", header.frames);
             return Some(format!("{}: {count}", self.ends_at(promised)));
         }
         if reached + slack >= promised || (!self.alone && another_reaches(path, stream, promised - slack)) {

@@ -35,8 +35,7 @@ open(target, 'wb').write(image.tobytes())
 
 /// Ways to bring a frame to RGB, as options of ffmpeg's scale filter. Its default reads chroma without
 /// interpolation and rounds down, which darkens by more than a grey level: shown, not asserted. Its accurate mode
-/// takes chroma to sit midway between its pixels whatever the stream says; `SITED` tells it that it sits left, as in
-/// nearly every video.
+/// assumes centred chroma and ignores the stream; `SITED` sets it to left, as in nearly every video.
 const DEFAULT: &str = "flags=bicubic";
 const ACCURATE: &str = "flags=accurate_rnd+full_chroma_int+bicubic";
 const SITED: &str = "in_h_chr_pos=0:flags=accurate_rnd+full_chroma_int+bicubic";
