@@ -33,6 +33,8 @@ pub(super) struct Promise {
     alone: bool,
     /// The file is shorter than its container declares.
     cut: bool,
+    /// An MP4 ends before its last box does.
+    last_box_is_cut: bool,
     /// Packets were skipped by a seek, so their count is unknown.
     sought: bool,
     received: Received,
@@ -67,12 +69,14 @@ impl Promise {
         // AVI counts its frames in front; that is all there is where the index, which comes behind, is lost.
         let counted = (header.entries == 0 && header.frames > 0 && rate > 0.0)
             .then(|| (header.frames as f64 * 1e6 / rate) as i64);
+        let format = input.format();
+        let format = format.name();
         let own = header.duration.and_then(|ticks| base.micros(ticks));
         let declared = [
             own.map(|time| time.0),
             native::declared_duration(input),
             counted,
-            in_the_bytes(path, input.format().name()),
+            in_the_bytes(path, format),
         ];
         Self {
             base,
@@ -84,7 +88,8 @@ impl Promise {
                 .max(),
             start: native::start_time(input),
             alone: input.nb_streams() == 1,
-            cut: is_cut(path, input.format().name()),
+            cut: format.starts_with("matroska") && segment_is_cut(path),
+            last_box_is_cut: format.starts_with("mov,") && last_box_is_cut(path).unwrap_or(false),
             sought: false,
             received: Received::default(),
         }
@@ -127,8 +132,8 @@ impl Promise {
     /// * Else a **duration** that the file declares (Matroska, FLV, ASF, MXF, RealMedia, IVF, fragmented MP4) is a promise of the
     ///   container: the video must end there, or some other stream must, as sound does that is longer than its picture. Tolerated: a second, or a tenth of a short file, because such durations are rounded and padded; and the longest
     ///   interval between frames, because the last frame's end is not always known. Where the file is shorter than its
-    ///   container says in bytes (Matroska, MP4), only half that interval.
-    /// * **Bytes**: a fragmented MP4 without a duration promises the whole of its last box.
+    ///   container says in bytes (Matroska), only half that interval.
+    /// * **Bytes**: a fragmented MP4 promises the whole of its last box, sound and all.
     /// * Values that FFmpeg derives from the packets **do not count**: durations from the last time stamps (MPEG-TS, MPEG-PS,
     ///   NUT, Ogg, GIF) or from the bit rate (raw streams, live recordings without a duration). Such files may be cut off
     ///   without a trace.
@@ -151,10 +156,13 @@ impl Promise {
                 header.entries
             ));
         }
-        let Some(promised) = duration else {
+        let cut_off = || {
             let end = self.received.end.and_then(|end| self.micros(end)).unwrap_or(0) as f64 / 1e6;
-            return (self.cut && !whole_index)
-                .then(|| format!("ends at {end:.3} s, within a box that the file cuts off"));
+            format!("ends at {end:.3} s, within a box that the file cuts off")
+        };
+        let fragment_is_cut = self.last_box_is_cut && header.frames == 0;
+        let Some(promised) = duration else {
+            return fragment_is_cut.then(cut_off);
         };
         let end = self.received.end.and_then(|end| self.micros(end)).unwrap_or(0);
         // Some containers count from 0, others from their first time.
@@ -171,7 +179,7 @@ impl Promise {
             return Some(format!("{}: {count}", self.ends_at(promised)));
         }
         if reached + slack >= promised || (!self.alone && another_reaches(path, stream, promised - slack)) {
-            return None;
+            return fragment_is_cut.then(cut_off);
         }
         Some(format!("{}, which its header promises", self.ends_at(promised)))
     }
@@ -214,16 +222,6 @@ fn another_reaches(path: &Path, but: usize, until: i64) -> bool {
     false
 }
 
-/// Whether a file ends before its container says in bytes: Matroska within its segment, unless that was recorded live, and MP4
-/// within its last box.
-fn is_cut(path: &Path, format: &str) -> bool {
-    match format {
-        format if format.starts_with("matroska") => segment_is_cut(path),
-        format if format.starts_with("mov,") => last_box_is_cut(path).unwrap_or(false),
-        _ => false,
-    }
-}
-
 /// Whether the last of the boxes that lie one behind the other ends beyond the file (ISO/IEC 14496-12, 4.2).
 fn last_box_is_cut(path: &Path) -> io::Result<bool> {
     let mut file = File::open(path)?;
@@ -257,6 +255,7 @@ fn last_box_is_cut(path: &Path) -> io::Result<bool> {
     Ok(at > length)
 }
 
+/// Whether a Matroska file ends before its segment does, which says its size in bytes unless it was recorded live.
 fn segment_is_cut(path: &Path) -> bool {
     let ends = || {
         let mut file = File::open(path).ok()?;
