@@ -1,10 +1,8 @@
 //! Folders: their identity, and flushing them to disk.
 
 use serde::{Deserialize, Serialize};
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -82,32 +80,10 @@ impl InputFolders {
 }
 
 /// Mount points below a folder, out of proc(5)'s `mountinfo`.
-fn mounts_below(mounts: &str, root: &Path) -> Vec<PathBuf> {
-    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
-    let points = points.map(|point| PathBuf::from(unescaped(point)));
+fn mounts_below(mountinfo: &str, root: &Path) -> Vec<PathBuf> {
+    let points = crate::mounts::mounts(mountinfo).map(|mount| mount.point);
     let below = points.filter(|point| point != root && point.starts_with(root));
     below.collect()
-}
-
-/// A path in which spaces, tabs, line ends and backslashes stand as `\` and three octal digits.
-fn unescaped(text: &str) -> OsString {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let octal = tail.first_chunk::<3>().filter(|_| *first == b'\\');
-        let octal = octal.and_then(|digits| std::str::from_utf8(digits).ok());
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &tail[3..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    OsString::from_vec(bytes)
 }
 
 /// Flushes a folder, so that the names in it survive a crash. File systems that do not support this are ignored.

@@ -13,6 +13,7 @@ mod input;
 mod io_error;
 mod labels;
 mod location;
+mod mounts;
 mod oom;
 mod outputs;
 mod process;

@@ -3,6 +3,8 @@
 //! A process that dies of SIGKILL was killed either from outside (an operator, a scheduler) or by the OOM killer. The kernel
 //! counts its own kills per machine and per memory control group; these counters distinguish the two.
 
+use crate::host::boot_id;
+use crate::mounts::{Mount, mounts};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -50,12 +52,11 @@ pub struct OomRecord {
 impl OomRecord {
     /// The counters now.
     pub fn now() -> Self {
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let OomCounter(file) = OomCounter::of(std::process::id());
         let folder = file.parent().unwrap_or(Path::new("/"));
         let inode = fs::metadata(folder).map_or(0, |meta| meta.ino());
         Self {
-            boot: boot.trim().to_owned(),
+            boot: boot_id().unwrap_or_default(),
             group: format!("{} {inode}", file.display()),
             group_kills: kills_in(&file).unwrap_or(0),
             kills: kills_in(Path::new(MACHINE)),
@@ -77,15 +78,13 @@ impl OomRecord {
 /// Folders of the memory control groups of a process, by its `cgroup` (cgroups(7)) and `mountinfo` (proc(5)).
 fn folders(cgroup: &str, mountinfo: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for mount in mountinfo.lines() {
-        let Some((place, kind)) = mount.split_once(" - ") else {
-            continue;
-        };
-        let (mut place, mut kind) = (place.split(' ').skip(3), kind.split(' '));
-        let (Some(root), Some(point)) = (place.next(), place.next()) else {
-            continue;
-        };
-        let (kind, options) = (kind.next().unwrap_or(""), kind.nth(1).unwrap_or(""));
+    for Mount {
+        root,
+        point,
+        kind,
+        options,
+    } in mounts(mountinfo)
+    {
         let has_memory = |names: &str| names.split(',').any(|name| name == "memory");
         for line in cgroup.lines() {
             let mut fields = line.splitn(3, ':').skip(1);
@@ -98,8 +97,10 @@ fn folders(cgroup: &str, mountinfo: &str) -> Vec<PathBuf> {
                 _ => false,
             };
             // In a container the group itself may be the mount.
-            if let Some(below) = path.strip_prefix(root.trim_end_matches('/')).filter(|_| fits) {
-                found.push(Path::new(point).join(below.trim_start_matches('/')));
+            if let Ok(below) = Path::new(path).strip_prefix(&root)
+                && fits
+            {
+                found.push(point.join(below));
             }
         }
     }

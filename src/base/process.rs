@@ -1,5 +1,6 @@
 //! Identity of a process, unique across machines and boots.
 
+use crate::host::boot_id;
 use serde::{Deserialize, Serialize};
 use std::fs;
 
@@ -21,10 +22,7 @@ impl ProcessIdentity {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let namespace = fs::read_link("/proc/self/ns/pid").ok()?;
         Some(Self {
-            boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")
-                .ok()?
-                .trim()
-                .into(),
+            boot_id: boot_id()?,
             pid_namespace: namespace.to_string_lossy().into_owned(),
             started: started(&stat)?,
         })
@@ -58,6 +56,8 @@ mod tests {
 
     #[test]
     fn a_process_is_known_while_it_lives_and_no_other_takes_its_place() {
+        // Start times are in ticks of 10 ms; this process is of another one than its child.
+        std::thread::sleep(std::time::Duration::from_millis(50));
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let identity = ProcessIdentity::of(child.id()).unwrap();
         assert_eq!(identity.lives(child.id()), Some(true));
