@@ -65,12 +65,8 @@ async fn again(args: Args) -> Result<u8, Failure> {
         classes: args.class,
         videos: args.video,
     };
-    let show = job
-        .run
-        .metrics
-        .map(|address| (address, job.run.metrics_hosts.clone()));
-    let moved = args.input.moved;
-    carry_out(args.shown, show, &mut signals, async |signals, sink| {
+    let (run, moved) = (job.run.clone(), args.input.moved);
+    carry_out(args.shown, &run, &mut signals, async |signals, sink| {
         coordinator::prepare_retry(job, wanted, moved, signals, sink).await
     })
     .await

@@ -67,11 +67,8 @@ pub fn run(args: Args) -> Result<u8, Failure> {
         let mut signals = Signals::hear().map_err(failure)?;
         let mut job = spec::load(&args.job, &args.set).map_err(Failure::usage)?;
         job.run.allow_device_change |= args.allow_device_change;
-        let show = job
-            .run
-            .metrics
-            .map(|address| (address, job.run.metrics_hosts.clone()));
-        carry_out(args.shown, show, &mut signals, async |signals, sink| {
+        let run = job.run.clone();
+        carry_out(args.shown, &run, &mut signals, async |signals, sink| {
             coordinator::prepare(job, args.input.moved, signals, sink).await
         })
         .await
@@ -81,14 +78,14 @@ pub fn run(args: Args) -> Result<u8, Failure> {
 /// Prepares a run, runs it, reports it, and returns the exit code.
 pub async fn carry_out(
     shown: Shown,
-    show: Option<(SocketAddr, Vec<String>)>,
+    run: &spec::Run,
     signals: &mut Signals,
     prepare: impl AsyncFnOnce(&mut Signals, Sink<'_>) -> Result<Result<Prepared, Signal>, RunError>,
 ) -> Result<u8, Failure> {
     let mut reporter = Reporter::new(shown.style());
     // Before anything is written: planning is reported too, and an address in use fails early.
-    if let Some((address, hosts)) = show {
-        show_at(address, &hosts, &mut reporter)?;
+    if let Some(address) = run.metrics {
+        show_at(address, &run.metrics_hosts, &mut reporter)?;
     }
     let prepared = prepare(signals, &mut |event| reporter.event(event)).await;
     let prepared = match prepared.map_err(failure)? {
