@@ -1,5 +1,6 @@
 //! What the tests share: the program, assets that `make setup` fetched, small corpora, and readers of the output.
 
+pub use affectmill_testing::media::cache;
 use arrow::array::{Array, AsArray, Int64Array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
@@ -12,19 +13,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use tempfile::TempDir;
-
-/// The cache that `make setup` fills.
-pub fn cache() -> PathBuf {
-    let set = |name| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    set("AFFECTMILL_CACHE").unwrap_or_else(|| {
-        let base = set("XDG_CACHE_HOME").unwrap_or_else(|| set("HOME").expect("HOME is set").join(".cache"));
-        base.join("affectmill")
-    })
-}
 
 fn needed(path: PathBuf) -> PathBuf {
     assert!(
