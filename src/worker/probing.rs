@@ -9,6 +9,7 @@ use affectmill_base::Location;
 use affectmill_base::SourceKind;
 use affectmill_discover as discover;
 use affectmill_labelset::PlannedVideo;
+use affectmill_media::boxes::BoxHeader;
 use affectmill_media::decode;
 use affectmill_media::decode::{DecodeError, DecodeOptions, Probe};
 use affectmill_queue::Reach;
@@ -164,8 +165,7 @@ fn in_bucket(bucket: &Bucket, video: &PlannedVideo, options: &DecodeOptions) -> 
 
 /// Brings the header of a long MP4 or MOV into a file of the video's length; `false` for anything else.
 ///
-/// ISO/IEC 14496-12, 4.2: a box is a 32-bit length, four letters, and where the length is 1 a 64-bit one; 0 stands for
-/// "to the end". The header is the box `moov`.
+/// The header is the box `moov`.
 fn fill_header(bucket: &Bucket, object: &Object, file: &File) -> Result<bool, StoreError> {
     if object.bytes <= SMALL {
         return Ok(false);
@@ -216,11 +216,8 @@ fn fill_header(bucket: &Bucket, object: &Object, file: &File) -> Result<bool, St
 
 /// Whether a `moov` says that samples are told all over the file, in fragments: it then holds the box `mvex` (8.8.1).
 fn is_fragmented(moov: &[u8]) -> bool {
-    // Behind its own header, which is longer where the length is 64 bits.
-    let mut rest = match moov.first_chunk() {
-        Some(length) if u32::from_be_bytes(*length) == 1 => &moov[16..],
-        _ => moov.get(8..).unwrap_or_default(),
-    };
+    let header = BoxHeader::read(moov).map_or(0, |found| found.header);
+    let mut rest = &moov[header as usize..];
     while let Some((kind, length)) = box_header(rest, rest.len() as u64) {
         if &kind == b"mvex" {
             return true;
@@ -232,13 +229,9 @@ fn is_fragmented(moov: &[u8]) -> bool {
 
 /// Kind and length of the box that begins with these 16 bytes, of which `left` are left; `None` where it is none.
 fn box_header(bytes: &[u8], left: u64) -> Option<([u8; 4], u64)> {
-    let kind = *bytes.get(4..8)?.first_chunk()?;
-    let length = match u32::from_be_bytes(*bytes.first_chunk()?) {
-        0 => left,
-        1 => u64::from_be_bytes(*bytes.get(8..16)?.first_chunk()?),
-        short => short.into(),
-    };
-    (8..=left).contains(&length).then_some((kind, length))
+    let found = BoxHeader::read(bytes)?;
+    let length = found.length.unwrap_or(left);
+    (length <= left).then_some((found.kind, length))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Compares a video's declared length with what was read, because a truncated file reads like a complete one.
 
 use super::native;
+use crate::boxes::{BOX_HEADER, BoxHeader};
 use crate::decode::container;
 use crate::decode::container::{Container, time_base};
 use affectmill_base::TimeBase;
@@ -228,28 +229,18 @@ fn last_box_is_cut(path: &Path) -> io::Result<bool> {
     let length = file.metadata()?.len();
     let mut at = 0;
     while at < length {
-        if length - at < 8 {
-            return Ok(true);
-        }
-        let mut head = [0; 16];
-        file.seek(SeekFrom::Start(at))?;
-        file.read_exact(&mut head[..8])?;
-        let size = match u32::from_be_bytes([head[0], head[1], head[2], head[3]]) {
-            // To the end of the file.
-            0 => return Ok(false),
-            1 if length - at < 16 => return Ok(true),
-            1 => {
-                file.read_exact(&mut head[8..])?;
-                u64::from_be_bytes([
-                    head[8], head[9], head[10], head[11], head[12], head[13], head[14], head[15],
-                ])
-            }
-            size => size.into(),
+        let head = box_head(&mut file, at)?;
+        let Some(found) = BoxHeader::read(&head) else {
+            let is_long = head.starts_with(&1_u32.to_be_bytes());
+            return Ok(head.len() < 8 || (is_long && head.len() < 16));
         };
-        // Bytes that are no box, as some writers leave behind.
-        if size < 8 || !head[4..8].iter().all(|letter| (0x20..0x7F).contains(letter)) {
+        // To the end of the file; or bytes that are no box, as some writers leave behind.
+        let (Some(size), true) = (
+            found.length,
+            found.kind.iter().all(|letter| (0x20..0x7F).contains(letter)),
+        ) else {
             return Ok(false);
-        }
+        };
         at = at.saturating_add(size);
     }
     Ok(at > length)
@@ -313,29 +304,22 @@ fn fragments(file: &mut File) -> Option<i64> {
     i64::try_from(u128::from(units) * 1_000_000 / u128::from(scale)).ok()
 }
 
+/// The bytes at a place in which the header of a box lies; fewer at the end of the file.
+fn box_head(file: &mut File, at: u64) -> io::Result<Vec<u8>> {
+    file.seek(SeekFrom::Start(at))?;
+    let mut head = Vec::new();
+    file.take(BOX_HEADER).read_to_end(&mut head)?;
+    Ok(head)
+}
+
 /// Where the content of the first box of a kind lies, among boxes that lie one behind the other.
 fn within(file: &mut File, boxes: std::ops::Range<u64>, kind: &[u8; 4]) -> Option<std::ops::Range<u64>> {
     let mut at = boxes.start;
     while at < boxes.end {
-        let mut head = [0; 16];
-        file.seek(SeekFrom::Start(at)).ok()?;
-        file.read_exact(&mut head[..8]).ok()?;
-        let (size, name) = (u32::from_be_bytes(*head.first_chunk()?), &head[4..8]);
-        let found = name == kind;
-        let (begins, length) = match size {
-            0 => (8, boxes.end - at),
-            1 => {
-                file.read_exact(&mut head[8..]).ok()?;
-                (16, u64::from_be_bytes(head[8..].try_into().ok()?))
-            }
-            size => (8, size.into()),
-        };
-        if length < begins {
-            return None;
-        }
-        let end = at.checked_add(length)?;
-        if found {
-            return Some(at + begins..end.min(boxes.end));
+        let found = BoxHeader::read(&box_head(file, at).ok()?)?;
+        let end = at.checked_add(found.length.unwrap_or(boxes.end - at))?;
+        if &found.kind == kind {
+            return Some(at + found.header..end.min(boxes.end));
         }
         at = end;
     }
