@@ -79,8 +79,7 @@ pub fn run(args: Args) -> Result<u8, Failure> {
     let job = spec::load(&args.job, &args.set).map_err(Failure::usage)?;
     let access = Access::of(&job);
     let record = coordinator::resolve(job, &access).map_err(failure)?;
-    let found =
-        discover::discover(&record.job.input, &Default::default(), &access).map_err(Failure::usage)?;
+    let found = discover::discover(&record.job.input, &|_| false, &access).map_err(Failure::usage)?;
     // The length does not matter here, but 0 would mean unreadable.
     let videos = found
         .sources

@@ -56,7 +56,8 @@ pub async fn estimate(job: Job, moved: bool) -> Result<RunEstimate, RunError> {
     let access = Access::of(&job);
     let (job, plans) = begun_with(job, &access)?;
     let record = resolve(job, &access)?;
-    let discovery = discover::discover(&record.job.input, &plan::covered(&plans.shards), &access)?;
+    let covered = plan::covered(&plans.shards);
+    let discovery = discover::discover(&record.job.input, &|key| covered.contains(key), &access)?;
     fits(&record.job, &discovery)?;
     let output = &record.job.output.uri;
     plans.admit(&origin(&record.job, &discovery, moved), output)?;
@@ -67,7 +68,6 @@ pub async fn estimate(job: Job, moved: bool) -> Result<RunEstimate, RunError> {
         Err(error) if error.trouble().is_none() => Default::default(),
         Err(error) => return Err(error.into()),
     };
-    let covered = plan::covered(&shards);
     let fresh = discovery
         .sources
         .iter()

@@ -42,7 +42,7 @@ pub(super) fn open(job: Job, moved: bool) -> Result<Opened, RunError> {
         has_device(&record.job)?;
         has_nvdec(&record.job)?;
     }
-    let discovery = discover::discover(&record.job.input, &plan::covered(&plans.shards), &access)?;
+    let discovery = discover::discover(&record.job.input, &|key| plans.times(key) > 0, &access)?;
     fits(&record.job, &discovery)?;
     let root = discovery.root.as_local();
     let folders = root.map(InputFolders::of).unwrap_or_default();

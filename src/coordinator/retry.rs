@@ -14,7 +14,7 @@ use affectmill_base::VideoKey;
 use affectmill_labelset::commit;
 use affectmill_labelset::events::Event;
 use affectmill_labelset::plan;
-use affectmill_labelset::{LabelSet, PlannedVideo, VideoOutcome, VideoStatus};
+use affectmill_labelset::{LabelSet, PlannedVideo, ShardPlan, VideoOutcome, VideoStatus};
 use affectmill_spec::Job;
 use affectmill_store::Store;
 use std::collections::{BTreeMap, BTreeSet};
@@ -93,17 +93,9 @@ fn choose(opened: &mut Opened, wanted: Wanted) -> Result<Chosen, RunError> {
         ..
     } = &*opened;
     let commits = commit::read_all(store)?;
-    let covered: NameIndex<VideoKey, ()> = plan::covered(planner.shards())
-        .into_iter()
-        .map(|key| (key, ()))
-        .collect();
-    let named = |name: &VideoKey| match covered.get(name.as_str())? {
-        Some((key, ())) => Ok(key.clone()),
-        None => Err(RunError::NoSuchVideo(name.clone())),
-    };
     let wanted = Wanted {
-        classes: wanted.classes,
-        videos: wanted.videos.iter().map(named).collect::<Result<_, _>>()?,
+        videos: as_planned(&wanted.videos, planner.shards())?,
+        ..wanted
     };
 
     let (mut again, mut events) = (Vec::new(), Vec::new());
@@ -153,4 +145,17 @@ fn choose(opened: &mut Opened, wanted: Wanted) -> Result<Chosen, RunError> {
     });
     opened.planner.retire(retired);
     Ok(Chosen { again, events })
+}
+
+/// The planned videos that are meant by these names.
+fn as_planned(names: &[VideoKey], shards: &[ShardPlan]) -> Result<Vec<VideoKey>, RunError> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let index: NameIndex<VideoKey, ()> = plan::covered(shards).into_iter().map(|key| (key, ())).collect();
+    let named = |name: &VideoKey| match index.get(name.as_str())? {
+        Some((key, ())) => Ok(key.clone()),
+        None => Err(RunError::NoSuchVideo(name.clone())),
+    };
+    names.iter().map(named).collect()
 }

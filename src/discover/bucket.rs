@@ -1,7 +1,7 @@
 //! Searches a bucket by listings; reads only the first bytes of files whose extension is ambiguous.
 
 use super::search::Search;
-use super::{DiscoverError, Discovery, Source};
+use super::{DiscoverError, Discovery, IsPlanned, Source};
 use crate::names;
 use crate::names::{HeadCheck, Named};
 use affectmill_base::SourceKind;
@@ -18,7 +18,7 @@ const HEADS: usize = 1_000;
 /// Finds the videos below the input's prefix, or the one object that it names.
 pub(super) fn discover(
     input: &Input,
-    planned: &BTreeSet<VideoKey>,
+    planned: IsPlanned<'_>,
     access: &Access,
 ) -> Result<Discovery, DiscoverError> {
     let bucket = Bucket::open(&input.uri, access)?;

@@ -4,16 +4,17 @@
 //! continues.
 
 use super::search::Search;
-use super::{DiscoverError, Discovery, Images, crops, file_etag, images_identity, stamp, unreadable};
+use super::{
+    DiscoverError, Discovery, Images, IsPlanned, crops, file_etag, images_identity, stamp, unreadable,
+};
 use crate::names;
 use crate::names::Named;
+use affectmill_base::Location;
 use affectmill_base::SourceKind;
 use affectmill_base::is_transient;
-use affectmill_base::{Location, VideoKey};
 use affectmill_labelset::Passed;
 use affectmill_spec::Input;
 use affectmill_store::DISK_RETRY;
-use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, FileType, Metadata};
 use std::io::{self, ErrorKind, Read};
@@ -42,7 +43,7 @@ type Entry = (OsString, io::Result<FileType>);
 pub(super) fn discover(
     input: &Input,
     root: &Path,
-    planned: &BTreeSet<VideoKey>,
+    planned: IsPlanned<'_>,
 ) -> Result<Discovery, DiscoverError> {
     let mut walk = Walk {
         search: Search::new(&input.extensions, planned),

@@ -22,7 +22,7 @@ use affectmill_store::{Access, DISK_RETRY, StoreError};
 pub use bucket::images_in;
 pub use names::IMAGE_EXTENSIONS;
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -114,7 +114,10 @@ impl DiscoverError {
     }
 }
 
-/// Finds the videos of an input. Files whose key is in `planned` are videos with any extension.
+/// Whether a video is planned already.
+pub type IsPlanned<'a> = &'a dyn Fn(&VideoKey) -> bool;
+
+/// Finds the videos of an input. Files that are `planned` are videos with any extension.
 ///
 /// A single file may have any extension; its key is its name. A tar file of crops, in a folder that is searched, gives the
 /// videos its crops were cut from, under their keys. A folder is searched through and through:
@@ -125,11 +128,7 @@ impl DiscoverError {
 ///
 /// # Errors
 /// The input is missing or unreadable, or has no video.
-pub fn discover(
-    input: &Input,
-    planned: &BTreeSet<VideoKey>,
-    access: &Access,
-) -> Result<Discovery, DiscoverError> {
+pub fn discover(input: &Input, planned: IsPlanned<'_>, access: &Access) -> Result<Discovery, DiscoverError> {
     let Location::Local(path) = &input.uri else {
         return bucket::discover(input, planned, access);
     };

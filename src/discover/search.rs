@@ -3,7 +3,7 @@
 //! In: names, sizes and tags of a folder or a listing, with keys relative to the searched location. They are classified here and in
 //! `names`, so that a folder and its copy in a bucket give the same result.
 
-use super::{DiscoverError, Discovery, Source};
+use super::{DiscoverError, Discovery, IsPlanned, Source};
 use crate::names;
 use crate::names::{HeadCheck, Named};
 use affectmill_base::SourceKind;
@@ -21,7 +21,7 @@ const ITSELF: &str = ".";
 pub(super) struct Search<'a> {
     extensions: &'a [String],
     /// Videos that are planned already; they stay videos under any rule of names.
-    planned: &'a BTreeSet<VideoKey>,
+    planned: IsPlanned<'a>,
     pub sources: Vec<Source>,
     pub unseen: Unseen,
     /// Size and tag of the numbered images of each folder.
@@ -33,7 +33,7 @@ pub(super) struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    pub fn new(extensions: &'a [String], planned: &'a BTreeSet<VideoKey>) -> Self {
+    pub fn new(extensions: &'a [String], planned: IsPlanned<'a>) -> Self {
         Self {
             extensions,
             planned,
@@ -47,9 +47,9 @@ impl<'a> Search<'a> {
 
     /// Class of the file of this key.
     pub fn named(&self, key: &str) -> Named {
-        let is_planned = || VideoKey::new(key).is_ok_and(|key| self.planned.contains(&key));
+        let is_planned = || VideoKey::new(key).is_ok_and(|key| (self.planned)(&key));
         match names::named(name_of(key), self.extensions) {
-            Named::Doubtful(_) | Named::Other(_) if !self.planned.is_empty() && is_planned() => Named::Video,
+            Named::Doubtful(_) | Named::Other(_) if is_planned() => Named::Video,
             named => named,
         }
     }

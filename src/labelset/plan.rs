@@ -139,6 +139,13 @@ pub struct Plans {
     times: BTreeMap<VideoKey, u32>,
 }
 
+impl Plans {
+    /// How often a video was planned.
+    pub fn times(&self, key: &VideoKey) -> u32 {
+        self.times.get(key).copied().unwrap_or(0)
+    }
+}
+
 /// The shards of [`read`].
 ///
 /// # Errors

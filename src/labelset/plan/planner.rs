@@ -57,7 +57,7 @@ impl Planner {
 
     /// How often a video was planned.
     pub fn times(&self, key: &VideoKey) -> u32 {
-        self.plans.times.get(key).copied().unwrap_or(0)
+        self.plans.times(key)
     }
 
     /// Plans videos, each for its attempt (how often it was planned before: 0 for a new one), and returns those that wait for
