@@ -1,8 +1,8 @@
 //! A job that was found to fit its models, its input and its output, before anything is planned.
 
-use super::RunError;
 use super::device::{as_begun, gpus, has_device};
 use super::prepare::resolve;
+use super::{RunError, moving};
 use affectmill_base::InputFolders;
 use affectmill_base::SourceKind;
 use affectmill_discover as discover;
@@ -56,6 +56,8 @@ pub(super) fn open(job: Job, moved: bool) -> Result<Opened, RunError> {
         &InputRecord::new(record.job.input.uri.clone(), passed_over, unseen),
     )?;
     store.sweep_scratch(ORPHAN_AGE)?;
+    // What a retry began that was killed: until then some videos seem to have rows twice.
+    moving::settle(&store, &record, planner.shards())?;
     Ok(Opened {
         access,
         record,

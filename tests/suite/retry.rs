@@ -400,7 +400,8 @@ fn moving_rows_may_be_killed_after_any_step() {
             fs::write(out.join(folder).join(name), bytes).unwrap();
         }
     };
-    for step in 0..5 {
+    let steps = (0..5).flat_map(|step| [(step, false), (step, true)]);
+    for (step, by_retry) in steps {
         // As a kill leaves it: after the plan; after the old record; after the copy's part; after its record; after the old part.
         put_back("crops", &before_crops);
         if step < 4 {
@@ -420,7 +421,11 @@ fn moving_rows_may_be_killed_after_any_step() {
         if step % 2 == 0 {
             remove(out.join("_SUCCESS"));
         }
-        project.run("out", &TOGETHER, 0);
+        if by_retry {
+            project.retry("out", &[], 0);
+        } else {
+            project.run("out", &TOGETHER, 0);
+        }
         assert_as_calm(&project);
     }
 
